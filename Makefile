@@ -1,0 +1,47 @@
+# Everything runs in .venv, which the first target that needs it makes. Needs Python ≥ 3.11 and make, nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+STUBS := job_spec constraints jobs datasets models parameter_server
+SERVICES := jobs datasets models parameter_server
+
+.PHONY: demo test test-unit lint format proto docs bench clean
+
+demo: .venv/installed
+	$(BIN)/nabla demo
+
+test: .venv/installed lint
+	$(BIN)/pytest
+
+test-unit: .venv/installed
+	$(BIN)/pytest --ignore tests/system
+
+lint: .venv/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/buf lint
+
+format: .venv/installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# The stubs are committed; a test holds them to what this makes.
+proto: .venv/installed
+	PATH="$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I proto --python_out=. --mypy_out=quiet:. \
+	  $(STUBS:%=proto/nablad/v1/%.proto)
+	PATH="$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I proto --grpc_python_out=. --mypy_grpc_out=quiet:. \
+	  $(SERVICES:%=proto/nablad/v1/%.proto)
+
+docs: .venv/installed
+	$(BIN)/python -m nablad.cli.reference > docs/cli.md
+
+bench: .venv/installed
+	$(BIN)/python benchmarks/mnist.py
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
