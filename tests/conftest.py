@@ -1,0 +1,118 @@
+"""What tests of several parts share: small data sets on disk, and a training loop in plain numpy to compare with."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import numpy as np
+import pytest
+
+from nablad.v1 import datasets_pb2 as datasets_pb
+from nablad.v1 import job_spec_pb2 as spec_pb
+from nablad.v1 import parameter_server_pb2 as ps_pb
+from service.datasets import StagedFile, fit_scaling, store
+from workers import build
+from workers.mathematics.parameters import ParameterLayout
+
+# The same examples at every run; `pytest --hypothesis-profile explore` looks for new ones.
+hypothesis.settings.register_profile("reproducible", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("explore", deadline=None, max_examples=1000)
+hypothesis.settings.load_profile("reproducible")
+
+
+def _labelled_rows(rows: int, features: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Gaussian clouds, one for each class."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(rows) % classes
+    centres = np.random.default_rng(99).normal(size=(classes, features)) * 2
+    return centres[labels] + generator.normal(size=(rows, features)), labels
+
+
+@pytest.fixture
+def labelled_rows() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    """Features (rows, features) and class labels (rows,) of a problem that a small network learns at once."""
+    return _labelled_rows
+
+
+@pytest.fixture
+def data_source(tmp_path: Path) -> Callable[..., ps_pb.DataSource]:
+    """Stores a small data set and gives what workers are told of it."""
+
+    def make(name: str, rows: int, features: int = 6, classes: int = 3, seed: int = 0) -> ps_pb.DataSource:
+        x, labels = _labelled_rows(rows, features, classes, seed)
+        file = tmp_path / f"{name}.npz"
+        np.savez(file, x=x, y=labels)
+        stored = store([StagedFile(file.name, file)], datasets_pb.DataFiles(), tmp_path / name)
+        dataset = datasets_pb.Dataset(name=name, **asdict(stored))
+        return ps_pb.DataSource(dataset=dataset, directory=str(tmp_path / name))
+
+    return make
+
+
+@pytest.fixture
+def assignment(data_source: Callable[..., ps_pb.DataSource]) -> Callable[..., ps_pb.Assignment]:
+    """The assignment of a job file's spec over small data sets."""
+
+    def make(spec: spec_pb.JobSpec, rows: int = 50, validation_rows: int = 20) -> ps_pb.Assignment:
+        train = data_source("train", rows)
+        return ps_pb.Assignment(
+            job_id="test-job",
+            attempt=1,
+            spec=spec,
+            train=train,
+            validation=data_source("validation", validation_rows, seed=1),
+            scaling=fit_scaling(spec.data.scaling, Path(train.directory)),
+        )
+
+    return make
+
+
+@pytest.fixture
+def plain_training() -> Callable[[ps_pb.Assignment], bytes]:
+    """The weights that a loop in plain numpy ends with: sigmoid everywhere, log loss, plain SGD, one process."""
+    return _plain_training
+
+
+def _plain_training(assignment: ps_pb.Assignment) -> bytes:
+    spec, plan, dtype = assignment.spec, build.plan(assignment), build.dtype(assignment.spec)
+    directory = Path(assignment.train.directory)
+    x, labels = np.load(directory / "features.npy"), np.load(directory / "targets.npy")
+    x = (x.astype(dtype) - np.asarray(assignment.scaling.shift, dtype)) * np.asarray(assignment.scaling.factor, dtype)
+    y = np.eye(assignment.train.dataset.classes, dtype=dtype)[labels]
+    vector = build.first_parameters(spec)
+    weights = ParameterLayout(tuple(spec.model.layers), True).views(vector)
+    for step in range(plan.steps):
+        parts = [plan.micro_batch(step, part) for part in range(plan.parts(step))]
+        gradients = [_gradient(weights, x[rows].T, y[rows].T) for rows in parts]
+        samples = sum(map(len, parts))
+        for matrices, sums in zip(weights, _tree_sum(gradients), strict=True):
+            for matrix, total in zip(matrices, sums, strict=True):
+                matrix[...] -= spec.training.learning_rate * (total / dtype.type(samples))
+    return vector.tobytes()
+
+
+def _gradient(weights: Any, a0: np.ndarray, y: np.ndarray) -> list[list[np.ndarray]]:
+    a = [a0]
+    for w, b in weights:
+        a.append(1 / (1 + np.exp(-(w @ a[-1] + b[:, np.newaxis]))))
+    delta, gradients = a[-1] - y, []
+    for number in reversed(range(len(weights))):
+        gradients.append([delta @ a[number].T, delta.sum(axis=1)])
+        if number:
+            delta = (weights[number][0].T @ delta) * ((1 - a[number]) * a[number])
+    return gradients[::-1]
+
+
+def _tree_sum(gradients: list[Any]) -> Any:
+    """Neighbours first, level by level; one without a neighbour goes up as it is."""
+    while len(gradients) > 1:
+        pairs = [gradients[start : start + 2] for start in range(0, len(gradients), 2)]
+        gradients = [reduce(_add, pair) for pair in pairs]
+    return gradients[0]
+
+
+def _add(left: Any, right: Any) -> Any:
+    return [[a + b for a, b in zip(*matrices, strict=True)] for matrices in zip(left, right, strict=True)]

@@ -1,0 +1,183 @@
+"""Error back-propagation, for all samples of a micro-batch at once.
+
+Sums over samples are never divided here: who adds up the parts of a mini-batch divides once (the 1/n of equation 83).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from workers.mathematics.activations import ACTIVATIONS
+from workers.mathematics.arrays import Array, total
+from workers.mathematics.costs import CANCELLED_FORMS, cost_function
+from workers.mathematics.inner_terms import BoundTerm
+from workers.mathematics.intervals import clip_inside
+from workers.mathematics.network import Network
+from workers.mathematics.parameters import ParameterLayout, View
+from workers.mathematics.targets import Given
+from workers.mathematics.workspace import Workspace
+
+# Numbers of samples whose buffers are kept: the parts of full and of last mini-batches, in training and evaluation.
+_KEPT_WORKSPACES = 8
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What the samples of a micro-batch add up to.
+
+    Attributes:
+        cost: Of the cost function over samples and output nodes, and of the inner terms; added in float64.
+        samples: How many samples there were.
+        correct: How many were classified right; 0 when the targets are values.
+    """
+
+    cost: float
+    samples: int
+    correct: int
+
+
+class BackPropagation:
+    """Computes costs and gradients of a network; a pure function of its arguments, but for the buffers it reuses.
+
+    The same arguments give the same bits. Not for use by several threads at a time.
+
+    Attributes:
+        layout: Of the parameter vectors.
+    """
+
+    def __init__(self, network: Network, dtype: np.dtype[Any] | type[np.floating[Any]]) -> None:
+        self.layout = ParameterLayout(network.layers, network.bias)
+        self._network = network
+        self._dtype = np.dtype(dtype)
+        self._activations = dict(enumerate((ACTIVATIONS[name] for name in network.activations), start=1))
+        self._cost = cost_function(network.cost, network.huber_delta)
+        self._cancelled = CANCELLED_FORMS.get((network.cost, network.activations[-1]))
+        self._terms = {
+            layer: [BoundTerm(term, network.layers[layer]) for term in network.inner_terms if term.layer == layer]
+            for layer in self._activations
+        }
+        self._workspaces: dict[int, Workspace] = {}  # by number of samples, the one used last at the end
+
+    def gradient(self, parameters: Array, x: Array, targets: Given, out: Array) -> Sums:
+        """The gradient ∇ = ∂Λ/∂(W, b), summed over the samples.
+
+        Args:
+            parameters: Vector of the layout.
+            x: A(0)ᵀ: one row per sample, (samples, features), C-contiguous for speed. No samples are fine.
+            targets: Class labels, integers (samples,); or values, floating-point (samples, output nodes).
+            out: Vector of the layout; the gradient is written over all of it.
+
+        Raises:
+            ValueError: An array has another shape or dtype than said.
+        """
+        work = self._workspace(x)
+        weights, gradient = self._views(parameters), self._views(out)
+        cost, correct = self._forward_to_cost(weights, x, targets, work)
+        cost += self._output_delta(work)
+        for layer in range(self._network.output_layer, 0, -1):
+            self._layer_gradient(gradient[layer - 1], layer, x, work)
+            if layer > 1:
+                cost += self._inner_delta(weights[layer - 1][0], layer - 1, work)
+        return Sums(cost, len(x), correct)
+
+    def evaluate(self, parameters: Array, x: Array, targets: Given) -> Sums:
+        """The same sums without the gradient; arguments as there."""
+        work = self._workspace(x)
+        cost, correct = self._forward_to_cost(self._views(parameters), x, targets, work)
+        for layer in range(self._network.output_layer, 0, -1):
+            cost += sum(term.cost(work.a[layer], work.scratch[layer], work.wide) for term in self._terms[layer])
+        return Sums(cost, len(x), correct)
+
+    def outputs(self, parameters: Array, x: Array) -> Array:
+        """A(E), (output nodes, samples): a buffer, valid until the next call; arguments as for the gradient."""
+        work = self._workspace(x)
+        self._forward_to_z(self._views(parameters), x, work)
+        self._activate(self._network.output_layer, work)
+        return work.a[self._network.output_layer]
+
+    def _forward_to_z(self, weights: list[View], x: Array, work: Workspace) -> None:
+        """Z(N+1) = W(N) ⊙ A(N) + b(N), A = φ(Z) (equations 9, 13), up to Z(E)."""
+        source: Array = x.T
+        for layer, (W, b) in enumerate(weights, start=1):
+            z, spare = work.z[layer], work.scratch[layer].spare
+            np.matmul(W, source, out=z)
+            if b is not None:
+                np.copyto(spare, b[:, np.newaxis])
+                np.add(z, spare, out=z)
+            if layer < self._network.output_layer:
+                self._activate(layer, work)
+                source = work.a[layer]
+
+    def _activate(self, layer: int, work: Workspace) -> None:
+        self._activations[layer].apply(work.z[layer], work.a[layer], work.scratch[layer])
+
+    def _forward_to_cost(self, weights: list[View], x: Array, targets: Given, work: Workspace) -> tuple[float, int]:
+        """A(E), the cost sum of the output layer and the number of samples classified right."""
+        last = self._network.output_layer
+        work.targets.load(targets)
+        self._forward_to_z(weights, x, work)
+        if self._cancelled:  # reads Z(E), which A(E) may overwrite
+            self._cancelled.value(work.z[last], work.targets.y, work.cost, work.scratch[last])
+        self._activate(last, work)
+        correct = work.targets.count_right(work.a[last])
+        if not self._cancelled:
+            clip_inside(work.a[last], self._cost.domain, self._dtype)
+            self._cost.value(work.a[last], work.targets.y, work.cost, work.scratch[last])
+        return total(work.cost, work.wide), correct
+
+    def _output_delta(self, work: Workspace) -> float:
+        """δ(E) = outδ * D(E) (equations 84–88), or its cancelled form; answers the cost of the layer's inner terms."""
+        last = self._network.output_layer
+        delta, a, scratch = work.delta[last], work.a[last], work.scratch[last]
+        if not self._cancelled:
+            self._cost.derivative(a, work.targets.y, delta, scratch)
+            return self._add_terms_and_go_back(last, work)
+        if not self._terms[last]:
+            self._cancelled.delta(a, work.targets.y, delta, scratch)
+            return 0.0
+        delta.fill(0)
+        cost = self._add_terms_and_go_back(last, work)
+        self._cancelled.delta(a, work.targets.y, work.cost, scratch)  # λ is added up already
+        np.add(delta, work.cost, out=delta)
+        return cost
+
+    def _inner_delta(self, W: Array, layer: int, work: Workspace) -> float:
+        """δ(N) = [W(N)ᵀ ⊙ δ(N+1) + ∂λ/∂a of inner terms] * D(N) (equation 92); answers the cost of those terms."""
+        np.matmul(W.T, work.delta[layer + 1], out=work.delta[layer])
+        return self._add_terms_and_go_back(layer, work)
+
+    def _add_terms_and_go_back(self, layer: int, work: Workspace) -> float:
+        delta, a, scratch = work.delta[layer], work.a[layer], work.scratch[layer]
+        cost = 0.0
+        for term in self._terms[layer]:
+            cost += term.add_derivative(delta, a, scratch, work.wide)
+        activation = self._activations[layer]
+        activation.back(delta, work.z[layer] if activation.keeps_z else a, scratch)
+        return cost
+
+    def _layer_gradient(self, gradient: View, layer: int, x: Array, work: Workspace) -> None:
+        """∇(N−1) = δ(N) ⊙ A(N−1)ᵀ (equations 89, 93); the bias has δ(N), summed over the samples."""
+        nabla, bias = gradient
+        np.matmul(work.delta[layer], x if layer == 1 else work.a[layer - 1].T, out=nabla)
+        if bias is not None:
+            np.add.reduce(work.delta[layer], axis=1, out=bias)
+
+    def _views(self, vector: npt.NDArray[Any]) -> list[View]:
+        if vector.dtype != self._dtype:
+            raise ValueError(f"A parameter vector of this network must be {self._dtype}, not {vector.dtype}.")
+        return self.layout.views(vector)
+
+    def _workspace(self, x: npt.NDArray[Any]) -> Workspace:
+        """The buffers for as many samples as x has."""
+        features = self._network.layers[0]
+        if x.ndim != 2 or x.shape[1] != features or x.dtype != self._dtype:
+            raise ValueError(
+                f"x must be {self._dtype} of shape (samples, {features}), not {x.dtype} of shape {x.shape}."
+            )
+        found = self._workspaces.pop(len(x), None) or Workspace(self._network, self._dtype, len(x))
+        if len(self._workspaces) == _KEPT_WORKSPACES:
+            del self._workspaces[next(iter(self._workspaces))]
+        self._workspaces[len(x)] = found
+        return found

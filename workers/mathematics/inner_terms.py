@@ -1,0 +1,161 @@
+"""Costs on inner layers, and on any set of their nodes (Supposition 1 of the paper).
+
+A term adds its own sum to Λ, and its ∂λ/∂a to [W(N)ᵀ ⊙ δ(N+1)] at its layer before the product with D(N).
+
+Sparsity is the one term that couples samples: m_j is the mean activity of node j over the samples of one call, that is
+of one micro-batch, and the micro-batch adds (its number of samples) · weight · Σ_j KL(target ‖ m_j) to the cost sum.
+After the division by the samples of the mini-batch this is the mean over its micro-batches, each weighted by its
+samples. How a mini-batch is cut into micro-batches belongs to the spec, so the number of workers cannot change it;
+another cut is another cost.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from workers.mathematics.arrays import Array, Scratch, total, widened
+from workers.mathematics.intervals import OPEN_UNIT, REAL, Interval, clip_inside
+
+
+@dataclass(frozen=True)
+class InnerTerm:
+    """One term of the cost on a set of nodes of one layer.
+
+    Attributes:
+        layer: N of the layer L(N), from 1 to E.
+        term: squared_activity, absolute_activity, sparsity or balance.
+        weight: Factor of this term in the cost.
+        nodes: The nodes it sits on, from 0; empty means all of the layer.
+        target: The mean activity that sparsity draws each node to.
+    """
+
+    layer: int
+    term: str
+    weight: float
+    nodes: tuple[int, ...] = ()
+    target: float = 0.05
+
+
+Wide: TypeAlias = npt.NDArray[np.float64]
+# (term, a of the nodes, scratch of as many nodes, wide): writes ∂λ/∂a to scratch.d, returns the cost sum.
+Formula: TypeAlias = Callable[[InnerTerm, Array, Scratch, Wide], float]
+
+
+@dataclass(frozen=True)
+class TermForm:
+    """A form of inner terms.
+
+    Attributes:
+        formula: The cost sum of a term, and its ∂λ/∂a.
+        domain: Where the activities may lie.
+        minimum_nodes: How many nodes it needs to mean anything.
+    """
+
+    formula: Formula
+    domain: Interval = REAL
+    minimum_nodes: int = 1
+
+
+def _squared_activity(term: InnerTerm, a: Array, scratch: Scratch, wide: Wide) -> float:
+    """λ = w Σ a²; ∂λ/∂a = 2 w a."""
+    np.multiply(a, a, out=scratch.d)
+    cost = term.weight * total(scratch.d, wide)
+    np.multiply(a, 2 * term.weight, out=scratch.d)
+    return cost
+
+
+def _absolute_activity(term: InnerTerm, a: Array, scratch: Scratch, wide: Wide) -> float:
+    """λ = w Σ |a|; ∂λ/∂a = w sign(a), 0 where a = 0."""
+    np.abs(a, out=scratch.d)
+    cost = term.weight * total(scratch.d, wide)
+    np.sign(a, out=scratch.d)
+    np.multiply(scratch.d, term.weight, out=scratch.d)
+    return cost
+
+
+def _sparsity(term: InnerTerm, a: Array, scratch: Scratch, wide: Wide) -> float:
+    """Of n samples: Σλ = n w Σ_j KL(p ‖ m_j), p the target; ∂/∂a = w [(1 − p)/(1 − m_j) − p/m_j].
+
+    KL(p ‖ m) = p log(p/m) + (1 − p) log((1 − p)/(1 − m)).
+    """
+    p, samples = term.target, int(a.shape[1])
+    if samples == 0:  # there is no mean activity
+        return 0.0
+    # One number per node: too little to need buffers.
+    mean = widened(a, wide).mean(axis=1, keepdims=True)
+    clip_inside(mean, OPEN_UNIT, a.dtype)
+    divergence = p * (math.log(p) - np.log(mean)) + (1 - p) * (math.log1p(-p) - np.log1p(-mean))
+    scratch.d[...] = term.weight * ((1 - p) / (1 - mean) - p / mean)
+    return samples * term.weight * float(divergence.sum())
+
+
+def _balance(term: InnerTerm, a: Array, scratch: Scratch, wide: Wide) -> float:
+    """λ = w/k Σ (a − ā)², ā the mean over the k nodes in each sample; ∂λ/∂a = 2 w/k (a − ā), for Σ (a − ā) = 0."""
+    share = term.weight / len(a)
+    np.add.reduce(a, axis=0, keepdims=True, out=scratch.row)
+    np.divide(scratch.row, len(a), out=scratch.row)
+    np.copyto(scratch.d, scratch.row)
+    np.subtract(a, scratch.d, out=scratch.d)
+    np.multiply(scratch.d, scratch.d, out=scratch.d)
+    cost = share * total(scratch.d, wide)
+    np.copyto(scratch.d, scratch.row)
+    np.subtract(a, scratch.d, out=scratch.d)
+    np.multiply(scratch.d, 2 * share, out=scratch.d)
+    return cost
+
+
+TERMS = MappingProxyType(
+    {
+        "squared_activity": TermForm(_squared_activity),
+        "absolute_activity": TermForm(_absolute_activity),
+        "sparsity": TermForm(_sparsity, domain=OPEN_UNIT),
+        "balance": TermForm(_balance, minimum_nodes=2),
+    }
+)
+"""Every form of inner terms, by its name in a spec."""
+
+
+class BoundTerm:
+    """A term that knows where its nodes lie in its layer."""
+
+    def __init__(self, term: InnerTerm, layer_nodes: int) -> None:
+        self.layer = term.layer
+        self._term = term
+        self._formula = TERMS[term.term].formula
+        self._nodes = np.array(term.nodes or range(layer_nodes), dtype=np.intp)
+        self._all = not term.nodes
+
+    def cost(self, a: Array, scratch: Scratch, wide: Wide) -> float:
+        """The cost sum of this term.
+
+        Args:
+            a: Activities of the layer, (nodes, samples).
+            scratch: That of the layer.
+            wide: Room in float64 for as many numbers as ``a`` has.
+        """
+        return self._run(a, scratch, wide)
+
+    def add_derivative(self, delta: Array, a: Array, scratch: Scratch, wide: Wide) -> float:
+        """Add ∂λ/∂a of this term to delta, (nodes, samples) of the layer; answers like ``cost``."""
+        cost = self._run(a, scratch, wide)
+        d, rows = scratch.d[: len(self._nodes)], scratch.spare[: len(self._nodes)]
+        if self._all:
+            np.add(delta, d, out=delta)
+            return cost
+        # "clip" is no clipping here, the nodes are in range: with "raise" numpy would copy the output.
+        np.take(delta, self._nodes, axis=0, out=rows, mode="clip")
+        np.add(rows, d, out=rows)
+        delta[self._nodes] = rows
+        return cost
+
+    def _run(self, a: Array, scratch: Scratch, wide: Wide) -> float:
+        k = len(self._nodes)
+        own = Scratch(scratch.d[:k], scratch.spare[:k], scratch.row)
+        if not self._all:
+            np.take(a, self._nodes, axis=0, out=own.spare, mode="clip")
+        return self._formula(self._term, a if self._all else own.spare, own, wide)
