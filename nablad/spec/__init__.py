@@ -1,0 +1,26 @@
+"""Everything about a `JobSpec` that client and service both need.
+
+A job file goes through `load` (or `parse`) and `violations`, a submitted spec through `violations`, `complete` for its
+train data set, `violations` again and `data_violations`.
+"""
+
+from nablad.spec.completion import complete
+from nablad.spec.constraints import violations
+from nablad.spec.data_rules import data_violations
+from nablad.spec.job_file import load, parse, to_yaml
+from nablad.spec.names import name_of, names, value_of
+from nablad.spec.outputs import ALLOWED_OUTPUTS, output_allowed
+
+__all__ = [
+    "ALLOWED_OUTPUTS",
+    "complete",
+    "data_violations",
+    "load",
+    "name_of",
+    "names",
+    "output_allowed",
+    "parse",
+    "to_yaml",
+    "value_of",
+    "violations",
+]
