@@ -1,0 +1,94 @@
+"""What the first line of a CSV file tells: how its words are separated, and what its columns are called."""
+
+import csv
+import difflib
+from dataclasses import dataclass
+
+from service.datasets.errors import DatasetError, shown
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How to read the lines of a CSV file.
+
+    Attributes:
+        delimiter: Between the words of a line.
+        columns: Words in each line.
+        header: Names of the columns; empty when the file has no header line.
+    """
+
+    delimiter: str
+    columns: int
+    header: tuple[str, ...]
+
+    def words(self, line: str) -> list[str]:
+        """The words of one line, without the quotes around them."""
+        if '"' not in line:
+            return line.split(self.delimiter)
+        try:
+            return next(csv.reader([line], delimiter=self.delimiter))
+        except csv.Error:  # Of a word too long for it; as it is not a number, the caller says so.
+            return line.split(self.delimiter)
+
+    def column(self, number: int) -> str:
+        """A column as messages show it."""
+        return f"column {number} ({shown(self.header[number])})" if self.header else f"column {number}"
+
+
+def layout_of(first_line: str) -> Layout:
+    """Reads the first line of a file.
+
+    The delimiter is the tab where the line has one, else the semicolon where it has one, else the comma. The line is a
+    header when its words are not numbers, apart from those that repeat the number of their column (as pandas names
+    columns without a name): ``age,height,label`` and ``0,1,2,label`` are headers, ``5.1,3.5,red`` is not.
+    """
+    delimiter = next((candidate for candidate in "\t;" if candidate in first_line), ",")
+    words = Layout(delimiter, 0, ()).words(first_line)
+    others = [word for column, word in enumerate(words) if word.strip() != str(column)]
+    is_header = bool(others) and not any(is_number(word) for word in others)
+    return Layout(delimiter, len(words), tuple(word.strip() for word in words) if is_header else ())
+
+
+def is_number(word: str) -> bool:
+    """Whether the word is a number as C writes them; underscores between digits are Python's own."""
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return "_" not in word
+
+
+def target_number(name: str, layout: Layout, target_column: str) -> int:
+    """The number of the target's column, from 0.
+
+    Args:
+        name: Of the file, as messages show it.
+        layout: Of the file.
+        target_column: The column's name in the header or, where no name fits, its number. Empty: the last column.
+
+    Raises:
+        DatasetError: There is no such column, or more than one.
+    """
+    if not target_column:
+        return layout.columns - 1
+    if layout.header.count(target_column) > 1:
+        raise DatasetError(
+            f"{name} has {layout.header.count(target_column)} columns named {shown(target_column)}; "
+            f"give the number of the one that holds the target, from 0 to {layout.columns - 1}."
+        )
+    if target_column in layout.header:
+        return layout.header.index(target_column)
+    if target_column.isascii() and target_column.isdigit() and int(target_column[:9]) < layout.columns:
+        return int(target_column[:9])
+    raise DatasetError(f"{name} has no column {shown(target_column)}; {_choices(layout, target_column)}.")
+
+
+def _choices(layout: Layout, target_column: str) -> str:
+    numbers = f"a number from 0 to {layout.columns - 1}"
+    if not layout.header:
+        return f"it has no header line, so give {numbers}"
+    close = difflib.get_close_matches(target_column, layout.header, n=1)
+    if close:
+        return f"did you mean {shown(close[0])}? Give a name from its header line, or {numbers}"
+    names = ", ".join(shown(name, 30) for name in layout.header[:10])
+    return f"give a name from its header line ({names}{', …' if layout.columns > 10 else ''}), or {numbers}"

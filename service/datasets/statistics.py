@@ -1,0 +1,90 @@
+"""Figures of each feature, computed once when a data set is registered, for scaling."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.datasets.limits import rows_per_block
+
+_FILENAME = "statistics.npz"
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Figures of the features of a data set, one for each feature, in float64.
+
+    Attributes:
+        minimum: (features,).
+        maximum: (features,).
+        mean: (features,).
+        standard_deviation: Of the population: divided by the number of rows. (features,).
+    """
+
+    minimum: NDArray[np.float64]
+    maximum: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    standard_deviation: NDArray[np.float64]
+
+    def pooled(self) -> "Statistics":
+        """The same figures over all features together; arrays (1,)."""
+        mean = self.mean.mean(keepdims=True)
+        variance = (self.standard_deviation**2 + (self.mean - mean) ** 2).mean(keepdims=True)
+        return Statistics(
+            self.minimum.min(keepdims=True), self.maximum.max(keepdims=True), mean, np.sqrt(variance)
+        )._with_exact_constants()
+
+    def _with_exact_constants(self) -> "Statistics":
+        """A feature that never changes has its value as mean, without the rounding of a sum, and deviates by 0."""
+        constant = self.minimum == self.maximum
+        return dataclasses.replace(
+            self,
+            mean=np.where(constant, self.minimum, self.mean),
+            standard_deviation=np.where(constant, 0.0, self.standard_deviation),
+        )
+
+
+def compute_statistics(features: NDArray[Any]) -> Statistics:
+    """The statistics of features (rows, columns), which may be memory-mapped.
+
+    Blocks of a fixed size are merged from first to last, so that equal features give equal figures. With n rows of mean
+    m and summed squared deviations S before, and n', m', S' of the next block:
+
+        d = m' − m,   m ← m + d n'/(n + n'),   S ← S + S' + d² n n'/(n + n')
+
+    (Chan, Golub, LeVeque: Updating formulae and a pairwise algorithm for computing sample variances, 1979.) Figures
+    that float64 cannot hold come out as infinite or NaN.
+    """
+    columns = features.shape[1]
+    minimum, maximum = np.full(columns, np.inf), np.full(columns, -np.inf)
+    mean, squares = np.zeros(columns), np.zeros(columns)
+    size = rows_per_block(columns)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for before in range(0, len(features), size):
+            block = features[before : before + size].astype(np.float64)
+            np.minimum(minimum, block.min(axis=0), out=minimum)
+            np.maximum(maximum, block.max(axis=0), out=maximum)
+            block_mean = block.mean(axis=0)
+            block -= block_mean
+            share = len(block) / (before + len(block))
+            difference = block_mean - mean
+            mean += difference * share
+            squares += np.square(block, out=block).sum(axis=0) + difference**2 * (before * share)
+        deviation = np.sqrt(squares / len(features))
+    return Statistics(minimum, maximum, mean, deviation)._with_exact_constants()
+
+
+def save_statistics(statistics: Statistics, directory: Path) -> Path:
+    """Writes the statistics beside the features; the file's path."""
+    path = directory / _FILENAME
+    np.savez(path, allow_pickle=False, **vars(statistics))
+    return path
+
+
+def load_statistics(directory: Path) -> Statistics:
+    """Reads the statistics of the data set in ``directory``."""
+    with np.load(directory / _FILENAME, allow_pickle=False) as figures:
+        return Statistics(**{field.name: figures[field.name] for field in dataclasses.fields(Statistics)})

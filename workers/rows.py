@@ -1,0 +1,154 @@
+"""How a worker reads the rows of a data set: memory-mapped, scaled, without allocating in a step."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from nablad.v1 import parameter_server_pb2 as ps_pb
+
+__all__ = ["Rows"]
+
+
+@dataclass(frozen=True)
+class _Buffers:
+    """Room for some rows: as they are stored, and as they are computed with (the same where the types agree)."""
+
+    stored_x: NDArray[Any]
+    x: NDArray[Any]
+    stored_targets: NDArray[Any]
+    targets: NDArray[Any]
+
+
+class Rows:
+    """The rows of one data set.
+
+    Attributes:
+        count: Number of rows.
+        labelled: Whether the targets are class labels.
+
+    Args:
+        source: What the data set is said to be, and its directory.
+        scaling: Shift and factor, one value each for all features or one for each feature.
+        dtype: Type to compute with, float32 or float64.
+
+    Raises:
+        FileNotFoundError: The directory cannot be reached from this host.
+        ValueError: Its files are not the data set that `source` describes, or cannot be scaled in `dtype`.
+    """
+
+    def __init__(self, source: ps_pb.DataSource, scaling: ps_pb.FeatureScaling, dtype: DTypeLike) -> None:
+        dataset, directory = source.dataset, Path(source.directory)
+        self.count = dataset.rows
+        self.labelled = dataset.classes > 0
+        self._dtype = np.dtype(dtype)
+        self._features = _mapped(directory / "features.npy", (self.count, dataset.features), dataset.feature_dtype)
+        if self.labelled:
+            self._targets = _mapped(directory / "targets.npy", (self.count,), "int64")
+        else:
+            self._targets = _mapped(directory / "targets.npy", (self.count, dataset.target_columns), "float64")
+        self._shift = _figures("shift", scaling.shift, dataset.features, self._dtype)
+        self._factor = _figures("factor", scaling.factor, dataset.features, self._dtype)
+        self._shifts, self._stretches = bool(self._shift.any()), bool((self._factor != 1).any())
+        self._buffers: dict[int, _Buffers] = {}
+
+    def take(self, index: NDArray[np.intp]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The rows of these numbers, in this order.
+
+        Args:
+            index: Row numbers from 0, shape (n,).
+
+        Returns:
+            Features x (n, features), scaled, and targets: labels (n,), int64, or values (n, columns). Both are valid
+            until rows are next read in the same number.
+
+        Raises:
+            IndexError: There is no such row.
+        """
+        if index.min() < 0 or index.max() >= self.count:
+            raise IndexError(f"Rows go from 0 to {self.count - 1}, but {index.min()} to {index.max()} were asked for.")
+        buffers = self._buffers_for(len(index))
+        # Within the range, "clip" changes nothing; "raise" would take through a copy of the output.
+        np.take(self._features, index, axis=0, out=buffers.stored_x, mode="clip")
+        np.take(self._targets, index, axis=0, out=buffers.stored_targets, mode="clip")
+        return self._computable(buffers)
+
+    def slice(self, start: int, stop: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The rows from `start` up to but without `stop`; see `take`.
+
+        Raises:
+            IndexError: There are no such rows.
+        """
+        if not 0 <= start <= stop <= self.count:
+            raise IndexError(f"Rows go from 0 to {self.count - 1}, but {start} to {stop - 1} were asked for.")
+        buffers = self._buffers_for(stop - start)
+        np.copyto(buffers.stored_x, self._features[start:stop])
+        np.copyto(buffers.stored_targets, self._targets[start:stop])
+        return self._computable(buffers)
+
+    def _buffers_for(self, count: int) -> _Buffers:
+        if count not in self._buffers:
+            stored_x = np.empty((count, *self._features.shape[1:]), self._features.dtype)
+            stored_targets = np.empty((count, *self._targets.shape[1:]), self._targets.dtype)
+            self._buffers[count] = _Buffers(
+                stored_x,
+                self._like(stored_x),
+                stored_targets,
+                stored_targets if self.labelled else self._like(stored_targets),
+            )
+        return self._buffers[count]
+
+    def _like(self, stored: NDArray[Any]) -> NDArray[Any]:
+        return stored if stored.dtype == self._dtype else np.empty(stored.shape, self._dtype)
+
+    def _computable(self, buffers: _Buffers) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Stored rows in the type to compute with, the features as (x - shift) * factor."""
+        if buffers.x is not buffers.stored_x:
+            np.copyto(buffers.x, buffers.stored_x, casting="same_kind")
+        if buffers.targets is not buffers.stored_targets:
+            np.copyto(buffers.targets, buffers.stored_targets, casting="same_kind")
+        if self._shifts:
+            np.subtract(buffers.x, self._shift, out=buffers.x)
+        if self._stretches:
+            np.multiply(buffers.x, self._factor, out=buffers.x)
+        return buffers.x, buffers.targets
+
+
+def _mapped(path: Path, shape: tuple[int, ...], dtype_name: str) -> NDArray[Any]:
+    """The array in `path`, read through memory that belongs to the page cache."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{path} is not there; the service's data directory must be reachable, under the same path, from every "
+            f"host that runs workers."
+        ) from error
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); register the data set again.") from error
+    if array.shape != shape or array.dtype.name != dtype_name:
+        raise ValueError(
+            f"{path} should hold {shape} numbers of type {dtype_name}, but holds {array.shape} of type "
+            f"{array.dtype.name}; the data directory of another service may be mounted here."
+        )
+    # As a plain array: a view of a memmap costs a Python call each time it is made.
+    return np.asarray(array)
+
+
+def _figures(name: str, figures: Any, features: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Shift or factor in `dtype`: (1,) or (features,)."""
+    exact = np.array(figures, np.float64)
+    if exact.shape not in ((1,), (features,)):
+        raise ValueError(
+            f"The scaling should have 1 {name} or {features}, one for each feature, but has {len(exact)}; it was "
+            f"fitted to another data set."
+        )
+    with np.errstate(over="ignore"):
+        rounded = exact.astype(dtype)
+    if not np.isfinite(rounded).all():
+        raise ValueError(
+            f"The {name} {exact[~np.isfinite(rounded)][0]} of the scaling is beyond {dtype.name}; let the model "
+            f"compute in float64, or bring the feature into another unit."
+        )
+    return rounded
