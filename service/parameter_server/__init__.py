@@ -1,0 +1,1 @@
+"""The parameter server of one job: the only writer of its weights."""

@@ -1,0 +1,88 @@
+"""From an assignment's messages to the objects of the mathematics."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nablad.spec import name_of
+from nablad.v1 import job_spec_pb2 as spec_pb
+from nablad.v1 import parameter_server_pb2 as ps_pb
+from workers.mathematics.back_propagation import BackPropagation
+from workers.mathematics.initialisations import initialise
+from workers.mathematics.inner_terms import InnerTerm
+from workers.mathematics.network import Network
+from workers.mathematics.optimizers import Optimizer, optimizer
+from workers.mathematics.parameters import ParameterLayout
+from workers.plan import Plan
+
+__all__ = ["back_propagation", "dtype", "first_parameters", "network", "parameter_bytes", "plan", "update_rule"]
+
+
+def dtype(spec: spec_pb.JobSpec) -> np.dtype[np.floating]:
+    """The type that a job computes with."""
+    return np.dtype(name_of(spec_pb.DType.DESCRIPTOR, spec.model.dtype))
+
+
+def network(spec: spec_pb.JobSpec) -> Network:
+    """The network and cost of a completed spec."""
+    activations = [*spec.model.activation, spec.model.output_activation]
+    return Network(
+        layers=tuple(spec.model.layers),
+        activations=tuple(name_of(spec_pb.Activation.DESCRIPTOR, activation) for activation in activations),
+        cost=name_of(spec_pb.CostFunction.DESCRIPTOR, spec.cost.function),
+        bias=spec.model.bias,
+        huber_delta=spec.cost.huber_delta if spec.cost.HasField("huber_delta") else 1.0,
+        inner_terms=tuple(_inner_term(term) for term in spec.cost.inner),
+    )
+
+
+def back_propagation(spec: spec_pb.JobSpec) -> BackPropagation:
+    """What computes gradients for a completed spec."""
+    return BackPropagation(network(spec), dtype(spec))
+
+
+def first_parameters(spec: spec_pb.JobSpec) -> NDArray[np.floating]:
+    """The weights before the first step, shape (size,): the same on every machine."""
+    return initialise(
+        ParameterLayout(tuple(spec.model.layers), spec.model.bias),
+        name_of(spec_pb.Initialisation.DESCRIPTOR, spec.model.initialisation),
+        spec.model.initialisation_scale,
+        spec.training.seed,
+        dtype(spec),
+    )
+
+
+def parameter_bytes(spec: spec_pb.JobSpec) -> int:
+    """Size of the parameter vector."""
+    size = ParameterLayout(tuple(spec.model.layers), spec.model.bias).size
+    return size * dtype(spec).itemsize
+
+
+def update_rule(spec: spec_pb.JobSpec) -> Optimizer:
+    """The optimizer of a completed spec; a parameter that is left out is one that the optimizer does not have."""
+    rule = spec.training.optimizer
+    given = {field.name: value for field, value in rule.ListFields() if field.name != "name"}
+    return optimizer(name_of(spec_pb.Optimizer.DESCRIPTOR, rule.name), spec.training.learning_rate, **given)
+
+
+def plan(assignment: ps_pb.Assignment) -> Plan:
+    """How the rows of an assignment are cut."""
+    spec = assignment.spec
+    return Plan(
+        rows=assignment.train.dataset.rows,
+        batch_size=spec.training.batch_size,
+        micro_batches=spec.distribution.micro_batches,
+        epochs=spec.training.epochs,
+        seed=spec.training.seed,
+        validation_rows=assignment.validation.dataset.rows,
+    )
+
+
+def _inner_term(term: spec_pb.InnerTerm) -> InnerTerm:
+    given = {"target": term.target} if term.HasField("target") else {}
+    return InnerTerm(
+        layer=term.layer,
+        term=name_of(spec_pb.Term.DESCRIPTOR, term.term),
+        weight=term.weight,
+        nodes=tuple(term.nodes),
+        **given,
+    )
