@@ -1,0 +1,1 @@
+"""The service's public gRPC API, a servicer each for jobs, data sets and models."""

@@ -1,0 +1,111 @@
+"""DatasetService."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict
+from datetime import datetime
+
+from nablad.errors import Violation
+from nablad.v1 import constraints_pb2
+from nablad.v1 import datasets_pb2 as datasets_pb
+from nablad.v1 import datasets_pb2_grpc as datasets_grpc
+from nablad.v1 import job_spec_pb2 as spec_pb
+from service.api.uploads import spool
+from service.data_directory import DataDirectory
+from service.datasets import DatasetError, DatasetTooLargeError, store
+from service.errors import Context, Reason, ServiceError, answer_errors
+from service.job_states import ENDED, MOVES
+from service.pages import decode_token, encode_token, page_size
+from service.stores.catalogues import DatasetCatalogue
+from service.stores.jobs import JobStore
+
+__all__ = ["DatasetServicer", "data_error"]
+
+# A data set's name is what a job spec may name.
+_NAME = spec_pb.DataSpec.DESCRIPTOR.fields_by_name["train"].GetOptions().Extensions[constraints_pb2.constraint]
+
+
+def data_error(error: DatasetError) -> ServiceError:
+    """What the client is told of files that cannot be used."""
+    return ServiceError(
+        Reason.TOO_LARGE if isinstance(error, DatasetTooLargeError) else Reason.INVALID_DATA, str(error)
+    )
+
+
+@answer_errors
+class DatasetServicer(datasets_grpc.DatasetServiceServicer):
+    """Data sets: registered once, immutable."""
+
+    def __init__(
+        self,
+        directory: DataDirectory,
+        datasets: DatasetCatalogue,
+        jobs: JobStore,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._directory = directory
+        self._datasets = datasets
+        self._jobs = jobs
+        self._now = now
+
+    async def AddDataset(
+        self, requests: AsyncIterator[datasets_pb.AddDatasetRequest], context: Context
+    ) -> datasets_pb.AddDatasetResponse:
+        """Takes the files, checks them, and registers the data set; or keeps nothing."""
+        first = await anext(requests, None)
+        if first is None or not first.HasField("header"):
+            raise ServiceError(Reason.INVALID_REQUEST, "the first message must be the header")
+        header = first.header
+        self._check_name(header.name)
+        with self._directory.staging() as staging:
+            files = await spool(requests, header.data_files.files, staging)
+            stored_in = staging / "stored"
+            try:
+                stored = await asyncio.to_thread(store, files, header.data_files, stored_in)
+            except DatasetError as error:
+                raise data_error(error) from error
+            dataset = datasets_pb.Dataset(name=header.name, **asdict(stored))
+            dataset.create_time.FromDatetime(self._now())
+            # Nothing else runs between this check and the registration. Files without a registration, which a crash
+            # may leave, are in nobody's way: they are replaced.
+            self._datasets.require_free(header.name)
+            self._directory.adopt_dataset(stored_in, header.name)
+            self._datasets.add(dataset)
+        return datasets_pb.AddDatasetResponse(dataset=dataset)
+
+    async def GetDataset(
+        self, request: datasets_pb.GetDatasetRequest, context: Context
+    ) -> datasets_pb.GetDatasetResponse:
+        """The data set."""
+        return datasets_pb.GetDatasetResponse(dataset=self._datasets.get(request.name))
+
+    async def ListDatasets(
+        self, request: datasets_pb.ListDatasetsRequest, context: Context
+    ) -> datasets_pb.ListDatasetsResponse:
+        """A page of data sets."""
+        found, rest = self._datasets.page(decode_token(request.page_token), page_size(request.page_size))
+        return datasets_pb.ListDatasetsResponse(datasets=found, next_page_token=encode_token(rest))
+
+    async def DeleteDataset(
+        self, request: datasets_pb.DeleteDatasetRequest, context: Context
+    ) -> datasets_pb.DeleteDatasetResponse:
+        """Forgets a data set that no open job uses."""
+        self._datasets.get(request.name)
+        for job in self._jobs.in_states(MOVES.keys() - ENDED):
+            if request.name in (job.spec.data.train, job.spec.data.validation):
+                raise ServiceError(
+                    Reason.IN_USE,
+                    f"data set {request.name!r} is used by job {job.job_id}: wait for its end, or cancel it",
+                    dataset=request.name,
+                    job_id=job.job_id,
+                )
+        self._datasets.delete(request.name)
+        self._directory.drop_dataset(request.name)
+        return datasets_pb.DeleteDatasetResponse()
+
+    def _check_name(self, name: str) -> None:
+        if not re.fullmatch(_NAME.pattern, name):
+            violation = Violation("name", f"got {name[:80]!r}; allowed: {_NAME.pattern_description}")
+            raise ServiceError(Reason.INVALID_REQUEST, "the data set cannot have this name", violations=[violation])
+        self._datasets.require_free(name)

@@ -1,0 +1,83 @@
+"""ModelService."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from nablad.v1 import datasets_pb2 as datasets_pb
+from nablad.v1 import models_pb2 as models_pb
+from nablad.v1 import models_pb2_grpc as models_grpc
+from service.api.datasets import data_error
+from service.api.uploads import spool
+from service.data_directory import DataDirectory
+from service.datasets import DatasetError, read_for_prediction
+from service.errors import Context, Reason, ServiceError, answer_errors
+from service.pages import decode_number, encode_token, page_size
+from service.prediction import Predictor
+from service.stores.catalogues import ModelCatalogue
+
+__all__ = ["ModelServicer"]
+
+_CHUNK_BYTES = 1 << 20
+
+
+@answer_errors
+class ModelServicer(models_grpc.ModelServiceServicer):
+    """Trained models."""
+
+    def __init__(self, directory: DataDirectory, models: ModelCatalogue) -> None:
+        self._directory = directory
+        self._models = models
+
+    async def GetModel(self, request: models_pb.GetModelRequest, context: Context) -> models_pb.GetModelResponse:
+        """The model."""
+        return models_pb.GetModelResponse(model=self._models.get(request.model_id))
+
+    async def ListModels(self, request: models_pb.ListModelsRequest, context: Context) -> models_pb.ListModelsResponse:
+        """A page of models."""
+        models, rest = self._models.page(decode_number(request.page_token), page_size(request.page_size))
+        return models_pb.ListModelsResponse(models=models, next_page_token=encode_token(rest))
+
+    async def ExportModel(
+        self, request: models_pb.ExportModelRequest, context: Context
+    ) -> AsyncIterator[models_pb.ExportModelResponse]:
+        """The file, chunk by chunk."""
+        model = self._models.get(request.model_id)
+        with self._directory.model(model.model_id).open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                yield models_pb.ExportModelResponse(chunk=chunk)
+
+    async def Predict(
+        self, requests: AsyncIterator[models_pb.PredictRequest], context: Context
+    ) -> AsyncIterator[models_pb.PredictResponse]:
+        """Predictions in blocks of rows, then the comparison if there are targets."""
+        first = await anext(requests, None)
+        if first is None or not first.HasField("header"):
+            raise ServiceError(Reason.INVALID_REQUEST, "the first message must be the header")
+        header = first.header
+        model = self._models.get(header.model_id)
+        # The model knows what its targets are.
+        header.data_files.classes = model.classes
+        header.data_files.target_kind = (
+            datasets_pb.TARGET_KIND_LABELS if model.classes else datasets_pb.TARGET_KIND_VALUES
+        )
+        features = model.spec.model.layers[0]
+        with self._directory.staging() as staging:
+            files = await spool(requests, header.data_files.files, staging)
+            rows = staging / "rows"
+            try:
+                stored = await asyncio.to_thread(read_for_prediction, files, header.data_files, rows, features)
+                predictor = Predictor(self._directory.model(model.model_id), model, rows, stored)
+            except DatasetError as error:
+                raise data_error(error) from error
+            while block := await asyncio.to_thread(predictor.next_block):
+                yield models_pb.PredictResponse(predictions=block)
+            if comparison := predictor.comparison():
+                yield models_pb.PredictResponse(comparison=comparison)
+
+    async def DeleteModel(
+        self, request: models_pb.DeleteModelRequest, context: Context
+    ) -> models_pb.DeleteModelResponse:
+        """Forgets a model and removes its file."""
+        self._models.delete(request.model_id)
+        self._directory.model(request.model_id).unlink(missing_ok=True)
+        return models_pb.DeleteModelResponse()

@@ -1,0 +1,80 @@
+"""Files on their way in: from a stream of requests to files in a staging folder."""
+
+import shutil
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from nablad.v1 import datasets_pb2 as datasets_pb
+from service.datasets import StagedFile
+from service.errors import Reason, ServiceError
+
+__all__ = ["Chunked", "spool"]
+
+_MOST_FILES = 2
+# What must stay free on the disk of the data directory, for the database and for checkpoints.
+_RESERVE_BYTES = 256 << 20
+
+
+class Chunked(Protocol):
+    """A request that may carry a chunk."""
+
+    @property
+    def chunk(self) -> bytes:
+        """The next bytes; empty when the request is something else."""
+        ...
+
+
+async def spool(
+    requests: AsyncIterator[Chunked], files: Sequence[datasets_pb.DataFile], folder: Path
+) -> list[StagedFile]:
+    """Writes the announced files below a folder, by number; their names are never used as paths.
+
+    Raises:
+        ServiceError: INVALID_REQUEST when more or fewer bytes come than were announced, or too many files; TOO_LARGE
+            when the disk has no room for them.
+    """
+    _check(files, folder)
+    staged = [StagedFile(file.filename, folder / str(number)) for number, file in enumerate(files)]
+    rest = b""
+    for file, place in zip(files, staged, strict=True):
+        with place.path.open("wb") as target:
+            rest = await _fill(target, file, rest, requests)
+    if rest or (await anext(requests, None)) is not None:
+        raise ServiceError(
+            Reason.INVALID_REQUEST, "more bytes came than the header announced: send the files as they are"
+        )
+    return staged
+
+
+async def _fill(target: BinaryIO, file: datasets_pb.DataFile, rest: bytes, requests: AsyncIterator[Chunked]) -> bytes:
+    """Writes one file, beginning with what is left of the last chunk; gives what is left then."""
+    missing = file.size_bytes
+    while True:
+        target.write(rest[:missing])
+        missing, rest = missing - min(missing, len(rest)), rest[missing:]
+        if not missing:
+            return rest
+        request = await anext(requests, None)
+        if request is None or not request.chunk:
+            raise ServiceError(
+                Reason.INVALID_REQUEST,
+                f"the stream ended {missing:,} bytes before the end of {file.filename!r} "
+                f"({file.size_bytes:,} bytes announced): send it again",
+            )
+        rest = request.chunk
+
+
+def _check(files: Sequence[datasets_pb.DataFile], folder: Path) -> None:
+    if not 1 <= len(files) <= _MOST_FILES:
+        raise ServiceError(
+            Reason.INVALID_REQUEST,
+            f"{len(files)} files were announced: give one file with features and targets, or two, features first",
+        )
+    announced, free = sum(file.size_bytes for file in files), shutil.disk_usage(folder).free
+    if announced > free - _RESERVE_BYTES:
+        raise ServiceError(
+            Reason.TOO_LARGE,
+            f"the files have {announced:,} bytes, but the service's disk has {free:,} bytes free, of which it keeps "
+            f"{_RESERVE_BYTES:,} for itself: make room there",
+        )

@@ -1,0 +1,200 @@
+"""The processes of a job, through Ray: the one file that knows it.
+
+Ray places, starts, restarts and kills processes. It is never on the path of a step.
+"""
+
+import asyncio
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, NoReturn
+
+# Before ray is imported: it reads these once.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import grpc
+import ray
+from ray.util import get_node_ip_address
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from nablad.v1 import parameter_server_pb2 as ps_pb
+from service.outcomes import AttemptFailed, AttemptLost
+from service.parameter_server.process import start_parameter_server
+from workers import build
+from workers.worker import work
+
+__all__ = ["Cluster", "ClusterError", "Fleet"]
+
+_log = logging.getLogger(__name__)
+
+# A worker that dies is replaced this often before its job is given up.
+_REPLACEMENTS = 20
+# The object store is not used for training data; this is the least that Ray takes without complaint.
+_OBJECT_STORE_BYTES = 80 * 1024 * 1024
+_RESERVATION_POLL_SECONDS = 1.0
+
+
+class ClusterError(Exception):
+    """Ray could not be started or reached."""
+
+
+class _ParameterServerProcess:
+    """The Ray actor that hosts a parameter server."""
+
+    def __init__(self) -> None:
+        self._server: grpc.aio.Server | None = None
+
+    async def start(self, assignment: bytes, secret: str, *, loopback: bool) -> str:
+        host: str = "127.0.0.1" if loopback else get_node_ip_address()  # type: ignore[no-untyped-call]
+        self._server, address = await start_parameter_server(ps_pb.Assignment.FromString(assignment), secret, host)
+        return address
+
+    async def run(self) -> None:
+        assert self._server is not None  # noqa: S101 (called after start)
+        await self._server.wait_for_termination()
+
+
+class _WorkerProcess:
+    """The Ray actor that hosts a worker."""
+
+    def run(self, address: str, secret: str, threads: int, parameter_bytes: int) -> None:
+        asyncio.run(work(address, secret, threads=threads, parameter_bytes=parameter_bytes))
+
+
+class Cluster:
+    """A Ray cluster: one of our own on this machine, or one that runs elsewhere."""
+
+    def __init__(self, address: str | None, cpus: int | None) -> None:
+        """Starts or joins Ray. Call it from the main thread: an embedded Ray ends with the thread that started it.
+
+        Args:
+            address: Of a running cluster; None starts one in this process.
+            cpus: CPUs that an embedded Ray offers; None for as many as the machine has.
+
+        Raises:
+            ClusterError: Ray did not start, or nothing answers at the address.
+        """
+        self._embedded = address is None
+        # Sockets lie below this folder, and their paths must be short.
+        self._folder = tempfile.mkdtemp(prefix="nablad-") if self._embedded else None
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING, "namespace": "nablad"}
+        if self._embedded:
+            options |= {"num_cpus": cpus, "include_dashboard": False, "_temp_dir": self._folder}
+            options |= {"object_store_memory": _OBJECT_STORE_BYTES, "address": "local"}
+        else:
+            options |= {"address": address}
+        try:
+            ray.init(**options)
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            self._remove_folder()
+            raise ClusterError(
+                f"Ray {'did not start' if self._embedded else f'at {address} is not there'}: {error}"
+            ) from error
+
+    def close(self) -> None:
+        """Leaves the cluster; an embedded one ends with all its processes."""
+        ray.shutdown()
+        self._remove_folder()
+
+    def total_cpus(self) -> int:
+        """CPUs of all nodes that are there now."""
+        return int(ray.cluster_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
+
+    @asynccontextmanager
+    async def reserve(self, workers: int, cpus_per_worker: int) -> AsyncIterator["Fleet"]:
+        """Waits for the CPUs of a job, and gives them and every process on them back at the end."""
+        group = placement_group([{"CPU": cpus_per_worker}] * workers, strategy="PACK")
+        fleet = Fleet(group, workers, cpus_per_worker, loopback=self._embedded)
+        try:
+            while not await asyncio.to_thread(group.wait, _RESERVATION_POLL_SECONDS):
+                pass
+            yield fleet
+        finally:
+            fleet.stop()
+
+    def _remove_folder(self) -> None:
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class Fleet:
+    """The parameter server and the workers of one attempt."""
+
+    def __init__(self, group: PlacementGroup, workers: int, cpus_per_worker: int, *, loopback: bool) -> None:
+        self._group = group
+        self._workers = workers
+        self._cpus_per_worker = cpus_per_worker
+        self._loopback = loopback
+        self._actors: list[Any] = []
+        self._server_run: asyncio.Future[None] = asyncio.Future()
+        self._worker_runs: list[asyncio.Future[None]] = []
+
+    async def start(self, assignment: ps_pb.Assignment, secret: str) -> str:
+        """Starts the processes.
+
+        Returns:
+            The address of the parameter server.
+
+        Raises:
+            AttemptLost: The parameter server did not start.
+        """
+        parameter_server = self._actor(_ParameterServerProcess, bundle=0, num_cpus=0)
+        try:
+            address: str = await parameter_server.start.remote(
+                assignment.SerializeToString(), secret, loopback=self._loopback
+            )
+        except ray.exceptions.RayError as error:
+            raise AttemptLost(f"the parameter server did not start: {_cause(error)}") from error
+        self._server_run = asyncio.wrap_future(parameter_server.run.remote().future())
+        parameter_bytes = build.parameter_bytes(assignment.spec)
+        for bundle in range(self._workers):
+            worker = self._actor(
+                _WorkerProcess,
+                bundle=bundle,
+                num_cpus=self._cpus_per_worker,
+                max_restarts=_REPLACEMENTS,
+                max_task_retries=-1,
+            )
+            run = worker.run.remote(address, secret, self._cpus_per_worker, parameter_bytes)
+            self._worker_runs.append(asyncio.wrap_future(run.future()))
+        return address
+
+    async def failure(self) -> NoReturn:
+        """Waits until a process fails for good. A worker that merely dies is replaced and does not count.
+
+        Raises:
+            AttemptLost: The parameter server is gone.
+            AttemptFailed: A worker failed in a way that a replacement would repeat.
+        """
+        running = {self._server_run, *self._worker_runs}
+        while True:
+            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            if self._server_run in done:
+                raise AttemptLost("the parameter server was lost: its process ended")
+            for error in filter(None, (run.exception() for run in done)):
+                raise AttemptFailed(f"a worker failed: {_cause(error)}")
+
+    def stop(self) -> None:
+        """Kills the processes that are left and gives the CPUs back."""
+        for run in (self._server_run, *self._worker_runs):
+            run.cancel()
+        for actor in self._actors:
+            ray.kill(actor)
+        remove_placement_group(self._group)
+
+    def _actor(self, process: type, *, bundle: int, **options: Any) -> Any:
+        strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=bundle)
+        actor: Any = ray.remote(process).options(scheduling_strategy=strategy, **options).remote()
+        self._actors.append(actor)
+        return actor
+
+
+def _cause(error: BaseException) -> str:
+    """The last line of what happened in a Ray process, which says what; the lines before say where."""
+    cause = getattr(error, "cause", None) or error
+    lines = str(cause).strip().splitlines()
+    return f"{type(cause).__name__}: {lines[-1].strip() if lines else 'no message'}"

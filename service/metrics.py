@@ -1,0 +1,165 @@
+"""What Prometheus scrapes: made anew from the live figures at each scrape, so that nothing is counted twice.
+
+The label of a job is ``job_id``: Prometheus gives a label ``job`` a meaning of its own.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from nablad.spec import names
+from nablad.v1 import jobs_pb2 as jobs_pb
+from nablad.v1 import parameter_server_pb2 as ps_pb
+from service.job_states import MOVES, State, state_name
+from service.live import LiveJob
+
+__all__ = ["METRICS", "JobCollector", "MetricsServer"]
+
+
+@dataclass(frozen=True)
+class _Metric:
+    """A metric of a job and where its value comes from.
+
+    Attributes:
+        name: Without the suffix ``_total`` of counters, which the client library adds.
+        family: Its type.
+        help: What it says.
+        labels: Beside job_id.
+        values: The value for each set of labels.
+    """
+
+    name: str
+    family: type[GaugeMetricFamily | CounterMetricFamily]
+    help: str
+    values: Callable[[LiveJob], Mapping[tuple[str, ...], float]]
+    labels: tuple[str, ...] = ()
+
+
+def _progress(field: str) -> Callable[[LiveJob], Mapping[tuple[str, ...], float]]:
+    """A field of the job's progress; no sample while an optional one is not known."""
+    optional = jobs_pb.Progress.DESCRIPTOR.fields_by_name[field].has_presence
+
+    def values(live: LiveJob) -> Mapping[tuple[str, ...], float]:
+        if optional and not live.progress.HasField(field):  # type: ignore[arg-type]
+            return {}
+        return {(): getattr(live.progress, field)}
+
+    return values
+
+
+def _activities(live: LiveJob) -> Mapping[tuple[str, ...], float]:
+    seconds = live.telemetry.worker_seconds
+    return {(name,): getattr(seconds, name) for name in ("computing", "waiting", "exchanging")}
+
+
+def _refusals(live: LiveJob) -> Mapping[tuple[str, ...], float]:
+    """Every reason from the start, so that the first refusal shows as an increase."""
+    return {(reason,): live.telemetry.refused.get(reason, 0) for reason in names(ps_pb.Refusal.DESCRIPTOR)}
+
+
+_GAUGE, _COUNTER = GaugeMetricFamily, CounterMetricFamily
+
+METRICS: Sequence[_Metric] = (
+    _Metric("nablad_job_epoch", _GAUGE, "Epochs begun, from 1.", _progress("epoch")),
+    _Metric("nablad_job_epochs", _GAUGE, "Epochs that the job asks for.", _progress("epochs")),
+    _Metric("nablad_job_step", _COUNTER, "Updates of the weights in this attempt.", _progress("step")),
+    _Metric("nablad_job_samples", _COUNTER, "Samples that went into updates in this attempt.", _progress("samples")),
+    _Metric(
+        "nablad_job_samples_per_second", _GAUGE, "Samples per second of the steps of this epoch.",
+        _progress("samples_per_second"),
+    ),
+    _Metric(
+        "nablad_job_training_cost", _GAUGE, "Mean cost per sample of this epoch, each mini-batch before its update.",
+        _progress("training_cost"),
+    ),
+    _Metric(
+        "nablad_job_training_accuracy_ratio", _GAUGE,
+        "Share of this epoch's samples classified right, each mini-batch before its update.",
+        _progress("training_accuracy"),
+    ),
+    _Metric(
+        "nablad_job_validation_cost", _GAUGE, "Mean cost per validation row after the last finished epoch.",
+        _progress("validation_cost"),
+    ),
+    _Metric(
+        "nablad_job_validation_accuracy_ratio", _GAUGE,
+        "Share of validation rows classified right after the last finished epoch.", _progress("validation_accuracy"),
+    ),
+    _Metric("nablad_job_learning_rate", _GAUGE, "Learning rate ε.", _progress("learning_rate")),
+    _Metric(
+        "nablad_job_gradient_norm", _GAUGE, "Euclidean norm of the mean gradient of a recent step.",
+        _progress("gradient_norm"),
+    ),
+    _Metric("nablad_job_workers_alive", _GAUGE, "Workers that joined and are not lost.", _progress("workers_alive")),
+    _Metric(
+        "nablad_job_worker_seconds", _COUNTER, "Seconds of all workers, by what they went into.", _activities,
+        ("activity",),
+    ),
+    _Metric("nablad_job_refused_results", _COUNTER, "Results of workers that were refused.", _refusals, ("reason",)),
+    _Metric(
+        "nablad_job_workers_lost", _COUNTER, "Workers lost in this attempt.",
+        lambda live: {(): live.telemetry.workers_lost},
+    ),
+)  # fmt: skip
+
+
+class JobCollector(Collector):
+    """Gives the metrics of jobs to the registry, from snapshots of other threads' figures."""
+
+    def __init__(self, snapshot: Callable[[], tuple[Mapping[State, int], Mapping[str, LiveJob]]]) -> None:
+        """`snapshot` gives the number of jobs by state and the live figures by job id; called at each scrape."""
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterator[Metric]:
+        """All families, with samples or without."""
+        counts, live = self._snapshot()
+        jobs = GaugeMetricFamily("nablad_jobs", "Jobs by state.", labels=["state"])
+        for state in MOVES:
+            jobs.add_metric([state_name(state)], counts.get(state, 0))
+        yield jobs
+        for metric in METRICS:
+            family = metric.family(metric.name, metric.help, labels=["job_id", *metric.labels])
+            for job_id, figures in live.items():
+                for labels, value in metric.values(figures).items():
+                    family.add_metric([job_id, *labels], value)
+            yield family
+        yield _step_seconds(live)
+
+
+def _step_seconds(live: Mapping[str, LiveJob]) -> Metric:
+    family = HistogramMetricFamily(
+        "nablad_job_step_seconds", "Duration of steps, from the first ticket to the update.", labels=["job_id"]
+    )
+    for job_id, figures in live.items():
+        telemetry = figures.telemetry
+        bounds = [*map(str, telemetry.step_seconds_bounds), "+Inf"]
+        counts = accumulate(telemetry.step_seconds_counts)
+        buckets = list(zip(bounds, counts, strict=False))
+        if buckets:
+            family.add_metric([job_id], buckets, telemetry.step_seconds_sum)
+    return family
+
+
+class MetricsServer:
+    """The HTTP server of ``/metrics``."""
+
+    def __init__(self, collector: Collector, host: str, port: int) -> None:
+        """Listens at once; port 0 takes a free one.
+
+        Raises:
+            OSError: The address cannot be had.
+        """
+        registry = CollectorRegistry()
+        registry.register(collector)
+        self._server, self._thread = start_http_server(port, host, registry)
+        self.address = f"{host}:{self._server.server_port}"
+
+    def close(self) -> None:
+        """Stops listening."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

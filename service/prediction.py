@@ -1,0 +1,86 @@
+"""Predictions of a stored model for rows of data."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from nablad.v1 import datasets_pb2 as datasets_pb
+from nablad.v1 import models_pb2 as models_pb
+from nablad.v1 import parameter_server_pb2 as ps_pb
+from service.datasets import DatasetError, StoredData
+from service.model_files import load_model
+from workers import build
+from workers.rows import Rows
+
+__all__ = ["Predictor"]
+
+# Outputs of one block: its message stays well below gRPC's 4 MiB.
+_BLOCK_OUTPUTS = 100_000
+_MOST_ROWS = 1000
+
+
+class Predictor:
+    """Goes through rows block by block."""
+
+    def __init__(self, model_file: Path, model: models_pb.Model, directory: Path, stored: StoredData) -> None:
+        """Loads the model and maps the rows.
+
+        Args:
+            model_file: Where the model's file lies.
+            model: What is known of the model.
+            directory: Of the rows, as `read_for_prediction` left it.
+            stored: What is known of the rows.
+
+        Raises:
+            DatasetError: The targets are not of the kind that the model predicts.
+        """
+        loaded = load_model(model_file, model.spec)
+        self._parameters = loaded.parameters
+        self._back_propagation = build.back_propagation(model.spec)
+        self._classes = model.classes
+        self._has_targets = stored.has_targets
+        self._check_targets(stored, outputs=model.spec.model.layers[-1])
+        dataset = datasets_pb.Dataset(**asdict(stored))
+        source = ps_pb.DataSource(dataset=dataset, directory=str(directory))
+        self._rows = Rows(source, loaded.scaling, build.dtype(model.spec))
+        self._block = max(1, min(_MOST_ROWS, _BLOCK_OUTPUTS // model.spec.model.layers[-1]))
+        self._start = 0
+        self._cost, self._correct = 0.0, 0
+
+    def next_block(self) -> models_pb.Predictions | None:
+        """Predictions of the next rows; None after the last."""
+        start, stop = self._start, min(self._start + self._block, self._rows.count)
+        if start == stop:
+            return None
+        x, targets = self._rows.slice(start, stop)
+        if self._has_targets:
+            sums = self._back_propagation.evaluate(self._parameters, x, targets)
+            self._cost, self._correct = self._cost + sums.cost, self._correct + sums.correct
+        outputs = self._back_propagation.outputs(self._parameters, x)
+        self._start = stop
+        rows = [models_pb.Prediction(outputs=sample, label=self._label(sample)) for sample in outputs.T]
+        return models_pb.Predictions(first_row=start, rows=rows)
+
+    def comparison(self) -> models_pb.Comparison | None:
+        """The predictions so far against the targets, if there are any."""
+        if not self._has_targets:
+            return None
+        comparison = models_pb.Comparison(rows=self._start, cost=self._cost / self._start)
+        if self._classes:
+            comparison.accuracy = self._correct / self._start
+        return comparison
+
+    def _label(self, outputs: np.ndarray) -> int | None:
+        """The class of a sample: the largest output, or for a single output whether it says yes."""
+        if not self._classes:
+            return None
+        return int(outputs.argmax()) if len(outputs) > 1 else int(outputs[0] >= 0.5)
+
+    def _check_targets(self, stored: StoredData, outputs: int) -> None:
+        if not stored.has_targets:
+            return
+        if not self._classes and stored.target_columns != outputs:
+            raise DatasetError(
+                f"the model predicts {outputs} values, but the targets have {stored.target_columns} columns"
+            )

@@ -1,0 +1,54 @@
+"""The settings of the daemon: each with its default and its help in one place."""
+
+import os
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import click
+from platformdirs import user_data_path
+
+__all__ = ["Settings", "setting_options"]
+
+
+def _setting(default: Any, help_: str, **options: Any) -> Any:
+    return field(default=default, metadata={"help": help_, **options})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `nablad serve` can be told, on the command line or as NABLAD_… in the environment."""
+
+    data_dir: Path = _setting(
+        user_data_path("nablad"),
+        "Where jobs, data sets and models are kept; made if it is not there.",
+        type=click.Path(file_okay=False, path_type=Path),
+        show_default="the user's data directory",
+    )
+    address: str = _setting(
+        "127.0.0.1:7471", "HOST:PORT of the gRPC API; port 0 takes a free one. It has no authentication: keep it local."
+    )
+    metrics_address: str = _setting("127.0.0.1:7472", "HOST:PORT of the HTTP page /metrics; port 0 takes a free one.")
+    ray: str | None = _setting(
+        None, "Address of a running Ray cluster. Without it the daemon starts a Ray of its own on this machine."
+    )
+    cpus: int = _setting(
+        os.cpu_count() or 1,
+        "CPUs that the daemon's own Ray gives to workers.",
+        type=click.IntRange(min=1),
+        show_default="as many as the machine has",
+    )
+    log_level: str = _setting(
+        "info", "How much goes to standard error.", type=click.Choice(["debug", "info", "warning", "error"])
+    )
+
+
+def setting_options(command: Any) -> Any:
+    """Gives a click command an option for each setting."""
+    for setting in reversed(fields(Settings)):
+        options: dict[str, Any] = {"show_default": True, **setting.metadata}
+        name = setting.name.replace("_", "-")
+        command = click.option(
+            f"--{name}", default=setting.default, envvar=f"NABLAD_{setting.name.upper()}", **options
+        )(command)
+    return command

@@ -1,0 +1,95 @@
+"""The SQLite database of a data directory."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Database", "SchemaError"]
+
+# Each entry takes the schema one version further. Entries are only ever added.
+_MIGRATIONS = (
+    """
+    CREATE TABLE jobs (
+        number     INTEGER PRIMARY KEY AUTOINCREMENT,
+        job_id     TEXT NOT NULL UNIQUE,
+        request_id TEXT UNIQUE,
+        state      INTEGER NOT NULL,
+        body       BLOB NOT NULL          -- nablad.v1.Job
+    );
+    CREATE INDEX jobs_by_state ON jobs (state, number);
+    CREATE TABLE events (
+        job_id     TEXT NOT NULL REFERENCES jobs (job_id) ON DELETE CASCADE,
+        number     INTEGER NOT NULL,
+        body       BLOB NOT NULL,         -- nablad.v1.Event
+        PRIMARY KEY (job_id, number)
+    ) WITHOUT ROWID;
+    CREATE TABLE datasets (
+        name       TEXT PRIMARY KEY,
+        body       BLOB NOT NULL          -- nablad.v1.Dataset
+    );
+    CREATE TABLE models (
+        number     INTEGER PRIMARY KEY AUTOINCREMENT,
+        model_id   TEXT NOT NULL UNIQUE,
+        body       BLOB NOT NULL          -- nablad.v1.Model
+    );
+    """,
+)
+
+
+class SchemaError(Exception):
+    """The database was written by a newer release."""
+
+
+class Database:
+    """A connection with transactions that are on the disk when they end.
+
+    Used from one thread. Write-ahead log with synchronous=FULL: what was committed is there after any crash.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Opens the database, makes it if there is none, and brings an older schema up to date.
+
+        Raises:
+            SchemaError: The schema is newer than this release knows.
+        """
+        self._connection = sqlite3.connect(path, isolation_level=None)
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "busy_timeout = 5000"):
+            self._connection.execute(f"PRAGMA {pragma}")
+        self._migrate(path)
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._connection.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All or nothing; durable when it ends without an exception."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._connection
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+    def rows(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
+        """The rows of a query."""
+        with closing(self._connection.execute(query, parameters)) as cursor:
+            return cursor.fetchall()
+
+    def bodies(self, query: str, *parameters: object) -> list[bytes]:
+        """The first column of a query's rows, which holds serialised messages."""
+        return [bytes(row[0]) for row in self.rows(query, *parameters)]
+
+    def _migrate(self, path: Path) -> None:
+        ((version,),) = self.rows("PRAGMA user_version")
+        if not isinstance(version, int) or version > len(_MIGRATIONS):
+            raise SchemaError(
+                f"{path} has schema {version}, but this release knows schemas up to {len(_MIGRATIONS)}: "
+                "a newer nablad wrote it; run that one, or give another --data-dir"
+            )
+        for number, script in enumerate(_MIGRATIONS[version:], start=version + 1):
+            # One transaction, the version number included: a crash leaves the schema before it or after it.
+            self._connection.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT;")

@@ -1,0 +1,41 @@
+"""The database: whole transactions, and schemas of every age."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from service.stores.database import Database, SchemaError
+
+
+def test_a_transaction_that_fails_leaves_nothing(database: Database) -> None:
+    """What was written before the exception is not there."""
+    with pytest.raises(sqlite3.IntegrityError), database.transaction() as transaction:
+        transaction.executemany("INSERT INTO datasets VALUES (?, x'00')", [("a",), ("a",)])
+    assert database.rows("SELECT * FROM datasets") == []
+
+
+def test_what_was_committed_is_there_when_it_is_opened_again(tmp_path: Path) -> None:
+    """Closing and opening keeps the rows and does not migrate twice."""
+    for expected in ([], [("a",)]):
+        database = Database(tmp_path / "db")
+        assert database.rows("SELECT name FROM datasets") == expected
+        if not expected:
+            with database.transaction() as transaction:
+                transaction.execute("INSERT INTO datasets VALUES ('a', x'00')")
+        database.close()
+
+
+def test_commits_reach_the_disk(database: Database) -> None:
+    """Write-ahead log, and a full sync at each commit."""
+    assert database.rows("PRAGMA journal_mode") == [("wal",)]
+    assert database.rows("PRAGMA synchronous") == [(2,)]
+
+
+def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    """The message says that a newer release wrote it, and nothing is changed."""
+    with closing(sqlite3.connect(tmp_path / "db")) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(SchemaError, match=r"schema 99.*newer nablad"):
+        Database(tmp_path / "db")
