@@ -1,0 +1,49 @@
+"""nablad: distributed training of multi-layer perceptrons.
+
+    from nablad import Client
+
+    with Client("127.0.0.1:7471") as client:
+        print(client.job("…").state)
+
+This package is the client's side: what talks to a service, the command ``nabla``, job files, errors.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from nablad.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    InternalError,
+    InvalidRequestError,
+    NablaError,
+    NotFoundError,
+    TooLargeError,
+    UnavailableError,
+    Violation,
+)
+
+if TYPE_CHECKING:
+    from nablad.client import Client, PredictionRun
+
+__all__ = [
+    "AlreadyExistsError",
+    "Client",
+    "ConflictError",
+    "InternalError",
+    "InvalidRequestError",
+    "NablaError",
+    "NotFoundError",
+    "PredictionRun",
+    "TooLargeError",
+    "UnavailableError",
+    "Violation",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the client, and with it gRPC, when it is first asked for."""
+    if name not in {"Client", "PredictionRun"}:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from nablad import client  # noqa: PLC0415  # see above
+
+    return getattr(client, name)

@@ -1,0 +1,57 @@
+"""The progress bar of a job on a terminal."""
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from nablad.cli.progress import figures, position
+from nablad.spec.names import name_of
+from nablad.v1 import jobs_pb2
+
+# A long job has thousands of epochs; their figures are in the bar, and the ends of these many stay above it.
+_EPOCHS_SHOWN = 20
+
+
+class ProgressBar:
+    """A bar over all steps with the newest figures below it and the events above it."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(bar_width=None), TaskProgressColumn(), TimeRemainingColumn()
+        )
+        self._task = self._bar.add_task("", total=None)
+        self._figures = Text("", style="dim")
+        self._live = Live(Group(self._bar, self._figures), console=console, refresh_per_second=8)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def event(self, event: jobs_pb2.Event) -> None:
+        """Prints the event above the bar."""
+        kind = event.WhichOneof("what")
+        if kind == "state":
+            self._bar.update(self._task, description=name_of(jobs_pb2.JobState.DESCRIPTOR, event.state))
+        if kind == "epoch_end":
+            self.progress(event.epoch_end)
+        if kind != "epoch_end" or self._stays(event.epoch_end):
+            self._live.console.print(Text(event.message))
+
+    def progress(self, progress: jobs_pb2.Progress) -> None:
+        """Moves the bar."""
+        self._bar.update(self._task, completed=progress.step, total=progress.steps or None)
+        self._figures.plain = f"{position(progress)}: {figures(progress)}"
+
+    @staticmethod
+    def _stays(progress: jobs_pb2.Progress) -> bool:
+        every = -(-progress.epochs // _EPOCHS_SHOWN) or 1
+        return progress.epoch % every == 0 or progress.epoch == progress.epochs

@@ -1,0 +1,146 @@
+"""`nabla demo`: a whole training job, from the data to a prediction."""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from nablad.cli.exits import EndError, ExitCode
+from nablad.cli.settings import Settings
+
+if TYPE_CHECKING:
+    from nablad.client import Client
+
+_MODEL_FILE = "demo-model.safetensors"
+_LEAST_ACCURACY = 0.96
+_METRICS = ("nablad_job_training_cost", "nablad_job_validation_cost", "nablad_job_validation_accuracy_ratio")
+
+
+@click.command()
+@click.option("--server", metavar="ADDRESS", help="Use the service there instead of starting one.")
+@click.option(
+    "--keep",
+    default=".",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help=f"Where {_MODEL_FILE} is written; here if left out.",
+)
+@click.pass_obj
+def demo(settings: Settings, server: str | None, keep: Path) -> None:
+    """Teach a network to read handwritten digits.
+
+    Starts a service on this machine, trains with two workers, shows the metrics, exports the model, predicts one digit
+    and stops the service.
+    """
+    begun_s = time.monotonic()
+    keep.mkdir(parents=True, exist_ok=True)
+    with _service(server or settings.server) as (service, metrics_url), service.connect() as client:
+        accuracy = _run(client, service, metrics_url, keep / _MODEL_FILE)
+    seconds = time.monotonic() - begun_s
+    if accuracy < _LEAST_ACCURACY:
+        raise EndError(
+            f"{accuracy:.2%} of the held-out digits are right after {seconds:.1f} s; at least {_LEAST_ACCURACY:.0%} "
+            "were expected.",
+            ExitCode.JOB_FAILED,
+        )
+    click.echo(f"{accuracy:.2%} of the held-out digits are right. All of it took {seconds:.1f} s.")
+
+
+@contextmanager
+def _service(server: str | None) -> Iterator[tuple[Settings, str | None]]:
+    """The service at an address, or one for as long as the block lasts; and where its metrics are, if known."""
+    if server is not None:
+        yield Settings(server), None
+        return
+    if find_spec("ray") is None:
+        raise EndError(
+            "The demo starts a service, which is not installed: pip install 'nablad[server]'", ExitCode.REFUSED
+        )
+    from nablad.demo.daemon import Daemon, DaemonError  # noqa: PLC0415  # not for `nabla --help`
+
+    click.echo("Starting a service on this machine …")
+    with _stopped_by_signals():
+        try:
+            with Daemon() as daemon:
+                click.echo(f"It listens on {daemon.address}; its metrics are on {daemon.metrics_url}.")
+                yield Settings(daemon.address), daemon.metrics_url
+        except DaemonError as error:
+            raise EndError(str(error), ExitCode.REFUSED) from error
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """SIGTERM and a closed terminal do what Ctrl-C does, so that the service is stopped then, too."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _run(client: "Client", service: Settings, metrics_url: str | None, model_file: Path) -> float:
+    """The demo itself.
+
+    Returns:
+        The accuracy on the held-out digits.
+    """
+    job_id = _submit(client)
+    _watch(client, service, job_id, private=metrics_url is not None)
+    trained = client.job(job_id)
+    if metrics_url is not None:
+        _show_metrics(metrics_url, job_id)
+    client.export_model(trained.model_id, model_file, overwrite=True)
+    click.echo(f"The model is in {model_file}.")
+    _predict_one(client, trained.model_id)
+    return trained.progress.validation_accuracy
+
+
+def _submit(client: "Client") -> str:
+    """Registers the digits, if they are not there yet, and queues the job."""
+    from nablad.demo import digits  # noqa: PLC0415  # not for `nabla --help`
+    from nablad.errors import AlreadyExistsError  # noqa: PLC0415  # as above
+    from nablad.spec import load  # noqa: PLC0415  # as above
+
+    for name, file in digits.FILES.items():
+        try:
+            added = client.add_dataset(name, [file])
+        except AlreadyExistsError:
+            added = client.dataset(name)
+        click.echo(f"Data set {name}: {added.rows:,} rows, {added.features} features, {added.classes} classes.")
+    spec, _ = load(digits.JOB_FILE)
+    return client.submit(spec).job_id
+
+
+def _watch(client: "Client", service: Settings, job_id: str, *, private: bool) -> None:
+    """Looks on; a job of somebody else's service goes on after Ctrl-C, one of our own service ends with it."""
+    from nablad.cli.watching import Watch, watch_job  # noqa: PLC0415  # as above
+
+    ending = Watch(client, job_id).run("table") if private else watch_job(client, service, job_id, 1, "table")
+    if ending is not ExitCode.SUCCESS:
+        click.get_current_context().exit(ending)
+
+
+def _show_metrics(url: str, job_id: str) -> None:
+    from nablad.demo.scrape import scrape  # noqa: PLC0415  # as above
+
+    click.echo("The same numbers, as Prometheus reads them:")
+    for sample in scrape(url, job_id, _METRICS):
+        click.echo(f"  {sample}")
+
+
+def _predict_one(client: "Client", model_id: str) -> None:
+    """Asks the model for a digit that it has never seen, and draws it."""
+    from nablad.demo import digits  # noqa: PLC0415  # as above
+
+    with client.predict(model_id, [digits.ONE_FILE]) as run:
+        prediction = next(run)
+    for line in digits.draw(digits.ONE_FILE.read_text()):
+        click.echo(f"  {line}")
+    sure = prediction.outputs[prediction.label]
+    click.echo(f"The model reads a {prediction.label} (output {sure:.3f}); it was written as a {digits.ONE_LABEL}.")

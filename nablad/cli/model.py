@@ -1,0 +1,105 @@
+"""`nabla model`: list, export, predict, delete."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nablad.cli.output import json_line, moment, number, print_json_array, print_table, share, size
+from nablad.cli.settings import Settings, data_options, output_option
+
+if TYPE_CHECKING:
+    from nablad.v1 import models_pb2
+
+
+@click.group()
+def model() -> None:
+    """Use what jobs have learned."""
+
+
+@model.command("list")
+@output_option
+@click.pass_obj
+def list_models(settings: Settings, output: str) -> None:
+    """List models, the newest first."""
+    with settings.connect() as client:
+        if output == "json":
+            print_json_array(client.models())
+        else:
+            print_table(("MODEL", "LAYERS", "COST", "ACCURACY", "SIZE", "CREATED"), map(_row, client.models()))
+
+
+@model.command()
+@click.argument("model_id", metavar="ID")
+@click.argument("file", required=False, type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--overwrite", is_flag=True, help="Replace FILE if it is there already.")
+@click.pass_obj
+def export(settings: Settings, model_id: str, file: Path | None, overwrite: bool) -> None:
+    """Write a model's weights to FILE (ID.safetensors if left out)."""
+    with settings.connect() as client:
+        written = client.export_model(model_id, file or Path(f"{model_id}.safetensors"), overwrite=overwrite)
+    click.echo(f"{written}: {size(written.stat().st_size)}")
+
+
+@model.command()
+@click.argument("model_id", metavar="ID")
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
+@click.option(
+    "--limit", type=click.IntRange(min=0), metavar="N", help="Print the predictions of the first N rows only."
+)
+@data_options
+@output_option
+@click.pass_obj
+def predict(
+    settings: Settings, /, model_id: str, files: tuple[str, ...], limit: int | None, output: str, **reading: Any
+) -> None:
+    """Predict for each row of FILE..., which hold features, with or without targets to compare with.
+
+    They may be of the forms that `nabla dataset add` takes. With -o json, one object is printed on each line.
+    """
+    show = _print_as_json if output == "json" else _print_as_text
+    with settings.connect() as client, client.predict(model_id, files, **reading) as run:
+        for row, prediction in enumerate(run):
+            if limit is None or row < limit:
+                show(row, prediction)
+        if run.comparison is not None and output == "json":
+            click.echo(f'{{"comparison": {json_line(run.comparison)}}}')
+        elif run.comparison is not None:
+            click.echo(_comparison(run.comparison))
+
+
+@model.command()
+@click.argument("model_id", metavar="ID")
+@click.pass_obj
+def delete(settings: Settings, model_id: str) -> None:
+    """Forget a model."""
+    with settings.connect() as client:
+        client.delete_model(model_id)
+    click.echo(f"Model {model_id} is deleted.")
+
+
+def _row(found: "models_pb2.Model") -> tuple[str, ...]:
+    kind = "validation_cost" if found.HasField("validation_cost") else "training_cost"
+    return (
+        found.model_id,
+        "-".join(map(str, found.spec.model.layers)),
+        number(found, kind),
+        share(found, "validation_accuracy"),
+        size(found.size_bytes),
+        moment(found.create_time),
+    )
+
+
+def _print_as_json(_row: int, prediction: "models_pb2.Prediction") -> None:
+    click.echo(f'{{"prediction": {json_line(prediction)}}}')
+
+
+def _print_as_text(row: int, prediction: "models_pb2.Prediction") -> None:
+    """Row, label if there is one, and the activities of the output layer."""
+    label = f"{prediction.label:>6}" if prediction.HasField("label") else ""
+    click.echo(f"{row:>8}{label}  {' '.join(f'{output:.4g}' for output in prediction.outputs)}")
+
+
+def _comparison(found: "models_pb2.Comparison") -> str:
+    accuracy = share(found, "accuracy")
+    return f"{found.rows:,} rows: cost {found.cost:.4g}" + (f", accuracy {accuracy}" if accuracy else "")

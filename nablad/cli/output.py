@@ -1,0 +1,114 @@
+"""What `nabla` prints: tables for people, JSON for programs."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+    from google.protobuf.timestamp_pb2 import Timestamp
+    from rich.console import Console
+    from rich.table import Table
+
+# Wide enough for any row: what is not read on a terminal is never cut or folded.
+_UNBOUNDED_WIDTH = 10_000
+_GAP = 2  # between columns
+
+
+def on_terminal() -> bool:
+    """Whether a person reads the output as it comes."""
+    return sys.stdout.isatty()
+
+
+def console() -> "Console":
+    """Where tables go; as wide as the terminal, or as wide as need be where there is none."""
+    from rich.console import Console  # noqa: PLC0415  # `nabla --help` needs no tables
+
+    return Console(width=None if on_terminal() else _UNBOUNDED_WIDTH, highlight=False, markup=False, emoji=False)
+
+
+def json_line(message: "Message") -> str:
+    """A message as JSON on one line, with the contract's names."""
+    return _json(message, None)
+
+
+def print_json(message: "Message") -> None:
+    """Prints a message as a JSON object."""
+    click.echo(_json(message, 2))
+
+
+def print_json_array(messages: "Iterable[Message]") -> None:
+    """Prints messages as one JSON array."""
+    lines = ",\n".join("  " + json_line(message) for message in messages)
+    click.echo(f"[\n{lines}\n]" if lines else "[]")
+
+
+def _json(message: "Message", indent: int | None) -> str:
+    from google.protobuf.json_format import MessageToJson  # noqa: PLC0415  # as above
+
+    return MessageToJson(message, preserving_proto_field_name=True, indent=indent, ensure_ascii=False)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Prints a table.
+
+    Its first column holds what names a row, and is never cut; the last ones are left out where they find no room.
+    """
+    from rich.cells import cell_len  # noqa: PLC0415  # as above
+
+    screen, kept = console(), list(rows)
+    widths = [max(map(cell_len, cells)) for cells in zip(columns, *kept, strict=True)]
+    edges = (edge - _GAP for edge in accumulate(width + _GAP for width in widths))
+    fitting = max(sum(edge <= screen.width for edge in edges), 1)
+    table = _grid()
+    for column in columns[:fitting]:
+        table.add_column(column, overflow="fold")
+    for row in kept:
+        table.add_row(*row[:fitting])
+    screen.print(table)
+
+
+def print_fields(fields: Iterable[tuple[str, str]]) -> None:
+    """Prints what one thing consists of, a line for each field that is not empty."""
+    table = _grid(show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in fields:
+        if value:
+            table.add_row(name, value)
+    console().print(table)
+
+
+def _grid(*, show_header: bool = True) -> "Table":
+    from rich.table import Table  # noqa: PLC0415  # as above
+
+    return Table(box=None, pad_edge=False, show_header=show_header)
+
+
+def moment(time: "Timestamp") -> str:
+    """A time in the words of this machine's clock; empty when it has not come yet."""
+    return time.ToDatetime(UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S") if time.ByteSize() else ""
+
+
+def number(message: "Message", field: str) -> str:
+    """The number in a field, in four digits; empty when it is not known."""
+    return f"{getattr(message, field):.4g}" if message.HasField(field) else ""
+
+
+def share(message: "Message", field: str) -> str:
+    """The share in a field, as a percentage; empty when it is not known."""
+    return f"{getattr(message, field):.2%}" if message.HasField(field) else ""
+
+
+def size(size_bytes: int) -> str:
+    """A number of bytes."""
+    amount = float(size_bytes)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} TiB"

@@ -1,0 +1,78 @@
+"""Options that several commands of `nabla` share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from nablad.client import Client
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+output_option = click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="For people or for programs.",
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options of `nabla` itself.
+
+    Attributes:
+        server: Address of the service, when it was given.
+    """
+
+    server: str | None
+
+    def connect(self) -> "Client":
+        """A client of the service."""
+        from nablad.client import Client  # noqa: PLC0415  # gRPC takes longer to import than `nabla --help` to run
+
+        return Client(self.server)
+
+    def command(self, arguments: str) -> str:
+        """The command line that runs `nabla` with ``arguments`` on the same service."""
+        return f"nabla --server {self.server} {arguments}" if self.server else f"nabla {arguments}"
+
+
+def data_options(command: _Command) -> _Command:
+    """Adds the options that say how to read data files, named like the arguments of `Client.add_dataset`."""
+    for option in (_classes, _target_kind, _target_column):
+        command = option(command)
+    return command
+
+
+def _kind_of(_context: click.Context, _option: click.Parameter, name: str | None) -> int:
+    from nablad.v1 import datasets_pb2  # noqa: PLC0415  # see above
+
+    return datasets_pb2.TargetKind.Value(f"TARGET_KIND_{(name or 'unspecified').upper()}")
+
+
+_target_column = click.option(
+    "--target",
+    "target_column",
+    default="",
+    metavar="COLUMN",
+    help="CSV: name or number (from 0) of the column that holds the target. The last one if left out.",
+)
+_target_kind = click.option(
+    "--targets",
+    "target_kind",
+    type=click.Choice(["labels", "values"]),
+    callback=_kind_of,
+    help="What the targets are. Labels if they are whole numbers, else values, if left out.",
+)
+_classes = click.option(
+    "--classes",
+    type=click.IntRange(min=0, max=2**32 - 1),
+    default=0,
+    metavar="N",
+    help="Number of classes, when the labels do not show all of them.",
+)

@@ -1,0 +1,49 @@
+"""Job files on their way to the service."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, BinaryIO
+
+import click
+
+from nablad.errors import InvalidRequestError, UnavailableError, Violation
+from nablad.spec import violations
+from nablad.spec.fields import order, overlap
+from nablad.spec.job_file import MAXIMUM_BYTES, parse
+from nablad.v1.job_spec_pb2 import JobSpec
+
+if TYPE_CHECKING:
+    from nablad.client import Client
+
+
+def read_job_file(file: BinaryIO, client: "Client") -> JobSpec:
+    """The spec in a job file.
+
+    Raises:
+        InvalidRequestError: It breaks rules. Carries also what the service finds in it: all can be mended at once.
+    """
+    try:
+        text = file.read(MAXIMUM_BYTES + 1).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidRequestError(f"A job file is text in UTF-8; byte {error.start} of this one is not.") from error
+    spec, unread = parse(text)
+    known = merge(unread, violations(spec))
+    if known:
+        raise InvalidRequestError("The job file has mistakes.", merge(known, _found_by_service(spec, client)))
+    return spec
+
+
+def merge(first: Sequence[Violation], second: Sequence[Violation]) -> list[Violation]:
+    """All violations in the order of the fields; of one field only those in ``first``, if there are any."""
+    new = [each for each in second if not any(overlap(each.field, known.field) for known in first)]
+    return sorted([*first, *new], key=lambda violation: order(violation.field))
+
+
+def _found_by_service(spec: JobSpec, client: "Client") -> Sequence[Violation]:
+    """What the service does not like about a spec: it also knows its data sets."""
+    try:
+        client.submit(spec, validate_only=True)
+    except InvalidRequestError as error:
+        return error.violations
+    except UnavailableError as error:
+        click.echo(f"{error} So the names of data sets could not be checked.", err=True)
+    return ()

@@ -1,0 +1,132 @@
+"""`nabla` looking on while a job runs."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+import click
+
+from nablad.cli.bar import ProgressBar
+from nablad.cli.exits import ExitCode
+from nablad.cli.output import json_line, on_terminal
+from nablad.cli.progress import figures, position
+from nablad.cli.settings import Settings
+from nablad.errors import UnavailableError
+from nablad.v1 import jobs_pb2
+
+if TYPE_CHECKING:
+    from nablad.client import Client
+
+_ENDINGS = {
+    jobs_pb2.JOB_STATE_SUCCEEDED: ExitCode.SUCCESS,
+    jobs_pb2.JOB_STATE_FAILED: ExitCode.JOB_FAILED,
+    jobs_pb2.JOB_STATE_CANCELLED: ExitCode.JOB_CANCELLED,
+}
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+class Display(Protocol):
+    """Shows what a watch tells."""
+
+    def event(self, event: jobs_pb2.Event) -> None:
+        """Something happened."""
+
+    def progress(self, progress: jobs_pb2.Progress) -> None:
+        """The job stands here now."""
+
+
+class Lines:
+    """A line for each event, and now and then one for the progress: for files and pipes."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._next_at_s = clock()
+
+    def event(self, event: jobs_pb2.Event) -> None:
+        """Prints the event."""
+        self._say(f"{event.number:>4}  {event.message}")
+
+    def progress(self, progress: jobs_pb2.Progress) -> None:
+        """Prints the progress, unless another line has been printed just before."""
+        if self._clock() >= self._next_at_s:
+            self._say(f"      {position(progress)}: {figures(progress)}")
+
+    def _say(self, line: str) -> None:
+        click.echo(line)
+        self._next_at_s = self._clock() + _SECONDS_BETWEEN_LINES
+
+
+class JsonLines:
+    """An object for each event and each progress, on a line of its own: for programs."""
+
+    def event(self, event: jobs_pb2.Event) -> None:
+        """Prints ``{"event": …}``."""
+        click.echo(json_line(jobs_pb2.WatchJobResponse(event=event)))
+
+    def progress(self, progress: jobs_pb2.Progress) -> None:
+        """Prints ``{"progress": …}``."""
+        click.echo(json_line(jobs_pb2.WatchJobResponse(progress=progress)))
+
+
+@contextmanager
+def display_for(output: str) -> Iterator[Display]:
+    """What suits the reader: JSON if asked for, else a progress bar on a terminal, else lines."""
+    if output == "json":
+        yield JsonLines()
+    elif on_terminal():
+        with ProgressBar() as bar:
+            yield bar
+    else:
+        yield Lines()
+
+
+class Watch:
+    """A look at a job until it has ended.
+
+    Attributes:
+        next_event: Number of the first event that has not been shown.
+    """
+
+    def __init__(self, client: "Client", job_id: str, from_event: int = 1) -> None:
+        self.next_event = from_event
+        self._client = client
+        self._job_id = job_id
+
+    def run(self, output: str) -> ExitCode:
+        """Shows the job.
+
+        Returns:
+            How it ended.
+        """
+        state = jobs_pb2.JOB_STATE_UNSPECIFIED
+        with display_for(output) as display:
+            for news in self._client.watch(self._job_id, self.next_event, on_lost=_tell_of_loss):
+                if isinstance(news, jobs_pb2.Progress):
+                    display.progress(news)
+                    continue
+                display.event(news)
+                self.next_event = news.number + 1
+                state = news.state or state
+        if state not in _ENDINGS:  # the last event had been seen before
+            state = self._client.job(self._job_id).state
+        return _ENDINGS.get(state, ExitCode.REFUSED)
+
+
+def watch_job(client: "Client", settings: Settings, job_id: str, from_event: int, output: str) -> ExitCode:
+    """Shows a job until it has ended, or until Ctrl-C: the job goes on, and the user is told how to come back.
+
+    Returns:
+        How the job ended.
+    """
+    watch = Watch(client, job_id, from_event)
+    try:
+        return watch.run(output)
+    except KeyboardInterrupt:
+        click.echo(f"\nDetached; job {job_id} goes on. To come back:", err=True)
+        click.echo(f"  {settings.command(f'job watch {job_id} --from-event {watch.next_event}')}", err=True)
+        return ExitCode.INTERRUPTED
+
+
+def _tell_of_loss(error: UnavailableError) -> None:
+    click.echo(f"{error} Trying again.", err=True)

@@ -1,0 +1,53 @@
+"""The connection to a service: where it is, and how gRPC has to treat it."""
+
+import json
+import os
+
+import grpc
+
+ADDRESS_VARIABLE = "NABLA_SERVER"
+DEFAULT_ADDRESS = "127.0.0.1:7471"
+
+# Calls that do the same when they are made twice, and that may therefore be repeated behind the caller's back. Creating
+# a job is one of them, for it carries a request id.
+_REPEATABLE = {
+    "nablad.v1.JobService": ("CreateJob", "GetJob", "ListJobs"),
+    "nablad.v1.DatasetService": ("GetDataset", "ListDatasets"),
+    "nablad.v1.ModelService": ("GetModel", "ListModels"),
+}
+
+_SERVICE_CONFIG = {
+    "methodConfig": [
+        {
+            "name": [
+                {"service": service, "method": method} for service, methods in _REPEATABLE.items() for method in methods
+            ],
+            "retryPolicy": {
+                "maxAttempts": 4,
+                "initialBackoff": "0.1s",
+                "maxBackoff": "1s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ]
+}
+
+_OPTIONS = (
+    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+    ("grpc.keepalive_time_ms", 30_000),  # the service takes a faster ping for an attack
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),  # gRPC's own two minutes would outlast every restart of a service
+    ("grpc.enable_http_proxy", 0),  # a proxy for web pages does not know the way to a training service
+)
+
+
+def resolve_address(address: str | None) -> str:
+    """The address given, else that of the environment variable NABLA_SERVER, else this machine's usual one."""
+    return address or os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS
+
+
+def open_channel(address: str) -> grpc.Channel:
+    """A channel to ``address`` (``host:port``); connects with the first call."""
+    return grpc.insecure_channel(address, options=_OPTIONS)

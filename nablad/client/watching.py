@@ -1,0 +1,99 @@
+"""A watch that outlives the connection it runs over."""
+
+import time
+from collections.abc import Callable, Iterator
+
+import grpc
+
+from nablad.client.translation import translate
+from nablad.errors import UnavailableError
+from nablad.v1 import jobs_pb2
+
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 5.0
+
+
+class Patience:
+    """How long to try again, and how soon.
+
+    Attributes:
+        total_s: Seconds from the loss of the connection to giving up.
+    """
+
+    def __init__(self, total_s: float) -> None:
+        self.total_s = total_s
+        self._called_at_s = 0.0
+        self._lost_at_s: float | None = None
+        self._pause_s = _FIRST_PAUSE_S
+
+    def called(self) -> None:
+        """A call begins."""
+        self._called_at_s = time.monotonic()
+
+    def heard(self) -> None:
+        """The service has spoken: the next loss is a new one."""
+        self._lost_at_s = None
+        self._pause_s = _FIRST_PAUSE_S
+
+    def lost(self) -> bool:
+        """The call broke off; whether this was once too often.
+
+        A call that lasted for longer than the patience had a connection, even when there was nothing to be said.
+        """
+        now_s = time.monotonic()
+        if self._lost_at_s is None or now_s - self._called_at_s > self.total_s:
+            self._lost_at_s = now_s
+        return now_s - self._lost_at_s >= self.total_s
+
+    def pause(self) -> None:
+        """Waits, each time twice as long as before, up to 5 s."""
+        time.sleep(self._pause_s)
+        self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+
+
+def watch(
+    call: "grpc.UnaryStreamMultiCallable[jobs_pb2.WatchJobRequest, jobs_pb2.WatchJobResponse]",
+    request: jobs_pb2.WatchJobRequest,
+    address: str,
+    patience: Patience,
+    on_lost: Callable[[UnavailableError], None],
+) -> Iterator[jobs_pb2.Event | jobs_pb2.Progress]:
+    """The events of a job, each once and in order, with samples of its progress in between.
+
+    After a loss of the connection the watch goes on from the event after the last one seen. A service that has not
+    said a word yet is not waited for.
+
+    Raises:
+        UnavailableError: The service could not be reached, or not again within the patience.
+        NablaError: The service refused.
+    """
+    heard = False
+    while True:
+        patience.called()
+        stream = call(request)
+        try:
+            for response in stream:
+                heard = True
+                patience.heard()
+                yield from _news(response, request)
+        except grpc.RpcError as error:
+            problem = translate(error, address)
+            if not isinstance(problem, UnavailableError) or not heard or patience.lost():
+                raise problem from error
+        else:
+            return
+        finally:
+            stream.cancel()
+        on_lost(problem)
+        patience.pause()
+
+
+def _news(
+    response: jobs_pb2.WatchJobResponse, request: jobs_pb2.WatchJobRequest
+) -> Iterator[jobs_pb2.Event | jobs_pb2.Progress]:
+    """What ``response`` tells that was not told before; moves ``request`` on to the event after it."""
+    if response.WhichOneof("content") == "progress":
+        yield response.progress
+    elif response.event.number >= request.from_event:
+        request.from_event = response.event.number + 1
+        yield response.event

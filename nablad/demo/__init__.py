@@ -1,0 +1,1 @@
+"""What `nabla demo` needs: handwritten digits, the job that learns them, a private service."""

@@ -1,0 +1,143 @@
+"""`nabla job`."""
+
+import json
+
+import grpc
+import pytest
+
+from nablad import Violation
+from nablad.cli.exits import ExitCode
+from nablad.cli.job import STATES
+from nablad.spec import names
+from nablad.v1 import jobs_pb2
+
+GOOD = """
+name: digits
+data: {train: digits-train, scaling: unit}
+model: {layers: [64, 50, 30, 10], activation: sigmoid}
+training: {epochs: 60}
+"""
+FOUR_MISTAKES = """
+data: {train: digits-train, scalling: unit}
+model: {layers: [64, 50, 30, 10], activation: sigmoyd}
+training: {epochs: 0, batch_size: many}
+"""
+
+
+@pytest.fixture
+def accepting(service, digits_job):
+    """The service takes every job."""
+    service.handlers["CreateJob"] = lambda *_: jobs_pb2.CreateJobResponse(job=digits_job)
+    return service
+
+
+def test_state_names_are_the_contract_s():
+    """--state takes every state that a job can have."""
+    assert sorted(STATES) == names(jobs_pb2.JobState.DESCRIPTOR)
+
+
+def test_a_submitted_job_is_named_with_how_to_watch_it(nabla, accepting, tmp_path):
+    """Submitting prints the id and the next command, and sends what the file says."""
+    file = tmp_path / "job.yaml"
+    file.write_text(GOOD)
+    result = nabla("job", "submit", str(file), "--request-id", "mine")
+    assert result.exit_code == ExitCode.SUCCESS
+    assert "digits-1f" in result.stdout
+    assert "nabla job watch digits-1f" in result.stdout
+    (request,) = accepting.requests("CreateJob")
+    assert (request.request_id, list(request.spec.model.layers)) == ("mine", [64, 50, 30, 10])
+
+
+def test_a_job_file_may_come_from_stdin_and_the_job_go_out_as_json(nabla, accepting):
+    """A program can pipe a spec in and read the job."""
+    result = nabla("job", "submit", "-", "-o", "json", stdin=GOOD)
+    assert json.loads(result.stdout)["job_id"] == "digits-1f"
+
+
+def test_all_mistakes_of_a_file_are_named_at_once_also_those_only_the_service_sees(nabla, service, refuse):
+    """Four mistakes and an unknown data set make five lines, each field once, whoever sees it."""
+    found = [Violation("data.train", "there is no data set"), Violation("training.epochs", "got 0")]
+    service.handlers["CreateJob"] = refuse(grpc.StatusCode.INVALID_ARGUMENT, "the spec breaks 2 rules", found)
+    result = nabla("job", "submit", "-", stdin=FOUR_MISTAKES)
+    heading, *lines = result.stderr.splitlines()
+    assert (result.exit_code, heading) == (ExitCode.INVALID, "Error: 5 mistakes:")
+    assert [line.partition(":")[0].strip() for line in lines] == [
+        "data.train",
+        "data.scalling",
+        "model.activation[0]",
+        "training.epochs",
+        "training.batch_size",
+    ]
+    assert service.requests("CreateJob")[0].validate_only
+
+
+def test_mistakes_are_named_without_a_service_too(nabla, nowhere):
+    """Where no service can be reached, the mistakes that need none are named, and what was not checked is said."""
+    result = nabla("job", "submit", "-", stdin=FOUR_MISTAKES, address=nowhere)
+    assert result.exit_code == ExitCode.INVALID
+    assert all(name in result.stderr for name in ("scalling", "sigmoyd", "epochs", "batch_size", nowhere))
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"a: [", b"just words", b""])
+def test_a_file_that_is_no_job_file_is_one_clear_error(nabla, service, refuse, tmp_path, content):
+    """Whatever the bytes, the answer is a sentence."""
+    service.handlers["CreateJob"] = refuse(grpc.StatusCode.INVALID_ARGUMENT, "the spec breaks rules")
+    file = tmp_path / "job.yaml"
+    file.write_bytes(content)
+    result = nabla("job", "submit", str(file))
+    assert result.exit_code == ExitCode.INVALID
+    assert result.stderr.startswith("Error: ")
+
+
+def test_a_missing_file_is_wrong_usage(nabla):
+    """A misspelt path is named."""
+    result = nabla("job", "submit", "missing.yaml")
+    assert result.exit_code == ExitCode.INVALID
+    assert "missing.yaml" in result.stderr
+
+
+def test_a_list_for_people_and_for_programs(nabla, service, digits_job):
+    """The table and the JSON array hold the same jobs; the filter reaches the service."""
+    service.handlers["ListJobs"] = lambda *_: jobs_pb2.ListJobsResponse(jobs=[digits_job] * 2)
+    lines = nabla("job", "list").stdout.splitlines()
+    assert lines[0].split() == ["JOB", "STATE", "EPOCH", "COST", "ACCURACY", "CREATED"]
+    assert lines[1].split()[:5] == ["digits-1f", "running", "2/60", "1.5", "75.00%"]
+    jobs = json.loads(nabla("job", "list", "-o", "json", "--state", "running", "--state", "queued").stdout)
+    assert [(job["job_id"], job["state"]) for job in jobs] == [("digits-1f", "JOB_STATE_RUNNING")] * 2
+    assert list(service.requests("ListJobs")[1].states) == [jobs_pb2.JOB_STATE_RUNNING, jobs_pb2.JOB_STATE_QUEUED]
+
+
+def test_an_empty_list_is_an_empty_array(nabla, service):
+    """Programs get valid JSON where there is nothing."""
+    service.handlers["ListJobs"] = lambda *_: jobs_pb2.ListJobsResponse()
+    assert json.loads(nabla("job", "list", "-o", "json").stdout) == []
+
+
+def test_long_ids_are_never_cut_in_pipes(nabla, service, digits_job):
+    """What is piped on holds the whole id, however long, on one line."""
+    digits_job.job_id = "x" * 500
+    service.handlers["ListJobs"] = lambda *_: jobs_pb2.ListJobsResponse(jobs=[digits_job])
+    assert nabla("job", "list").stdout.splitlines()[1].split()[0] == "x" * 500
+
+
+def test_one_job_in_full(nabla, service, digits_job):
+    """`get` shows state, reason, progress and the spec as a job file; -o json the job itself."""
+    service.handlers["GetJob"] = lambda *_: jobs_pb2.GetJobResponse(job=digits_job)
+    shown = nabla("job", "get", "digits-1f").stdout
+    for part in (
+        "running",
+        "steps are being made",
+        "epoch 2/60, step 50/2700",
+        "cost 1.5 accuracy 75.00%",
+        "epochs: 60",
+    ):
+        assert part in shown
+    assert json.loads(nabla("job", "get", "digits-1f", "-o", "json").stdout)["spec"]["name"] == "digits"
+
+
+def test_cancel_says_what_became_of_the_job(nabla, service, digits_job):
+    """The service's reason is shown; -o json gives the job."""
+    digits_job.reason = "cancelled by the user"
+    service.handlers["CancelJob"] = lambda *_: jobs_pb2.CancelJobResponse(job=digits_job)
+    assert "cancelled by the user" in nabla("job", "cancel", "digits-1f").stdout
+    assert json.loads(nabla("job", "cancel", "digits-1f", "-o", "json").stdout)["job_id"] == "digits-1f"

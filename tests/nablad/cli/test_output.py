@@ -1,0 +1,34 @@
+"""What is printed, on terminals of every width."""
+
+import pytest
+
+from nablad.cli import output
+
+COLUMNS = ("JOB", "STATE", "COST")
+ROWS = [("digits-1f2e3d4c", "running", "0.25"), ("digits-5a6b7c8d", "queued", "")]
+
+
+@pytest.mark.parametrize(("width", "columns"), [(80, 3), (30, 3), (29, 2), (24, 2), (23, 1), (15, 1)])
+def test_a_table_keeps_its_first_columns_whole_where_there_is_little_room(monkeypatch, capsys, width, columns):
+    """A narrow terminal shows fewer columns; no line is wrapped and no id is cut."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr(output, "on_terminal", lambda: True)
+    output.print_table(COLUMNS, ROWS)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines] == [list(filter(None, row[:columns])) for row in (COLUMNS, *ROWS)]
+
+
+def test_an_id_wider_than_the_terminal_is_folded_and_not_cut(monkeypatch, capsys):
+    """All characters of an id are there, on two lines if need be."""
+    monkeypatch.setenv("COLUMNS", "10")
+    monkeypatch.setattr(output, "on_terminal", lambda: True)
+    output.print_table(("JOB",), [("0123456789abcdef",)])
+    assert "".join(capsys.readouterr().out.split()) == "JOB0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "words"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 << 40, "5.0 TiB")]
+)
+def test_sizes_are_said_in_the_unit_that_fits(size_bytes, words):
+    """A size has at most four digits before its point."""
+    assert output.size(size_bytes) == words

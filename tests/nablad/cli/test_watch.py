@@ -1,0 +1,138 @@
+"""`nabla job watch`."""
+
+import io
+import itertools
+import json
+
+import pytest
+from rich.console import Console
+
+from nablad.cli.bar import ProgressBar
+from nablad.cli.exits import ExitCode
+from nablad.cli.watching import Lines
+from nablad.client import Client
+from nablad.v1 import jobs_pb2
+
+
+def _progress(step):
+    return jobs_pb2.Progress(epoch=step, epochs=3, step=step, steps=3, training_cost=0.5, workers_alive=2)
+
+
+def _watch(*contents):
+    return [
+        jobs_pb2.WatchJobResponse(progress=content)
+        if isinstance(content, jobs_pb2.Progress)
+        else jobs_pb2.WatchJobResponse(event=content)
+        for content in contents
+    ]
+
+
+def _event(number, **what):
+    return jobs_pb2.Event(number=number, message=f"this is event {number}", **what)
+
+
+@pytest.fixture
+def ending(service):
+    """Makes the service tell of a job that ends in a state."""
+
+    def script(state):
+        news = _watch(_event(1, state=jobs_pb2.JOB_STATE_RUNNING), _progress(1), _progress(2), _event(2, state=state))
+        service.handlers["WatchJob"] = lambda *_: iter(news)
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("state", "exit_code"),
+    [
+        (jobs_pb2.JOB_STATE_SUCCEEDED, ExitCode.SUCCESS),
+        (jobs_pb2.JOB_STATE_FAILED, ExitCode.JOB_FAILED),
+        (jobs_pb2.JOB_STATE_CANCELLED, ExitCode.JOB_CANCELLED),
+    ],
+)
+def test_the_exit_code_says_how_the_job_ended(nabla, ending, state, exit_code):
+    """Scripts learn from a watch what became of the job."""
+    ending(state)
+    assert nabla("job", "watch", "a").exit_code == exit_code
+
+
+def test_the_end_of_a_job_is_known_even_when_its_last_event_was_seen_before(nabla, service):
+    """A watch from beyond the last event asks for the job's state."""
+    service.handlers["WatchJob"] = lambda *_: iter([])
+    service.handlers["GetJob"] = lambda *_: jobs_pb2.GetJobResponse(job=jobs_pb2.Job(state=jobs_pb2.JOB_STATE_FAILED))
+    assert nabla("job", "watch", "a", "--from-event", "9").exit_code == ExitCode.JOB_FAILED
+    assert service.requests("WatchJob")[0].from_event == 9
+
+
+def test_events_are_lines_where_there_is_no_terminal(nabla, ending):
+    """A log file gets a line for each event, without a bar or colours."""
+    ending(jobs_pb2.JOB_STATE_SUCCEEDED)
+    assert nabla("job", "watch", "a").stdout.splitlines() == ["   1  this is event 1", "   2  this is event 2"]
+
+
+def test_json_lines_hold_everything(nabla, ending):
+    """Programs get every event and every progress, one object a line."""
+    ending(jobs_pb2.JOB_STATE_SUCCEEDED)
+    objects = [json.loads(line) for line in nabla("job", "watch", "a", "-o", "json").stdout.splitlines()]
+    assert [next(iter(each)) for each in objects] == ["event", "progress", "progress", "event"]
+    assert objects[1]["progress"]["training_cost"] == 0.5
+
+
+def test_a_submitted_job_can_be_watched_at_once(nabla, service, ending, digits_job):
+    """`submit --watch` ends as the job does."""
+    service.handlers["CreateJob"] = lambda *_: jobs_pb2.CreateJobResponse(job=digits_job)
+    ending(jobs_pb2.JOB_STATE_FAILED)
+    result = nabla("job", "submit", "-", "--watch", stdin="{data: {train: t}, model: {layers: [2, 1]}}")
+    assert result.exit_code == ExitCode.JOB_FAILED
+    assert "this is event 2" in result.stdout
+
+
+def test_progress_lines_are_rare(capsys):
+    """A progress is printed only when nothing has been for five seconds, by the times at which progress comes."""
+    times = itertools.count(step=2)
+    lines = Lines(clock=lambda: next(times) / 2)  # every look at the clock is a second after the one before
+    for step in range(1, 9):
+        lines.progress(_progress(step))
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0].strip() for line in printed] == ["epoch 1/3, step 1/3", "epoch 6/3, step 6/3"]
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_ctrl_c_detaches_and_says_how_to_come_back(nabla, service, monkeypatch, given):
+    """An interrupted watch leaves the job alone and prints the exact command that goes on from the next event."""
+
+    def interrupted(*_, **__):
+        yield _event(41)
+        yield _progress(1)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Client, "watch", interrupted)
+    server = ["--server", service.address] if given else []
+    result = nabla(*server, "job", "watch", "a", "--from-event", "41")
+    assert result.exit_code == ExitCode.INTERRUPTED
+    assert "job a goes on" in result.stderr
+    assert " ".join(["nabla", *server, "job watch a --from-event 42"]) in result.stderr
+    assert service.calls == []
+
+
+def test_a_terminal_shows_the_events_and_a_bar_with_the_figures():
+    """On a terminal the newest figures stand below the events, and nothing is wider than the terminal."""
+    screen = io.StringIO()
+    with ProgressBar(Console(file=screen, force_terminal=True, width=40, color_system=None)) as bar:
+        bar.event(_event(1, state=jobs_pb2.JOB_STATE_RUNNING))
+        bar.progress(_progress(2))
+        bar.event(jobs_pb2.Event(number=2, message="epoch 3 ended", epoch_end=_progress(3)))
+    shown = screen.getvalue()
+    assert all(part in shown for part in ("this is event 1", "running", "epoch 3 ended", "100%", "training cost 0.5"))
+
+
+def test_a_long_job_leaves_few_epochs_above_the_bar():
+    """Of a thousand epochs, about twenty stay on the terminal, the last of all among them."""
+    screen = io.StringIO()
+    with ProgressBar(Console(file=screen, force_terminal=True, width=80, color_system=None)) as bar:
+        for epoch in range(1, 1000):
+            figures = jobs_pb2.Progress(epoch=epoch, epochs=999, step=epoch, steps=999)
+            bar.event(jobs_pb2.Event(number=epoch, message=f"ended {epoch}.", epoch_end=figures))
+    shown = screen.getvalue()
+    assert 15 <= shown.count("ended ") <= 25
+    assert "ended 999." in shown

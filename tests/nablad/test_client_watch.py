@@ -1,0 +1,91 @@
+"""A watch that outlives its connection."""
+
+import threading
+
+import grpc
+import pytest
+
+from nablad import Client, NotFoundError, UnavailableError
+from nablad.v1 import jobs_pb2
+
+
+def _event(number):
+    return jobs_pb2.WatchJobResponse(event=jobs_pb2.Event(number=number, message=f"event {number}"))
+
+
+_PROGRESS = jobs_pb2.WatchJobResponse(progress=jobs_pb2.Progress(step=5))
+
+
+@pytest.fixture
+def broken_after(service):
+    """Makes the service break off its first watches after these answers, and end the one after them."""
+
+    def script(*watches):
+        left = list(watches)
+
+        def handler(_request, context):
+            yield from left.pop(0)
+            if left:
+                context.abort(grpc.StatusCode.UNAVAILABLE, "going away")
+
+        service.handlers["WatchJob"] = handler
+
+    return script
+
+
+def test_events_and_progress_come_as_they_are_sent(client, broken_after):
+    """A watch yields what the service sends and ends when it does."""
+    broken_after([_event(1), _PROGRESS, _event(2)])
+    assert list(client.watch("a")) == [_event(1).event, _PROGRESS.progress, _event(2).event]
+
+
+def test_a_lost_watch_goes_on_after_the_last_event_seen(client, service, broken_after):
+    """After a loss, no event is missing and none comes twice, even when the service repeats one."""
+    broken_after([_event(4), _event(5)], [_event(5), _event(6), _PROGRESS], [_event(7)])
+    lost = []
+    news = list(client.watch("a", from_event=4, on_lost=lost.append))
+    assert [each.number for each in news if isinstance(each, jobs_pb2.Event)] == [4, 5, 6, 7]
+    assert [request.from_event for request in service.requests("WatchJob")] == [4, 6, 7]
+    assert [type(error) for error in lost] == [UnavailableError] * 2
+
+
+def test_a_service_that_does_not_come_back_is_given_up(service, broken_after):
+    """When the patience is at its end, the watch raises what it met with."""
+    broken_after([_event(1)], [], [])
+    with Client(service.address, patience_s=0) as client:
+        watch = client.watch("a")
+        assert next(watch).number == 1
+        with pytest.raises(UnavailableError, match="going away"):
+            next(watch)
+
+
+def test_a_service_that_never_said_a_word_is_not_waited_for(nowhere):
+    """A wrong address is found out at once, whatever the patience."""
+    with Client(nowhere, patience_s=1e9) as client, pytest.raises(UnavailableError, match=nowhere):
+        next(client.watch("a"))
+
+
+def test_a_refusal_after_a_loss_is_final(client, service, refuse, broken_after):
+    """Only a lost connection is made again: a job deleted in the meantime ends the watch."""
+    broken_after([_event(1)], [])
+    watch = client.watch("a")
+    next(watch)
+    service.handlers["WatchJob"] = refuse(grpc.StatusCode.NOT_FOUND, "there is no job a")
+    with pytest.raises(NotFoundError, match="there is no job a"):
+        list(watch)
+
+
+def test_a_watch_that_nobody_wants_any_more_is_ended_in_the_service(client, service):
+    """Closing the iterator cancels the call."""
+    ended = threading.Event()
+
+    def handler(_request, context):
+        context.add_callback(ended.set)
+        yield _event(1)
+        ended.wait()
+
+    service.handlers["WatchJob"] = handler
+    watch = client.watch("a")
+    next(watch)
+    watch.close()
+    assert ended.wait(30)
