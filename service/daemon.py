@@ -38,6 +38,14 @@ _Result = TypeVar("_Result")
 
 # Control calls are small; data sets and models go in chunks.
 _MESSAGE_BYTES = 4 << 20
+_SERVER_OPTIONS = (
+    ("grpc.max_receive_message_length", _MESSAGE_BYTES),
+    # Else a second daemon could listen at the same address, and get half of the calls.
+    ("grpc.so_reuseport", 0),
+    # A client may ping every 10 s without a call; more often is refused.
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
 # Calls that are under way get this long to end when the service goes away.
 _GRACE_SECONDS = 2.0
 
@@ -58,13 +66,15 @@ def serve(settings: Settings) -> None:
     Raises:
         StartError: It cannot start.
     """
+    for address in (settings.address, settings.metrics_address):
+        _host_and_port(address)
     with ExitStack() as stack:
         try:
             directory = DataDirectory(settings.data_dir)
             stack.callback(directory.close)
             database = Database(directory.database)
             stack.callback(database.close)
-            cluster = Cluster(settings.ray, settings.cpus)
+            cluster = Cluster(settings.ray, settings.cpus, directory.scratch)
             stack.callback(cluster.close)
         except (DataDirectoryError, SchemaError, ClusterError) as error:
             raise StartError(str(error)) from error
@@ -110,7 +120,7 @@ class _Service:
     @asynccontextmanager
     async def _grpc(self) -> AsyncIterator[str]:
         """Serves the API; gives its address."""
-        server = grpc.aio.server(options=[("grpc.max_receive_message_length", _MESSAGE_BYTES), *_KEEPALIVE])
+        server = grpc.aio.server(options=_SERVER_OPTIONS)
         jobs_pb2_grpc.add_JobServiceServicer_to_server(self._job_servicer, server)
         datasets_pb2_grpc.add_DatasetServiceServicer_to_server(self._dataset_servicer, server)
         models_pb2_grpc.add_ModelServiceServicer_to_server(self._model_servicer, server)
@@ -147,13 +157,6 @@ class _Service:
 
     def _snapshot(self) -> tuple[Mapping[State, int], Mapping[str, LiveJob]]:
         return self._jobs.counts(), self._live.snapshot()
-
-
-# A client may ping every 10 s without a call; more often is refused.
-_KEEPALIVE = (
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-)
 
 
 def _on_loop(loop: asyncio.AbstractEventLoop, function: Callable[[], _Result]) -> Callable[[], _Result]:

@@ -1,6 +1,7 @@
 """Where everything that lasts lies."""
 
 import fcntl
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -49,6 +50,11 @@ class DataDirectory:
     def close(self) -> None:
         """Lets another daemon have it."""
         self._lock.close()
+
+    @property
+    def scratch(self) -> Path:
+        """A folder of short path for what ends with the daemon; always the same, so that the next start sweeps it."""
+        return Path(tempfile.gettempdir(), f"nablad-{hashlib.sha256(bytes(self.path)).hexdigest()[:12]}")
 
     @property
     def database(self) -> Path:

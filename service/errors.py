@@ -12,12 +12,13 @@ from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf import any_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from nablad.errors import Violation
 
-__all__ = ["Context", "Reason", "ServiceError", "answer_errors"]
+__all__ = ["Context", "Reason", "RefuseUnreadable", "ServiceError", "answer_errors"]
 
 _log = logging.getLogger(__name__)
 
@@ -27,9 +28,11 @@ _Servicer = TypeVar("_Servicer")
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
 _DOMAIN = "nablad"
-# Status details share a limit of 8 KiB with the rest of the trailing metadata.
+# Trailing metadata may have 8 KiB. The sentence goes twice: in the status, and with each byte as up to three beside it.
+_MOST_STATUS_BYTES = 5000
+_MOST_SENTENCE_BYTES = 800
 _MOST_VIOLATIONS = 25
-_LONGEST_SENTENCE = 250
+_MOST_PART_BYTES = 250
 
 
 class Reason(Enum):
@@ -88,26 +91,36 @@ class ServiceError(Exception):
 
     def status(self) -> status_pb2.Status:
         """The error as google.rpc.Status with ErrorInfo and, if there are violations, BadRequest."""
-        details = [error_details_pb2.ErrorInfo(reason=self.reason.name, domain=_DOMAIN, metadata=self.metadata)]
+        metadata = {key: _cut(value) for key, value in self.metadata.items()}
+        info = error_details_pb2.ErrorInfo(reason=self.reason.name, domain=_DOMAIN, metadata=metadata)
+        status = status_pb2.Status(
+            code=_STATUS_CODES[self.reason], message=_cut(self.sentence, _MOST_SENTENCE_BYTES), details=[_pack(info)]
+        )
         if self.violations:
-            details.append(_bad_request(self.violations))
-        return status_pb2.Status(code=_STATUS_CODES[self.reason], message=self.sentence, details=map(_pack, details))
+            status.details.append(_pack(_bad_request(self.violations, _MOST_STATUS_BYTES - status.ByteSize())))
+        return status
 
 
-def _bad_request(violations: Sequence[Violation]) -> error_details_pb2.BadRequest:
-    told = list(violations[:_MOST_VIOLATIONS])
+def _bad_request(violations: Sequence[Violation], room_bytes: int) -> error_details_pb2.BadRequest:
+    """As many of the violations as there is room for, and how many more there are."""
+    told = [_field_violation(each) for each in violations[:_MOST_VIOLATIONS]]
+    while sum(each.ByteSize() for each in told) > room_bytes:
+        told.pop()
     if len(violations) > len(told):
-        told.append(Violation("", f"and {len(violations) - len(told)} more"))
-    return error_details_pb2.BadRequest(
-        field_violations=[
-            error_details_pb2.BadRequest.FieldViolation(field=_cut(each.field), description=_cut(each.message))
-            for each in told
-        ]
-    )
+        told.append(_field_violation(Violation("", f"and {len(violations) - len(told)} more")))
+    return error_details_pb2.BadRequest(field_violations=told)
 
 
-def _cut(sentence: str) -> str:
-    return sentence if len(sentence) <= _LONGEST_SENTENCE else sentence[: _LONGEST_SENTENCE - 1] + "…"
+def _field_violation(violation: Violation) -> error_details_pb2.BadRequest.FieldViolation:
+    return error_details_pb2.BadRequest.FieldViolation(field=_cut(violation.field), description=_cut(violation.message))
+
+
+def _cut(text: str, most_bytes: int = _MOST_PART_BYTES) -> str:
+    """The text as it is, or its beginning if it takes more bytes in UTF-8."""
+    encoded = text.encode()
+    if len(encoded) <= most_bytes:
+        return text
+    return encoded[: most_bytes - len("…".encode())].decode(errors="ignore") + "…"
 
 
 def _pack(message: Any) -> any_pb2.Any:
@@ -161,3 +174,61 @@ async def _answer(error: Exception, method: str, context: Context) -> NoReturn:
         _log.warning("%s: %s (%s)", method, error.sentence, error.diagnostic)
     status = rpc_status.to_status(error.status())
     await context.abort(status.code, status.details, status.trailing_metadata)
+
+
+class RefuseUnreadable(grpc.aio.ServerInterceptor):
+    """Answers messages that cannot be read with INVALID_ARGUMENT; gRPC itself would say UNKNOWN.
+
+    For all services of a server, those of other packages included.
+    """
+
+    async def intercept_service(self, continuation: Callable[..., Awaitable[Any]], handler_call_details: Any) -> Any:
+        """The method's handler, given bytes by gRPC and parsing them itself."""
+        handler = await continuation(handler_call_details)
+        if handler is None:  # no such method
+            return None
+        kinds = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
+        kind = next(kind for kind in kinds if getattr(handler, kind))
+        parser = _stream_parser if handler.request_streaming else _message_parser
+        method = _wrap_parsed(getattr(handler, kind), parser(handler.request_deserializer))
+        return handler._replace(request_deserializer=None, **{kind: method})
+
+
+# From the bytes of a message, or a stream of them, to what a method takes.
+_Parse = Callable[[Any, Context], Awaitable[Any]]
+
+
+def _message_parser(deserialise: Callable[[bytes], Any]) -> _Parse:
+    async def parse(data: bytes, context: Context) -> Any:
+        try:
+            return deserialise(data)
+        except DecodeError as error:
+            await _answer(ServiceError(Reason.INVALID_REQUEST, f"a message cannot be read: {error}"), "parse", context)
+
+    return parse
+
+
+def _stream_parser(deserialise: Callable[[bytes], Any]) -> _Parse:
+    parse_message = _message_parser(deserialise)
+
+    async def parse(stream: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
+        return _messages(stream, context)
+
+    async def _messages(stream: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
+        async for data in stream:
+            yield await parse_message(data, context)
+
+    return parse
+
+
+def _wrap_parsed(method: Callable[..., Any], parse: _Parse) -> Callable[..., Any]:
+    """The method, of the same kind, given what `parse` makes of its first argument."""
+
+    async def call(data: Any, context: Context) -> Any:
+        return await method(await parse(data, context), context)
+
+    async def stream(data: Any, context: Context) -> AsyncIterator[Any]:
+        async for response in method(await parse(data, context), context):
+            yield response
+
+    return stream if inspect.isasyncgenfunction(method) else call

@@ -7,9 +7,10 @@ import asyncio
 import logging
 import os
 import shutil
-import tempfile
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 # Before ray is imported: it reads these once.
@@ -36,6 +37,7 @@ _REPLACEMENTS = 20
 # The object store is not used for training data; this is the least that Ray takes without complaint.
 _OBJECT_STORE_BYTES = 80 * 1024 * 1024
 _RESERVATION_POLL_SECONDS = 1.0
+_CONNECT_SECONDS = 5.0
 
 
 class ClusterError(Exception):
@@ -68,26 +70,32 @@ class _WorkerProcess:
 class Cluster:
     """A Ray cluster: one of our own on this machine, or one that runs elsewhere."""
 
-    def __init__(self, address: str | None, cpus: int | None) -> None:
+    def __init__(self, address: str | None, cpus: int, folder: Path) -> None:
         """Starts or joins Ray. Call it from the main thread: an embedded Ray ends with the thread that started it.
 
         Args:
             address: Of a running cluster; None starts one in this process.
-            cpus: CPUs that an embedded Ray offers; None for as many as the machine has.
+            cpus: CPUs that an embedded Ray offers.
+            folder: For the sockets and logs of an embedded Ray; what a killed daemon left there is removed. Its path
+                must be short, as those of sockets have to be.
 
         Raises:
             ClusterError: Ray did not start, or nothing answers at the address.
         """
+        if address is not None:
+            _require_listener(address)
         self._embedded = address is None
-        # Sockets lie below this folder, and their paths must be short.
-        self._folder = tempfile.mkdtemp(prefix="nablad-") if self._embedded else None
+        self._folder = folder
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING, "namespace": "nablad"}
         if self._embedded:
-            options |= {"num_cpus": cpus, "include_dashboard": False, "_temp_dir": self._folder}
+            options |= {"num_cpus": cpus, "include_dashboard": False, "_temp_dir": str(folder)}
             options |= {"object_store_memory": _OBJECT_STORE_BYTES, "address": "local"}
         else:
             options |= {"address": address}
         try:
+            if self._embedded:
+                self._remove_folder()
+                folder.mkdir(mode=0o700)
             ray.init(**options)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             self._remove_folder()
@@ -117,8 +125,8 @@ class Cluster:
             fleet.stop()
 
     def _remove_folder(self) -> None:
-        if self._folder:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        if self._embedded and self._folder.exists():
+            shutil.rmtree(self._folder)
 
 
 class Fleet:
@@ -191,6 +199,19 @@ class Fleet:
         actor: Any = ray.remote(process).options(scheduling_strategy=strategy, **options).remote()
         self._actors.append(actor)
         return actor
+
+
+def _require_listener(address: str) -> None:
+    """Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ClusterError(f"{address!r} is not the address of a Ray cluster: give HOST:PORT, such as 10.0.0.1:6379")
+    try:
+        socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterError(
+            f"no Ray cluster answers at {address}: start one with `ray start --head` ({error})"
+        ) from error
 
 
 def _cause(error: BaseException) -> str:

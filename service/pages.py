@@ -1,7 +1,6 @@
 """Pages of a list: sizes and tokens."""
 
 import base64
-import binascii
 
 from service.errors import Reason, ServiceError
 
@@ -28,7 +27,7 @@ def decode_token(token: str) -> str:
     """
     try:
         return base64.b64decode(token, altchars=b"-_", validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError) as error:
+    except ValueError as error:  # not ASCII, not base64, or not UTF-8 inside
         raise _invalid(token) from error
 
 

@@ -41,6 +41,7 @@ def channel_options(parameter_bytes: int) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", parameter_bytes + _MESSAGE_OVERHEAD_BYTES),
         ("grpc.max_send_message_length", parameter_bytes + _MESSAGE_OVERHEAD_BYTES),
+        ("grpc.so_reuseport", 0),
         ("grpc.keepalive_time_ms", 5_000),
         ("grpc.keepalive_timeout_ms", 5_000),
         ("grpc.keepalive_permit_without_calls", 1),

@@ -1,17 +1,17 @@
 """DatasetService."""
 
-import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
 from datetime import datetime
 
 from nablad.errors import Violation
+from nablad.spec.names import names, one_of
 from nablad.v1 import constraints_pb2
 from nablad.v1 import datasets_pb2 as datasets_pb
 from nablad.v1 import datasets_pb2_grpc as datasets_grpc
 from nablad.v1 import job_spec_pb2 as spec_pb
-from service.api.uploads import spool
+from service.api.uploads import run_to_its_end, spool
 from service.data_directory import DataDirectory
 from service.datasets import DatasetError, DatasetTooLargeError, store
 from service.errors import Context, Reason, ServiceError, answer_errors
@@ -57,12 +57,12 @@ class DatasetServicer(datasets_grpc.DatasetServiceServicer):
         if first is None or not first.HasField("header"):
             raise ServiceError(Reason.INVALID_REQUEST, "the first message must be the header")
         header = first.header
-        self._check_name(header.name)
+        self._check(header)
         with self._directory.staging() as staging:
             files = await spool(requests, header.data_files.files, staging)
             stored_in = staging / "stored"
             try:
-                stored = await asyncio.to_thread(store, files, header.data_files, stored_in)
+                stored = await run_to_its_end(store, files, header.data_files, stored_in)
             except DatasetError as error:
                 raise data_error(error) from error
             dataset = datasets_pb.Dataset(name=header.name, **asdict(stored))
@@ -104,8 +104,13 @@ class DatasetServicer(datasets_grpc.DatasetServiceServicer):
         self._directory.drop_dataset(request.name)
         return datasets_pb.DeleteDatasetResponse()
 
-    def _check_name(self, name: str) -> None:
-        if not re.fullmatch(_NAME.pattern, name):
-            violation = Violation("name", f"got {name[:80]!r}; allowed: {_NAME.pattern_description}")
-            raise ServiceError(Reason.INVALID_REQUEST, "the data set cannot have this name", violations=[violation])
-        self._datasets.require_free(name)
+    def _check(self, header: datasets_pb.AddDatasetHeader) -> None:
+        violations = []
+        if not re.fullmatch(_NAME.pattern, header.name):
+            violations.append(Violation("name", f"got {header.name[:80]!r}; allowed: {_NAME.pattern_description}"))
+        kinds, kind = datasets_pb.TargetKind.DESCRIPTOR, header.data_files.target_kind
+        if kind not in kinds.values_by_number:
+            violations.append(Violation("data_files.target_kind", f"got {kind}; {one_of(names(kinds))}"))
+        if violations:
+            raise ServiceError(Reason.INVALID_REQUEST, "the header breaks rules", violations=violations)
+        self._datasets.require_free(header.name)

@@ -1,22 +1,28 @@
 """JobService."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from nablad.errors import Violation
 from nablad.spec import complete, data_violations, violations
-from nablad.spec.names import closest
+from nablad.spec.names import closest, names, one_of
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import jobs_pb2_grpc as jobs_grpc
 from service.controller import Controller
 from service.errors import Context, Reason, ServiceError, answer_errors
-from service.job_states import ENDED
+from service.job_states import ENDED, MOVES, State
 from service.live import LiveJobs
 from service.pages import decode_number, encode_token, page_size
 from service.stores.catalogues import DatasetCatalogue
 from service.stores.jobs import JobStore
 
 __all__ = ["JobServicer"]
+
+# A job is part of every list and of every answer about it, and those must stay below gRPC's 4 MiB.
+_MOST_SPEC_BYTES = 1 << 20
+_LONGEST_REQUEST_ID = 128
+# The largest number that the database knows.
+_LAST_EVENT = (1 << 63) - 1
 
 
 @answer_errors
@@ -32,6 +38,7 @@ class JobServicer(jobs_grpc.JobServiceServicer):
 
     async def CreateJob(self, request: jobs_pb.CreateJobRequest, context: Context) -> jobs_pb.CreateJobResponse:
         """Checks the spec, completes it and queues the job."""
+        _check_size(request)
         spec = self._checked(request.spec)
         if request.validate_only:
             return jobs_pb.CreateJobResponse(job=jobs_pb.Job(spec=spec))
@@ -45,18 +52,19 @@ class JobServicer(jobs_grpc.JobServiceServicer):
 
     async def ListJobs(self, request: jobs_pb.ListJobsRequest, context: Context) -> jobs_pb.ListJobsResponse:
         """A page of jobs."""
-        jobs, rest = self._jobs.page(decode_number(request.page_token), page_size(request.page_size), request.states)
+        position, most = decode_number(request.page_token), page_size(request.page_size)
+        jobs, rest = self._jobs.page(position, most, _known(request.states))
         return jobs_pb.ListJobsResponse(jobs=map(self._current, jobs), next_page_token=encode_token(rest))
 
     async def WatchJob(
         self, request: jobs_pb.WatchJobRequest, context: Context
     ) -> AsyncIterator[jobs_pb.WatchJobResponse]:
         """Events in order, progress in between."""
-        job_id, coming = request.job_id, max(request.from_event, 1)
+        job_id, coming = request.job_id, min(max(request.from_event, 1), _LAST_EVENT)
         told: jobs_pb.Progress | None = None
         while True:
-            bell = self._live.bell(job_id)
             ended = self._jobs.get(job_id).state in ENDED
+            bell = self._live.bell(job_id)
             events = self._jobs.events(job_id, coming)
             for event in events:
                 yield jobs_pb.WatchJobResponse(event=event)
@@ -95,9 +103,11 @@ class JobServicer(jobs_grpc.JobServiceServicer):
     def _checked(self, spec: spec_pb.JobSpec) -> spec_pb.JobSpec:
         """The completed spec, if it breaks no rule."""
         found = list(violations(spec))
-        names = {field: getattr(spec.data, field) for field in ("train", "validation") if getattr(spec.data, field)}
-        sets = {field: self._datasets.find(name) for field, name in names.items()}
-        found += [self._unknown(field, name) for field, name in names.items() if sets[field] is None]
+        told = {violation.field for violation in found}
+        named = {field: getattr(spec.data, field) for field in ("train", "validation")}
+        named = {field: name for field, name in named.items() if name and f"data.{field}" not in told}
+        sets = {field: self._datasets.find(name) for field, name in named.items()}
+        found += [self._unknown(field, name) for field, name in named.items() if sets[field] is None]
         completed = complete(spec, sets.get("train"))
         more = violations(completed)
         if train := sets.get("train"):
@@ -110,10 +120,10 @@ class JobServicer(jobs_grpc.JobServiceServicer):
         return completed
 
     def _unknown(self, field: str, name: str) -> Violation:
-        names = self._datasets.names()
-        meant = closest(name, names)
+        registered = self._datasets.names()
+        meant = closest(name, registered)
         hint = f'did you mean "{meant}"? ' if meant else ""
-        known = ", ".join(names) or "none; add one with `nabla dataset add`"
+        known = ", ".join(registered) or "none; add one with `nabla dataset add`"
         return Violation(f"data.{field}", f'there is no data set "{name}"; {hint}registered: {known}')
 
     def _current(self, job: jobs_pb.Job) -> jobs_pb.Job:
@@ -121,3 +131,25 @@ class JobServicer(jobs_grpc.JobServiceServicer):
         if job.state not in ENDED and (progress := self._live.progress(job.job_id)):
             job.progress.CopyFrom(progress)
         return job
+
+
+def _check_size(request: jobs_pb.CreateJobRequest) -> None:
+    if (came := request.spec.ByteSize()) > _MOST_SPEC_BYTES:
+        raise ServiceError(
+            Reason.TOO_LARGE,
+            f"the job spec has {came:,} bytes, but the service takes at most {_MOST_SPEC_BYTES:,}: "
+            "name fewer nodes in cost.inner",
+        )
+    if (length := len(request.request_id)) > _LONGEST_REQUEST_ID:
+        violation = Violation("request_id", f"got {length} characters; allowed: at most {_LONGEST_REQUEST_ID}")
+        raise ServiceError(Reason.INVALID_REQUEST, "the request id is too long: give a UUID", violations=[violation])
+
+
+def _known(states: Sequence[State]) -> frozenset[State]:
+    """The states without repetition, if there are such states."""
+    unknown = frozenset(states) - MOVES.keys()
+    if unknown:
+        message = f"got {min(unknown)}; {one_of(names(jobs_pb.JobState.DESCRIPTOR))}"
+        violation = Violation("states", message)
+        raise ServiceError(Reason.INVALID_REQUEST, "there is no such state", violations=[violation])
+    return frozenset(states)

@@ -7,7 +7,7 @@ from nablad.v1 import datasets_pb2 as datasets_pb
 from nablad.v1 import models_pb2 as models_pb
 from nablad.v1 import models_pb2_grpc as models_grpc
 from service.api.datasets import data_error
-from service.api.uploads import spool
+from service.api.uploads import run_to_its_end, spool
 from service.data_directory import DataDirectory
 from service.datasets import DatasetError, read_for_prediction
 from service.errors import Context, Reason, ServiceError, answer_errors
@@ -65,7 +65,8 @@ class ModelServicer(models_grpc.ModelServiceServicer):
             files = await spool(requests, header.data_files.files, staging)
             rows = staging / "rows"
             try:
-                stored = await asyncio.to_thread(read_for_prediction, files, header.data_files, rows, features)
+                stored = await run_to_its_end(read_for_prediction, files, header.data_files, rows, features)
+                self._models.get(model.model_id)  # it may have been deleted while the files came
                 predictor = Predictor(self._directory.model(model.model_id), model, rows, stored)
             except DatasetError as error:
                 raise data_error(error) from error

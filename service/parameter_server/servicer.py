@@ -11,6 +11,7 @@ import grpc
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
 from service.errors import Context
+from service.parameter_server.dispatcher import TicketKey
 from service.parameter_server.training import Training
 from service.waiting import wait_for_event
 from workers.worker import SECRET_KEY, WORKER_ID_KEY
@@ -89,11 +90,14 @@ class ParameterServer(ps_grpc.ParameterServerServiceServicer):
             order = ps_pb.ExchangeResponse(tickets=tickets, weights=weights, acknowledgements=acknowledgements)
             await context.write(order)
             acknowledgements = []
-            for _ in tickets:
+            # Results for other tickets are refused like any, and do not count as the answer to one of these.
+            missing = {_key(ticket) for ticket in tickets}
+            while missing:
                 request = await anext(requests, None)
                 if request is None:
                     return
                 self._training.totals.add_worker_seconds(request.seconds)
+                missing.discard(_key(request.result.ticket))
                 acknowledgements.append(self._training.take(worker, request.attempt, request.result))
                 self._deal()
 
@@ -111,7 +115,7 @@ class ParameterServer(ps_grpc.ParameterServerServiceServicer):
                 version = self._training.version
                 yield self._state()
             self._happened.clear()
-            if seen == len(self._happenings):
+            if seen >= len(self._happenings):
                 await wait_for_event(self._happened, _PROGRESS_SECONDS)
 
     async def FetchWeights(
@@ -160,3 +164,7 @@ class ParameterServer(ps_grpc.ParameterServerServiceServicer):
         if not hmac.compare_digest(str(metadata.get(SECRET_KEY, "")).encode(), self._secret.encode()):
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "this is not the secret of this job")
         return metadata
+
+
+def _key(ticket: ps_pb.Ticket) -> TicketKey:
+    return TicketKey(ticket.step, ticket.kind, ticket.micro_batch)

@@ -1,0 +1,171 @@
+"""The daemon's own life: what it leaves behind, what survives it, and why it may refuse to start."""
+
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nablad import Client
+from nablad.errors import UnavailableError
+from nablad.spec import parse
+from nablad.v1 import jobs_pb2 as jobs_pb
+
+NewDaemon = Callable[..., Any]
+DIGITS = Path(__file__).parents[2] / "nablad" / "demo" / "digits-train.npz"
+
+
+def _submit(address: str, epochs: int) -> str:
+    spec, violations = parse(
+        "name: life\ndata: {train: digits}\nmodel: {layers: [64, 20, 10]}\n"
+        f"training: {{epochs: {epochs}}}\ndistribution: {{workers: 2}}"
+    )
+    assert not violations
+    with Client(address) as client:
+        if not list(client.datasets()):
+            client.add_dataset("digits", [DIGITS])
+        return client.submit(spec).job_id
+
+
+def _wait_running(address: str, job_id: str) -> None:
+    with Client(address) as client:
+        next(news for news in client.watch(job_id) if isinstance(news, jobs_pb.Progress) and news.step > 0)
+
+
+def _wait_until_gone(daemon: Any) -> None:
+    """Waits until every process of a killed daemon has ended, but for Ray's agents: they look for Ray up to a minute."""
+    lines = {pid: line for pid, line in daemon.processes().items() if "Agent" not in line}
+    for pid, line in lines.items():
+        try:
+            ended = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        assert select.select([ended], [], [], 60)[0], line
+        os.close(ended)
+
+
+@pytest.fixture
+def nothing_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Shared memory is after the test what it was before, and the folder for temporary files is empty."""
+    shared = set(os.listdir("/dev/shm"))  # noqa: S108, PTH208 (only looked at)
+    with tempfile.TemporaryDirectory(prefix="t-") as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        yield
+        assert list(Path(folder).iterdir()) == []
+    assert set(os.listdir("/dev/shm")) <= shared  # noqa: S108, PTH208
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stopping_leaves_nothing_behind_but_the_data_directory(
+    new_daemon: NewDaemon, nothing_left: None, number: signal.Signals
+) -> None:
+    """In the middle of a job: exit code 0, no process, no shared memory, no temporary folder."""
+    daemon = new_daemon()
+    _wait_running(daemon.address, _submit(daemon.address, 1_000_000))
+    assert len(daemon.processes()) > 5
+    daemon.process.send_signal(number)
+    assert daemon.wait() == 0, daemon.log.read_text()
+    assert daemon.processes() == {}
+
+
+def test_ended_jobs_leave_no_process(new_daemon: NewDaemon) -> None:
+    """After a job, only Ray's own processes are there."""
+    daemon = new_daemon()
+    job_id = _submit(daemon.address, 1)
+    with Client(daemon.address) as client:
+        list(client.watch(job_id))
+    actors = [line for line in daemon.processes().values() if re.search("_(Worker|ParameterServer)Process", line)]
+    assert actors == []
+
+
+def test_a_job_goes_on_after_a_restart_and_its_watcher_with_it(new_daemon: NewDaemon) -> None:
+    """SIGTERM in the middle: the watcher is told where to resume, and the next daemon ends the job."""
+    first = new_daemon()
+    job_id = _submit(first.address, 150)
+    _wait_running(first.address, job_id)
+    told: list[str] = []
+
+    def watch() -> None:
+        with Client(first.address, patience_s=0) as client:
+            try:
+                list(client.watch(job_id))
+            except UnavailableError as error:
+                told.append(str(error))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    _wait_running(first.address, job_id)
+    assert first.stop() == 0
+    watcher.join(30)
+    assert "resume from event" in told[0]
+    second = new_daemon(first.data_dir)
+    with Client(second.address) as client:
+        events = [news for news in client.watch(job_id) if isinstance(news, jobs_pb.Event)]
+        job = client.job(job_id)
+    assert (job.state, job.attempt) == (jobs_pb.JOB_STATE_SUCCEEDED, 2)
+    assert [event.number for event in events] == list(range(1, len(events) + 1))
+    assert any("the service was restarted" in event.message for event in events)
+
+
+def test_a_killed_daemon_loses_no_job(new_daemon: NewDaemon, nothing_left: None) -> None:
+    """SIGKILL in the middle: its processes end by themselves, and the next daemon ends the job and sweeps the rest."""
+    first = new_daemon()
+    job_id = _submit(first.address, 100)
+    _wait_running(first.address, job_id)
+    first.kill()
+    _wait_until_gone(first)
+    second = new_daemon(first.data_dir)
+    with Client(second.address) as client:
+        list(client.watch(job_id))
+        assert client.job(job_id).state == jobs_pb.JOB_STATE_SUCCEEDED
+    assert second.stop() == 0
+
+
+def _refusal(*options: str | Path) -> str:
+    """What a daemon says that does not start."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "service", "serve", *options], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert ran.returncode == 1, ran.stderr
+    return ran.stderr.strip().splitlines()[-1]
+
+
+def test_a_data_directory_in_use_is_refused(daemon: Any) -> None:
+    """Two daemons never share one."""
+    assert "another nablad uses the data directory" in _refusal("--data-dir", daemon.data_dir)
+
+
+def test_an_address_in_use_is_refused(daemon: Any, tmp_path: Path) -> None:
+    """The sentence names the option that helps."""
+    options = ("--data-dir", tmp_path, "--metrics-address", "127.0.0.1:0")
+    assert "--address" in _refusal(*options, "--address", daemon.address)
+    metrics = daemon.metrics_url.removeprefix("http://").removesuffix("/metrics")
+    assert "--metrics-address" in _refusal(
+        "--data-dir", tmp_path, "--address", "127.0.0.1:0", "--metrics-address", metrics
+    )
+
+
+@pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:99999", ":80x"])
+def test_an_address_that_is_none_is_refused(tmp_path: Path, address: str) -> None:
+    """Before Ray is started."""
+    assert "HOST:PORT" in _refusal("--data-dir", tmp_path, "--address", address)
+
+
+def test_a_ray_cluster_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """One sentence with the address."""
+    assert "127.0.0.1:1" in _refusal("--data-dir", tmp_path, "--ray", "127.0.0.1:1")
+
+
+def test_a_data_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    """A file in its place, for instance."""
+    (tmp_path / "file").touch()
+    assert str(tmp_path / "file") in _refusal("--data-dir", tmp_path / "file" / "data")
+    assert os.listdir(tmp_path) == ["file"]  # noqa: PTH208
