@@ -41,7 +41,7 @@ def _wait_running(address: str, job_id: str) -> None:
 
 
 def _wait_until_gone(daemon: Any) -> None:
-    """Waits until every process of a killed daemon has ended, but for Ray's agents: they look for Ray up to a minute."""
+    """Waits until a killed daemon's processes have ended, but for Ray's agents: they look for Ray up to a minute."""
     lines = {pid: line for pid, line in daemon.processes().items() if "Agent" not in line}
     for pid, line in lines.items():
         try:
