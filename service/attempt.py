@@ -61,13 +61,16 @@ class AttemptRunner:
         assignment = self._assignment(job)
         secret = secrets.token_hex(16)
         address = await fleet.start(assignment, secret)
-        options = channel_options(build.parameter_bytes(job.spec))
+        options = channel_options(build.message_bytes(assignment))
         async with grpc.aio.insecure_channel(address, options) as channel:
             stub = ps_grpc.ParameterServerServiceStub(channel)
             following = _Following(self._jobs, self._live, job.job_id, stub, secret)
             await _until_failure(following.run(), fleet)
             parameters = await _fetch_weights(stub, secret)
-        return self._keep(assignment, following.progress, parameters)
+        # On another thread: a large model takes a while to reach the disk.
+        model = await asyncio.to_thread(self._save, assignment, following.progress, parameters)
+        self._models.add(model)
+        return model.model_id
 
     def _assignment(self, job: jobs_pb.Job) -> ps_pb.Assignment:
         data = job.spec.data
@@ -86,7 +89,7 @@ class AttemptRunner:
     def _source(self, name: str) -> ps_pb.DataSource:
         return ps_pb.DataSource(dataset=self._datasets.get(name), directory=str(self._directory.dataset(name)))
 
-    def _keep(self, assignment: ps_pb.Assignment, progress: jobs_pb.Progress, parameters: bytes) -> str:
+    def _save(self, assignment: ps_pb.Assignment, progress: jobs_pb.Progress, parameters: bytes) -> models_pb.Model:
         path = self._directory.model(assignment.job_id)
         vector = np.frombuffer(parameters, build.dtype(assignment.spec))
         model = models_pb.Model(
@@ -101,8 +104,7 @@ class AttemptRunner:
             if progress.HasField(name):
                 setattr(model, name, getattr(progress, name))
         model.create_time.FromDatetime(self._now())
-        self._models.add(model)
-        return model.model_id
+        return model
 
 
 class _Following:
@@ -124,18 +126,19 @@ class _Following:
         self._metadata = ((SECRET_KEY, secret),)
         self._seen = 0
         self._running = False
-        self._last_word = time.monotonic()
+        self._silent_since: float | None = None
 
     async def run(self) -> None:
         """Returns when the training has finished."""
         while True:
             try:
                 async for told in self._stub.Follow(ps_pb.FollowRequest(seen=self._seen), metadata=self._metadata):
-                    self._last_word = time.monotonic()
+                    self._silent_since = None
                     if self._write_down(told):
                         return
             except grpc.aio.AioRpcError as error:
-                if time.monotonic() - self._last_word > _SILENCE_SECONDS:
+                self._silent_since = self._silent_since or time.monotonic()
+                if time.monotonic() - self._silent_since > _SILENCE_SECONDS:
                     raise AttemptLost(f"the parameter server was lost: {error.details()}") from error
             await asyncio.sleep(_RETRY_SECONDS)
 
@@ -172,8 +175,10 @@ async def _until_failure(following: Coroutine[None, None, None], fleet: FleetLik
         await asyncio.wait([end, failure], return_when=asyncio.FIRST_COMPLETED)
         (end if end.done() else failure).result()
     finally:
+        # Both have ended when this returns: nothing is written down of a job that is not followed any more.
         end.cancel()
         failure.cancel()
+        await asyncio.gather(end, failure, return_exceptions=True)
 
 
 async def _fetch_weights(stub: "ps_grpc.ParameterServerServiceAsyncStub", secret: str) -> bytes:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import NoReturn, Protocol
@@ -19,8 +20,8 @@ __all__ = ["ClusterLike", "Controller", "FleetLike"]
 
 _log = logging.getLogger(__name__)
 
-# Launches of one job before it is given up.
-_ATTEMPTS = 3
+# Attempts of one job that may be lost before it is given up. That the service itself ended does not count.
+_LOSSES = 3
 # The queue is looked at anew at least this often: a cluster may have grown.
 _LOOK_SECONDS = 2.0
 
@@ -40,8 +41,8 @@ class FleetLike(Protocol):
 class ClusterLike(Protocol):
     """Where fleets run."""
 
-    def total_cpus(self) -> int:
-        """CPUs that are there, busy or not."""
+    def capacity(self, cpus_per_worker: int) -> int:
+        """How many workers with so many CPUs each it could hold if nothing else ran."""
         ...
 
     def reserve(self, workers: int, cpus_per_worker: int) -> AbstractAsyncContextManager[FleetLike]:
@@ -65,6 +66,8 @@ class Controller:
         self._cluster = cluster
         self._attempt = attempt
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._cancelling: set[str] = set()
+        self._losses: Counter[str] = Counter()
         self._look = asyncio.Event()
 
     def wake(self) -> None:
@@ -73,56 +76,75 @@ class Controller:
 
     async def run(self) -> None:
         """Works until it is cancelled; then stops every fleet. Jobs that were launched go on at the next start."""
-        self._requeue_launched()
         try:
             while True:
                 self._look.clear()
-                if job := self._next():
-                    await self._admit(job)
-                else:
-                    await wait_for_event(self._look, _LOOK_SECONDS)
+                try:
+                    while job := self._next():
+                        await self._admit(job)
+                except Exception:  # noqa: BLE001 (a full disk, Ray out of reach: both may come back)
+                    _log.exception("the queue could not be worked on; the next look follows")
+                await wait_for_event(self._look, _LOOK_SECONDS)
         finally:
             await self._stop_all()
 
     async def cancel(self, job_id: str) -> jobs_pb.Job:
-        """Cancels a job in any state that is not final; its processes are gone when this returns."""
-        job = self._move(job_id, jobs_pb.JOB_STATE_CANCELLED, "cancelled by a client")
-        if task := self._tasks.get(job_id):
-            task.cancel()
-            await asyncio.wait([task])
-        return job
+        """Cancels a job in any state that is not final; its processes are killed before it is said to be cancelled."""
+        # A task of its own, so that a client that goes away does not stop half of it.
+        return await asyncio.shield(asyncio.create_task(self._cancel(job_id)))
 
-    def _requeue_launched(self) -> None:
-        """What was launched when the last daemon ended has no processes any more."""
-        for job in self._jobs.in_states(LAUNCHED):
-            self._move(job.job_id, jobs_pb.JOB_STATE_QUEUED, "the service was restarted; another attempt follows")
+    async def _cancel(self, job_id: str) -> jobs_pb.Job:
+        self._cancelling.add(job_id)
+        try:
+            if task := self._tasks.get(job_id):
+                task.cancel()
+                await asyncio.wait([task])
+            return self._move(job_id, jobs_pb.JOB_STATE_CANCELLED, "cancelled by a client")
+        finally:
+            self._cancelling.remove(job_id)
 
     def _next(self) -> jobs_pb.Job | None:
         """The oldest queued job that the cluster can ever hold; the others are told why they wait."""
-        cpus = self._cluster.total_cpus()
+        self._requeue_orphans()
         for job in self._jobs.in_states([jobs_pb.JOB_STATE_QUEUED]):
-            if job.job_id in self._tasks:
+            if job.job_id in self._tasks or job.job_id in self._cancelling:
                 continue
-            needed = _cpus(job)
-            if needed <= cpus:
+            if self._fits(job):
                 return job
-            self._note(job, f"needs {needed} CPUs, but the cluster has {cpus}: it waits until nodes are added")
+            spec = job.spec.distribution
+            room = self._cluster.capacity(spec.cpus_per_worker)
+            self._note(job, f"needs {_asked(job)}, but the cluster has room for {room}: it waits until nodes are added")
         return None
 
+    def _requeue_orphans(self) -> None:
+        """What is launched without a task of ours has no processes any more: the service that had it has ended."""
+        for job in self._jobs.in_states(LAUNCHED):
+            if job.job_id not in self._tasks and job.job_id not in self._cancelling:
+                self._move(job.job_id, jobs_pb.JOB_STATE_QUEUED, "the service was restarted; another attempt follows")
+
+    def _fits(self, job: jobs_pb.Job) -> bool:
+        spec = job.spec.distribution
+        return self._cluster.capacity(spec.cpus_per_worker) >= spec.workers
+
     async def _admit(self, job: jobs_pb.Job) -> None:
-        """Launches a job; returns when it has its CPUs, so that later jobs cannot take them, or when it has ended."""
+        """Launches a job; returns when it has its CPUs, so that later jobs cannot take them, or has ended.
+
+        A job that waits while the cluster loses nodes, so that it no longer fits, goes back to the queue.
+        """
         admitted = asyncio.Event()
         task = asyncio.create_task(self._run_job(job, admitted), name=job.job_id)
         self._tasks[job.job_id] = task
-        task.add_done_callback(lambda _: self._forget(job.job_id))
-        waiting = asyncio.create_task(admitted.wait())
-        await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
+        task.add_done_callback(lambda _: self._forget(job.job_id, admitted))
+        while not admitted.is_set():
+            await wait_for_event(admitted, _LOOK_SECONDS)
+            if not admitted.is_set() and not self._fits(job):
+                task.cancel()
+                await asyncio.wait([task])
 
     async def _run_job(self, job: jobs_pb.Job, admitted: asyncio.Event) -> None:
         job_id, spec = job.job_id, job.spec.distribution
         try:
-            self._note(job, f"waits for {_cpus(job)} CPUs")
+            self._note(job, f"waits for {_asked(job)}")
             async with self._cluster.reserve(spec.workers, spec.cpus_per_worker) as fleet:
                 admitted.set()
                 job = self._move(job_id, jobs_pb.JOB_STATE_STARTING, "its processes are being started")
@@ -140,15 +162,17 @@ class Controller:
             self._move(job_id, jobs_pb.JOB_STATE_FAILED, "the service failed at running it; its log says more")
 
     def _again(self, job: jobs_pb.Job, cause: str) -> None:
-        if job.attempt < _ATTEMPTS:
+        self._losses[job.job_id] += 1
+        if self._losses[job.job_id] < _LOSSES:
             self._move(job.job_id, jobs_pb.JOB_STATE_QUEUED, f"{cause}; attempt {job.attempt + 1} follows")
         else:
-            self._move(job.job_id, jobs_pb.JOB_STATE_FAILED, f"{cause}; given up after {job.attempt} attempts")
+            self._move(job.job_id, jobs_pb.JOB_STATE_FAILED, f"{cause}; given up after {_LOSSES} lost attempts")
 
     def _move(self, job_id: str, state: jobs_pb.JobState.ValueType, reason: str, model_id: str = "") -> jobs_pb.Job:
         job = self._jobs.move(job_id, state, reason, model_id=model_id)
         _log.info("job %s: %s", job_id, reason)
         if state in ENDED:
+            self._losses.pop(job_id, None)
             self._live.end(job_id)
         elif state == jobs_pb.JOB_STATE_QUEUED:
             self._live.forget(job_id)
@@ -161,8 +185,9 @@ class Controller:
             self._jobs.note(job.job_id, reason)
             self._live.ring(job.job_id)
 
-    def _forget(self, job_id: str) -> None:
+    def _forget(self, job_id: str, admitted: asyncio.Event) -> None:
         del self._tasks[job_id]
+        admitted.set()
         self.wake()
 
     async def _stop_all(self) -> None:
@@ -172,6 +197,8 @@ class Controller:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _cpus(job: jobs_pb.Job) -> int:
+def _asked(job: jobs_pb.Job) -> str:
+    """What a job asks for, in words."""
     spec = job.spec.distribution
-    return spec.workers * spec.cpus_per_worker
+    workers = "1 worker" if spec.workers == 1 else f"{spec.workers} workers"
+    return f"{workers} with {spec.cpus_per_worker} CPU" + ("" if spec.cpus_per_worker == 1 else "s") + " each"

@@ -27,7 +27,7 @@ from service.live import LiveJob, LiveJobs
 from service.metrics import JobCollector, MetricsServer
 from service.settings import Settings
 from service.stores.catalogues import DatasetCatalogue, ModelCatalogue
-from service.stores.database import Database, SchemaError
+from service.stores.database import Database, DatabaseError
 from service.stores.jobs import JobStore
 
 __all__ = ["StartError", "serve"]
@@ -76,7 +76,7 @@ def serve(settings: Settings) -> None:
             stack.callback(database.close)
             cluster = Cluster(settings.ray, settings.cpus, directory.scratch)
             stack.callback(cluster.close)
-        except (DataDirectoryError, SchemaError, ClusterError) as error:
+        except (DataDirectoryError, DatabaseError, ClusterError) as error:
             raise StartError(str(error)) from error
         asyncio.run(_Service(settings, directory, database, cluster).run())
 
@@ -89,6 +89,7 @@ class _Service:
         self._jobs = JobStore(database, _now)
         self._live = LiveJobs(time.monotonic)
         datasets, models = DatasetCatalogue(database), ModelCatalogue(database)
+        directory.sweep(datasets.names(), models.ids())
         attempt = AttemptRunner(directory, self._jobs, self._live, datasets, models, _now)
         self._controller = Controller(self._jobs, self._live, cluster, attempt)
         self._job_servicer = JobServicer(self._jobs, self._live, datasets, self._controller)
@@ -105,9 +106,10 @@ class _Service:
             metrics = self._metrics()
             # On another thread: a scrape that goes on needs the loop to end.
             stack.push_async_callback(asyncio.to_thread, metrics.close)
-            address = await stack.enter_async_context(self._grpc())
+            # Taken down in the opposite order: first no more calls, then the fleets.
             controller = asyncio.create_task(self._controller.run())
             stack.push_async_callback(_cancelled, controller)
+            address = await stack.enter_async_context(self._grpc())
             click.echo(f"nablad: listening on {address}")
             click.echo(f"nablad: metrics on http://{metrics.address}/metrics")
             click.echo("nablad: ready")

@@ -2,15 +2,18 @@
 
 import fcntl
 import hashlib
+import logging
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from nablad.files import sync_directory
 
 __all__ = ["DataDirectory", "DataDirectoryError"]
+
+_log = logging.getLogger(__name__)
 
 
 class DataDirectoryError(Exception):
@@ -20,8 +23,7 @@ class DataDirectoryError(Exception):
 class DataDirectory:
     """The service's data directory; one live daemon at a time uses it.
 
-    ``nablad.sqlite3``, ``datasets/NAME/``, ``models/MODEL_ID.safetensors``, and ``staging/`` for what is not finished,
-    which every start empties.
+    ``nablad.sqlite3``, ``datasets/NAME/``, ``models/MODEL_ID.safetensors``, and ``staging/`` for what is not finished.
     """
 
     def __init__(self, path: Path) -> None:
@@ -32,8 +34,9 @@ class DataDirectory:
         """
         self.path = path.absolute()
         try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             for folder in ("datasets", "models", "staging"):
-                (self.path / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+                (self.path / folder).mkdir(exist_ok=True)
             self._lock = (self.path / "lock").open("w")
         except OSError as error:
             raise DataDirectoryError(f"the data directory {self.path} cannot be used: {error.strerror}") from error
@@ -44,8 +47,6 @@ class DataDirectory:
             raise DataDirectoryError(
                 f"another nablad uses the data directory {self.path}: stop it, or give another --data-dir"
             ) from error
-        for left_over in (self.path / "staging").iterdir():
-            shutil.rmtree(left_over)
 
     def close(self) -> None:
         """Lets another daemon have it."""
@@ -68,6 +69,19 @@ class DataDirectory:
     def model(self, model_id: str) -> Path:
         """The file of a model."""
         return self.path / "models" / f"{model_id}.safetensors"
+
+    def sweep(self, datasets: Collection[str], models: Collection[str]) -> None:
+        """Removes what a crash left: everything in staging, and the files of no registered data set or model."""
+        kept = {self.dataset(name) for name in datasets} | {self.model(model_id) for model_id in models}
+        for folder in ("datasets", "models", "staging"):
+            for path in (self.path / folder).iterdir():
+                if path in kept:
+                    continue
+                _log.warning("removing %s, which belongs to nothing", path)
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
 
     def adopt_dataset(self, folder: Path, name: str) -> None:
         """Moves a finished folder to where the data set of this name belongs; in place of what a crash left there."""

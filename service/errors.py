@@ -46,6 +46,7 @@ class Reason(Enum):
     WRONG_STATE = "the thing's state does not allow it"
     IN_USE = "something that goes on needs it"
     TOO_LARGE = "more bytes than the service takes"
+    DAMAGED = "a file of the service is not what it was"
     GOING_AWAY = "the service is shutting down"
 
 
@@ -58,6 +59,7 @@ _STATUS_CODES: Mapping[Reason, int] = {
     Reason.WRONG_STATE: code_pb2.FAILED_PRECONDITION,
     Reason.IN_USE: code_pb2.FAILED_PRECONDITION,
     Reason.TOO_LARGE: code_pb2.RESOURCE_EXHAUSTED,
+    Reason.DAMAGED: code_pb2.DATA_LOSS,
     Reason.GOING_AWAY: code_pb2.UNAVAILABLE,
 }
 

@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -63,8 +63,8 @@ class _ParameterServerProcess:
 class _WorkerProcess:
     """The Ray actor that hosts a worker."""
 
-    def run(self, address: str, secret: str, threads: int, parameter_bytes: int) -> None:
-        asyncio.run(work(address, secret, threads=threads, parameter_bytes=parameter_bytes))
+    def run(self, address: str, secret: str, threads: int, message_bytes: int) -> None:
+        asyncio.run(work(address, secret, threads=threads, message_bytes=message_bytes))
 
 
 class Cluster:
@@ -108,9 +108,10 @@ class Cluster:
         ray.shutdown()
         self._remove_folder()
 
-    def total_cpus(self) -> int:
-        """CPUs of all nodes that are there now."""
-        return int(ray.cluster_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
+    def capacity(self, cpus_per_worker: int) -> int:
+        """How many workers with so many CPUs each the nodes could hold if nothing else ran."""
+        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        return sum(int(node["Resources"].get("CPU", 0)) // cpus_per_worker for node in nodes if node["Alive"])
 
     @asynccontextmanager
     async def reserve(self, workers: int, cpus_per_worker: int) -> AsyncIterator["Fleet"]:
@@ -126,7 +127,8 @@ class Cluster:
 
     def _remove_folder(self) -> None:
         if self._embedded and self._folder.exists():
-            shutil.rmtree(self._folder)
+            # A process of Ray may still be writing its last lines; the next start sweeps what is left then.
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class Fleet:
@@ -138,7 +140,7 @@ class Fleet:
         self._cpus_per_worker = cpus_per_worker
         self._loopback = loopback
         self._actors: list[Any] = []
-        self._server_run: asyncio.Future[None] = asyncio.Future()
+        self._server_run: asyncio.Future[None] | None = None
         self._worker_runs: list[asyncio.Future[None]] = []
 
     async def start(self, assignment: ps_pb.Assignment, secret: str) -> str:
@@ -158,7 +160,7 @@ class Fleet:
         except ray.exceptions.RayError as error:
             raise AttemptLost(f"the parameter server did not start: {_cause(error)}") from error
         self._server_run = asyncio.wrap_future(parameter_server.run.remote().future())
-        parameter_bytes = build.parameter_bytes(assignment.spec)
+        message_bytes = build.message_bytes(assignment)
         for bundle in range(self._workers):
             worker = self._actor(
                 _WorkerProcess,
@@ -167,7 +169,7 @@ class Fleet:
                 max_restarts=_REPLACEMENTS,
                 max_task_retries=-1,
             )
-            run = worker.run.remote(address, secret, self._cpus_per_worker, parameter_bytes)
+            run = worker.run.remote(address, secret, self._cpus_per_worker, message_bytes)
             self._worker_runs.append(asyncio.wrap_future(run.future()))
         return address
 
@@ -178,21 +180,29 @@ class Fleet:
             AttemptLost: The parameter server is gone.
             AttemptFailed: A worker failed in a way that a replacement would repeat.
         """
-        running = {self._server_run, *self._worker_runs}
+        running = {*self._worker_runs} | ({self._server_run} if self._server_run else set())
         while True:
             done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
             if self._server_run in done:
-                raise AttemptLost("the parameter server was lost: its process ended")
+                error = self._server_run.exception()
+                raise AttemptLost(f"the parameter server was lost: {_cause(error) if error else 'it ended'}")
             for error in filter(None, (run.exception() for run in done)):
-                raise AttemptFailed(f"a worker failed: {_cause(error)}")
+                raise _outcome(error)
 
     def stop(self) -> None:
-        """Kills the processes that are left and gives the CPUs back."""
+        """Kills the processes that are left and gives the CPUs back; what Ray refuses is logged."""
         for run in (self._server_run, *self._worker_runs):
-            run.cancel()
+            if run is not None:
+                run.cancel()
         for actor in self._actors:
-            ray.kill(actor)
-        remove_placement_group(self._group)
+            self._try(ray.kill, actor)
+        self._try(remove_placement_group, self._group)
+
+    def _try(self, function: Callable[[Any], None], thing: Any) -> None:
+        try:
+            function(thing)
+        except (ray.exceptions.RayError, ValueError, RuntimeError) as error:
+            _log.warning("Ray did not clean up: %s", error)
 
     def _actor(self, process: type, *, bundle: int, **options: Any) -> Any:
         strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=bundle)
@@ -212,6 +222,12 @@ def _require_listener(address: str) -> None:
         raise ClusterError(
             f"no Ray cluster answers at {address}: start one with `ray start --head` ({error})"
         ) from error
+
+
+def _outcome(error: BaseException) -> AttemptFailed | AttemptLost:
+    """What a worker's end means: an error of the program would come again, the loss of a process or a link need not."""
+    program = isinstance(error, ray.exceptions.RayTaskError) and not isinstance(error.cause, grpc.RpcError)
+    return (AttemptFailed if program else AttemptLost)(f"a worker failed: {_cause(error)}")
 
 
 def _cause(error: BaseException) -> str:

@@ -38,6 +38,7 @@ class LiveJobs:
 
     def end(self, job_id: str) -> None:
         """The job has ended; its figures go after a while. What is a state and not a total goes to zero at once."""
+        self._drop_old()
         if live := self._jobs.get(job_id):
             live.ended = self._clock()
             live.progress.workers_alive = 0
@@ -56,8 +57,7 @@ class LiveJobs:
 
     def snapshot(self) -> Mapping[str, LiveJob]:
         """All figures; those of jobs that ended long ago are dropped first."""
-        oldest = self._clock() - _RETENTION_SECONDS
-        self._jobs = {job_id: live for job_id, live in self._jobs.items() if live.ended is None or live.ended > oldest}
+        self._drop_old()
         return dict(self._jobs)
 
     def bell(self, job_id: str) -> asyncio.Event:
@@ -73,3 +73,7 @@ class LiveJobs:
         """Wakes everybody."""
         for job_id in list(self._bells):
             self.ring(job_id)
+
+    def _drop_old(self) -> None:
+        oldest = self._clock() - _RETENTION_SECONDS
+        self._jobs = {job_id: live for job_id, live in self._jobs.items() if live.ended is None or live.ended > oldest}

@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 from google.protobuf import json_format
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load, save
 
 from nablad.files import replacing
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
+from service.errors import Reason, ServiceError
 from workers import build
 from workers.mathematics.parameters import ParameterLayout
 
@@ -57,9 +58,19 @@ def save_model(path: Path, assignment: ps_pb.Assignment, parameters: NDArray[np.
     return hashlib.sha256(data).hexdigest()
 
 
-def load_model(path: Path, spec: spec_pb.JobSpec) -> StoredModel:
-    """Reads the model file of a job with this spec."""
-    tensors = load_file(path)
+def load_model(path: Path, spec: spec_pb.JobSpec, sha256: str) -> StoredModel:
+    """Reads the model file of a job with this spec.
+
+    Raises:
+        ServiceError: DAMAGED, when it is gone or not what was written. safetensors itself does not notice flipped bits.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ServiceError(Reason.DAMAGED, f"the file of model {path.stem} cannot be read: {error.strerror}") from error
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise ServiceError(Reason.DAMAGED, f"the file of model {path.stem} is not what was written: train it again")
+    tensors = load(data)
     layout = _layout(spec)
     parameters = np.empty(layout.size, build.dtype(spec))
     for name, view in layout.named(parameters).items():

@@ -4,6 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from nablad.v1 import datasets_pb2 as datasets_pb
 from nablad.v1 import models_pb2 as models_pb
@@ -15,7 +16,7 @@ from workers.rows import Rows
 
 __all__ = ["Predictor"]
 
-# Outputs of one block: its message stays well below gRPC's 4 MiB.
+# Outputs of one block: with up to half a million output nodes its message stays below gRPC's 4 MiB.
 _BLOCK_OUTPUTS = 100_000
 _MOST_ROWS = 1000
 
@@ -33,9 +34,11 @@ class Predictor:
             stored: What is known of the rows.
 
         Raises:
-            DatasetError: The targets are not of the kind that the model predicts.
+            DatasetError: The targets have not as many columns as the model predicts.
+            ServiceError: DAMAGED, when the model's file is not what was written.
         """
-        loaded = load_model(model_file, model.spec)
+        loaded = load_model(model_file, model.spec, model.sha256)
+        self._threads = model.spec.distribution.cpus_per_worker
         self._parameters = loaded.parameters
         self._back_propagation = build.back_propagation(model.spec)
         self._classes = model.classes
@@ -54,10 +57,12 @@ class Predictor:
         if start == stop:
             return None
         x, targets = self._rows.slice(start, stop)
-        if self._has_targets:
-            sums = self._back_propagation.evaluate(self._parameters, x, targets)
-            self._cost, self._correct = self._cost + sums.cost, self._correct + sums.correct
-        outputs = self._back_propagation.outputs(self._parameters, x)
+        # As many as in the training: another number of threads may round differently.
+        with threadpool_limits(self._threads):
+            if self._has_targets:
+                sums = self._back_propagation.evaluate(self._parameters, x, targets)
+                self._cost, self._correct = self._cost + sums.cost, self._correct + sums.correct
+            outputs = self._back_propagation.outputs(self._parameters, x)
         self._start = stop
         rows = [models_pb.Prediction(outputs=sample, label=self._label(sample)) for sample in outputs.T]
         return models_pb.Predictions(first_row=start, rows=rows)

@@ -14,7 +14,7 @@ from workers.mathematics.optimizers import Optimizer, optimizer
 from workers.mathematics.parameters import ParameterLayout
 from workers.plan import Plan
 
-__all__ = ["back_propagation", "dtype", "first_parameters", "network", "parameter_bytes", "plan", "update_rule"]
+__all__ = ["back_propagation", "dtype", "first_parameters", "message_bytes", "network", "plan", "update_rule"]
 
 
 def dtype(spec: spec_pb.JobSpec) -> np.dtype[np.floating]:
@@ -51,10 +51,11 @@ def first_parameters(spec: spec_pb.JobSpec) -> NDArray[np.floating]:
     )
 
 
-def parameter_bytes(spec: spec_pb.JobSpec) -> int:
-    """Size of the parameter vector."""
+def message_bytes(assignment: ps_pb.Assignment) -> int:
+    """The largest thing that a message carries: the parameter vector, or the assignment itself."""
+    spec = assignment.spec
     size = ParameterLayout(tuple(spec.model.layers), spec.model.bias).size
-    return size * dtype(spec).itemsize
+    return max(size * dtype(spec).itemsize, assignment.ByteSize())
 
 
 def update_rule(spec: spec_pb.JobSpec) -> Optimizer:

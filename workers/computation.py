@@ -29,11 +29,13 @@ class Computation:
             self._rows(assignment, assignment.validation) if assignment.HasField("validation") else self._train
         )
 
-    def answer(self, ticket: ps_pb.Ticket, parameters: NDArray[np.floating]) -> ps_pb.Result:
-        """The result for a ticket, computed with the weights (size,) of the ticket's version."""
+    def answer(self, ticket: ps_pb.Ticket, parameters: NDArray[np.floating], version: int) -> ps_pb.Result:
+        """The result for a ticket, computed with the weights (size,) of a version."""
         # A training that diverges overflows. The parameter server finds what is not finite, and ends it with advice.
         with np.errstate(over="ignore", invalid="ignore"):
-            return self._compute(ticket, parameters)
+            result = self._compute(ticket, parameters)
+        result.version = version
+        return result
 
     def _compute(self, ticket: ps_pb.Ticket, parameters: NDArray[np.floating]) -> ps_pb.Result:
         if ticket.kind == ps_pb.TICKET_KIND_EVALUATION:
@@ -49,7 +51,7 @@ class Computation:
             cost_sum=sums.cost,
             sample_count=sums.samples,
             correct_count=sums.correct,
-            gradient=ps_pb.Tensor(version=ticket.version, data=self._gradient.tobytes()),
+            gradient=self._gradient.tobytes(),
         )
 
     def _rows(self, assignment: ps_pb.Assignment, source: ps_pb.DataSource) -> Rows:

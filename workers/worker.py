@@ -25,25 +25,35 @@ WORKER_ID_KEY = "nablad-worker-id"
 # A worker that was cut off tries to join again for this long; a parameter server that is gone for good does not answer.
 _REJOIN_SECONDS = 30.0
 _REJOIN_PAUSE_SECONDS = 0.5
-# What a message of Exchange holds beside one parameter vector.
+# What a message holds beside one parameter vector or one assignment, and the most that gRPC can be told.
 _MESSAGE_OVERHEAD_BYTES = 1 << 20
+_MOST_MESSAGE_BYTES = (1 << 31) - 1
+# How a call ends when its connection breaks; INTERNAL when that happens in the middle of a message.
+_LOST = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL)
 
 _log = logging.getLogger(__name__)
 
 _Call = grpc.aio.StreamStreamCall[ps_pb.ExchangeRequest, ps_pb.ExchangeResponse]
 
 
-def channel_options(parameter_bytes: int) -> list[tuple[str, int]]:
-    """Options for both ends of Exchange: one parameter vector fits into a message, and a dead peer is noticed.
+def channel_options(message_bytes: int) -> list[tuple[str, int]]:
+    """Options for both ends of a parameter server's channels: messages fit, and a dead peer is noticed.
 
     A peer is asked every 5 s, however long it computes, and taken for lost when it does not answer within 5 s.
+
+    Args:
+        message_bytes: The largest thing that a message carries: the parameter vector, or the assignment.
     """
+    most = min(message_bytes + _MESSAGE_OVERHEAD_BYTES, _MOST_MESSAGE_BYTES)
     return [
-        ("grpc.max_receive_message_length", parameter_bytes + _MESSAGE_OVERHEAD_BYTES),
-        ("grpc.max_send_message_length", parameter_bytes + _MESSAGE_OVERHEAD_BYTES),
+        ("grpc.max_receive_message_length", most),
+        ("grpc.max_send_message_length", most),
+        ("grpc.enable_http_proxy", 0),
         ("grpc.so_reuseport", 0),
         ("grpc.keepalive_time_ms", 5_000),
         ("grpc.keepalive_timeout_ms", 5_000),
+        # Else a ping is given a minute, whatever keepalive says.
+        ("grpc.http2.ping_timeout_ms", 5_000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
@@ -57,29 +67,29 @@ def host_fingerprint() -> str:
     return f"{platform.node()}/{boot}/{Path('/proc/self/ns/ipc').readlink()}"
 
 
-async def work(address: str, secret: str, *, threads: int, parameter_bytes: int) -> None:
+async def work(address: str, secret: str, *, threads: int, message_bytes: int) -> None:
     """Works for the parameter server at `address` until the job is done.
 
     Args:
         address: host:port.
         secret: The job's.
         threads: BLAS threads; part of the arithmetic, so exactly these are used.
-        parameter_bytes: Size of the parameter vector.
+        message_bytes: The largest thing that a message carries.
 
     Raises:
         grpc.aio.AioRpcError: The parameter server refused this worker, or could not be reached for 30 s.
     """
-    last_seen = time.monotonic()
+    deadline = time.monotonic() + _REJOIN_SECONDS
     with threadpool_limits(threads):
         while True:
-            async with grpc.aio.insecure_channel(address, channel_options(parameter_bytes)) as channel:
+            async with grpc.aio.insecure_channel(address, channel_options(message_bytes)) as channel:
                 session = _Session(ps_grpc.ParameterServerServiceStub(channel), secret)
                 try:
                     await session.run()
                 except grpc.aio.AioRpcError as error:
-                    last_seen = max(last_seen, session.last_seen)
-                    lost = error.code() == grpc.StatusCode.UNAVAILABLE
-                    if not lost or time.monotonic() - last_seen > _REJOIN_SECONDS:
+                    if session.joined:
+                        deadline = time.monotonic() + _REJOIN_SECONDS
+                    if error.code() not in _LOST or time.monotonic() > deadline:
                         raise
                     _log.warning("lost the parameter server at %s, joining again: %s", address, error.details())
                 else:
@@ -91,7 +101,7 @@ class _Session:
     """From one Join to the end of its stream."""
 
     def __init__(self, stub: "ps_grpc.ParameterServerServiceAsyncStub", secret: str) -> None:
-        self.last_seen = 0.0
+        self.joined = False
         self._stub = stub
         self._secret = (SECRET_KEY, secret)
         self._stopwatch = _Stopwatch()
@@ -101,19 +111,19 @@ class _Session:
             host_fingerprint=host_fingerprint(), process_id=os.getpid(), transports=[ps_pb.TRANSPORT_INLINE]
         )
         joined = await self._stub.Join(request, metadata=(self._secret,))
+        self.joined = True
         attempt = joined.assignment.attempt
         computation = Computation(joined.assignment)
-        parameters = np.empty(0, computation.dtype)
+        parameters, version = np.empty(0, computation.dtype), 0
         call = self._stub.Exchange(metadata=(self._secret, (WORKER_ID_KEY, joined.worker_id)))
         await call.write(ps_pb.ExchangeRequest(attempt=attempt))
         self._stopwatch.lap()
         while isinstance(order := await call.read(), ps_pb.ExchangeResponse):
             self._stopwatch.seconds.waiting += self._stopwatch.lap()
-            self.last_seen = time.monotonic()
             if order.HasField("weights"):
-                parameters = np.frombuffer(order.weights.data, computation.dtype)
+                parameters, version = np.frombuffer(order.weights.data, computation.dtype), order.weights.version
             for ticket in order.tickets:
-                result = computation.answer(ticket, parameters)
+                result = computation.answer(ticket, parameters, version)
                 self._stopwatch.seconds.computing += self._stopwatch.lap()
                 await self._send(call, ps_pb.ExchangeRequest(attempt=attempt, result=result))
             _log_refusals(order.acknowledgements)

@@ -17,7 +17,7 @@ from nablad.v1.job_spec_pb2 import JobSpec
 
 __all__ = ["MAXIMUM_PARAMETER_BYTES", "RULES"]
 
-MAXIMUM_PARAMETER_BYTES = 2**31 - 1
+MAXIMUM_PARAMETER_BYTES = 2**31 - 2**21
 """What one message can carry, and so the most that the parameter vector may have."""
 
 

@@ -582,7 +582,7 @@ Global___OptimizerSpec: _TypeAlias = OptimizerSpec  # noqa: Y015
 
 @_typing.final
 class DistributionSpec(_message.Message):
-    """Who does the work. Only micro_batches can influence the result."""
+    """Who does the work. micro_batches and cpus_per_worker fix the arithmetic; workers cannot influence the result."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -78,7 +78,8 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ExportModel(self, request, context):
-        """The model's file: safetensors with W0, b0, W1, b1… and the spec and scaling as JSON in its metadata.
+        """The model's file: safetensors with W0, b0, W1, b1…, scaling.shift and scaling.factor, and in its metadata the
+        model and cost of the spec and the number of classes as JSON.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -35,7 +35,9 @@ class ModelServiceStub:
     ListModels: _grpc.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]
     """Newest first."""
     ExportModel: _grpc.UnaryStreamMultiCallable[_models_pb2.ExportModelRequest, _models_pb2.ExportModelResponse]
-    """The model's file: safetensors with W0, b0, W1, b1… and the spec and scaling as JSON in its metadata."""
+    """The model's file: safetensors with W0, b0, W1, b1…, scaling.shift and scaling.factor, and in its metadata the
+    model and cost of the spec and the number of classes as JSON.
+    """
     Predict: _grpc.StreamStreamMultiCallable[_models_pb2.PredictRequest, _models_pb2.PredictResponse]
     """Predicts for the rows of a file that is streamed like a data set's: first one header, then the bytes."""
     DeleteModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.DeleteModelRequest, _models_pb2.DeleteModelResponse]
@@ -47,7 +49,9 @@ class ModelServiceAsyncStub(ModelServiceStub):
     ListModels: _aio.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Newest first."""
     ExportModel: _aio.UnaryStreamMultiCallable[_models_pb2.ExportModelRequest, _models_pb2.ExportModelResponse]  # type: ignore[assignment]
-    """The model's file: safetensors with W0, b0, W1, b1… and the spec and scaling as JSON in its metadata."""
+    """The model's file: safetensors with W0, b0, W1, b1…, scaling.shift and scaling.factor, and in its metadata the
+    model and cost of the spec and the number of classes as JSON.
+    """
     Predict: _aio.StreamStreamMultiCallable[_models_pb2.PredictRequest, _models_pb2.PredictResponse]  # type: ignore[assignment]
     """Predicts for the rows of a file that is streamed like a data set's: first one header, then the bytes."""
     DeleteModel: _aio.UnaryUnaryMultiCallable[_models_pb2.DeleteModelRequest, _models_pb2.DeleteModelResponse]  # type: ignore[assignment]
@@ -74,7 +78,9 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.ExportModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_models_pb2.ExportModelResponse], _abc.AsyncIterator[_models_pb2.ExportModelResponse]]:
-        """The model's file: safetensors with W0, b0, W1, b1… and the spec and scaling as JSON in its metadata."""
+        """The model's file: safetensors with W0, b0, W1, b1…, scaling.shift and scaling.factor, and in its metadata the
+        model and cost of the spec and the number of classes as JSON.
+        """
 
     @_abc_1.abstractmethod
     def Predict(

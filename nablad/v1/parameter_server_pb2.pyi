@@ -243,12 +243,9 @@ class JoinResponse(_message.Message):
     WORKER_ID_FIELD_NUMBER: _builtins.int
     ASSIGNMENT_FIELD_NUMBER: _builtins.int
     TRANSPORT_FIELD_NUMBER: _builtins.int
-    VERSION_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     """Given to this worker; goes as the metadata entry `nablad-worker-id` with Exchange."""
     transport: Global___Transport.ValueType
-    version: _builtins.int
-    """Present version of the weights."""
     @_builtins.property
     def assignment(self) -> Global___Assignment: ...
     def __init__(
@@ -257,11 +254,10 @@ class JoinResponse(_message.Message):
         worker_id: _builtins.str = ...,
         assignment: Global___Assignment | None = ...,
         transport: Global___Transport.ValueType = ...,
-        version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "transport", b"transport", "version", b"version", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "transport", b"transport", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -316,7 +312,7 @@ class ExchangeResponse(_message.Message):
     @_builtins.property
     def tickets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Ticket]: ...
     @_builtins.property
-    def weights(self) -> Global___Tensor:
+    def weights(self) -> Global___Weights:
         """Weights of the tickets' version; absent when the worker has them already."""
 
     @_builtins.property
@@ -327,7 +323,7 @@ class ExchangeResponse(_message.Message):
         self,
         *,
         tickets: _abc.Iterable[Global___Ticket] | None = ...,
-        weights: Global___Tensor | None = ...,
+        weights: Global___Weights | None = ...,
         acknowledgements: _abc.Iterable[Global___Acknowledgement] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["weights", b"weights"]  # noqa: Y015
@@ -339,7 +335,7 @@ class ExchangeResponse(_message.Message):
 Global___ExchangeResponse: _TypeAlias = ExchangeResponse  # noqa: Y015
 
 @_typing.final
-class Tensor(_message.Message):
+class Weights(_message.Message):
     """A parameter vector: W(0), b(0), W(1), b(1)… row by row, one after the other."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -361,7 +357,7 @@ class Tensor(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Tensor: _TypeAlias = Tensor  # noqa: Y015
+Global___Weights: _TypeAlias = Weights  # noqa: Y015
 
 @_typing.final
 class ExchangeRequest(_message.Message):
@@ -402,11 +398,11 @@ class WorkerSeconds(_message.Message):
     WAITING_FIELD_NUMBER: _builtins.int
     EXCHANGING_FIELD_NUMBER: _builtins.int
     computing: _builtins.float
-    """In the mathematics, reading of rows included."""
+    """In the mathematics, reading of rows and packing of the result included."""
     waiting: _builtins.float
-    """For tickets."""
+    """For tickets and weights, their way and their unpacking included."""
     exchanging: _builtins.float
-    """Packing, sending and unpacking messages."""
+    """Until gRPC has taken a result."""
     def __init__(
         self,
         *,
@@ -433,17 +429,18 @@ class Result(_message.Message):
     SAMPLE_COUNT_FIELD_NUMBER: _builtins.int
     CORRECT_COUNT_FIELD_NUMBER: _builtins.int
     GRADIENT_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     cost_sum: _builtins.float
     """Sum of the cost over the samples, inner terms included."""
     sample_count: _builtins.int
     correct_count: _builtins.int
     """Samples classified right; only for class labels."""
+    gradient: _builtins.bytes
+    """Sum of the gradient over the samples, as the bytes of a parameter vector; for gradients only."""
+    version: _builtins.int
+    """Of the weights that it was computed with."""
     @_builtins.property
     def ticket(self) -> Global___Ticket: ...
-    @_builtins.property
-    def gradient(self) -> Global___Tensor:
-        """Sum of the gradient over the samples, in the form of a parameter vector; for gradients only."""
-
     def __init__(
         self,
         *,
@@ -451,11 +448,12 @@ class Result(_message.Message):
         cost_sum: _builtins.float = ...,
         sample_count: _builtins.int = ...,
         correct_count: _builtins.int = ...,
-        gradient: Global___Tensor | None = ...,
+        gradient: _builtins.bytes = ...,
+        version: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["gradient", b"gradient", "ticket", b"ticket"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ticket", b"ticket"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["correct_count", b"correct_count", "cost_sum", b"cost_sum", "gradient", b"gradient", "sample_count", b"sample_count", "ticket", b"ticket"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correct_count", b"correct_count", "cost_sum", b"cost_sum", "gradient", b"gradient", "sample_count", b"sample_count", "ticket", b"ticket", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

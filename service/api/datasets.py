@@ -112,5 +112,5 @@ class DatasetServicer(datasets_grpc.DatasetServiceServicer):
         if kind not in kinds.values_by_number:
             violations.append(Violation("data_files.target_kind", f"got {kind}; {one_of(names(kinds))}"))
         if violations:
-            raise ServiceError(Reason.INVALID_REQUEST, "the header breaks rules", violations=violations)
+            raise ServiceError(Reason.INVALID_REQUEST, "the header of the data set breaks rules", violations=violations)
         self._datasets.require_free(header.name)

@@ -138,7 +138,7 @@ def _check_size(request: jobs_pb.CreateJobRequest) -> None:
         raise ServiceError(
             Reason.TOO_LARGE,
             f"the job spec has {came:,} bytes, but the service takes at most {_MOST_SPEC_BYTES:,}: "
-            "name fewer nodes in cost.inner",
+            "give a shorter one, with fewer nodes in cost.inner",
         )
     if (length := len(request.request_id)) > _LONGEST_REQUEST_ID:
         violation = Violation("request_id", f"got {length} characters; allowed: at most {_LONGEST_REQUEST_ID}")

@@ -67,7 +67,8 @@ class ModelServicer(models_grpc.ModelServiceServicer):
             try:
                 stored = await run_to_its_end(read_for_prediction, files, header.data_files, rows, features)
                 self._models.get(model.model_id)  # it may have been deleted while the files came
-                predictor = Predictor(self._directory.model(model.model_id), model, rows, stored)
+                file = self._directory.model(model.model_id)
+                predictor = await run_to_its_end(Predictor, file, model, rows, stored)
             except DatasetError as error:
                 raise data_error(error) from error
             while block := await asyncio.to_thread(predictor.next_block):

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
 
@@ -15,6 +15,11 @@ class TicketKey(NamedTuple):
     step: int
     kind: ps_pb.TicketKind.ValueType
     part: int
+
+    @classmethod
+    def of(cls, ticket: ps_pb.Ticket) -> Self:
+        """The key of a ticket."""
+        return cls(ticket.step, ticket.kind, ticket.micro_batch)
 
 
 class Dispatcher:
@@ -51,11 +56,13 @@ class Dispatcher:
         if ticket in self._waiting:
             self._waiting.remove(ticket)
 
-    def give_back(self, worker: str, ticket: TicketKey) -> None:
+    def give_back(self, worker: str, ticket: TicketKey) -> bool:
         """The worker's result for the ticket was refused: the ticket waits again, if the worker held it."""
-        if ticket in self._held.get(worker, ()):
+        held = ticket in self._held.get(worker, ())
+        if held:
             self._held[worker].remove(ticket)
             self._waiting.appendleft(ticket)
+        return held
 
     def deal(self) -> dict[str, list[TicketKey]]:
         """Shares the waiting tickets out among the workers that hold none, in contiguous, nearly equal runs."""

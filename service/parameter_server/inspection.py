@@ -18,7 +18,7 @@ def inspect(result: ps_pb.Result, round_: Round, parameters: Vector, version: in
     ticket = result.ticket
     if round_.is_in(ticket.micro_batch):
         return ps_pb.REFUSAL_DUPLICATE
-    if ticket.version != version:
+    if not ticket.version == result.version == version:
         return ps_pb.REFUSAL_WRONG_VERSION
     if not round_.counts_right(result):
         return ps_pb.REFUSAL_WRONG_COUNT
@@ -30,10 +30,8 @@ def inspect(result: ps_pb.Result, round_: Round, parameters: Vector, version: in
 
 
 def _inspect_gradient(result: ps_pb.Result, parameters: Vector) -> ps_pb.Refusal.ValueType:
-    if result.gradient.version != result.ticket.version:
-        return ps_pb.REFUSAL_WRONG_VERSION
-    if len(result.gradient.data) != parameters.nbytes:
+    if len(result.gradient) != parameters.nbytes:
         return ps_pb.REFUSAL_WRONG_SIZE
-    if not np.isfinite(np.frombuffer(result.gradient.data, parameters.dtype)).all():
+    if not np.isfinite(np.frombuffer(result.gradient, parameters.dtype)).all():
         return ps_pb.REFUSAL_NOT_FINITE
     return ps_pb.REFUSAL_UNSPECIFIED

@@ -38,7 +38,7 @@ async def start_parameter_server(assignment: ps_pb.Assignment, secret: str, host
         labelled=assignment.train.dataset.classes > 0,
         clock=time.perf_counter,
     )
-    server = grpc.aio.server(options=channel_options(parameters.nbytes))
+    server = grpc.aio.server(options=channel_options(build.message_bytes(assignment)))
     ps_grpc.add_ParameterServerServiceServicer_to_server(ParameterServer(assignment, secret, training), server)
     port = server.add_insecure_port(f"{host}:0")
     await server.start()

@@ -36,7 +36,7 @@ class ParameterServer(ps_grpc.ParameterServerServiceServicer):
         self._numbers = itertools.count(1)
         self._joined: dict[str, ps_pb.JoinRequest] = {}
         self._mailboxes: dict[str, asyncio.Queue[list[ps_pb.Ticket]]] = {}
-        self._weights = ps_pb.Tensor()
+        self._weights = ps_pb.Weights()
         self._happenings: list[ps_pb.FollowResponse] = []
         self._happened = asyncio.Event()
         self._told_end = False
@@ -52,7 +52,6 @@ class ParameterServer(ps_grpc.ParameterServerServiceServicer):
             worker_id=worker,
             assignment=self._assignment,
             transport=ps_pb.TRANSPORT_INLINE,
-            version=self._training.version,
         )
 
     # The generated base only knows generators; grpc takes coroutines, too.
@@ -65,12 +64,14 @@ class ParameterServer(ps_grpc.ParameterServerServiceServicer):
         whence = self._joined.pop(worker, None)
         if whence is None:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"{worker!r} has not joined: join first")
+        await anext(request_iterator, None)
+        if self._training.over:
+            return
         self._mailboxes[worker] = asyncio.Queue()
         self._training.join(worker)
         self._happen(worker_joined=f"{worker} joined: process {whence.process_id} on {whence.host_fingerprint}")
         # Not an asynchronous generator: grpc would not close that before it is collected when the stream breaks.
         try:
-            await anext(request_iterator, None)
             await self._converse(worker, request_iterator, context)
         finally:
             del self._mailboxes[worker]
@@ -84,46 +85,45 @@ class ParameterServer(ps_grpc.ParameterServerServiceServicer):
         held_version: int | None = None
         self._deal()
         while tickets := await self._mailboxes[worker].get():
-            version = tickets[0].version
-            weights = None if version == held_version else self._tensor()
-            held_version = version
-            order = ps_pb.ExchangeResponse(tickets=tickets, weights=weights, acknowledgements=acknowledgements)
+            weights = self._message()
+            order = ps_pb.ExchangeResponse(tickets=tickets, acknowledgements=acknowledgements)
+            if weights.version != held_version:
+                order.weights.CopyFrom(weights)
+                held_version = weights.version
             await context.write(order)
             acknowledgements = []
             # Results for other tickets are refused like any, and do not count as the answer to one of these.
-            missing = {_key(ticket) for ticket in tickets}
+            missing = {TicketKey.of(ticket) for ticket in tickets}
             while missing:
                 request = await anext(requests, None)
                 if request is None:
                     return
                 self._training.totals.add_worker_seconds(request.seconds)
-                missing.discard(_key(request.result.ticket))
+                missing.discard(TicketKey.of(request.result.ticket))
                 acknowledgements.append(self._training.take(worker, request.attempt, request.result))
                 self._deal()
 
     async def Follow(self, request: ps_pb.FollowRequest, context: Context) -> AsyncIterator[ps_pb.FollowResponse]:
         """Tells what happened, and in between where the training stands, until it is over."""
         await self._authenticate(context)
-        seen, version = request.seen, -1
+        seen = min(request.seen, len(self._happenings))
         while True:
-            for happening in self._happenings[seen:]:
+            while seen < len(self._happenings):
                 seen += 1
-                yield happening
+                yield self._state(self._happenings[seen - 1])
             if self._told_end:
                 return
-            if version != self._training.version:
-                version = self._training.version
-                yield self._state()
             self._happened.clear()
-            if seen >= len(self._happenings):
-                await wait_for_event(self._happened, _PROGRESS_SECONDS)
+            await wait_for_event(self._happened, _PROGRESS_SECONDS)
+            if seen == len(self._happenings):
+                yield self._state()
 
     async def FetchWeights(
         self, request: ps_pb.FetchWeightsRequest, context: Context
     ) -> AsyncIterator[ps_pb.FetchWeightsResponse]:
         """The present weights, byte by byte."""
         await self._authenticate(context)
-        data = memoryview(self._tensor().data)
+        data = memoryview(self._message().data)
         for start in range(0, len(data), _CHUNK_BYTES):
             yield ps_pb.FetchWeightsResponse(chunk=bytes(data[start : start + _CHUNK_BYTES]))
 
@@ -142,20 +142,22 @@ class ParameterServer(ps_grpc.ParameterServerServiceServicer):
             for mailbox in self._mailboxes.values():
                 mailbox.put_nowait([])
 
-    def _tensor(self) -> ps_pb.Tensor:
+    def _message(self) -> ps_pb.Weights:
         """The present weights as a message, made once per version."""
         version = self._training.version
         if not self._weights.data or self._weights.version != version:
-            self._weights = ps_pb.Tensor(version=version, data=self._training.parameters.tobytes())
+            self._weights = ps_pb.Weights(version=version, data=self._training.parameters.tobytes())
         return self._weights
 
-    def _state(self, **happening: Any) -> ps_pb.FollowResponse:
-        return ps_pb.FollowResponse(
-            progress=self._training.progress(), telemetry=self._training.totals.message(), **happening
-        )
+    def _state(self, happening: ps_pb.FollowResponse | None = None) -> ps_pb.FollowResponse:
+        """Where the training stands, with something that happened."""
+        state = ps_pb.FollowResponse(progress=self._training.progress(), telemetry=self._training.totals.message())
+        if happening is not None:
+            state.MergeFrom(happening)
+        return state
 
     def _happen(self, **happening: Any) -> None:
-        self._happenings.append(self._state(**happening))
+        self._happenings.append(ps_pb.FollowResponse(**happening))
         self._happened.set()
 
     async def _authenticate(self, context: Context) -> dict[str, str | bytes]:
@@ -164,7 +166,3 @@ class ParameterServer(ps_grpc.ParameterServerServiceServicer):
         if not hmac.compare_digest(str(metadata.get(SECRET_KEY, "")).encode(), self._secret.encode()):
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "this is not the secret of this job")
         return metadata
-
-
-def _key(ticket: ps_pb.Ticket) -> TicketKey:
-    return TicketKey(ticket.step, ticket.kind, ticket.micro_batch)

@@ -157,20 +157,18 @@ class Training:
     def _enter(self, round_: Round, result: ps_pb.Result) -> None:
         gradient = None
         if round_.kind == ps_pb.TICKET_KIND_GRADIENT:
-            gradient = np.frombuffer(result.gradient.data, self.parameters.dtype).copy()
-        self._dispatcher.done(_key(result.ticket))
+            gradient = np.frombuffer(result.gradient, self.parameters.dtype).copy()
+        self._dispatcher.done(TicketKey.of(result.ticket))
         round_.take(result, gradient)
         while complete := self._queue.pop_complete():
             self._close(complete)
             self._open_rounds()
 
     def _refuse(self, worker: str, ticket: ps_pb.Ticket, refusal: ps_pb.Refusal.ValueType) -> ps_pb.Acknowledgement:
-        """Counts the refusal; a ticket that is still open without a result waits again."""
+        """Counts the refusal; a ticket that the worker holds waits again."""
         self.totals.refused[refusal] += 1
-        round_ = self._queue.find(ticket)
-        if round_ is not None and not round_.is_in(ticket.micro_batch):
-            key = _key(ticket)
-            self._dispatcher.give_back(worker, key)
+        key = TicketKey.of(ticket)
+        if self._dispatcher.give_back(worker, key):
             self._refusals[key] += 1
             if self._refusals[key] >= _TRIES:
                 self.failure = self._refusal_sentence(ticket, refusal)
@@ -239,7 +237,3 @@ class Training:
     def _ticket(self, key: TicketKey) -> ps_pb.Ticket:
         epoch = self._plan.epoch(key.step - (key.kind == ps_pb.TICKET_KIND_EVALUATION))
         return ps_pb.Ticket(kind=key.kind, epoch=epoch, step=key.step, micro_batch=key.part, version=self.version)
-
-
-def _key(ticket: ps_pb.Ticket) -> TicketKey:
-    return TicketKey(ticket.step, ticket.kind, ticket.micro_batch)

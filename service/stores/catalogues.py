@@ -107,6 +107,10 @@ class ModelCatalogue:
         models = [models_pb.Model.FromString(body) for body, _ in rows[:limit]]
         return models, int(rows[limit - 1][1]) if len(rows) > limit else None
 
+    def ids(self) -> list[str]:
+        """All ids."""
+        return [str(row[0]) for row in self._database.rows("SELECT model_id FROM models")]
+
     def delete(self, model_id: str) -> None:
         """Forgets a model."""
         with self._database.transaction() as transaction:

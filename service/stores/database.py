@@ -6,7 +6,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Database", "SchemaError"]
+__all__ = ["Database", "DatabaseError"]
 
 # Each entry takes the schema one version further. Entries are only ever added.
 _MIGRATIONS = (
@@ -38,8 +38,8 @@ _MIGRATIONS = (
 )
 
 
-class SchemaError(Exception):
-    """The database was written by a newer release."""
+class DatabaseError(Exception):
+    """The database cannot be used: it is damaged, or a newer release wrote it."""
 
 
 class Database:
@@ -52,12 +52,15 @@ class Database:
         """Opens the database, makes it if there is none, and brings an older schema up to date.
 
         Raises:
-            SchemaError: The schema is newer than this release knows.
+            DatabaseError: It is damaged, or its schema is newer than this release knows.
         """
         self._connection = sqlite3.connect(path, isolation_level=None)
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "busy_timeout = 5000"):
-            self._connection.execute(f"PRAGMA {pragma}")
-        self._migrate(path)
+        try:
+            for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "busy_timeout = 5000"):
+                self._connection.execute(f"PRAGMA {pragma}")
+            self._migrate(path)
+        except sqlite3.DatabaseError as error:
+            raise DatabaseError(f"{path} cannot be used: {error}; restore it from a backup") from error
 
     def close(self) -> None:
         """Closes the connection."""
@@ -69,10 +72,11 @@ class Database:
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield self._connection
+            self._connection.execute("COMMIT")
         except BaseException:
-            self._connection.execute("ROLLBACK")
+            if self._connection.in_transaction:  # on a full disk SQLite has rolled back already
+                self._connection.execute("ROLLBACK")
             raise
-        self._connection.execute("COMMIT")
 
     def rows(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
         """The rows of a query."""
@@ -86,7 +90,7 @@ class Database:
     def _migrate(self, path: Path) -> None:
         ((version,),) = self.rows("PRAGMA user_version")
         if not isinstance(version, int) or version > len(_MIGRATIONS):
-            raise SchemaError(
+            raise DatabaseError(
                 f"{path} has schema {version}, but this release knows schemas up to {len(_MIGRATIONS)}: "
                 "a newer nablad wrote it; run that one, or give another --data-dir"
             )

@@ -24,8 +24,8 @@ class FakeCluster:
         self.free = cpus
         self._changed = asyncio.Condition()
 
-    def total_cpus(self) -> int:
-        return self.cpus
+    def capacity(self, cpus_per_worker: int) -> int:
+        return self.cpus // cpus_per_worker
 
     @asynccontextmanager
     async def reserve(self, workers: int, cpus_per_worker: int) -> AsyncIterator[FleetLike]:
@@ -115,7 +115,7 @@ def test_jobs_start_in_the_order_of_submission_as_cpus_become_free(jobs: JobStor
         first, big, small = stage.submit(3), stage.submit(4), stage.submit(1)
         await stage.attempts.wait_started(1)
         assert stage.attempts.started == [first]
-        await stage.wait_for_reason(big, "waits for 4 CPUs")
+        await stage.wait_for_reason(big, "waits for 4 workers with 1 CPU each")
         stage.attempts.ends[first].set_result("m")
         await stage.attempts.wait_started(2)
         stage.attempts.ends[big].set_result("m")
@@ -133,7 +133,7 @@ def test_a_job_that_no_cluster_like_this_can_hold_is_passed_over_and_told_so(job
         await stage.attempts.wait_started(1)
         assert stage.attempts.started == [small]
         assert stage.state(giant) == "queued"
-        assert "needs 9 CPUs, but the cluster has 2" in stage.jobs.get(giant).reason
+        assert "needs 9 workers with 1 CPU each, but the cluster has room for 2" in stage.jobs.get(giant).reason
         stage.cluster.cpus += 8
         stage.cluster.free += 8
         stage.controller.wake()
@@ -180,7 +180,7 @@ def test_a_lost_attempt_is_followed_by_another_three_in_all(jobs: JobStore) -> N
             stage.attempts.ends[job_id].set_exception(AttemptLost("the parameter server was lost"))
         await stage.wait_for(job_id, "failed")
         job = stage.jobs.get(job_id)
-        assert (job.attempt, job.reason) == (3, "the parameter server was lost; given up after 3 attempts")
+        assert (job.attempt, job.reason) == (3, "the parameter server was lost; given up after 3 lost attempts")
 
     _play(jobs, 1, scene)
 

@@ -84,6 +84,7 @@ def test_float64_through_everything_equals_a_plain_numpy_loop(
         train=ps_pb.DataSource(dataset=client.dataset("digits-train"), directory=str(directory)),
         scaling=fit_scaling(job.spec.data.scaling, directory),
     )
-    model = load_model(daemon.data_dir / "models" / f"{job.model_id}.safetensors", job.spec)
+    path = daemon.data_dir / "models" / f"{job.model_id}.safetensors"
+    model = load_model(path, job.spec, client.model(job.model_id).sha256)
     assert model.parameters.dtype == np.float64
     assert model.parameters.tobytes() == plain_training(assignment)

@@ -143,7 +143,7 @@ def test_what_does_not_fit_waits_its_turn(client: Client, digits: None) -> None:
     last = _long_job(client)
     _wait_running(client, last)
     assert client.job(giant).state == jobs_pb.JOB_STATE_QUEUED
-    assert "needs 9 CPUs, but the cluster has 8" in client.job(giant).reason
+    assert "needs 9 workers with 1 CPU each, but the cluster has room for 8" in client.job(giant).reason
     for job_id in (giant, last):
         client.cancel(job_id)
 

@@ -5,6 +5,7 @@ import pytest
 
 from nablad.spec import ALLOWED_OUTPUTS, complete, name_of, parse
 from nablad.v1 import job_spec_pb2 as spec_pb
+from nablad.v1 import parameter_server_pb2 as ps_pb
 from workers import build
 from workers.mathematics.activations import ACTIVATIONS
 from workers.mathematics.costs import COSTS, valid_pair
@@ -100,5 +101,13 @@ def test_first_weights_have_the_spec_s_type_and_size(name: str, dtype: str) -> N
     spec = _spec(f"data: {{train: d}}\nmodel: {{layers: [4, 3, 2], initialisation: {name}, dtype: {dtype}}}")
     parameters = build.first_parameters(spec)
     assert parameters.dtype == build.dtype(spec) == dtype
-    assert parameters.nbytes == build.parameter_bytes(spec)
     assert parameters.size == 4 * 3 + 3 + 3 * 2 + 2
+
+
+def test_messages_have_room_for_weights_and_for_the_assignment() -> None:
+    """Whichever is larger: the parameter vector, or the scaling of very many features."""
+    spec = _spec("data: {train: d}\nmodel: {layers: [4, 3, 2]}")
+    small = ps_pb.Assignment(spec=spec)
+    wide = ps_pb.Assignment(spec=spec, scaling=ps_pb.FeatureScaling(shift=[0.0] * 1000, factor=[1.0] * 1000))
+    assert build.message_bytes(small) == max(23 * 4, small.ByteSize())
+    assert build.message_bytes(wide) == wide.ByteSize() > 16_000

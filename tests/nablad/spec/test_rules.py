@@ -22,7 +22,7 @@ BROKEN = {
     ),
     "parameters_fit_a_message": (
         "model: {layers: [1000000, 1000, 2], bias: false}",
-        "model.layers: got 1000002000 weights of 4 bytes each, 4000008000 bytes; allowed: at most 2147483647 bytes; "
+        "model.layers: got 1000002000 weights of 4 bytes each, 4000008000 bytes; allowed: at most 2145386496 bytes; "
         "use fewer nodes",
     ),
     "activations_fit_layers": (

@@ -48,7 +48,7 @@ async def _parameter_server(
 
 
 async def _work(address: str, assignment: ps_pb.Assignment) -> None:
-    await work(address, "secret", threads=1, parameter_bytes=build.parameter_bytes(assignment.spec))
+    await work(address, "secret", threads=1, message_bytes=build.message_bytes(assignment))
 
 
 async def _weights(stub: ps_grpc.ParameterServerServiceStub) -> bytes:
@@ -99,7 +99,7 @@ def test_a_worker_that_breaks_off_is_replaced_without_a_trace(
             call, computation = _exchange(stub, joined.worker_id), Computation(job)
             await call.write(ps_pb.ExchangeRequest(attempt=1))
             order = await call.read()
-            result = computation.answer(order.tickets[0], build.first_parameters(job.spec))
+            result = computation.answer(order.tickets[0], build.first_parameters(job.spec), 0)
             await call.write(ps_pb.ExchangeRequest(attempt=1, result=result))
             call.cancel()
             await _work(address, job)
@@ -151,6 +151,7 @@ def test_a_follower_resumes_where_it_was(assignment: MakeAssignment) -> None:
     everything, rest = asyncio.run(train())
     assert len(everything) == 4
     assert rest == everything[2:]
+    assert rest[0].epoch_end.epoch == 2
 
 
 def test_a_diverging_training_is_told_as_failed(assignment: MakeAssignment) -> None:
@@ -170,6 +171,19 @@ def test_a_diverging_training_is_told_as_failed(assignment: MakeAssignment) -> N
     told = asyncio.run(train())
     assert told[-1].WhichOneof("happening") == "failed"
     assert "training.learning_rate below 1000" in told[-1].failed
+
+
+def test_a_worker_that_comes_when_all_is_done_ends_at_once(assignment: MakeAssignment) -> None:
+    """It is told that there is nothing to do, and leaves no trace."""
+    job = assignment(_spec())
+
+    async def train() -> list[ps_pb.FollowResponse]:
+        async with _parameter_server(job) as (address, stub):
+            await _work(address, job)
+            await asyncio.wait_for(_work(address, job), 10)
+            return await _follow(stub)
+
+    assert [told.WhichOneof("happening") for told in asyncio.run(train())][-1] == "finished"
 
 
 @pytest.mark.parametrize("call", ["Join", "Exchange", "Follow", "FetchWeights"])

@@ -35,7 +35,8 @@ def _answer(training: Training, ticket: ps_pb.Ticket, plan: Plan = PLAN) -> ps_p
     """A result that depends on the ticket alone, as a worker's does."""
     if ticket.kind == ps_pb.TICKET_KIND_EVALUATION:
         rows = plan.evaluation(ticket.micro_batch)
-        return ps_pb.Result(ticket=ticket, cost_sum=2.5, sample_count=rows.stop - rows.start, correct_count=3)
+        count = rows.stop - rows.start
+        return ps_pb.Result(ticket=ticket, version=ticket.version, cost_sum=2.5, sample_count=count, correct_count=3)
     generator = np.random.default_rng([ticket.step, ticket.micro_batch])
     gradient = (generator.normal(size=SIZE) * 10.0 ** generator.integers(-5, 5, SIZE)).astype(training.parameters.dtype)
     return ps_pb.Result(
@@ -43,7 +44,8 @@ def _answer(training: Training, ticket: ps_pb.Ticket, plan: Plan = PLAN) -> ps_p
         cost_sum=float(generator.normal()),
         sample_count=plan.samples(ticket.step, ticket.micro_batch),
         correct_count=1,
-        gradient=ps_pb.Tensor(version=ticket.version, data=gradient.tobytes()),
+        gradient=gradient.tobytes(),
+        version=ticket.version,
     )
 
 
@@ -68,7 +70,7 @@ def test_a_step_is_the_mean_gradient_times_the_learning_rate() -> None:
     results = [_answer(training, ticket) for ticket in tickets]
     for result in results:
         training.take("w", 2, result)
-    a, b, c = (np.frombuffer(result.gradient.data) for result in results)
+    a, b, c = (np.frombuffer(result.gradient) for result in results)
     assert training.version == 1
     assert np.array_equal(training.parameters, -0.5 * (((a + b) + c) / 4))
 
@@ -116,8 +118,7 @@ def test_who_works_and_who_is_lost_never_changes_a_bit(seed: int) -> None:
 
 
 def _with_gradient(result: ps_pb.Result, data: bytes) -> ps_pb.Result:
-    result.gradient.data = data
-    return result
+    return _changed(result, gradient=data)
 
 
 def _changed(result: ps_pb.Result, **fields: object) -> ps_pb.Result:
@@ -137,13 +138,14 @@ BAD_RESULTS = {
     "nan gradient": (lambda r: _with_gradient(r, NAN), ps_pb.REFUSAL_NOT_FINITE),
     "infinite gradient": (lambda r: _with_gradient(r, np.full(SIZE, np.inf).tobytes()), ps_pb.REFUSAL_NOT_FINITE),
     "nan cost": (lambda r: _changed(r, cost_sum=math.nan), ps_pb.REFUSAL_NOT_FINITE),
-    "short gradient": (lambda r: _with_gradient(r, r.gradient.data[:-8]), ps_pb.REFUSAL_WRONG_SIZE),
-    "odd bytes": (lambda r: _with_gradient(r, r.gradient.data[:-3]), ps_pb.REFUSAL_WRONG_SIZE),
+    "short gradient": (lambda r: _with_gradient(r, r.gradient[:-8]), ps_pb.REFUSAL_WRONG_SIZE),
+    "odd bytes": (lambda r: _with_gradient(r, r.gradient[:-3]), ps_pb.REFUSAL_WRONG_SIZE),
     "other dtype": (lambda r: _with_gradient(r, np.zeros(SIZE, "f4").tobytes()), ps_pb.REFUSAL_WRONG_SIZE),
     "no gradient": (lambda r: _with_gradient(r, b""), ps_pb.REFUSAL_WRONG_SIZE),
     "too many samples": (lambda r: _changed(r, sample_count=r.sample_count + 1), ps_pb.REFUSAL_WRONG_COUNT),
     "more right than there are": (lambda r: _changed(r, correct_count=99), ps_pb.REFUSAL_WRONG_COUNT),
-    "other weights": (lambda r: _ticket_changed(r, version=7), ps_pb.REFUSAL_WRONG_VERSION),
+    "a ticket for other weights": (lambda r: _ticket_changed(r, version=7), ps_pb.REFUSAL_WRONG_VERSION),
+    "computed from other weights": (lambda r: _changed(r, version=7), ps_pb.REFUSAL_WRONG_VERSION),
     "unknown step": (lambda r: _ticket_changed(r, step=1), ps_pb.REFUSAL_UNKNOWN_TICKET),
     "unknown part": (lambda r: _ticket_changed(r, micro_batch=3), ps_pb.REFUSAL_UNKNOWN_TICKET),
     "unknown kind": (lambda r: _ticket_changed(r, kind=0), ps_pb.REFUSAL_UNKNOWN_TICKET),
@@ -170,6 +172,19 @@ def test_a_result_of_another_attempt_is_refused() -> None:
     training = _training()
     ticket = _first_ticket(training)
     assert training.take("w", 1, _answer(training, ticket)).refusal == ps_pb.REFUSAL_WRONG_ATTEMPT
+
+
+def test_refusals_of_what_a_worker_does_not_hold_fail_nothing() -> None:
+    """Only results for tickets that a worker holds count against the job."""
+    training = _training()
+    training.join("holder")
+    tickets = training.deal()["holder"]
+    training.join("stranger")
+    for _ in range(5):
+        result = _with_gradient(_answer(training, tickets[0]), NAN)
+        assert training.take("stranger", 2, result).refusal == ps_pb.REFUSAL_NOT_FINITE
+    assert not training.over
+    assert training.take("holder", 2, _answer(training, tickets[0])).accepted
 
 
 def test_a_late_result_is_told_from_an_unknown_one() -> None:

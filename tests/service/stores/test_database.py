@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.stores.database import Database, SchemaError
+from service.stores.database import Database, DatabaseError
 
 
 def test_a_transaction_that_fails_leaves_nothing(database: Database) -> None:
@@ -33,9 +33,17 @@ def test_commits_reach_the_disk(database: Database) -> None:
     assert database.rows("PRAGMA synchronous") == [(2,)]
 
 
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    """What is no database is refused in a sentence, and left as it is."""
+    (tmp_path / "db").write_bytes(b"no database at all" * 100)
+    with pytest.raises(DatabaseError, match=r"not a database.*backup"):
+        Database(tmp_path / "db")
+    assert (tmp_path / "db").read_bytes() == b"no database at all" * 100
+
+
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     """The message says that a newer release wrote it, and nothing is changed."""
     with closing(sqlite3.connect(tmp_path / "db")) as connection:
         connection.execute("PRAGMA user_version = 99")
-    with pytest.raises(SchemaError, match=r"schema 99.*newer nablad"):
+    with pytest.raises(DatabaseError, match=r"schema 99.*newer nablad"):
         Database(tmp_path / "db")
