@@ -30,6 +30,8 @@ __all__ = ["AttemptRunner"]
 # A parameter server that does not answer for so long is taken for lost.
 _SILENCE_SECONDS = 10.0
 _RETRY_SECONDS = 0.5
+# Epochs that end faster than this are written down together.
+_WRITE_SECONDS = 0.1
 
 
 class AttemptRunner:
@@ -126,6 +128,8 @@ class _Following:
         self._metadata = ((SECRET_KEY, secret),)
         self._seen = 0
         self._running = False
+        self._epoch_ends: list[tuple[jobs_pb.Progress, str]] = []
+        self._written = 0.0
         self._silent_since: float | None = None
 
     async def run(self) -> None:
@@ -145,8 +149,10 @@ class _Following:
     def _write_down(self, told: ps_pb.FollowResponse) -> bool:
         """Whether this was the end."""
         self.progress = told.progress
-        self._live.update(self._job_id, told.progress, told.telemetry)
         happening = told.WhichOneof("happening")
+        if happening != "epoch_end" or time.monotonic() - self._written > _WRITE_SECONDS:
+            self._write_epoch_ends()
+        self._live.update(self._job_id, told.progress, told.telemetry)
         if happening is None:
             return False
         self._seen += 1
@@ -155,11 +161,19 @@ class _Following:
         elif happening == "worker_lost":
             self._jobs.worker_event(self._job_id, told.worker_lost, joined=False)
         elif happening == "epoch_end":
-            self._jobs.end_epoch(self._job_id, told.epoch_end, _epoch_sentence(told.epoch_end))
+            self._epoch_ends.append((told.epoch_end, _epoch_sentence(told.epoch_end)))
         elif happening == "failed":
             raise AttemptFailed(told.failed)
         self._live.ring(self._job_id)
         return happening == "finished"
+
+    def _write_epoch_ends(self) -> None:
+        """In one transaction: each one waits for the disk, and tiny epochs end faster than that."""
+        if self._epoch_ends:
+            self._jobs.end_epochs(self._job_id, self._epoch_ends)
+            self._epoch_ends = []
+            self._written = time.monotonic()
+            self._live.ring(self._job_id)
 
     def _worker_joined(self, sentence: str) -> None:
         if not self._running:

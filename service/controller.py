@@ -186,7 +186,9 @@ class Controller:
             self._live.ring(job.job_id)
 
     def _forget(self, job_id: str, admitted: asyncio.Event) -> None:
-        del self._tasks[job_id]
+        task = self._tasks.pop(job_id)
+        if not task.cancelled() and (error := task.exception()):
+            _log.error("job %s: its end could not be written down; it is queued again", job_id, exc_info=error)
         admitted.set()
         self.wake()
 

@@ -19,6 +19,7 @@ from service.api.datasets import DatasetServicer
 from service.api.jobs import JobServicer
 from service.api.models import ModelServicer
 from service.attempt import AttemptRunner
+from service.boundary import RefuseUnreadable
 from service.controller import Controller
 from service.data_directory import DataDirectory, DataDirectoryError
 from service.fleet import Cluster, ClusterError
@@ -45,6 +46,9 @@ _SERVER_OPTIONS = (
     # A client may ping every 10 s without a call; more often is refused.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    # A client that vanished is noticed, and what it left half done is removed.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
 )
 # Calls that are under way get this long to end when the service goes away.
 _GRACE_SECONDS = 2.0
@@ -122,7 +126,7 @@ class _Service:
     @asynccontextmanager
     async def _grpc(self) -> AsyncIterator[str]:
         """Serves the API; gives its address."""
-        server = grpc.aio.server(options=_SERVER_OPTIONS)
+        server = grpc.aio.server(interceptors=[RefuseUnreadable()], options=_SERVER_OPTIONS)
         jobs_pb2_grpc.add_JobServiceServicer_to_server(self._job_servicer, server)
         datasets_pb2_grpc.add_DatasetServiceServicer_to_server(self._dataset_servicer, server)
         models_pb2_grpc.add_ModelServiceServicer_to_server(self._model_servicer, server)

@@ -36,7 +36,9 @@ _log = logging.getLogger(__name__)
 _REPLACEMENTS = 20
 # The object store is not used for training data; this is the least that Ray takes without complaint.
 _OBJECT_STORE_BYTES = 80 * 1024 * 1024
-_RESERVATION_POLL_SECONDS = 1.0
+# How often free CPUs are looked for, and how long a placement group may take to get them.
+_LOOK_SECONDS = 0.2
+_PLACING_SECONDS = 10.0
 _CONNECT_SECONDS = 5.0
 
 
@@ -88,6 +90,8 @@ class Cluster:
         self._folder = folder
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING, "namespace": "nablad"}
         if self._embedded:
+            # When this process is killed, Ray's own look for each other no longer than so many seconds, and end.
+            os.environ["RAY_gcs_rpc_server_reconnect_timeout_s"] = "10"  # noqa: SIM112 (so it is called)
             options |= {"num_cpus": cpus, "include_dashboard": False, "_temp_dir": str(folder)}
             options |= {"object_store_memory": _OBJECT_STORE_BYTES, "address": "local"}
         else:
@@ -115,12 +119,25 @@ class Cluster:
 
     @asynccontextmanager
     async def reserve(self, workers: int, cpus_per_worker: int) -> AsyncIterator["Fleet"]:
-        """Waits for the CPUs of a job, and gives them and every process on them back at the end."""
-        group = placement_group([{"CPU": cpus_per_worker}] * workers, strategy="PACK")
+        """Waits for the CPUs of a job, and gives them and every process on them back at the end.
+
+        Ray loses the CPUs of a placement group that is removed while they are being given out (ray#64693). So a group
+        is made only when the CPUs are free, and is not removed before it has them or has waited for them in vain.
+        """
+        placing: asyncio.Future[PlacementGroup | None]
+        group = None
+        while group is None:
+            while ray.available_resources().get("CPU", 0) < workers * cpus_per_worker:  # type: ignore[no-untyped-call]
+                await asyncio.sleep(_LOOK_SECONDS)
+            placing = asyncio.ensure_future(asyncio.to_thread(_place, workers, cpus_per_worker))
+            try:
+                group = await asyncio.shield(placing)
+            except asyncio.CancelledError:
+                if group := await placing:
+                    remove_placement_group(group)
+                raise
         fleet = Fleet(group, workers, cpus_per_worker, loopback=self._embedded)
         try:
-            while not await asyncio.to_thread(group.wait, _RESERVATION_POLL_SECONDS):
-                pass
             yield fleet
         finally:
             fleet.stop()
@@ -209,6 +226,15 @@ class Fleet:
         actor: Any = ray.remote(process).options(scheduling_strategy=strategy, **options).remote()
         self._actors.append(actor)
         return actor
+
+
+def _place(workers: int, cpus_per_worker: int) -> PlacementGroup | None:
+    """A placement group with its CPUs; None when somebody else took them, or no single node has enough for a worker."""
+    group: PlacementGroup = placement_group([{"CPU": cpus_per_worker}] * workers, strategy="PACK")
+    if group.wait(_PLACING_SECONDS):
+        return group
+    remove_placement_group(group)
+    return None
 
 
 def _require_listener(address: str) -> None:

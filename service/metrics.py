@@ -3,6 +3,7 @@
 The label of a job is ``job_id``: Prometheus gives a label ``job`` a meaning of its own.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -18,6 +19,9 @@ from service.job_states import MOVES, State, state_name
 from service.live import LiveJob
 
 __all__ = ["METRICS", "JobCollector", "MetricsServer"]
+
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -144,6 +148,10 @@ def _step_seconds(live: Mapping[str, LiveJob]) -> Metric:
     return family
 
 
+def _log_connection(request: object, client_address: object) -> None:  # noqa: ARG001 (as the server calls it)
+    _log.debug("the connection of %s failed", client_address)
+
+
 class MetricsServer:
     """The HTTP server of ``/metrics``."""
 
@@ -156,6 +164,8 @@ class MetricsServer:
         registry = CollectorRegistry()
         registry.register(collector)
         self._server, self._thread = start_http_server(port, host, registry)
+        # What fails is the connection of a scraper that hung up.
+        self._server.handle_error = _log_connection  # type: ignore[method-assign]
         self.address = f"{host}:{self._server.server_port}"
 
     def close(self) -> None:

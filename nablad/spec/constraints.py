@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 
 from nablad.errors import Violation
 from nablad.spec.completion import complete
-from nablad.spec.fields import allowed, constraint_of, is_given, is_too_long, order, overlap, walk
+from nablad.spec.fields import INTEGERS, allowed, constraint_of, is_given, is_too_long, order, overlap, walk
 from nablad.spec.findings import Finding
 from nablad.spec.names import name_of, shown
 from nablad.spec.rules import RULES
@@ -72,7 +72,7 @@ def _repeated(message: Message, field: FieldDescriptor, path: str, constraint: C
         yield Violation(path, f"got {len(elements)} elements; allowed: at least {least}")
     elif is_too_long(message, field):
         yield Violation(path, f"got {len(elements)} elements; allowed: at most {most}")
-    elif field.message_type is None:
+    elif field.message_type is None and not _is_free(field, constraint):
         for index, element in enumerate(elements):
             yield from _element(field, element, f"{path}[{index}]", constraint)
 
@@ -86,6 +86,12 @@ def _element(field: FieldDescriptor, value: Any, path: str, constraint: Constrai
         fits, got = _in_range(constraint, value), shown(value)
     if not fits:
         yield Violation(path, f"got {got}; {allowed(field)}")
+
+
+def _is_free(field: FieldDescriptor, constraint: Constraint) -> bool:
+    """Whether any number of the field's type will do: a list of a million need not be looked through."""
+    bounds = {"minimum", "maximum", "above", "below"}
+    return field.cpp_type in INTEGERS and bounds.isdisjoint(bound.name for bound, _ in constraint.ListFields())
 
 
 def _in_range(constraint: Constraint, number: float) -> bool:

@@ -63,8 +63,8 @@ _COST_FOR: Mapping[Activation.ValueType, CostFunction.ValueType] = {
 
 
 def output_allowed(cost: CostFunction.ValueType, output: Activation.ValueType) -> bool:
-    """Whether the cost function is defined for everything that the output activation can give."""
-    return output in ALLOWED_OUTPUTS[cost]
+    """Whether the cost function is defined for everything that the output activation, if it is known here, can give."""
+    return output in ALLOWED_OUTPUTS[cost] or output not in _GIVES
 
 
 def misfit(cost: CostFunction.ValueType, output: Activation.ValueType) -> str:

@@ -12,9 +12,10 @@ from nablad.v1 import datasets_pb2 as datasets_pb
 from nablad.v1 import datasets_pb2_grpc as datasets_grpc
 from nablad.v1 import job_spec_pb2 as spec_pb
 from service.api.uploads import run_to_its_end, spool
+from service.boundary import Context, answer_errors
 from service.data_directory import DataDirectory
 from service.datasets import DatasetError, DatasetTooLargeError, store
-from service.errors import Context, Reason, ServiceError, answer_errors
+from service.errors import Reason, ServiceError
 from service.job_states import ENDED, MOVES
 from service.pages import decode_token, encode_token, page_size
 from service.stores.catalogues import DatasetCatalogue

@@ -8,8 +8,9 @@ from nablad.spec.names import closest, names, one_of
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import jobs_pb2_grpc as jobs_grpc
+from service.boundary import Context, answer_errors
 from service.controller import Controller
-from service.errors import Context, Reason, ServiceError, answer_errors
+from service.errors import Reason, ServiceError
 from service.job_states import ENDED, MOVES, State
 from service.live import LiveJobs
 from service.pages import decode_number, encode_token, page_size
@@ -39,6 +40,8 @@ class JobServicer(jobs_grpc.JobServiceServicer):
     async def CreateJob(self, request: jobs_pb.CreateJobRequest, context: Context) -> jobs_pb.CreateJobResponse:
         """Checks the spec, completes it and queues the job."""
         _check_size(request)
+        if not request.validate_only and (known := self._jobs.requested(request.request_id)):
+            return jobs_pb.CreateJobResponse(job=known)
         spec = self._checked(request.spec)
         if request.validate_only:
             return jobs_pb.CreateJobResponse(job=jobs_pb.Job(spec=spec))
@@ -63,8 +66,9 @@ class JobServicer(jobs_grpc.JobServiceServicer):
         job_id, coming = request.job_id, min(max(request.from_event, 1), _LAST_EVENT)
         told: jobs_pb.Progress | None = None
         while True:
+            # The bell is taken before anything is looked at, so that nothing is missed in between.
             ended = self._jobs.get(job_id).state in ENDED
-            bell = self._live.bell(job_id)
+            bell = None if ended else self._live.bell(job_id)
             events = self._jobs.events(job_id, coming)
             for event in events:
                 yield jobs_pb.WatchJobResponse(event=event)
@@ -82,11 +86,11 @@ class JobServicer(jobs_grpc.JobServiceServicer):
                     job_id=job_id,
                     from_event=str(coming),
                 )
-            if not events:
+            if not events and bell:
                 await bell.wait()
 
     async def CancelJob(self, request: jobs_pb.CancelJobRequest, context: Context) -> jobs_pb.CancelJobResponse:
-        """Ends a job; its processes are gone when the answer comes."""
+        """Ends a job; its processes are killed before the answer comes."""
         return jobs_pb.CancelJobResponse(job=await self._controller.cancel(request.job_id))
 
     async def DeleteJob(self, request: jobs_pb.DeleteJobRequest, context: Context) -> jobs_pb.DeleteJobResponse:

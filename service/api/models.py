@@ -8,9 +8,10 @@ from nablad.v1 import models_pb2 as models_pb
 from nablad.v1 import models_pb2_grpc as models_grpc
 from service.api.datasets import data_error
 from service.api.uploads import run_to_its_end, spool
+from service.boundary import Context, answer_errors
 from service.data_directory import DataDirectory
 from service.datasets import DatasetError, read_for_prediction
-from service.errors import Context, Reason, ServiceError, answer_errors
+from service.errors import Reason, ServiceError
 from service.pages import decode_number, encode_token, page_size
 from service.prediction import Predictor
 from service.stores.catalogues import ModelCatalogue

@@ -6,6 +6,7 @@ import grpc
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
+from service.boundary import RefuseUnreadable
 from service.parameter_server.policies import POLICIES
 from service.parameter_server.servicer import ParameterServer
 from service.parameter_server.training import Training
@@ -38,7 +39,9 @@ async def start_parameter_server(assignment: ps_pb.Assignment, secret: str, host
         labelled=assignment.train.dataset.classes > 0,
         clock=time.perf_counter,
     )
-    server = grpc.aio.server(options=channel_options(build.message_bytes(assignment)))
+    server = grpc.aio.server(
+        interceptors=[RefuseUnreadable()], options=channel_options(build.message_bytes(assignment))
+    )
     ps_grpc.add_ParameterServerServiceServicer_to_server(ParameterServer(assignment, secret, training), server)
     port = server.add_insecure_port(f"{host}:0")
     await server.start()

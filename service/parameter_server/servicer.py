@@ -10,7 +10,7 @@ import grpc
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
-from service.errors import Context
+from service.boundary import Context
 from service.parameter_server.dispatcher import TicketKey
 from service.parameter_server.training import Training
 from service.waiting import wait_for_event

@@ -56,9 +56,9 @@ class DatasetCatalogue:
 
     def page(self, after: str, limit: int) -> tuple[list[datasets_pb.Dataset], str]:
         """At most `limit` data sets in order of their names, after one of them; and the `after` of the next page."""
-        query = "SELECT body FROM datasets WHERE name > ? ORDER BY name LIMIT ?"
-        found = [datasets_pb.Dataset.FromString(body) for body in self._database.bodies(query, after, limit + 1)]
-        return found[:limit], found[limit - 1].name if len(found) > limit else ""
+        query = "SELECT body, name FROM datasets WHERE name > ? ORDER BY name"
+        bodies, rest = self._database.page(query, after, limit=limit)
+        return [datasets_pb.Dataset.FromString(body) for body in bodies], rest or ""
 
     def names(self) -> list[str]:
         """All names, in order."""
@@ -102,10 +102,9 @@ class ModelCatalogue:
 
     def page(self, before: int | None, limit: int) -> tuple[list[models_pb.Model], int | None]:
         """At most `limit` models, newest first, older than number `before`; and the `before` of the next page."""
-        query = "SELECT body, number FROM models WHERE number < ? ORDER BY number DESC LIMIT ?"
-        rows = self._database.rows(query, before or 1 << 62, limit + 1)
-        models = [models_pb.Model.FromString(body) for body, _ in rows[:limit]]
-        return models, int(rows[limit - 1][1]) if len(rows) > limit else None
+        query = "SELECT body, number FROM models WHERE number < ? ORDER BY number DESC"
+        bodies, rest = self._database.page(query, before or 1 << 62, limit=limit)
+        return [models_pb.Model.FromString(body) for body in bodies], rest
 
     def ids(self) -> list[str]:
         """All ids."""

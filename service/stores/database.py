@@ -38,6 +38,10 @@ _MIGRATIONS = (
 )
 
 
+# Bodies on one page, but for a single larger one; a message of the API may have 4 MiB.
+_PAGE_BYTES = 2 << 20
+
+
 class DatabaseError(Exception):
     """The database cannot be used: it is damaged, or a newer release wrote it."""
 
@@ -86,6 +90,22 @@ class Database:
     def bodies(self, query: str, *parameters: object) -> list[bytes]:
         """The first column of a query's rows, which holds serialised messages."""
         return [bytes(row[0]) for row in self.rows(query, *parameters)]
+
+    def page(self, query: str, *parameters: object, limit: int) -> tuple[list[bytes], Any]:
+        """The first bodies of a query for bodies and their positions, and the position of the last one if more follow.
+
+        At most `limit` of them, and not more bytes than go well into one message.
+        """
+        bodies: list[bytes] = []
+        size, last = 0, None
+        with closing(self._connection.execute(query, parameters)) as cursor:
+            for body, position in cursor:
+                size += len(body)
+                if bodies and (len(bodies) == limit or size > _PAGE_BYTES):
+                    return bodies, last
+                bodies.append(body)
+                last = position
+        return bodies, None
 
     def _migrate(self, path: Path) -> None:
         ((version,),) = self.rows("PRAGMA user_version")

@@ -25,7 +25,7 @@ class JobStore:
 
     def create(self, spec: spec_pb.JobSpec, request_id: str) -> jobs_pb.Job:
         """Queues a job. A request id that was used before gives the job that it made."""
-        if request_id and (known := self._find("request_id", request_id)):
+        if known := self.requested(request_id):
             return known
         job = jobs_pb.Job(
             job_id=f"{spec.name}-{secrets.token_hex(4)}",
@@ -42,6 +42,10 @@ class JobStore:
             )
             self._append(job, f"queued: {job.reason}", state=job.state)
         return job
+
+    def requested(self, request_id: str) -> jobs_pb.Job | None:
+        """The job that a request with this id made; None if there was none, or the id is empty."""
+        return self._find("request_id", request_id) if request_id else None
 
     def get(self, job_id: str) -> jobs_pb.Job:
         """The job.
@@ -60,15 +64,12 @@ class JobStore:
         """At most `limit` jobs, newest first, older than number `before`; and the `before` of the next page, if any."""
         wanted = tuple(states or MOVES)
         marks = ", ".join("?" * len(wanted))
-        rows = self._database.rows(
+        query = (
             f"SELECT body, number FROM jobs WHERE number < ? AND state IN ({marks}) "  # noqa: S608 (only question marks)
-            "ORDER BY number DESC LIMIT ?",
-            before or 1 << 62,
-            *wanted,
-            limit + 1,
+            "ORDER BY number DESC"
         )
-        jobs = [jobs_pb.Job.FromString(body) for body, _ in rows[:limit]]
-        return jobs, int(rows[limit - 1][1]) if len(rows) > limit else None
+        bodies, rest = self._database.page(query, before or 1 << 62, *wanted, limit=limit)
+        return [jobs_pb.Job.FromString(body) for body in bodies], rest
 
     def in_states(self, states: Collection[State]) -> list[jobs_pb.Job]:
         """All jobs in some states, oldest first."""
@@ -111,13 +112,14 @@ class JobStore:
             self._save(job)
         return job
 
-    def end_epoch(self, job_id: str, progress: jobs_pb.Progress, message: str) -> None:
-        """Keeps the figures of an epoch, with the job and as an event."""
+    def end_epochs(self, job_id: str, ends: Sequence[tuple[jobs_pb.Progress, str]]) -> None:
+        """Keeps the figures of epochs, each with a sentence: as events, and the last ones with the job."""
         with self._database.transaction():
             job = self.get(job_id)
-            job.progress.CopyFrom(progress)
+            for progress, message in ends:
+                job.progress.CopyFrom(progress)
+                self._append(job, message, epoch_end=progress)
             self._save(job)
-            self._append(job, message, epoch_end=progress)
 
     def worker_event(self, job_id: str, message: str, *, joined: bool) -> None:
         """Notes that a worker came or went."""

@@ -47,7 +47,7 @@ def test_events_have_no_gaps(jobs: JobStore) -> None:
     """Numbers count from 1 without gaps, whatever happens, and can be read from any of them."""
     job_id = _job_in(jobs, RUNNING)
     jobs.worker_event(job_id, "worker-1 joined", joined=True)
-    jobs.end_epoch(job_id, jobs_pb.Progress(epoch=1), "epoch 1")
+    jobs.end_epochs(job_id, [(jobs_pb.Progress(epoch=1), "epoch 1")])
     jobs.move(job_id, SUCCEEDED, "done", model_id="m")
     events = jobs.events(job_id, 1)
     assert [event.number for event in events] == [1, 2, 3, 4, 5, 6]
@@ -101,6 +101,22 @@ def test_pages_hold_every_job_once(jobs: JobStore) -> None:
                 if before is None:
                     break
             assert seen == expected[::-1]
+
+
+def test_pages_fit_into_a_message(jobs: JobStore) -> None:
+    """A page of large specs holds fewer jobs than asked for, and the next one goes on after it."""
+    node_lists = [spec_pb.InnerTerm(nodes=range(200_000))]
+    large = spec_pb.JobSpec(name="large", cost=spec_pb.CostSpec(inner=node_lists))
+    made = [jobs.create(large, "").job_id for _ in range(8)]
+    seen: list[str] = []
+    before: int | None = None
+    while True:
+        page, before = jobs.page(before, 1000, ())
+        assert sum(job.ByteSize() for job in page) < 3 << 20
+        seen += [job.job_id for job in page]
+        if before is None:
+            break
+    assert seen == made[::-1]
 
 
 def test_counts_tell_every_state(jobs: JobStore) -> None:

@@ -1,0 +1,80 @@
+"""The machine that is measured on: what it is, and whether it has anything else to do."""
+
+import os
+import platform
+import re
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from threadpoolctl import threadpool_info
+
+__all__ = ["Calm", "await_calm", "describe"]
+
+# Fewer CPUs in use than this count as calm; an idle service with its Ray takes about 0.1.
+_CALM_CPUS = 0.3
+_LOOK_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Calm:
+    """What was going on just before a measurement.
+
+    Attributes:
+        cpus_in_use: Of all CPUs, over the last second.
+        load: Load average over a minute; it remembers the measurement before.
+        waited_s: Seconds that were waited for it.
+        disturbed: Whether the wait was in vain.
+    """
+
+    cpus_in_use: float
+    load: float
+    waited_s: float
+    disturbed: bool
+
+
+def await_calm(patience_s: float) -> Calm:
+    """Waits until the CPUs have nothing to do, or the patience ends."""
+    begun_s = time.monotonic()
+    while True:
+        in_use = _cpus_in_use()
+        waited_s = time.monotonic() - begun_s
+        if in_use < _CALM_CPUS or waited_s > patience_s:
+            return Calm(in_use, os.getloadavg()[0], waited_s, in_use >= _CALM_CPUS)
+
+
+def describe() -> dict[str, str]:
+    """What decides the figures, in words."""
+    model = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(encoding="ascii"), re.MULTILINE)
+    return {
+        "CPU": model[1] if model else platform.machine(),
+        "CPUs": str(os.cpu_count()),
+        "Python": platform.python_version(),
+        "numpy": np.__version__,
+        "BLAS": ", ".join(sorted(_blas_libraries())),
+        "ray": version("ray"),
+        "grpcio": version("grpcio"),
+        "nablad": version("nablad"),
+    }
+
+
+def _blas_libraries() -> set[str]:
+    return {
+        f"{library['internal_api']} {library['version']} ({library.get('architecture', 'unknown')} kernels)"
+        for library in threadpool_info()
+        if library["user_api"] == "blas"
+    }
+
+
+def _cpus_in_use() -> float:
+    before = _cpu_seconds_used()
+    time.sleep(_LOOK_SECONDS)
+    return (_cpu_seconds_used() - before) / _LOOK_SECONDS
+
+
+def _cpu_seconds_used() -> float:
+    """Of all CPUs since the machine's start; waiting for a disk is not use."""
+    user, nice, system, _, _, *others = map(int, Path("/proc/stat").read_text(encoding="ascii").split()[1:9])
+    return (user + nice + system + sum(others)) / os.sysconf("SC_CLK_TCK")
