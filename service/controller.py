@@ -9,7 +9,6 @@ from typing import NoReturn, Protocol
 
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from service.errors import ServiceError
 from service.job_states import ENDED, LAUNCHED
 from service.live import LiveJobs
 from service.outcomes import AttemptFailed, AttemptLost
@@ -101,7 +100,7 @@ class Controller:
                 await asyncio.wait([task])
             return self._move(job_id, jobs_pb.JOB_STATE_CANCELLED, "cancelled by a client")
         finally:
-            self._cancelling.remove(job_id)
+            self._cancelling.discard(job_id)
 
     def _next(self) -> jobs_pb.Job | None:
         """The oldest queued job that the cluster can ever hold; the others are told why they wait."""
@@ -154,9 +153,6 @@ class Controller:
             self._move(job_id, jobs_pb.JOB_STATE_FAILED, str(failure))
         except AttemptLost as loss:
             self._again(job, str(loss))
-        except ServiceError as error:
-            # A client cancelled the job in the moment of a move.
-            _log.info("job %s: %s", job_id, error)
         except Exception:  # noqa: BLE001 (one job must not take the controller down)
             _log.exception("job %s failed in the service", job_id)
             self._move(job_id, jobs_pb.JOB_STATE_FAILED, "the service failed at running it; its log says more")

@@ -127,7 +127,7 @@ class Cluster:
         placing: asyncio.Future[PlacementGroup | None]
         group = None
         while group is None:
-            while ray.available_resources().get("CPU", 0) < workers * cpus_per_worker:  # type: ignore[no-untyped-call]
+            while _free_cpus() < workers * cpus_per_worker:  # noqa: ASYNC110 (Ray has no event for this)
                 await asyncio.sleep(_LOOK_SECONDS)
             placing = asyncio.ensure_future(asyncio.to_thread(_place, workers, cpus_per_worker))
             try:
@@ -226,6 +226,11 @@ class Fleet:
         actor: Any = ray.remote(process).options(scheduling_strategy=strategy, **options).remote()
         self._actors.append(actor)
         return actor
+
+
+def _free_cpus() -> float:
+    resources: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+    return resources.get("CPU", 0)
 
 
 def _place(workers: int, cpus_per_worker: int) -> PlacementGroup | None:

@@ -47,6 +47,7 @@ class Attempts:
     def __init__(self, jobs: JobStore) -> None:
         self._jobs = jobs
         self.started: list[str] = []
+        self.last_word: Callable[[], None] = lambda: None
         self.ends: dict[str, asyncio.Future[str]] = {}
         self._news = asyncio.Condition()
 
@@ -56,7 +57,10 @@ class Attempts:
         self.started.append(job.job_id)
         async with self._news:
             self._news.notify_all()
-        return await self.ends[job.job_id]
+        try:
+            return await self.ends[job.job_id]
+        finally:
+            self.last_word()
 
     async def wait_started(self, count: int) -> None:
         async with self._news, asyncio.timeout(10):
@@ -213,6 +217,35 @@ def test_cancelling_frees_the_cpus(jobs: JobStore, running: bool) -> None:
         assert stage.attempts.started == [first, second if running else third]
         with pytest.raises(ServiceError, match="has ended already"):
             await stage.controller.cancel(first if running else second)
+
+    _play(jobs, 1, scene)
+
+
+def test_only_one_of_two_cancels_at_once_succeeds(jobs: JobStore) -> None:
+    """The other one is told that the job has ended."""
+
+    async def scene(stage: Stage) -> None:
+        job_id = stage.submit(1)
+        await stage.attempts.wait_started(1)
+        cancels = [stage.controller.cancel(job_id) for _ in range(3)]
+        outcomes = await asyncio.gather(*cancels, return_exceptions=True)
+        assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Job", "ServiceError", "ServiceError"]
+
+    _play(jobs, 1, scene)
+
+
+def test_a_cancelled_job_is_not_written_to_any_more(jobs: JobStore) -> None:
+    """What its attempt still does while it is being stopped comes before the last event."""
+
+    async def scene(stage: Stage) -> None:
+        job_id = stage.submit(1)
+        await stage.attempts.wait_started(1)
+        stage.attempts.last_word = lambda: jobs.worker_event(job_id, "a last word", joined=False)
+        await stage.controller.cancel(job_id)
+        assert [event.message for event in jobs.events(job_id, 1)][-2:] == [
+            "a last word",
+            "cancelled: cancelled by a client",
+        ]
 
     _play(jobs, 1, scene)
 
