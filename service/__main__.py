@@ -6,7 +6,10 @@ from importlib.metadata import version
 
 import click
 
-from service.settings import Settings, setting_options
+try:
+    from service.settings import Settings, setting_options
+except ModuleNotFoundError as missing:
+    raise SystemExit(f"Error: the service needs {missing.name}: pip install 'nablad[server]'") from missing
 
 __all__ = ["main"]
 

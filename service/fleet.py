@@ -13,8 +13,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-# Before ray is imported: it reads these once.
+# Before ray is imported: it reads these once. A cluster asks for the token that was there when it was started, but
+# those who join have to be told to send it.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys() or Path("~/.ray/auth_token").expanduser().exists():
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 import grpc
 import ray

@@ -40,9 +40,10 @@ def _wait_running(address: str, job_id: str) -> None:
         next(news for news in client.watch(job_id) if isinstance(news, jobs_pb.Progress) and news.step > 0)
 
 
-def _wait_until_gone(daemon: Any) -> None:
+def _wait_until_gone(daemon: Any, pattern: str = "") -> None:
     """Waits until a killed daemon's processes have ended, but for Ray's agents: they look for Ray up to a minute."""
-    lines = {pid: line for pid, line in daemon.processes().items() if "Agent" not in line}
+    processes = daemon.processes().items()
+    lines = {pid: line for pid, line in processes if re.search(pattern, line) and "Agent" not in line}
     for pid, line in lines.items():
         try:
             ended = os.pidfd_open(pid)
@@ -136,6 +137,23 @@ def _refusal(*options: str | Path) -> str:
     )
     assert ran.returncode == 1, ran.stderr
     return ran.stderr.strip().splitlines()[-1]
+
+
+def test_a_daemon_on_a_cluster_takes_its_cpus_and_gives_them_back(daemon: Any, new_daemon: NewDaemon) -> None:
+    """With --ray the fleets run on somebody else's Ray, here that of another daemon, and leave it as they found it."""
+    (address,) = {
+        found.group(1) for line in daemon.processes().values() if (found := re.search(r"--gcs-address=(\S+)", line))
+    }
+    guest = new_daemon(None, "--ray", address)
+    job_id = _submit(guest.address, 3)
+    with Client(guest.address) as client:
+        list(client.watch(job_id))
+        assert client.job(job_id).state == jobs_pb.JOB_STATE_SUCCEEDED, client.job(job_id).reason
+    _wait_running(guest.address, _submit(guest.address, 1_000_000))
+    assert any("_ParameterServerProcess" in line for line in daemon.processes().values())
+    assert guest.stop() == 0, guest.log.read_text()
+    assert guest.processes() == {}
+    _wait_until_gone(daemon, "_WorkerProcess|_ParameterServerProcess")
 
 
 def test_a_data_directory_in_use_is_refused(daemon: Any) -> None:
