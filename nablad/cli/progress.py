@@ -15,7 +15,7 @@ def figures(progress: jobs_pb2.Progress) -> str:
         _measure("training", progress, "training_cost", "training_accuracy"),
         _measure("validation", progress, "validation_cost", "validation_accuracy"),
         f"{progress.samples_per_second:,.0f} samples/s" if progress.samples_per_second else "",
-        f"{progress.workers_alive} worker{'s' * (progress.workers_alive != 1)}",
+        f"{progress.workers_alive} worker{'s' * (progress.workers_alive != 1)}" if progress.workers_alive else "",
     ]
     return ", ".join(filter(None, known))
 

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 
 from nablad.errors import InvalidRequestError, UnavailableError, Violation
-from nablad.spec import violations
-from nablad.spec.fields import order, overlap
+from nablad.spec import merge, violations
 from nablad.spec.job_file import MAXIMUM_BYTES, parse
 from nablad.v1.job_spec_pb2 import JobSpec
 
@@ -26,16 +25,10 @@ def read_job_file(file: BinaryIO, client: "Client") -> JobSpec:
     except UnicodeDecodeError as error:
         raise InvalidRequestError(f"A job file is text in UTF-8; byte {error.start} of this one is not.") from error
     spec, unread = parse(text)
-    known = merge(unread, violations(spec))
+    known = violations(spec, unread)
     if known:
         raise InvalidRequestError("The job file has mistakes.", merge(known, _found_by_service(spec, client)))
     return spec
-
-
-def merge(first: Sequence[Violation], second: Sequence[Violation]) -> list[Violation]:
-    """All violations in the order of the fields; of one field only those in ``first``, if there are any."""
-    new = [each for each in second if not any(overlap(each.field, known.field) for known in first)]
-    return sorted([*first, *new], key=lambda violation: order(violation.field))
 
 
 def _found_by_service(spec: JobSpec, client: "Client") -> Sequence[Violation]:

@@ -8,6 +8,7 @@ from nablad.spec.completion import complete
 from nablad.spec.constraints import violations
 from nablad.spec.data_rules import data_violations
 from nablad.spec.job_file import load, parse, to_yaml
+from nablad.spec.merging import merge
 from nablad.spec.names import name_of, names, value_of
 from nablad.spec.outputs import ALLOWED_OUTPUTS, output_allowed
 
@@ -16,6 +17,7 @@ __all__ = [
     "complete",
     "data_violations",
     "load",
+    "merge",
     "name_of",
     "names",
     "output_allowed",

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 
 from nablad.errors import Violation
-from nablad.spec import complete, data_violations, violations
+from nablad.spec import complete, data_violations, merge, violations
 from nablad.spec.names import closest, names, one_of
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
@@ -106,18 +106,14 @@ class JobServicer(jobs_grpc.JobServiceServicer):
 
     def _checked(self, spec: spec_pb.JobSpec) -> spec_pb.JobSpec:
         """The completed spec, if it breaks no rule."""
-        found = list(violations(spec))
-        told = {violation.field for violation in found}
         named = {field: getattr(spec.data, field) for field in ("train", "validation")}
-        named = {field: name for field, name in named.items() if name and f"data.{field}" not in told}
-        sets = {field: self._datasets.find(name) for field, name in named.items()}
-        found += [self._unknown(field, name) for field, name in named.items() if sets[field] is None]
+        sets = {field: self._datasets.find(name) for field, name in named.items() if name}
+        unknown = [self._unknown(field, named[field]) for field, dataset in sets.items() if dataset is None]
+        found = merge(violations(spec), unknown)
         completed = complete(spec, sets.get("train"))
-        more = violations(completed)
+        found = merge(found, violations(completed))
         if train := sets.get("train"):
-            more = [*more, *data_violations(completed, train, sets.get("validation"))]
-        told = {violation.field for violation in found}
-        found += [violation for violation in more if violation.field not in told]
+            found = merge(found, data_violations(completed, train, sets.get("validation")))
         if found:
             count = "1 rule" if len(found) == 1 else f"{len(found)} rules"
             raise ServiceError(Reason.INVALID_SPEC, f"the job spec breaks {count}", violations=found)

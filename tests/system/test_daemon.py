@@ -20,6 +20,8 @@ from nablad.spec import parse
 from nablad.v1 import jobs_pb2 as jobs_pb
 
 NewDaemon = Callable[..., Any]
+# The command lines of a fleet's processes.
+_FLEET = "_WorkerProcess|_ParameterServerProcess"
 DIGITS = Path(__file__).parents[2] / "nablad" / "demo" / "digits-train.npz"
 
 
@@ -83,8 +85,8 @@ def test_ended_jobs_leave_no_process(new_daemon: NewDaemon) -> None:
     job_id = _submit(daemon.address, 1)
     with Client(daemon.address) as client:
         list(client.watch(job_id))
-    actors = [line for line in daemon.processes().values() if re.search("_(Worker|ParameterServer)Process", line)]
-    assert actors == []
+    _wait_until_gone(daemon, _FLEET)
+    assert not [line for line in daemon.processes().values() if re.search(_FLEET, line)]
 
 
 def test_a_job_goes_on_after_a_restart_and_its_watcher_with_it(new_daemon: NewDaemon) -> None:
@@ -153,7 +155,7 @@ def test_a_daemon_on_a_cluster_takes_its_cpus_and_gives_them_back(daemon: Any, n
     assert any("_ParameterServerProcess" in line for line in daemon.processes().values())
     assert guest.stop() == 0, guest.log.read_text()
     assert guest.processes() == {}
-    _wait_until_gone(daemon, "_WorkerProcess|_ParameterServerProcess")
+    _wait_until_gone(daemon, _FLEET)
 
 
 def test_a_data_directory_in_use_is_refused(daemon: Any) -> None:
