@@ -107,6 +107,17 @@ def _lines_until_ready(process: "subprocess.Popen[str]", stream: TextIO) -> list
     return lines
 
 
+@pytest.fixture(scope="session", autouse=True)
+def temporary_folder() -> Iterator[None]:
+    """Daemons keep their temporary files in a folder that goes with the tests, also those that are killed."""
+    with (
+        tempfile.TemporaryDirectory(prefix="t-", ignore_cleanup_errors=True) as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("TMPDIR", folder)
+        yield
+
+
 @pytest.fixture
 def new_daemon(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
     """Starts daemons for one test; those that still run at its end are killed."""

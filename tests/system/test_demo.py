@@ -15,23 +15,23 @@ NABLA = Path(sys.executable).with_name("nabla")
 
 
 @pytest.fixture
-def temporary_folder() -> Iterator[Path]:
+def demo_folder() -> Iterator[Path]:
     """Where the demo's service keeps what ends with it; empty again at the end. Short, as paths of sockets must be."""
     with tempfile.TemporaryDirectory(prefix="t-") as folder:
         yield Path(folder)
         assert list(Path(folder).iterdir()) == []
 
 
-def _demo(keep: Path, temporary_folder: Path) -> "subprocess.Popen[str]":
+def _demo(keep: Path, demo_folder: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [NABLA, "demo", "--keep", keep],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | {"TMPDIR": str(temporary_folder)},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | {"TMPDIR": str(demo_folder)},
     )  # fmt: skip
 
 
-def test_the_demo_learns_to_read_digits(tmp_path: Path, temporary_folder: Path) -> None:
+def test_the_demo_learns_to_read_digits(tmp_path: Path, demo_folder: Path) -> None:
     """At least 96 % of the held-out digits, the same figure from /metrics, a model on disk, and a prediction."""
-    with _demo(tmp_path, temporary_folder) as demo:
+    with _demo(tmp_path, demo_folder) as demo:
         said, _ = demo.communicate(timeout=100)
     assert demo.returncode == 0, said
     accuracy = float(
@@ -43,9 +43,9 @@ def test_the_demo_learns_to_read_digits(tmp_path: Path, temporary_folder: Path) 
     assert (tmp_path / "demo-model.safetensors").stat().st_size > 10_000
 
 
-def test_ctrl_c_ends_the_demo_and_its_service(tmp_path: Path, temporary_folder: Path) -> None:
+def test_ctrl_c_ends_the_demo_and_its_service(tmp_path: Path, demo_folder: Path) -> None:
     """In the middle of the training: exit code 130, and nothing is left."""
-    with _demo(tmp_path, temporary_folder) as demo:
+    with _demo(tmp_path, demo_folder) as demo:
         assert demo.stdout is not None
         next(line for line in demo.stdout if "epoch 2 of" in line)
         demo.send_signal(signal.SIGINT)
