@@ -22,6 +22,7 @@ from service.model_files import save_model
 from service.outcomes import AttemptFailed, AttemptLost
 from service.stores.catalogues import DatasetCatalogue, ModelCatalogue
 from service.stores.jobs import JobStore
+from service.waiting import run_to_its_end
 from workers import build
 from workers.worker import SECRET_KEY, channel_options
 
@@ -70,7 +71,11 @@ class AttemptRunner:
             await _until_failure(following.run(), fleet)
             parameters = await _fetch_weights(stub, secret)
         # On another thread: a large model takes a while to reach the disk.
-        model = await asyncio.to_thread(self._save, assignment, following.progress, parameters)
+        try:
+            model = await run_to_its_end(self._save, assignment, following.progress, parameters)
+        except asyncio.CancelledError:
+            self._directory.model(job.job_id).unlink(missing_ok=True)
+            raise
         self._models.add(model)
         return model.model_id
 

@@ -4,6 +4,7 @@ import errno
 import functools
 import inspect
 import logging
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
@@ -61,7 +62,7 @@ def _wrap_stream(method: Callable[..., AsyncIterator[Any]]) -> Callable[..., Asy
 async def _answer(error: Exception, method: str, context: Context) -> NoReturn:
     if isinstance(error, grpc.aio.AbortError):
         raise error
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if _is_full_disk(error):
         _log.error("%s: %s", method, error)
         error = ServiceError(Reason.TOO_LARGE, "the service's disk is full: make room there, and try again")
     if not isinstance(error, ServiceError):
@@ -69,6 +70,12 @@ async def _answer(error: Exception, method: str, context: Context) -> NoReturn:
         await context.abort(grpc.StatusCode.INTERNAL, f"{method} failed in the service; its log says more")
     status = rpc_status.to_status(error.status())
     await context.abort(status.code, status.details, status.trailing_metadata)
+
+
+def _is_full_disk(error: Exception) -> bool:
+    if isinstance(error, sqlite3.Error):
+        return error.sqlite_errorcode == sqlite3.SQLITE_FULL
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 class RefuseUnreadable(grpc.aio.ServerInterceptor):

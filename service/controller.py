@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
+import sqlite3
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import NoReturn, Protocol
 
@@ -40,8 +41,8 @@ class FleetLike(Protocol):
 class ClusterLike(Protocol):
     """Where fleets run."""
 
-    def capacity(self, cpus_per_worker: int) -> int:
-        """How many workers with so many CPUs each it could hold if nothing else ran."""
+    async def node_cpus(self) -> list[int]:
+        """The CPUs of each node that is there, busy or not."""
         ...
 
     def reserve(self, workers: int, cpus_per_worker: int) -> AbstractAsyncContextManager[FleetLike]:
@@ -79,7 +80,7 @@ class Controller:
             while True:
                 self._look.clear()
                 try:
-                    while job := self._next():
+                    while job := self._next(await self._cluster.node_cpus()):
                         await self._admit(job)
                 except Exception:  # noqa: BLE001 (a full disk, Ray out of reach: both may come back)
                     _log.exception("the queue could not be worked on; the next look follows")
@@ -88,7 +89,7 @@ class Controller:
             await self._stop_all()
 
     async def cancel(self, job_id: str) -> jobs_pb.Job:
-        """Cancels a job in any state that is not final; its processes are killed before it is said to be cancelled."""
+        """Cancels a job in any state that is not final; its processes are told to end before it is cancelled."""
         # A task of its own, so that a client that goes away does not stop half of it.
         return await asyncio.shield(asyncio.create_task(self._cancel(job_id)))
 
@@ -102,28 +103,26 @@ class Controller:
         finally:
             self._cancelling.discard(job_id)
 
-    def _next(self) -> jobs_pb.Job | None:
-        """The oldest queued job that the cluster can ever hold; the others are told why they wait."""
+    def _next(self, node_cpus: Sequence[int]) -> jobs_pb.Job | None:
+        """The oldest queued job that nodes with so many CPUs can ever hold; the others are told why they wait."""
         self._requeue_orphans()
         for job in self._jobs.in_states([jobs_pb.JOB_STATE_QUEUED]):
             if job.job_id in self._tasks or job.job_id in self._cancelling:
                 continue
-            if self._fits(job):
+            room = _room(job, node_cpus)
+            if room >= job.spec.distribution.workers:
                 return job
-            spec = job.spec.distribution
-            room = self._cluster.capacity(spec.cpus_per_worker)
             self._note(job, f"needs {_asked(job)}, but the cluster has room for {room}: it waits until nodes are added")
         return None
 
     def _requeue_orphans(self) -> None:
-        """What is launched without a task of ours has no processes any more: the service that had it has ended."""
+        """What is launched without a task of ours has no processes any more.
+
+        The service that had it has ended, or its end could not be written down.
+        """
         for job in self._jobs.in_states(LAUNCHED):
             if job.job_id not in self._tasks and job.job_id not in self._cancelling:
                 self._move(job.job_id, jobs_pb.JOB_STATE_QUEUED, "the service was restarted; another attempt follows")
-
-    def _fits(self, job: jobs_pb.Job) -> bool:
-        spec = job.spec.distribution
-        return self._cluster.capacity(spec.cpus_per_worker) >= spec.workers
 
     async def _admit(self, job: jobs_pb.Job) -> None:
         """Launches a job; returns when it has its CPUs, so that later jobs cannot take them, or has ended.
@@ -136,9 +135,17 @@ class Controller:
         task.add_done_callback(lambda _: self._forget(job.job_id, admitted))
         while not admitted.is_set():
             await wait_for_event(admitted, _LOOK_SECONDS)
-            if not admitted.is_set() and not self._fits(job):
+            if not admitted.is_set() and not await self._fits(job):
                 task.cancel()
                 await asyncio.wait([task])
+
+    async def _fits(self, job: jobs_pb.Job) -> bool:
+        """Whether the cluster can ever hold the job; as long as it does not answer, what it last said is believed."""
+        try:
+            return _room(job, await self._cluster.node_cpus()) >= job.spec.distribution.workers
+        except Exception:  # noqa: BLE001 (of whatever kind: Ray may come back)
+            _log.exception("the cluster does not answer")
+            return True
 
     async def _run_job(self, job: jobs_pb.Job, admitted: asyncio.Event) -> None:
         job_id, spec = job.job_id, job.spec.distribution
@@ -153,6 +160,9 @@ class Controller:
             self._move(job_id, jobs_pb.JOB_STATE_FAILED, str(failure))
         except AttemptLost as loss:
             self._again(job, str(loss))
+        except (OSError, sqlite3.Error) as error:
+            _log.exception("job %s", job_id)
+            self._again(job, f"the service could not write: {error}")
         except Exception:  # noqa: BLE001 (one job must not take the controller down)
             _log.exception("job %s failed in the service", job_id)
             self._move(job_id, jobs_pb.JOB_STATE_FAILED, "the service failed at running it; its log says more")
@@ -193,6 +203,11 @@ class Controller:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _room(job: jobs_pb.Job, node_cpus: Sequence[int]) -> int:
+    """How many of the job's workers the nodes could hold if nothing else ran."""
+    return sum(cpus // job.spec.distribution.cpus_per_worker for cpus in node_cpus)
 
 
 def _asked(job: jobs_pb.Job) -> str:

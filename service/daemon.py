@@ -93,7 +93,7 @@ class _Service:
         self._jobs = JobStore(database, _now)
         self._live = LiveJobs(time.monotonic)
         datasets, models = DatasetCatalogue(database), ModelCatalogue(database)
-        directory.sweep(datasets.names(), models.ids())
+        directory.sweep()
         attempt = AttemptRunner(directory, self._jobs, self._live, datasets, models, _now)
         self._controller = Controller(self._jobs, self._live, cluster, attempt)
         self._job_servicer = JobServicer(self._jobs, self._live, datasets, self._controller)

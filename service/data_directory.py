@@ -5,7 +5,7 @@ import hashlib
 import logging
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -42,10 +42,11 @@ class DataDirectory:
             raise DataDirectoryError(f"the data directory {self.path} cannot be used: {error.strerror}") from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        except OSError as error:
             self._lock.close()
+            why = "another nablad uses it" if isinstance(error, BlockingIOError) else f"it cannot be locked ({error})"
             raise DataDirectoryError(
-                f"another nablad uses the data directory {self.path}: stop it, or give another --data-dir"
+                f"the data directory {self.path} cannot be used: {why}; stop the other, or give another --data-dir"
             ) from error
 
     def close(self) -> None:
@@ -70,18 +71,14 @@ class DataDirectory:
         """The file of a model."""
         return self.path / "models" / f"{model_id}.safetensors"
 
-    def sweep(self, datasets: Collection[str], models: Collection[str]) -> None:
-        """Removes what a crash left: everything in staging, and the files of no registered data set or model."""
-        kept = {self.dataset(name) for name in datasets} | {self.model(model_id) for model_id in models}
-        for folder in ("datasets", "models", "staging"):
-            for path in (self.path / folder).iterdir():
-                if path in kept:
-                    continue
-                _log.warning("removing %s, which belongs to nothing", path)
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink()
+    def sweep(self) -> None:
+        """Removes what a crash left unfinished: everything in staging, and models that were being written."""
+        for path in (*(self.path / "staging").iterdir(), *(self.path / "models").glob(".*")):
+            _log.warning("removing %s, which was not finished", path)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
     def adopt_dataset(self, folder: Path, name: str) -> None:
         """Moves a finished folder to where the data set of this name belongs; in place of what a crash left there."""

@@ -28,6 +28,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.outcomes import AttemptFailed, AttemptLost
 from service.parameter_server.process import start_parameter_server
+from service.waiting import run_to_its_end
 from workers import build
 from workers.worker import work
 
@@ -35,7 +36,7 @@ __all__ = ["Cluster", "ClusterError", "Fleet"]
 
 _log = logging.getLogger(__name__)
 
-# A worker that dies is replaced this often before its job is given up.
+# A worker that dies is replaced this often before the attempt counts as lost.
 _REPLACEMENTS = 20
 # The object store is not used for training data; this is the least that Ray takes without complaint.
 _OBJECT_STORE_BYTES = 80 * 1024 * 1024
@@ -43,6 +44,7 @@ _OBJECT_STORE_BYTES = 80 * 1024 * 1024
 _LOOK_SECONDS = 0.2
 _PLACING_SECONDS = 10.0
 _CONNECT_SECONDS = 5.0
+_START_SECONDS = 120.0
 
 
 class ClusterError(Exception):
@@ -115,10 +117,9 @@ class Cluster:
         ray.shutdown()
         self._remove_folder()
 
-    def capacity(self, cpus_per_worker: int) -> int:
-        """How many workers with so many CPUs each the nodes could hold if nothing else ran."""
-        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-        return sum(int(node["Resources"].get("CPU", 0)) // cpus_per_worker for node in nodes if node["Alive"])
+    async def node_cpus(self) -> list[int]:
+        """The CPUs of each node that is there, busy or not."""
+        return await asyncio.to_thread(_node_cpus)
 
     @asynccontextmanager
     async def reserve(self, workers: int, cpus_per_worker: int) -> AsyncIterator["Fleet"]:
@@ -130,20 +131,21 @@ class Cluster:
         placing: asyncio.Future[PlacementGroup | None]
         group = None
         while group is None:
-            while _free_cpus() < workers * cpus_per_worker:  # noqa: ASYNC110 (Ray has no event for this)
+            # On other threads, here and below: a cluster that does not answer must not stop the whole service.
+            while await asyncio.to_thread(_free_cpus) < workers * cpus_per_worker:  # noqa: ASYNC110 (there is no event)
                 await asyncio.sleep(_LOOK_SECONDS)
             placing = asyncio.ensure_future(asyncio.to_thread(_place, workers, cpus_per_worker))
             try:
                 group = await asyncio.shield(placing)
             except asyncio.CancelledError:
                 if group := await placing:
-                    remove_placement_group(group)
+                    await run_to_its_end(remove_placement_group, group)
                 raise
         fleet = Fleet(group, workers, cpus_per_worker, loopback=self._embedded)
         try:
             yield fleet
         finally:
-            fleet.stop()
+            await fleet.stop()
 
     def _remove_folder(self) -> None:
         if self._embedded and self._folder.exists():
@@ -174,11 +176,14 @@ class Fleet:
         """
         parameter_server = self._actor(_ParameterServerProcess, bundle=0, num_cpus=0)
         try:
-            address: str = await parameter_server.start.remote(
-                assignment.SerializeToString(), secret, loopback=self._loopback
-            )
+            async with asyncio.timeout(_START_SECONDS):
+                address: str = await parameter_server.start.remote(
+                    assignment.SerializeToString(), secret, loopback=self._loopback
+                )
         except ray.exceptions.RayError as error:
             raise AttemptLost(f"the parameter server did not start: {_cause(error)}") from error
+        except TimeoutError as error:
+            raise AttemptLost(f"the parameter server did not start within {_START_SECONDS:.0f} s") from error
         self._server_run = asyncio.wrap_future(parameter_server.run.remote().future())
         message_bytes = build.message_bytes(assignment)
         for bundle in range(self._workers):
@@ -197,7 +202,7 @@ class Fleet:
         """Waits until a process fails for good. A worker that merely dies is replaced and does not count.
 
         Raises:
-            AttemptLost: The parameter server is gone.
+            AttemptLost: The parameter server is gone, or a worker for good, with its process or its link.
             AttemptFailed: A worker failed in a way that a replacement would repeat.
         """
         running = {*self._worker_runs} | ({self._server_run} if self._server_run else set())
@@ -209,11 +214,14 @@ class Fleet:
             for error in filter(None, (run.exception() for run in done)):
                 raise _outcome(error)
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """Kills the processes that are left and gives the CPUs back; what Ray refuses is logged."""
         for run in (self._server_run, *self._worker_runs):
             if run is not None:
                 run.cancel()
+        await run_to_its_end(self._kill)
+
+    def _kill(self) -> None:
         for actor in self._actors:
             self._try(ray.kill, actor)
         self._try(remove_placement_group, self._group)
@@ -229,6 +237,11 @@ class Fleet:
         actor: Any = ray.remote(process).options(scheduling_strategy=strategy, **options).remote()
         self._actors.append(actor)
         return actor
+
+
+def _node_cpus() -> list[int]:
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [int(node["Resources"].get("CPU", 0)) for node in nodes if node["Alive"]]
 
 
 def _free_cpus() -> float:

@@ -1,8 +1,13 @@
-"""Waiting with an end."""
+"""Waiting with an end, and for an end."""
 
 import asyncio
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
-__all__ = ["wait_for_event"]
+__all__ = ["run_to_its_end", "wait_for_event"]
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 
 async def wait_for_event(event: asyncio.Event, seconds: float) -> None:
@@ -12,3 +17,15 @@ async def wait_for_event(event: asyncio.Event, seconds: float) -> None:
             await event.wait()
     except TimeoutError:
         return
+
+
+async def run_to_its_end(
+    function: Callable[_Arguments, _Result], *arguments: _Arguments.args, **options: _Arguments.kwargs
+) -> _Result:
+    """Runs a function on another thread. Who is cancelled meanwhile waits for its end, and is cancelled then."""
+    running = asyncio.ensure_future(asyncio.to_thread(function, *arguments, **options))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise

@@ -78,6 +78,8 @@ async def work(address: str, secret: str, *, threads: int, message_bytes: int) -
 
     Raises:
         grpc.aio.AioRpcError: The parameter server refused this worker, or could not be reached for 30 s.
+        FileNotFoundError: The data directory cannot be reached from this host.
+        ValueError: Its files are not the data sets of the assignment.
     """
     deadline = time.monotonic() + _REJOIN_SECONDS
     with threadpool_limits(threads):

@@ -11,7 +11,7 @@ from nablad.v1 import constraints_pb2
 from nablad.v1 import datasets_pb2 as datasets_pb
 from nablad.v1 import datasets_pb2_grpc as datasets_grpc
 from nablad.v1 import job_spec_pb2 as spec_pb
-from service.api.uploads import run_to_its_end, spool
+from service.api.uploads import spool
 from service.boundary import Context, answer_errors
 from service.data_directory import DataDirectory
 from service.datasets import DatasetError, DatasetTooLargeError, store
@@ -20,6 +20,7 @@ from service.job_states import ENDED, MOVES
 from service.pages import decode_token, encode_token, page_size
 from service.stores.catalogues import DatasetCatalogue
 from service.stores.jobs import JobStore
+from service.waiting import run_to_its_end
 
 __all__ = ["DatasetServicer", "data_error"]
 

@@ -90,7 +90,7 @@ class JobServicer(jobs_grpc.JobServiceServicer):
                 await bell.wait()
 
     async def CancelJob(self, request: jobs_pb.CancelJobRequest, context: Context) -> jobs_pb.CancelJobResponse:
-        """Ends a job; its processes are killed before the answer comes."""
+        """Ends a job; its processes are told to end before the answer comes."""
         return jobs_pb.CancelJobResponse(job=await self._controller.cancel(request.job_id))
 
     async def DeleteJob(self, request: jobs_pb.DeleteJobRequest, context: Context) -> jobs_pb.DeleteJobResponse:

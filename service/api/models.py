@@ -7,7 +7,7 @@ from nablad.v1 import datasets_pb2 as datasets_pb
 from nablad.v1 import models_pb2 as models_pb
 from nablad.v1 import models_pb2_grpc as models_grpc
 from service.api.datasets import data_error
-from service.api.uploads import run_to_its_end, spool
+from service.api.uploads import spool
 from service.boundary import Context, answer_errors
 from service.data_directory import DataDirectory
 from service.datasets import DatasetError, read_for_prediction
@@ -15,6 +15,7 @@ from service.errors import Reason, ServiceError
 from service.pages import decode_number, encode_token, page_size
 from service.prediction import Predictor
 from service.stores.catalogues import ModelCatalogue
+from service.waiting import run_to_its_end
 
 __all__ = ["ModelServicer"]
 

@@ -1,22 +1,18 @@
 """Files on their way in: from a stream of requests to files in a staging folder."""
 
-import asyncio
 import shutil
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, ParamSpec, Protocol, TypeVar
+from typing import BinaryIO, Protocol
 
 from nablad.v1 import datasets_pb2 as datasets_pb
 from service.datasets import StagedFile
 from service.errors import Reason, ServiceError
 
-__all__ = ["Chunked", "run_to_its_end", "spool"]
-
-_Arguments = ParamSpec("_Arguments")
-_Result = TypeVar("_Result")
+__all__ = ["Chunked", "spool"]
 
 _MOST_FILES = 2
-# What must stay free on the disk of the data directory, for the database and for checkpoints.
+# What must stay free on the disk of the data directory, for the database and for models.
 _RESERVE_BYTES = 256 << 20
 
 
@@ -88,15 +84,3 @@ def _check(files: Sequence[datasets_pb.DataFile], folder: Path) -> None:
             f"the files have {announced:,} bytes, but the service's disk has {free:,} bytes free, of which it keeps "
             f"{_RESERVE_BYTES:,} for itself: make room there",
         )
-
-
-async def run_to_its_end(
-    function: Callable[_Arguments, _Result], *arguments: _Arguments.args, **options: _Arguments.kwargs
-) -> _Result:
-    """Runs a function on another thread. A call that is cancelled waits for it: its folder is removed afterwards."""
-    running = asyncio.ensure_future(asyncio.to_thread(function, *arguments, **options))
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await asyncio.wait([running])
-        raise

@@ -21,6 +21,8 @@ __all__ = ["ParameterServer"]
 # Followers see the progress this often, while there is any.
 _PROGRESS_SECONDS: Final = 0.25
 _CHUNK_BYTES: Final = 1 << 20
+# A worker that holds tickets and says nothing for so long is given up, and its tickets go to others.
+_PATIENCE_SECONDS: Final = 60.0
 
 
 class ParameterServer(ps_grpc.ParameterServerServiceServicer):
@@ -40,6 +42,7 @@ class ParameterServer(ps_grpc.ParameterServerServiceServicer):
         self._happenings: list[ps_pb.FollowResponse] = []
         self._happened = asyncio.Event()
         self._told_end = False
+        self._patience_seconds = _PATIENCE_SECONDS
 
     async def Join(self, request: ps_pb.JoinRequest, context: Context) -> ps_pb.JoinResponse:
         """Gives the worker its number and its assignment."""
@@ -95,13 +98,28 @@ class ParameterServer(ps_grpc.ParameterServerServiceServicer):
             # Results for other tickets are refused like any, and do not count as the answer to one of these.
             missing = {TicketKey.of(ticket) for ticket in tickets}
             while missing:
-                request = await anext(requests, None)
+                request = await self._next_word(worker, requests, context)
                 if request is None:
                     return
                 self._training.totals.add_worker_seconds(request.seconds)
                 missing.discard(TicketKey.of(request.result.ticket))
                 acknowledgements.append(self._training.take(worker, request.attempt, request.result))
                 self._deal()
+
+    async def _next_word(
+        self, worker: str, requests: AsyncIterator[ps_pb.ExchangeRequest], context: Context
+    ) -> ps_pb.ExchangeRequest | None:
+        """The next request of a worker that holds tickets, None at the end of its stream.
+
+        A worker may hang while its process still answers pings. One that is only slow joins again, and is given twice
+        the time.
+        """
+        try:
+            async with asyncio.timeout(self._patience_seconds):
+                return await anext(requests, None)
+        except TimeoutError:
+            waited, self._patience_seconds = self._patience_seconds, 2 * self._patience_seconds
+            await context.abort(grpc.StatusCode.UNAVAILABLE, f"no word of {worker} for {waited:.0f} s: join again")
 
     async def Follow(self, request: ps_pb.FollowRequest, context: Context) -> AsyncIterator[ps_pb.FollowResponse]:
         """Tells what happened, and in between where the training stands, until it is over."""

@@ -106,10 +106,6 @@ class ModelCatalogue:
         bodies, rest = self._database.page(query, before or 1 << 62, limit=limit)
         return [models_pb.Model.FromString(body) for body in bodies], rest
 
-    def ids(self) -> list[str]:
-        """All ids."""
-        return [str(row[0]) for row in self._database.rows("SELECT model_id FROM models")]
-
     def delete(self, model_id: str) -> None:
         """Forgets a model."""
         with self._database.transaction() as transaction:

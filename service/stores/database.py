@@ -58,13 +58,15 @@ class Database:
         Raises:
             DatabaseError: It is damaged, or its schema is newer than this release knows.
         """
-        self._connection = sqlite3.connect(path, isolation_level=None)
         try:
-            for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "busy_timeout = 5000"):
+            self._connection = sqlite3.connect(path, isolation_level=None)
+            for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
                 self._connection.execute(f"PRAGMA {pragma}")
             self._migrate(path)
-        except sqlite3.DatabaseError as error:
-            raise DatabaseError(f"{path} cannot be used: {error}; restore it from a backup") from error
+        except sqlite3.Error as error:
+            damaged = error.sqlite_errorcode in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+            advice = "restore it from a backup" if damaged else "look at its permissions and its disk"
+            raise DatabaseError(f"{path} cannot be used: {error}; {advice}") from error
 
     def close(self) -> None:
         """Closes the connection."""

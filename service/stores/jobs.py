@@ -104,13 +104,12 @@ class JobStore:
             self._append(job, f"{state_name(state)}: {reason}", state=state)
         return job
 
-    def note(self, job_id: str, reason: str) -> jobs_pb.Job:
+    def note(self, job_id: str, reason: str) -> None:
         """Says anew why the job is in its state, without a move."""
         with self._database.transaction():
             job = self.get(job_id)
             job.reason = reason
             self._save(job)
-        return job
 
     def end_epochs(self, job_id: str, ends: Sequence[tuple[jobs_pb.Progress, str]]) -> None:
         """Keeps the figures of epochs, each with a sentence: as events, and the last ones with the job."""

@@ -24,8 +24,8 @@ class FakeCluster:
         self.free = cpus
         self._changed = asyncio.Condition()
 
-    def capacity(self, cpus_per_worker: int) -> int:
-        return self.cpus // cpus_per_worker
+    async def node_cpus(self) -> list[int]:
+        return [self.cpus]
 
     @asynccontextmanager
     async def reserve(self, workers: int, cpus_per_worker: int) -> AsyncIterator[FleetLike]:
@@ -217,6 +217,22 @@ def test_cancelling_frees_the_cpus(jobs: JobStore, running: bool) -> None:
         assert stage.attempts.started == [first, second if running else third]
         with pytest.raises(ServiceError, match="has ended already"):
             await stage.controller.cancel(first if running else second)
+
+    _play(jobs, 1, scene)
+
+
+def test_what_could_not_be_written_is_tried_again(jobs: JobStore) -> None:
+    """A disk that was full for a moment costs an attempt, not the job."""
+
+    async def scene(stage: Stage) -> None:
+        job_id = stage.submit(1)
+        await stage.attempts.wait_started(1)
+        stage.attempts.ends[job_id].set_exception(OSError(28, "No space left on device"))
+        await stage.attempts.wait_started(2)
+        messages = [event.message for event in jobs.events(job_id, 1)]
+        assert any(
+            "could not write: [Errno 28] No space left on device; attempt 2 follows" in each for each in messages
+        )
 
     _play(jobs, 1, scene)
 

@@ -1,6 +1,8 @@
 """A real daemon for the tests: its own process, its own Ray, free ports, a data directory of its own."""
 
 import os
+import re
+import select
 import signal
 import subprocess
 import sys
@@ -8,6 +10,7 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -19,6 +22,7 @@ from nablad import Client
 _MARK = "NABLAD_TEST_MARK"
 _START_SECONDS = 60
 _STOP_SECONDS = 30
+_GONE_SECONDS = 60
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -59,6 +63,21 @@ class Daemon:
             except OSError:  # it ended in the meantime
                 continue
         return found
+
+    def wait_until_gone(self, pattern: str = "") -> None:
+        """Waits until processes have ended whose command lines match.
+
+        All but Ray's agents: those of a killed daemon look for Ray for a while.
+        """
+        for pid, line in self.processes().items():
+            if not re.search(pattern, line) or "Agent" in line:
+                continue
+            try:
+                ended = os.pidfd_open(pid)
+            except ProcessLookupError:
+                continue
+            assert select.select([ended], [], [], _GONE_SECONDS)[0], line
+            os.close(ended)
 
     def stop(self) -> int:
         """SIGTERM; gives the exit code."""
@@ -130,7 +149,8 @@ def new_daemon(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
     yield start
     for daemon in started:
         for pid in daemon.processes():
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         daemon.wait()
 
 

@@ -54,8 +54,8 @@ def test_one_to_four_workers_leave_the_same_file(client: Client, daemon: Any, di
 @pytest.mark.parametrize("victims", [1, 2])
 def test_killed_workers_leave_no_trace(client: Client, daemon: Any, digits: None, victims: int) -> None:
     """SIGKILL in the middle, of one worker or of both: the file is that of an undisturbed run."""
-    undisturbed = _file(daemon, _finish(client, _submit(client, 2, epochs=40)))
-    job = _submit(client, 2, epochs=40)
+    undisturbed = _file(daemon, _finish(client, _submit(client, 2, epochs=80)))
+    job = _submit(client, 2, epochs=80)
     to_kill: list[int] = []
     lost = 0
     for news in client.watch(job.job_id):

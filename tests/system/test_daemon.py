@@ -2,7 +2,6 @@
 
 import os
 import re
-import select
 import signal
 import subprocess
 import sys
@@ -42,19 +41,6 @@ def _wait_running(address: str, job_id: str) -> None:
         next(news for news in client.watch(job_id) if isinstance(news, jobs_pb.Progress) and news.step > 0)
 
 
-def _wait_until_gone(daemon: Any, pattern: str = "") -> None:
-    """Waits until a killed daemon's processes have ended, but for Ray's agents: they look for Ray up to a minute."""
-    processes = daemon.processes().items()
-    lines = {pid: line for pid, line in processes if re.search(pattern, line) and "Agent" not in line}
-    for pid, line in lines.items():
-        try:
-            ended = os.pidfd_open(pid)
-        except ProcessLookupError:
-            continue
-        assert select.select([ended], [], [], 60)[0], line
-        os.close(ended)
-
-
 @pytest.fixture
 def nothing_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Shared memory is after the test what it was before, and the folder for temporary files is empty."""
@@ -85,14 +71,14 @@ def test_ended_jobs_leave_no_process(new_daemon: NewDaemon) -> None:
     job_id = _submit(daemon.address, 1)
     with Client(daemon.address) as client:
         list(client.watch(job_id))
-    _wait_until_gone(daemon, _FLEET)
+    daemon.wait_until_gone(_FLEET)
     assert not [line for line in daemon.processes().values() if re.search(_FLEET, line)]
 
 
 def test_a_job_goes_on_after_a_restart_and_its_watcher_with_it(new_daemon: NewDaemon) -> None:
     """SIGTERM in the middle: the watcher is told where to resume, and the next daemon ends the job."""
     first = new_daemon()
-    job_id = _submit(first.address, 150)
+    job_id = _submit(first.address, 1_000_000)
     _wait_running(first.address, job_id)
     told: list[str] = []
 
@@ -110,10 +96,10 @@ def test_a_job_goes_on_after_a_restart_and_its_watcher_with_it(new_daemon: NewDa
     watcher.join(30)
     assert "resume from event" in told[0]
     second = new_daemon(first.data_dir)
+    _wait_running(second.address, job_id)
     with Client(second.address) as client:
+        assert client.cancel(job_id).attempt == 2
         events = [news for news in client.watch(job_id) if isinstance(news, jobs_pb.Event)]
-        job = client.job(job_id)
-    assert (job.state, job.attempt) == (jobs_pb.JOB_STATE_SUCCEEDED, 2)
     assert [event.number for event in events] == list(range(1, len(events) + 1))
     assert any("the service was restarted" in event.message for event in events)
 
@@ -124,7 +110,7 @@ def test_a_killed_daemon_loses_no_job(new_daemon: NewDaemon, nothing_left: None)
     job_id = _submit(first.address, 100)
     _wait_running(first.address, job_id)
     first.kill()
-    _wait_until_gone(first)
+    first.wait_until_gone()
     second = new_daemon(first.data_dir)
     with Client(second.address) as client:
         list(client.watch(job_id))
@@ -155,12 +141,12 @@ def test_a_daemon_on_a_cluster_takes_its_cpus_and_gives_them_back(daemon: Any, n
     assert any("_ParameterServerProcess" in line for line in daemon.processes().values())
     assert guest.stop() == 0, guest.log.read_text()
     assert guest.processes() == {}
-    _wait_until_gone(daemon, _FLEET)
+    daemon.wait_until_gone(_FLEET)
 
 
 def test_a_data_directory_in_use_is_refused(daemon: Any) -> None:
     """Two daemons never share one."""
-    assert "another nablad uses the data directory" in _refusal("--data-dir", daemon.data_dir)
+    assert "another nablad uses it" in _refusal("--data-dir", daemon.data_dir)
 
 
 def test_an_address_in_use_is_refused(daemon: Any, tmp_path: Path) -> None:

@@ -121,10 +121,11 @@ def test_a_diverging_job_fails_with_advice(client: Client, digits: None) -> None
 
 
 def test_a_cancelled_job_leaves_no_process(client: Client, daemon: Any, digits: None) -> None:
-    """Cancelling answers when the fleet is gone, and the CPUs are free for the next job."""
+    """The fleet of a cancelled job ends, and the CPUs are free for the next job."""
     job_id = _long_job(client, workers=8)
     _wait_running(client, job_id)
     assert client.cancel(job_id).state == jobs_pb.JOB_STATE_CANCELLED
+    daemon.wait_until_gone("_WorkerProcess|_ParameterServerProcess")
     next_job = _long_job(client, workers=8)
     _wait_running(client, next_job)
     client.cancel(next_job)
@@ -148,7 +149,7 @@ def test_what_does_not_fit_waits_its_turn(client: Client, digits: None) -> None:
         client.cancel(job_id)
 
 
-def test_a_deleted_job_is_gone_and_its_watchers_are_told(client: Client, digits: None) -> None:
+def test_a_deleted_job_is_gone(client: Client, digits: None) -> None:
     """Only an ended job can be deleted."""
     job_id = _long_job(client)
     with pytest.raises(ConflictError, match="nabla job cancel"):

@@ -11,6 +11,7 @@ from nablad.spec import complete, parse
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
+from service.parameter_server import servicer
 from service.parameter_server.process import start_parameter_server
 from workers import build
 from workers.computation import Computation
@@ -111,6 +112,28 @@ def test_a_worker_that_breaks_off_is_replaced_without_a_trace(
         "worker_joined", "worker_lost", "worker_joined", "epoch_end", "epoch_end", "finished",
     ]  # fmt: skip
     assert told[-1].telemetry.workers_lost == 1
+
+
+def test_a_worker_that_hangs_is_given_up(
+    assignment: MakeAssignment,
+    plain_training: Callable[[ps_pb.Assignment], bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that holds tickets and says nothing is told to join again, and the others do its work."""
+    monkeypatch.setattr(servicer, "_PATIENCE_SECONDS", 0.1)
+    job = assignment(_spec())
+
+    async def train() -> tuple[bytes, grpc.StatusCode]:
+        async with _parameter_server(job) as (address, stub):
+            joined = await _join(stub)
+            call = _exchange(stub, joined.worker_id)
+            await call.write(ps_pb.ExchangeRequest(attempt=1))
+            assert (await call.read()).tickets
+            code = await call.code()
+            await _work(address, job)
+            return await _weights(stub), code
+
+    assert asyncio.run(train()) == (plain_training(job), grpc.StatusCode.UNAVAILABLE)
 
 
 def test_refused_results_do_not_disturb_the_training(
