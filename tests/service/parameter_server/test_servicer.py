@@ -73,6 +73,18 @@ def _exchange(
     return stub.Exchange(metadata=(*SECRET, (WORKER_ID_KEY, worker_id)))
 
 
+async def _open(
+    stub: ps_grpc.ParameterServerServiceStub,
+) -> "tuple[grpc.aio.StreamStreamCall[ps_pb.ExchangeRequest, ps_pb.ExchangeResponse], ps_pb.ExchangeResponse]":
+    """Joins as a worker by hand; gives its stream and its first order."""
+    joined = await _join(stub)
+    call = _exchange(stub, joined.worker_id)
+    await call.write(ps_pb.ExchangeRequest(attempt=1))
+    order = await call.read()
+    assert isinstance(order, ps_pb.ExchangeResponse)
+    return call, order
+
+
 @pytest.mark.parametrize("workers", [1, 2, 3, 4, 8])
 def test_the_result_is_that_of_a_plain_numpy_loop(
     workers: int, assignment: MakeAssignment, plain_training: Callable[[ps_pb.Assignment], bytes]
@@ -96,11 +108,8 @@ def test_a_worker_that_breaks_off_is_replaced_without_a_trace(
 
     async def train() -> tuple[bytes, list[ps_pb.FollowResponse]]:
         async with _parameter_server(job) as (address, stub):
-            joined = await _join(stub)
-            call, computation = _exchange(stub, joined.worker_id), Computation(job)
-            await call.write(ps_pb.ExchangeRequest(attempt=1))
-            order = await call.read()
-            result = computation.answer(order.tickets[0], build.first_parameters(job.spec), 0)
+            call, order = await _open(stub)
+            result = Computation(job).answer(order.tickets[0], build.first_parameters(job.spec), 0)
             await call.write(ps_pb.ExchangeRequest(attempt=1, result=result))
             call.cancel()
             await _work(address, job)
@@ -125,10 +134,8 @@ def test_a_worker_that_hangs_is_given_up(
 
     async def train() -> tuple[bytes, grpc.StatusCode]:
         async with _parameter_server(job) as (address, stub):
-            joined = await _join(stub)
-            call = _exchange(stub, joined.worker_id)
-            await call.write(ps_pb.ExchangeRequest(attempt=1))
-            assert (await call.read()).tickets
+            call, order = await _open(stub)
+            assert order.tickets
             code = await call.code()
             await _work(address, job)
             return await _weights(stub), code
@@ -144,10 +151,7 @@ def test_refused_results_do_not_disturb_the_training(
 
     async def train() -> tuple[bytes, list[ps_pb.FollowResponse]]:
         async with _parameter_server(job) as (address, stub):
-            joined = await _join(stub)
-            call = _exchange(stub, joined.worker_id)
-            await call.write(ps_pb.ExchangeRequest(attempt=1))
-            order = await call.read()
+            call, order = await _open(stub)
             for ticket in order.tickets:
                 await call.write(ps_pb.ExchangeRequest(attempt=1, result=ps_pb.Result(ticket=ticket, sample_count=1)))
             again = await call.read()
