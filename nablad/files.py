@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and go in chunks."""
 
 import os
 from collections.abc import Iterator
@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
 
-__all__ = ["replacing", "sync_directory"]
+__all__ = ["CHUNK_BYTES", "replacing", "sync_directory"]
+
+# How much of a file, or of a parameter vector, goes into one message.
+CHUNK_BYTES = 1 << 20
 
 
 @contextmanager

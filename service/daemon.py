@@ -14,6 +14,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from nablad.address import DEFAULT_ADDRESS
 from nablad.v1 import datasets_pb2, datasets_pb2_grpc, jobs_pb2, jobs_pb2_grpc, models_pb2, models_pb2_grpc
 from service.api.datasets import DatasetServicer
 from service.api.jobs import JobServicer
@@ -93,7 +94,6 @@ class _Service:
         self._jobs = JobStore(database, _now)
         self._live = LiveJobs(time.monotonic)
         datasets, models = DatasetCatalogue(database), ModelCatalogue(database)
-        directory.sweep()
         attempt = AttemptRunner(directory, self._jobs, self._live, datasets, models, _now)
         self._controller = Controller(self._jobs, self._live, cluster, attempt)
         self._job_servicer = JobServicer(self._jobs, self._live, datasets, self._controller)
@@ -182,7 +182,7 @@ async def _cancelled(task: "asyncio.Task[None]") -> None:
 def _host_and_port(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65535:
-        raise StartError(f"{address!r} is not an address: give HOST:PORT, such as 127.0.0.1:7471")
+        raise StartError(f"{address!r} is not an address: give HOST:PORT, such as {DEFAULT_ADDRESS}")
     return host, int(port)
 
 

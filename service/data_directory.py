@@ -27,7 +27,7 @@ class DataDirectory:
     """
 
     def __init__(self, path: Path) -> None:
-        """Makes the directory if there is none, and locks it.
+        """Makes the directory if there is none, locks it, and removes what a crash left unfinished.
 
         Raises:
             DataDirectoryError: It cannot be written, or another daemon uses it.
@@ -48,6 +48,7 @@ class DataDirectory:
             raise DataDirectoryError(
                 f"the data directory {self.path} cannot be used: {why}; stop the other, or give another --data-dir"
             ) from error
+        self._sweep()
 
     def close(self) -> None:
         """Lets another daemon have it."""
@@ -71,15 +72,6 @@ class DataDirectory:
         """The file of a model."""
         return self.path / "models" / f"{model_id}.safetensors"
 
-    def sweep(self) -> None:
-        """Removes what a crash left unfinished: everything in staging, and models that were being written."""
-        for path in (*(self.path / "staging").iterdir(), *(self.path / "models").glob(".*")):
-            _log.warning("removing %s, which was not finished", path)
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-
     def adopt_dataset(self, folder: Path, name: str) -> None:
         """Moves a finished folder to where the data set of this name belongs; in place of what a crash left there."""
         self.drop_dataset(name)
@@ -99,3 +91,12 @@ class DataDirectory:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        """Everything in staging, and models that were being written."""
+        for path in (*(self.path / "staging").iterdir(), *(self.path / "models").glob(".*")):
+            _log.warning("removing %s, which was not finished", path)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()

@@ -223,20 +223,21 @@ class Fleet:
 
     def _kill(self) -> None:
         for actor in self._actors:
-            self._try(ray.kill, actor)
-        self._try(remove_placement_group, self._group)
-
-    def _try(self, function: Callable[[Any], None], thing: Any) -> None:
-        try:
-            function(thing)
-        except (ray.exceptions.RayError, ValueError, RuntimeError) as error:
-            _log.warning("Ray did not clean up: %s", error)
+            _try(ray.kill, actor)
+        _try(remove_placement_group, self._group)
 
     def _actor(self, process: type, *, bundle: int, **options: Any) -> Any:
         strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=bundle)
         actor: Any = ray.remote(process).options(scheduling_strategy=strategy, **options).remote()
         self._actors.append(actor)
         return actor
+
+
+def _try(function: Callable[[Any], None], thing: Any) -> None:
+    try:
+        function(thing)
+    except (ray.exceptions.RayError, ValueError, RuntimeError) as error:
+        _log.warning("Ray did not clean up: %s", error)
 
 
 def _node_cpus() -> list[int]:

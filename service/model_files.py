@@ -21,9 +21,9 @@ from service.errors import Reason, ServiceError
 from workers import build
 from workers.mathematics.parameters import ParameterLayout
 
-__all__ = ["FORMAT", "StoredModel", "load_model", "save_model"]
+__all__ = ["StoredModel", "load_model", "save_model"]
 
-FORMAT = "nablad.v1"
+_FORMAT = "nablad.v1"
 _SHIFT, _FACTOR = "scaling.shift", "scaling.factor"
 
 
@@ -48,11 +48,11 @@ def save_model(path: Path, assignment: ps_pb.Assignment, parameters: NDArray[np.
         "cost": json_format.MessageToDict(spec.cost, preserving_proto_field_name=True),
         "classes": assignment.train.dataset.classes,
     }
-    tensors = {name: np.ascontiguousarray(view) for name, view in _layout(spec).named(parameters).items()}
+    tensors = _layout(spec).named(parameters)
     tensors[_SHIFT] = np.asarray(assignment.scaling.shift, np.float64)
     tensors[_FACTOR] = np.asarray(assignment.scaling.factor, np.float64)
     # One entry only: safetensors writes the entries of the metadata in no fixed order.
-    data = save(tensors, {FORMAT: json.dumps(description, sort_keys=True)})
+    data = save(tensors, {_FORMAT: json.dumps(description, sort_keys=True)})
     with replacing(path) as file:
         file.write(data)
     return hashlib.sha256(data).hexdigest()

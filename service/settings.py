@@ -8,6 +8,8 @@ from typing import Any
 import click
 from platformdirs import user_data_path
 
+from nablad.address import DEFAULT_ADDRESS
+
 __all__ = ["Settings", "setting_options"]
 
 
@@ -26,7 +28,7 @@ class Settings:
         show_default="the user's data directory",
     )
     address: str = _setting(
-        "127.0.0.1:7471", "HOST:PORT of the gRPC API; port 0 takes a free one. It has no authentication: keep it local."
+        DEFAULT_ADDRESS, "HOST:PORT of the gRPC API; port 0 takes a free one. It has no authentication: keep it local."
     )
     metrics_address: str = _setting("127.0.0.1:7472", "HOST:PORT of the HTTP page /metrics; port 0 takes a free one.")
     ray: str | None = _setting(

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from nablad.address import ADDRESS_VARIABLE, DEFAULT_ADDRESS
 from nablad.cli.dataset import dataset
 from nablad.cli.demo import demo
 from nablad.cli.exits import MEANINGS, EndError, ExitCode, end_of
@@ -41,7 +42,9 @@ def _end(ctx: click.Context, end: EndError) -> None:
 
 
 @click.group(cls=SentenceGroup, epilog=_EXIT_CODES)
-@click.option("--server", metavar="ADDRESS", help="host:port of the service; NABLA_SERVER, else 127.0.0.1:7471.")
+@click.option(
+    "--server", metavar="ADDRESS", help=f"host:port of the service; {ADDRESS_VARIABLE}, else {DEFAULT_ADDRESS}."
+)
 @click.version_option(package_name="nablad", prog_name="nabla", message="%(prog)s %(version)s")
 @click.pass_context
 def main(ctx: click.Context, server: str | None) -> None:

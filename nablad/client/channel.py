@@ -5,8 +5,7 @@ import os
 
 import grpc
 
-ADDRESS_VARIABLE = "NABLA_SERVER"
-DEFAULT_ADDRESS = "127.0.0.1:7471"
+from nablad.address import ADDRESS_VARIABLE, DEFAULT_ADDRESS
 
 # Calls that do the same when they are made twice, and that may therefore be repeated behind the caller's back. Creating
 # a job is one of them, for it carries a request id.

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from nablad.client.translation import translating
+from nablad.files import CHUNK_BYTES
 from nablad.v1 import datasets_pb2
-
-CHUNK_BYTES = 1 << 20
 
 Request_co = TypeVar("Request_co", covariant=True)
 # Bytes sent so far, bytes in all.

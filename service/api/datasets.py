@@ -11,7 +11,7 @@ from nablad.v1 import constraints_pb2
 from nablad.v1 import datasets_pb2 as datasets_pb
 from nablad.v1 import datasets_pb2_grpc as datasets_grpc
 from nablad.v1 import job_spec_pb2 as spec_pb
-from service.api.uploads import spool
+from service.api.uploads import first_request, spool
 from service.boundary import Context, answer_errors
 from service.data_directory import DataDirectory
 from service.datasets import DatasetError, DatasetTooLargeError, store
@@ -55,10 +55,7 @@ class DatasetServicer(datasets_grpc.DatasetServiceServicer):
         self, requests: AsyncIterator[datasets_pb.AddDatasetRequest], context: Context
     ) -> datasets_pb.AddDatasetResponse:
         """Takes the files, checks them, and registers the data set; or keeps nothing."""
-        first = await anext(requests, None)
-        if first is None or not first.HasField("header"):
-            raise ServiceError(Reason.INVALID_REQUEST, "the first message must be the header")
-        header = first.header
+        header = (await first_request(requests)).header
         self._check(header)
         with self._directory.staging() as staging:
             files = await spool(requests, header.data_files.files, staging)

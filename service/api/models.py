@@ -3,23 +3,21 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+from nablad.files import CHUNK_BYTES
 from nablad.v1 import datasets_pb2 as datasets_pb
 from nablad.v1 import models_pb2 as models_pb
 from nablad.v1 import models_pb2_grpc as models_grpc
 from service.api.datasets import data_error
-from service.api.uploads import spool
+from service.api.uploads import first_request, spool
 from service.boundary import Context, answer_errors
 from service.data_directory import DataDirectory
 from service.datasets import DatasetError, read_for_prediction
-from service.errors import Reason, ServiceError
 from service.pages import decode_number, encode_token, page_size
 from service.prediction import Predictor
 from service.stores.catalogues import ModelCatalogue
 from service.waiting import run_to_its_end
 
 __all__ = ["ModelServicer"]
-
-_CHUNK_BYTES = 1 << 20
 
 
 @answer_errors
@@ -45,17 +43,14 @@ class ModelServicer(models_grpc.ModelServiceServicer):
         """The file, chunk by chunk."""
         model = self._models.get(request.model_id)
         with self._directory.model(model.model_id).open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
+            while chunk := file.read(CHUNK_BYTES):
                 yield models_pb.ExportModelResponse(chunk=chunk)
 
     async def Predict(
         self, requests: AsyncIterator[models_pb.PredictRequest], context: Context
     ) -> AsyncIterator[models_pb.PredictResponse]:
         """Predictions in blocks of rows, then the comparison if there are targets."""
-        first = await anext(requests, None)
-        if first is None or not first.HasField("header"):
-            raise ServiceError(Reason.INVALID_REQUEST, "the first message must be the header")
-        header = first.header
+        header = (await first_request(requests)).header
         model = self._models.get(header.model_id)
         # The model knows what its targets are.
         header.data_files.classes = model.classes

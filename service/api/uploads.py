@@ -3,13 +3,16 @@
 import shutil
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, TypeVar
 
 from nablad.v1 import datasets_pb2 as datasets_pb
+from nablad.v1 import models_pb2 as models_pb
 from service.datasets import StagedFile
 from service.errors import Reason, ServiceError
 
-__all__ = ["Chunked", "spool"]
+__all__ = ["Chunked", "first_request", "spool"]
+
+_Request = TypeVar("_Request", datasets_pb.AddDatasetRequest, models_pb.PredictRequest)
 
 _MOST_FILES = 2
 # What must stay free on the disk of the data directory, for the database and for models.
@@ -23,6 +26,18 @@ class Chunked(Protocol):
     def chunk(self) -> bytes:
         """The next bytes; empty when the request is something else."""
         ...
+
+
+async def first_request(requests: AsyncIterator[_Request]) -> _Request:
+    """The request that begins an upload.
+
+    Raises:
+        ServiceError: INVALID_REQUEST when it holds no header.
+    """
+    first = await anext(requests, None)
+    if first is None or not first.HasField("header"):
+        raise ServiceError(Reason.INVALID_REQUEST, "the first message must be the header")
+    return first
 
 
 async def spool(

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import grpc
 
+from nablad.files import CHUNK_BYTES
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
 from service.boundary import Context
@@ -20,7 +21,6 @@ __all__ = ["ParameterServer"]
 
 # Followers see the progress this often, while there is any.
 _PROGRESS_SECONDS: Final = 0.25
-_CHUNK_BYTES: Final = 1 << 20
 # A worker that holds tickets and says nothing for so long is given up, and its tickets go to others.
 _PATIENCE_SECONDS: Final = 60.0
 
@@ -142,8 +142,8 @@ class ParameterServer(ps_grpc.ParameterServerServiceServicer):
         """The present weights, byte by byte."""
         await self._authenticate(context)
         data = memoryview(self._message().data)
-        for start in range(0, len(data), _CHUNK_BYTES):
-            yield ps_pb.FetchWeightsResponse(chunk=bytes(data[start : start + _CHUNK_BYTES]))
+        for start in range(0, len(data), CHUNK_BYTES):
+            yield ps_pb.FetchWeightsResponse(chunk=bytes(data[start : start + CHUNK_BYTES]))
 
     def _deal(self) -> None:
         """Gives out what can be given out, and tells what the last result brought about."""

@@ -3,7 +3,7 @@
 from nablad.v1 import datasets_pb2 as datasets_pb
 from nablad.v1 import models_pb2 as models_pb
 from service.errors import Reason, ServiceError
-from service.stores.database import Database
+from service.stores.database import NEWEST, Database
 
 __all__ = ["DatasetCatalogue", "ModelCatalogue"]
 
@@ -103,7 +103,7 @@ class ModelCatalogue:
     def page(self, before: int | None, limit: int) -> tuple[list[models_pb.Model], int | None]:
         """At most `limit` models, newest first, older than number `before`; and the `before` of the next page."""
         query = "SELECT body, number FROM models WHERE number < ? ORDER BY number DESC"
-        bodies, rest = self._database.page(query, before or 1 << 62, limit=limit)
+        bodies, rest = self._database.page(query, before or NEWEST, limit=limit)
         return [models_pb.Model.FromString(body) for body in bodies], rest
 
     def delete(self, model_id: str) -> None:

@@ -6,7 +6,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Database", "DatabaseError"]
+__all__ = ["NEWEST", "Database", "DatabaseError"]
 
 # Each entry takes the schema one version further. Entries are only ever added.
 _MIGRATIONS = (
@@ -38,6 +38,8 @@ _MIGRATIONS = (
 )
 
 
+# Above every number, for pages that begin with the newest row.
+NEWEST = 1 << 62
 # Bodies on one page, but for a single larger one; a message of the API may have 4 MiB.
 _PAGE_BYTES = 2 << 20
 

@@ -11,7 +11,7 @@ from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
 from service.errors import Reason, ServiceError
 from service.job_states import ENDED, MOVES, State, state_name
-from service.stores.database import Database
+from service.stores.database import NEWEST, Database
 
 __all__ = ["JobStore"]
 
@@ -68,7 +68,7 @@ class JobStore:
             f"SELECT body, number FROM jobs WHERE number < ? AND state IN ({marks}) "  # noqa: S608 (only question marks)
             "ORDER BY number DESC"
         )
-        bodies, rest = self._database.page(query, before or 1 << 62, *wanted, limit=limit)
+        bodies, rest = self._database.page(query, before or NEWEST, *wanted, limit=limit)
         return [jobs_pb.Job.FromString(body) for body in bodies], rest
 
     def in_states(self, states: Collection[State]) -> list[jobs_pb.Job]:
