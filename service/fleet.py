@@ -19,7 +19,6 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys() or Path("~/.ray/auth_token").expanduser().exists():
     os.environ.setdefault("RAY_AUTH_MODE", "token")
 
-import grpc
 import ray
 from ray.util import get_node_ip_address
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
@@ -27,10 +26,10 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.outcomes import AttemptFailed, AttemptLost
-from service.parameter_server.process import start_parameter_server
+from service.parameter_server.process import RunningParameterServer, start_parameter_server
 from service.waiting import run_to_its_end
 from workers import build
-from workers.worker import work
+from workers.worker import ParameterServerLostError, work
 
 __all__ = ["Cluster", "ClusterError", "Fleet"]
 
@@ -55,23 +54,23 @@ class _ParameterServerProcess:
     """The Ray actor that hosts a parameter server."""
 
     def __init__(self) -> None:
-        self._server: grpc.aio.Server | None = None
+        self._server: RunningParameterServer | None = None
 
     async def start(self, assignment: bytes, secret: str, *, loopback: bool) -> str:
         host: str = "127.0.0.1" if loopback else get_node_ip_address()  # type: ignore[no-untyped-call]
-        self._server, address = await start_parameter_server(ps_pb.Assignment.FromString(assignment), secret, host)
-        return address
+        self._server = await start_parameter_server(ps_pb.Assignment.FromString(assignment), secret, host)
+        return self._server.address
 
     async def run(self) -> None:
         assert self._server is not None  # noqa: S101 (called after start)
-        await self._server.wait_for_termination()
+        await self._server.wait()
 
 
 class _WorkerProcess:
     """The Ray actor that hosts a worker."""
 
     def run(self, address: str, secret: str, threads: int, message_bytes: int) -> None:
-        asyncio.run(work(address, secret, threads=threads, message_bytes=message_bytes))
+        work(address, secret, threads=threads, message_bytes=message_bytes)
 
 
 class Cluster:
@@ -175,6 +174,8 @@ class Fleet:
             AttemptLost: The parameter server did not start.
         """
         parameter_server = self._actor(_ParameterServerProcess, bundle=0, num_cpus=0)
+        # Their processes start while the parameter server's does.
+        workers = [self._worker(bundle) for bundle in range(self._workers)]
         try:
             async with asyncio.timeout(_START_SECONDS):
                 address: str = await parameter_server.start.remote(
@@ -186,14 +187,7 @@ class Fleet:
             raise AttemptLost(f"the parameter server did not start within {_START_SECONDS:.0f} s") from error
         self._server_run = asyncio.wrap_future(parameter_server.run.remote().future())
         message_bytes = build.message_bytes(assignment)
-        for bundle in range(self._workers):
-            worker = self._actor(
-                _WorkerProcess,
-                bundle=bundle,
-                num_cpus=self._cpus_per_worker,
-                max_restarts=_REPLACEMENTS,
-                max_task_retries=-1,
-            )
+        for worker in workers:
             run = worker.run.remote(address, secret, self._cpus_per_worker, message_bytes)
             self._worker_runs.append(asyncio.wrap_future(run.future()))
         return address
@@ -225,6 +219,10 @@ class Fleet:
         for actor in self._actors:
             _try(ray.kill, actor)
         _try(remove_placement_group, self._group)
+
+    def _worker(self, bundle: int) -> Any:
+        restarts = {"max_restarts": _REPLACEMENTS, "max_task_retries": -1}
+        return self._actor(_WorkerProcess, bundle=bundle, num_cpus=self._cpus_per_worker, **restarts)
 
     def _actor(self, process: type, *, bundle: int, **options: Any) -> Any:
         strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=bundle)
@@ -274,7 +272,7 @@ def _require_listener(address: str) -> None:
 
 def _outcome(error: BaseException) -> AttemptFailed | AttemptLost:
     """What a worker's end means: an error of the program would come again, the loss of a process or a link need not."""
-    program = isinstance(error, ray.exceptions.RayTaskError) and not isinstance(error.cause, grpc.RpcError)
+    program = isinstance(error, ray.exceptions.RayTaskError) and not isinstance(error.cause, ParameterServerLostError)
     return (AttemptFailed if program else AttemptLost)(f"a worker failed: {_cause(error)}")
 
 

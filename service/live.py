@@ -43,6 +43,7 @@ class LiveJobs:
             live.ended = self._clock()
             live.progress.workers_alive = 0
             live.progress.samples_per_second = 0
+            live.telemetry.transport_workers.clear()
         self.ring(job_id)
 
     def forget(self, job_id: str) -> None:

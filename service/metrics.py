@@ -4,7 +4,7 @@ The label of a job is ``job_id``: Prometheus gives a label ``job`` a meaning of 
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -12,11 +12,13 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from nablad.spec import names
 from nablad.v1 import jobs_pb2 as jobs_pb
-from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.job_states import MOVES, State, state_name
 from service.live import LiveJob
+from service.parameter_server.lines import TRANSPORTS
+from service.parameter_server.telemetry import ACTIVITIES as SERVER_ACTIVITIES
+from workers.frames import ACTIVITIES as WORKER_ACTIVITIES
+from workers.tickets import Refusal
 
 __all__ = ["METRICS", "JobCollector", "MetricsServer"]
 
@@ -55,14 +57,18 @@ def _progress(field: str) -> Callable[[LiveJob], Mapping[tuple[str, ...], float]
     return values
 
 
-def _activities(live: LiveJob) -> Mapping[tuple[str, ...], float]:
-    seconds = live.telemetry.worker_seconds
-    return {(name,): getattr(seconds, name) for name in ("computing", "waiting", "exchanging")}
+def _by(field: str, labels: Iterable[str]) -> Callable[[LiveJob], Mapping[tuple[str, ...], float]]:
+    """A map of the job's telemetry; every label from the start, so that its first count shows as an increase."""
+
+    def values(live: LiveJob) -> Mapping[tuple[str, ...], float]:
+        counted: Mapping[str, float] = getattr(live.telemetry, field)
+        return {(label,): counted.get(label, 0) for label in labels}
+
+    return values
 
 
-def _refusals(live: LiveJob) -> Mapping[tuple[str, ...], float]:
-    """Every reason from the start, so that the first refusal shows as an increase."""
-    return {(reason,): live.telemetry.refused.get(reason, 0) for reason in names(ps_pb.Refusal.DESCRIPTOR)}
+def _telemetry(field: str) -> Callable[[LiveJob], Mapping[tuple[str, ...], float]]:
+    return lambda live: {(): getattr(live.telemetry, field)}
 
 
 _GAUGE, _COUNTER = GaugeMetricFamily, CounterMetricFamily
@@ -100,14 +106,27 @@ METRICS: Sequence[_Metric] = (
     ),
     _Metric("nablad_job_workers_alive", _GAUGE, "Workers that joined and are not lost.", _progress("workers_alive")),
     _Metric(
-        "nablad_job_worker_seconds", _COUNTER, "Seconds of all workers, by what they went into.", _activities,
-        ("activity",),
+        "nablad_job_transport_workers", _GAUGE, "Workers that are there, by how weights and gradients reach them.",
+        _by("transport_workers", TRANSPORTS), ("transport",),
     ),
-    _Metric("nablad_job_refused_results", _COUNTER, "Results of workers that were refused.", _refusals, ("reason",)),
     _Metric(
-        "nablad_job_workers_lost", _COUNTER, "Workers lost in this attempt.",
-        lambda live: {(): live.telemetry.workers_lost},
+        "nablad_job_worker_seconds", _COUNTER, "Seconds of all workers, by what they went into.",
+        _by("worker_seconds", WORKER_ACTIVITIES), ("activity",),
     ),
+    _Metric(
+        "nablad_job_server_seconds", _COUNTER, "Seconds of the parameter server's steps, by what they went into.",
+        _by("server_seconds", SERVER_ACTIVITIES), ("activity",),
+    ),
+    _Metric("nablad_job_evaluations", _COUNTER, "Evaluations of the validation rows.", _telemetry("evaluations")),
+    _Metric(
+        "nablad_job_evaluation_seconds", _COUNTER, "Seconds for which the steps stood still for evaluations.",
+        _telemetry("evaluation_seconds"),
+    ),
+    _Metric(
+        "nablad_job_refused_results", _COUNTER, "Results of workers that were refused.",
+        _by("refused", [refusal.name.lower() for refusal in Refusal]), ("reason",),
+    ),
+    _Metric("nablad_job_workers_lost", _COUNTER, "Workers lost in this attempt.", _telemetry("workers_lost")),
 )  # fmt: skip
 
 

@@ -90,7 +90,7 @@ def _plain_training(assignment: ps_pb.Assignment) -> bytes:
         samples = sum(map(len, parts))
         for matrices, sums in zip(weights, _tree_sum(gradients), strict=True):
             for matrix, total in zip(matrices, sums, strict=True):
-                matrix[...] -= spec.training.learning_rate * (total / dtype.type(samples))
+                matrix[...] -= spec.training.learning_rate / samples * total
     return vector.tobytes()
 
 

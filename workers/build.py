@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from nablad.files import CHUNK_BYTES
 from nablad.spec import name_of
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
@@ -52,10 +53,8 @@ def first_parameters(spec: spec_pb.JobSpec) -> NDArray[np.floating]:
 
 
 def message_bytes(assignment: ps_pb.Assignment) -> int:
-    """The largest thing that a message carries: the parameter vector, or the assignment itself."""
-    spec = assignment.spec
-    size = ParameterLayout(tuple(spec.model.layers), spec.model.bias).size
-    return max(size * dtype(spec).itemsize, assignment.ByteSize())
+    """The largest thing that a message carries: the assignment, or a chunk of weights."""
+    return max(assignment.ByteSize(), CHUNK_BYTES)
 
 
 def update_rule(spec: spec_pb.JobSpec) -> Optimizer:

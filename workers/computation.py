@@ -1,4 +1,7 @@
-"""A worker without its connection: a pure function from ticket and weights to a result."""
+"""A worker without its line: a pure function from ticket and weights to a result."""
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,8 +9,11 @@ from numpy.typing import NDArray
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from workers import build
 from workers.rows import Rows
+from workers.tickets import Result, Ticket, TicketKind
 
 __all__ = ["Computation"]
+
+Vector = NDArray[np.floating]
 
 
 class Computation:
@@ -23,36 +29,56 @@ class Computation:
         self.dtype = build.dtype(assignment.spec)
         self._plan = build.plan(assignment)
         self._back_propagation = build.back_propagation(assignment.spec)
-        self._gradient = np.empty(self._back_propagation.layout.size, self.dtype)
-        self._train = self._rows(assignment, assignment.train)
+        self.layout = self._back_propagation.layout
+        self._train = Rows(assignment.train, assignment.scaling, self.dtype)
         self._validation = (
-            self._rows(assignment, assignment.validation) if assignment.HasField("validation") else self._train
+            Rows(assignment.validation, assignment.scaling, self.dtype)
+            if assignment.HasField("validation")
+            else self._train
         )
+        self._gathered: Ticket | None = None
+        self._rows: tuple[NDArray[Any], NDArray[Any]]
 
-    def answer(self, ticket: ps_pb.Ticket, parameters: NDArray[np.floating], version: int) -> ps_pb.Result:
-        """The result for a ticket, computed with the weights (size,) of a version."""
+    def gather(self, ticket: Ticket) -> None:
+        """Reads the rows of a ticket; nothing to do if they were read last."""
+        if ticket == self._gathered:
+            return
+        self._gathered = None
+        if ticket.kind == TicketKind.EVALUATION:
+            part = self._plan.evaluation(ticket.micro_batch)
+            self._rows = self._validation.slice(part.start, part.stop)
+        else:
+            self._rows = self._train.take(self._plan.micro_batch(ticket.step, ticket.micro_batch))
+        self._gathered = ticket
+
+    def gather_next(self, ticket: Ticket) -> None:
+        """Reads the rows of the ticket that will probably follow this one, if that can be told."""
+        step = ticket.step + (ticket.kind == TicketKind.GRADIENT)  # that of an evaluation is the next one's already
+        if step < self._plan.steps and ticket.micro_batch < self._plan.parts(step):
+            self.gather(Ticket(step, TicketKind.GRADIENT, ticket.micro_batch))
+
+    def answer(
+        self,
+        ticket: Ticket,
+        weights: Vector,
+        version: int,
+        gradient: Vector,
+        layer_done: Callable[[int], None] | None = None,
+    ) -> Result:
+        """The result for a ticket.
+
+        Args:
+            ticket: What to compute.
+            weights: Shape (size,).
+            version: Of the weights.
+            gradient: Shape (size,); written to, and part of the result, if the ticket asks for a gradient.
+            layer_done: Called with N when the gradient of W(N) and b(N) is written, from the last layer on.
+        """
+        self.gather(ticket)
         # A training that diverges overflows. The parameter server finds what is not finite, and ends it with advice.
         with np.errstate(over="ignore", invalid="ignore"):
-            result = self._compute(ticket, parameters)
-        result.version = version
-        return result
-
-    def _compute(self, ticket: ps_pb.Ticket, parameters: NDArray[np.floating]) -> ps_pb.Result:
-        if ticket.kind == ps_pb.TICKET_KIND_EVALUATION:
-            part = self._plan.evaluation(ticket.micro_batch)
-            sums = self._back_propagation.evaluate(parameters, *self._validation.slice(part.start, part.stop))
-            return ps_pb.Result(
-                ticket=ticket, cost_sum=sums.cost, sample_count=sums.samples, correct_count=sums.correct
-            )
-        x, targets = self._train.take(self._plan.micro_batch(ticket.step, ticket.micro_batch))
-        sums = self._back_propagation.gradient(parameters, x, targets, self._gradient)
-        return ps_pb.Result(
-            ticket=ticket,
-            cost_sum=sums.cost,
-            sample_count=sums.samples,
-            correct_count=sums.correct,
-            gradient=self._gradient.tobytes(),
-        )
-
-    def _rows(self, assignment: ps_pb.Assignment, source: ps_pb.DataSource) -> Rows:
-        return Rows(source, assignment.scaling, self.dtype)
+            if ticket.kind == TicketKind.EVALUATION:
+                sums = self._back_propagation.evaluate(weights, *self._rows)
+                return Result(ticket, version, sums.cost, sums.samples, sums.correct)
+            sums = self._back_propagation.gradient(weights, *self._rows, gradient, layer_done)
+        return Result(ticket, version, sums.cost, sums.samples, sums.correct, gradient)

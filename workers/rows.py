@@ -11,6 +11,12 @@ from nablad.v1 import parameter_server_pb2 as ps_pb
 
 __all__ = ["Rows"]
 
+_ScalingStep = tuple[np.ufunc, NDArray[Any]]
+
+# Numbers in the copies of a shift or factor for several rows: many rows at a time, yet few enough for the L2 cache. A
+# ufunc that spreads them by itself, row by row, takes twice as long.
+_SPREAD_NUMBERS = 1 << 16
+
 
 @dataclass(frozen=True)
 class _Buffers:
@@ -49,9 +55,7 @@ class Rows:
             self._targets = _mapped(directory / "targets.npy", (self.count,), "int64")
         else:
             self._targets = _mapped(directory / "targets.npy", (self.count, dataset.target_columns), "float64")
-        self._shift = _figures("shift", scaling.shift, dataset.features, self._dtype)
-        self._factor = _figures("factor", scaling.factor, dataset.features, self._dtype)
-        self._shifts, self._stretches = bool(self._shift.any()), bool((self._factor != 1).any())
+        self._scaling = _scaling_steps(scaling, dataset.features, self._dtype)
         self._buffers: dict[int, _Buffers] = {}
 
     def take(self, index: NDArray[np.intp]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -67,7 +71,8 @@ class Rows:
         Raises:
             IndexError: There is no such row.
         """
-        if index.min() < 0 or index.max() >= self.count:
+        # One look for both ends: read without its sign, a negative number is beyond any count.
+        if np.maximum.reduce(index.view(np.uintp)) >= self.count:
             raise IndexError(f"Rows go from 0 to {self.count - 1}, but {index.min()} to {index.max()} were asked for.")
         buffers = self._buffers_for(len(index))
         # Within the range, "clip" changes nothing; "raise" would take through a copy of the output.
@@ -109,10 +114,8 @@ class Rows:
             np.copyto(buffers.x, buffers.stored_x, casting="same_kind")
         if buffers.targets is not buffers.stored_targets:
             np.copyto(buffers.targets, buffers.stored_targets, casting="same_kind")
-        if self._shifts:
-            np.subtract(buffers.x, self._shift, out=buffers.x)
-        if self._stretches:
-            np.multiply(buffers.x, self._factor, out=buffers.x)
+        for operation, figures in self._scaling:
+            _apply(operation, buffers.x, figures)
         return buffers.x, buffers.targets
 
 
@@ -134,6 +137,32 @@ def _mapped(path: Path, shape: tuple[int, ...], dtype_name: str) -> NDArray[Any]
         )
     # As a plain array: a view of a memmap costs a Python call each time it is made.
     return np.asarray(array)
+
+
+def _scaling_steps(scaling: ps_pb.FeatureScaling, features: int, dtype: np.dtype[Any]) -> list[_ScalingStep]:
+    """What makes (x - shift) * factor of x; a step that would change nothing is left out."""
+    steps = (
+        (np.subtract, _figures("shift", scaling.shift, features, dtype), 0),
+        (np.multiply, _figures("factor", scaling.factor, features, dtype), 1),
+    )
+    return [(operation, _spread(figures)) for operation, figures, neutral in steps if (figures != neutral).any()]
+
+
+def _spread(figures: NDArray[Any]) -> NDArray[Any]:
+    """One figure as (), for all features; figures for each feature as (rows, features), the same in every row."""
+    if len(figures) == 1:
+        return figures.reshape(())
+    return np.tile(figures, (max(1, _SPREAD_NUMBERS // len(figures)), 1))
+
+
+def _apply(operation: np.ufunc, x: NDArray[Any], figures: NDArray[Any]) -> None:
+    """Combines x (n, features) with the figures, in place."""
+    if figures.ndim == 0:
+        operation(x, figures, out=x)
+        return
+    for start in range(0, len(x), len(figures)):
+        rows = x[start : start + len(figures)]
+        operation(rows, figures[: len(rows)], out=rows)
 
 
 def _figures(name: str, figures: Any, features: int, dtype: np.dtype[Any]) -> NDArray[Any]:

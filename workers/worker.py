@@ -1,31 +1,38 @@
 """The worker: joins a parameter server and turns its tickets into results until there are no more."""
 
-import asyncio
-import contextlib
 import logging
 import os
 import platform
 import time
-from collections.abc import Iterable
+from collections import deque
 from pathlib import Path
 
 import grpc
-import numpy as np
 from threadpoolctl import threadpool_limits
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
 from workers.computation import Computation
+from workers.frames import ACTIVITIES
+from workers.line import Line, LineError, open_line
+from workers.stopwatch import Stopwatch
+from workers.tickets import Ticket
 
-__all__ = ["SECRET_KEY", "WORKER_ID_KEY", "channel_options", "work"]
+__all__ = [
+    "SECRET_KEY",
+    "ParameterServerLostError",
+    "RefusedError",
+    "channel_options",
+    "host_fingerprint",
+    "work",
+]
 
 SECRET_KEY = "nablad-secret"  # noqa: S105 (the name of a metadata entry)
-WORKER_ID_KEY = "nablad-worker-id"
 
 # A worker that was cut off tries to join again for this long; a parameter server that is gone for good does not answer.
 _REJOIN_SECONDS = 30.0
 _REJOIN_PAUSE_SECONDS = 0.5
-# What a message holds beside one parameter vector or one assignment, and the most that gRPC can be told.
+# What a message holds beside one assignment, and the most that gRPC can be told.
 _MESSAGE_OVERHEAD_BYTES = 1 << 20
 _MOST_MESSAGE_BYTES = (1 << 31) - 1
 # How a call ends when its connection breaks; INTERNAL when that happens in the middle of a message.
@@ -33,7 +40,13 @@ _LOST = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL)
 
 _log = logging.getLogger(__name__)
 
-_Call = grpc.aio.StreamStreamCall[ps_pb.ExchangeRequest, ps_pb.ExchangeResponse]
+
+class ParameterServerLostError(Exception):
+    """The parameter server, or the way to it, is gone."""
+
+
+class RefusedError(Exception):
+    """The parameter server does not want this worker."""
 
 
 def channel_options(message_bytes: int) -> list[tuple[str, int]]:
@@ -42,7 +55,7 @@ def channel_options(message_bytes: int) -> list[tuple[str, int]]:
     A peer is asked every 5 s, however long it computes, and taken for lost when it does not answer within 5 s.
 
     Args:
-        message_bytes: The largest thing that a message carries: the parameter vector, or the assignment.
+        message_bytes: The largest thing that a message carries, which is the assignment or a chunk of weights.
     """
     most = min(message_bytes + _MESSAGE_OVERHEAD_BYTES, _MOST_MESSAGE_BYTES)
     return [
@@ -62,12 +75,12 @@ def channel_options(message_bytes: int) -> list[tuple[str, int]]:
 
 
 def host_fingerprint() -> str:
-    """Tells this host from others: its name, its boot and the namespace of its shared memory."""
+    """Tells this host from others: its name, its boot and the network namespace that its Unix sockets are in."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    return f"{platform.node()}/{boot}/{Path('/proc/self/ns/ipc').readlink()}"
+    return f"{platform.node()}/{boot}/{Path('/proc/self/ns/net').readlink()}"
 
 
-async def work(address: str, secret: str, *, threads: int, message_bytes: int) -> None:
+def work(address: str, secret: str, *, threads: int, message_bytes: int) -> None:
     """Works for the parameter server at `address` until the job is done.
 
     Args:
@@ -77,83 +90,90 @@ async def work(address: str, secret: str, *, threads: int, message_bytes: int) -
         message_bytes: The largest thing that a message carries.
 
     Raises:
-        grpc.aio.AioRpcError: The parameter server refused this worker, or could not be reached for 30 s.
+        ParameterServerLostError: It could not be reached for 30 s.
+        RefusedError: It refused this worker.
         FileNotFoundError: The data directory cannot be reached from this host.
         ValueError: Its files are not the data sets of the assignment.
     """
+    # Batch: the steps' processes do not interrupt each other when they are woken; they are all done sooner for it.
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     deadline = time.monotonic() + _REJOIN_SECONDS
     with threadpool_limits(threads):
         while True:
-            async with grpc.aio.insecure_channel(address, channel_options(message_bytes)) as channel:
+            with grpc.insecure_channel(address, channel_options(message_bytes)) as channel:
                 session = _Session(ps_grpc.ParameterServerServiceStub(channel), secret)
                 try:
-                    await session.run()
-                except grpc.aio.AioRpcError as error:
-                    if session.joined:
+                    session.run()
+                except (grpc.RpcError, LineError) as error:
+                    _require_passing(error)
+                    if session.attended:
                         deadline = time.monotonic() + _REJOIN_SECONDS
-                    if error.code() not in _LOST or time.monotonic() > deadline:
-                        raise
-                    _log.warning("lost the parameter server at %s, joining again: %s", address, error.details())
+                    if time.monotonic() > deadline:
+                        raise ParameterServerLostError(_sentence(error)) from error
+                    _log.warning("lost the parameter server at %s, joining again: %s", address, _sentence(error))
                 else:
                     return
-            await asyncio.sleep(_REJOIN_PAUSE_SECONDS)
+            time.sleep(_REJOIN_PAUSE_SECONDS)
+
+
+def _require_passing(error: grpc.RpcError | LineError) -> None:
+    if isinstance(error, grpc.RpcError) and error.code() not in _LOST:
+        raise RefusedError(_sentence(error)) from error
+
+
+def _sentence(error: grpc.RpcError | LineError) -> str:
+    return str(error.details() if isinstance(error, grpc.RpcError) else error)
 
 
 class _Session:
-    """From one Join to the end of its stream."""
+    """From one Join to the end of its membership.
 
-    def __init__(self, stub: "ps_grpc.ParameterServerServiceAsyncStub", secret: str) -> None:
-        self.joined = False
+    Attributes:
+        attended: Whether it came to an order, so that the parameter server was there until then.
+    """
+
+    def __init__(self, stub: ps_grpc.ParameterServerServiceStub, secret: str) -> None:
+        self.attended = False
         self._stub = stub
-        self._secret = (SECRET_KEY, secret)
-        self._stopwatch = _Stopwatch()
+        self._metadata = ((SECRET_KEY, secret),)
+        self._stopwatch = Stopwatch(ACTIVITIES)
 
-    async def run(self) -> None:
-        request = ps_pb.JoinRequest(
-            host_fingerprint=host_fingerprint(), process_id=os.getpid(), transports=[ps_pb.TRANSPORT_INLINE]
-        )
-        joined = await self._stub.Join(request, metadata=(self._secret,))
-        self.joined = True
-        attempt = joined.assignment.attempt
+    def run(self) -> None:
+        request = ps_pb.JoinRequest(host_fingerprint=host_fingerprint(), process_id=os.getpid())
+        joined = self._stub.Join(request, metadata=self._metadata)
         computation = Computation(joined.assignment)
-        parameters, version = np.empty(0, computation.dtype), 0
-        call = self._stub.Exchange(metadata=(self._secret, (WORKER_ID_KEY, joined.worker_id)))
-        await call.write(ps_pb.ExchangeRequest(attempt=attempt))
-        self._stopwatch.lap()
-        while isinstance(order := await call.read(), ps_pb.ExchangeResponse):
-            self._stopwatch.seconds.waiting += self._stopwatch.lap()
-            if order.HasField("weights"):
-                parameters, version = np.frombuffer(order.weights.data, computation.dtype), order.weights.version
-            for ticket in order.tickets:
-                result = computation.answer(ticket, parameters, version)
-                self._stopwatch.seconds.computing += self._stopwatch.lap()
-                await self._send(call, ps_pb.ExchangeRequest(attempt=attempt, result=result))
-            _log_refusals(order.acknowledgements)
+        with open_line(joined, computation.layout, computation.dtype) as line:
+            membership = self._stub.Attend(ps_pb.AttendRequest(worker_id=joined.worker_id), metadata=self._metadata)
+            # Who does not belong to the job any more need not wait for orders.
+            if not membership.add_callback(line.close):
+                line.close()
+            self._serve(computation, line, joined.assignment.attempt)
+            line.close()
+            for _ in membership:  # nothing comes; its end says whether the job is done
+                pass
 
-    async def _send(self, call: _Call, request: ps_pb.ExchangeRequest) -> None:
-        request.seconds.CopyFrom(self._stopwatch.seconds)
-        self._stopwatch.seconds.Clear()
-        # A call that has ended says how at the next read.
-        with contextlib.suppress(asyncio.InvalidStateError):
-            await call.write(request)
-        self._stopwatch.seconds.exchanging += self._stopwatch.lap()
-
-
-class _Stopwatch:
-    """Where the time goes: each lap is counted as one of three."""
-
-    def __init__(self) -> None:
-        self.seconds = ps_pb.WorkerSeconds()
-        self._mark = time.perf_counter()
-
-    def lap(self) -> float:
-        """Seconds since the last lap."""
-        now = time.perf_counter()
-        seconds, self._mark = now - self._mark, now
-        return seconds
-
-
-def _log_refusals(acknowledgements: Iterable[ps_pb.Acknowledgement]) -> None:
-    for acknowledgement in acknowledgements:
-        if not acknowledgement.accepted:
-            _log.warning("a result was refused: %s", ps_pb.Refusal.Name(acknowledgement.refusal))
+    def _serve(self, computation: Computation, line: Line, attempt: int) -> None:
+        """Answers tickets, one after each order, until the line is closed. Every result is answered by an order."""
+        lap, tickets = self._stopwatch.lap, deque[Ticket]()
+        while order := line.next_order():
+            self.attended = True
+            lap("waiting")
+            for refusal in filter(None, order.refusals):
+                _log.warning("a result was refused: %s", refusal.name)
+            tickets.extend(order.tickets)
+            if not tickets:
+                continue
+            ticket = tickets.popleft()
+            computation.gather(ticket)
+            lap("gathering")
+            line.begin()
+            result = computation.answer(ticket, line.weights, order.version, line.gradient, line.layer_done)
+            lap("computing")
+            line.send(result, attempt, self._stopwatch.seconds.values())
+            lap("exchanging")
+            # While the parameter server is at work.
+            if tickets:
+                computation.gather(tickets[0])
+            else:
+                computation.gather_next(ticket)
+            lap("gathering")

@@ -241,6 +241,32 @@ OPTIMIZER_NESTEROV: Optimizer.ValueType  # 3
 OPTIMIZER_ADAM: Optimizer.ValueType  # 4
 Global___Optimizer: _TypeAlias = Optimizer  # noqa: Y015
 
+class _Transport:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TransportEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Transport.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TRANSPORT_UNSPECIFIED: _Transport.ValueType  # 0
+    TRANSPORT_AUTO: _Transport.ValueType  # 1
+    """Shared where a worker can share memory with the parameter server, else inline; each worker for itself."""
+    TRANSPORT_SHARED: _Transport.ValueType  # 2
+    """In memory that parameter server and worker share; a worker on another host is refused."""
+    TRANSPORT_INLINE: _Transport.ValueType  # 3
+    """In messages."""
+
+class Transport(_Transport, metaclass=_TransportEnumTypeWrapper):
+    """How weights and gradients travel."""
+
+TRANSPORT_UNSPECIFIED: Transport.ValueType  # 0
+TRANSPORT_AUTO: Transport.ValueType  # 1
+"""Shared where a worker can share memory with the parameter server, else inline; each worker for itself."""
+TRANSPORT_SHARED: Transport.ValueType  # 2
+"""In memory that parameter server and worker share; a worker on another host is refused."""
+TRANSPORT_INLINE: Transport.ValueType  # 3
+"""In messages."""
+Global___Transport: _TypeAlias = Transport  # noqa: Y015
+
 class _Policy:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -590,6 +616,7 @@ class DistributionSpec(_message.Message):
     CPUS_PER_WORKER_FIELD_NUMBER: _builtins.int
     MICRO_BATCHES_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
+    TRANSPORT_FIELD_NUMBER: _builtins.int
     workers: _builtins.int
     cpus_per_worker: _builtins.int
     """CPUs, and with them BLAS threads, of one worker."""
@@ -598,6 +625,8 @@ class DistributionSpec(_message.Message):
     mini-batch has rows.
     """
     policy: Global___Policy.ValueType
+    transport: Global___Transport.ValueType
+    """How weights and gradients travel between parameter server and workers; cannot influence the result either."""
     def __init__(
         self,
         *,
@@ -605,10 +634,11 @@ class DistributionSpec(_message.Message):
         cpus_per_worker: _builtins.int | None = ...,
         micro_batches: _builtins.int | None = ...,
         policy: Global___Policy.ValueType = ...,
+        transport: Global___Transport.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cpus_per_worker", b"_cpus_per_worker", "_micro_batches", b"_micro_batches", "_workers", b"_workers", "cpus_per_worker", b"cpus_per_worker", "micro_batches", b"micro_batches", "workers", b"workers"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpus_per_worker", b"_cpus_per_worker", "_micro_batches", b"_micro_batches", "_workers", b"_workers", "cpus_per_worker", b"cpus_per_worker", "micro_batches", b"micro_batches", "policy", b"policy", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpus_per_worker", b"_cpus_per_worker", "_micro_batches", b"_micro_batches", "_workers", b"_workers", "cpus_per_worker", b"cpus_per_worker", "micro_batches", b"micro_batches", "policy", b"policy", "transport", b"transport", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cpus_per_worker: _TypeAlias = _typing.Literal["cpus_per_worker"]  # noqa: Y015
     _WhichOneofArgType__cpus_per_worker: _TypeAlias = _typing.Literal["_cpus_per_worker", b"_cpus_per_worker"]  # noqa: Y015

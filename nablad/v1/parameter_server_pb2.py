@@ -27,21 +27,21 @@ from nablad.v1 import job_spec_pb2 as nablad_dot_v1_dot_job__spec__pb2
 from nablad.v1 import jobs_pb2 as nablad_dot_v1_dot_jobs__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n nablad/v1/parameter_server.proto\x12\tnablad.v1\x1a\x18nablad/v1/datasets.proto\x1a\x18nablad/v1/job_spec.proto\x1a\x14nablad/v1/jobs.proto\"\xcc\x01\n\nAssignment\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12 \n\x04spec\x18\x03 \x01(\x0b\x32\x12.nablad.v1.JobSpec\x12$\n\x05train\x18\x04 \x01(\x0b\x32\x15.nablad.v1.DataSource\x12)\n\nvalidation\x18\x05 \x01(\x0b\x32\x15.nablad.v1.DataSource\x12*\n\x07scaling\x18\x06 \x01(\x0b\x32\x19.nablad.v1.FeatureScaling\"D\n\nDataSource\x12#\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x12.nablad.v1.Dataset\x12\x11\n\tdirectory\x18\x02 \x01(\t\"/\n\x0e\x46\x65\x61tureScaling\x12\r\n\x05shift\x18\x01 \x03(\x01\x12\x0e\n\x06\x66\x61\x63tor\x18\x02 \x03(\x01\"e\n\x0bJoinRequest\x12\x18\n\x10host_fingerprint\x18\x01 \x01(\t\x12\x12\n\nprocess_id\x18\x02 \x01(\r\x12(\n\ntransports\x18\x03 \x03(\x0e\x32\x14.nablad.v1.Transport\"u\n\x0cJoinResponse\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12)\n\nassignment\x18\x02 \x01(\x0b\x32\x15.nablad.v1.Assignment\x12\'\n\ttransport\x18\x03 \x01(\x0e\x32\x14.nablad.v1.Transport\"p\n\x06Ticket\x12#\n\x04kind\x18\x01 \x01(\x0e\x32\x15.nablad.v1.TicketKind\x12\r\n\x05\x65poch\x18\x02 \x01(\r\x12\x0c\n\x04step\x18\x03 \x01(\x04\x12\x13\n\x0bmicro_batch\x18\x04 \x01(\r\x12\x0f\n\x07version\x18\x05 \x01(\x04\"\x91\x01\n\x10\x45xchangeResponse\x12\"\n\x07tickets\x18\x01 \x03(\x0b\x32\x11.nablad.v1.Ticket\x12#\n\x07weights\x18\x02 \x01(\x0b\x32\x12.nablad.v1.Weights\x12\x34\n\x10\x61\x63knowledgements\x18\x03 \x03(\x0b\x32\x1a.nablad.v1.Acknowledgement\"(\n\x07Weights\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"p\n\x0f\x45xchangeRequest\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\r\x12!\n\x06result\x18\x02 \x01(\x0b\x32\x11.nablad.v1.Result\x12)\n\x07seconds\x18\x03 \x01(\x0b\x32\x18.nablad.v1.WorkerSeconds\"G\n\rWorkerSeconds\x12\x11\n\tcomputing\x18\x01 \x01(\x01\x12\x0f\n\x07waiting\x18\x02 \x01(\x01\x12\x12\n\nexchanging\x18\x03 \x01(\x01\"\x8d\x01\n\x06Result\x12!\n\x06ticket\x18\x01 \x01(\x0b\x32\x11.nablad.v1.Ticket\x12\x10\n\x08\x63ost_sum\x18\x02 \x01(\x01\x12\x14\n\x0csample_count\x18\x03 \x01(\x04\x12\x15\n\rcorrect_count\x18\x04 \x01(\x04\x12\x10\n\x08gradient\x18\x05 \x01(\x0c\x12\x0f\n\x07version\x18\x06 \x01(\x04\"H\n\x0f\x41\x63knowledgement\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x08\x12#\n\x07refusal\x18\x02 \x01(\x0e\x32\x12.nablad.v1.Refusal\"\x1d\n\rFollowRequest\x12\x0c\n\x04seen\x18\x01 \x01(\x04\"\xed\x01\n\x0e\x46ollowResponse\x12%\n\x08progress\x18\x01 \x01(\x0b\x32\x13.nablad.v1.Progress\x12\'\n\ttelemetry\x18\x02 \x01(\x0b\x32\x14.nablad.v1.Telemetry\x12(\n\tepoch_end\x18\x03 \x01(\x0b\x32\x13.nablad.v1.ProgressH\x00\x12\x17\n\rworker_joined\x18\x04 \x01(\tH\x00\x12\x15\n\x0bworker_lost\x18\x05 \x01(\tH\x00\x12\x12\n\x08\x66inished\x18\x06 \x01(\x08H\x00\x12\x10\n\x06\x66\x61iled\x18\x07 \x01(\tH\x00\x42\x0b\n\thappening\"\x8b\x02\n\tTelemetry\x12\x30\n\x0eworker_seconds\x18\x01 \x01(\x0b\x32\x18.nablad.v1.WorkerSeconds\x12\x32\n\x07refused\x18\x02 \x03(\x0b\x32!.nablad.v1.Telemetry.RefusedEntry\x12\x14\n\x0cworkers_lost\x18\x03 \x01(\x04\x12\x1b\n\x13step_seconds_bounds\x18\x04 \x03(\x01\x12\x1b\n\x13step_seconds_counts\x18\x05 \x03(\x04\x12\x18\n\x10step_seconds_sum\x18\x06 \x01(\x01\x1a.\n\x0cRefusedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\x15\n\x13\x46\x65tchWeightsRequest\"%\n\x14\x46\x65tchWeightsResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c*<\n\tTransport\x12\x19\n\x15TRANSPORT_UNSPECIFIED\x10\x00\x12\x14\n\x10TRANSPORT_INLINE\x10\x01*_\n\nTicketKind\x12\x1b\n\x17TICKET_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14TICKET_KIND_GRADIENT\x10\x01\x12\x1a\n\x16TICKET_KIND_EVALUATION\x10\x02*\xe6\x01\n\x07Refusal\x12\x17\n\x13REFUSAL_UNSPECIFIED\x10\x00\x12\x15\n\x11REFUSAL_DUPLICATE\x10\x01\x12\x10\n\x0cREFUSAL_LATE\x10\x02\x12\x19\n\x15REFUSAL_WRONG_ATTEMPT\x10\x03\x12\x1a\n\x16REFUSAL_UNKNOWN_TICKET\x10\x04\x12\x16\n\x12REFUSAL_WRONG_SIZE\x10\x05\x12\x16\n\x12REFUSAL_NOT_FINITE\x10\x06\x12\x19\n\x15REFUSAL_WRONG_VERSION\x10\x07\x12\x17\n\x13REFUSAL_WRONG_COUNT\x10\x08\x32\xae\x02\n\x16ParameterServerService\x12\x37\n\x04Join\x12\x16.nablad.v1.JoinRequest\x1a\x17.nablad.v1.JoinResponse\x12G\n\x08\x45xchange\x12\x1a.nablad.v1.ExchangeRequest\x1a\x1b.nablad.v1.ExchangeResponse(\x01\x30\x01\x12?\n\x06\x46ollow\x12\x18.nablad.v1.FollowRequest\x1a\x19.nablad.v1.FollowResponse0\x01\x12Q\n\x0c\x46\x65tchWeights\x12\x1e.nablad.v1.FetchWeightsRequest\x1a\x1f.nablad.v1.FetchWeightsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n nablad/v1/parameter_server.proto\x12\tnablad.v1\x1a\x18nablad/v1/datasets.proto\x1a\x18nablad/v1/job_spec.proto\x1a\x14nablad/v1/jobs.proto\"\xcc\x01\n\nAssignment\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12 \n\x04spec\x18\x03 \x01(\x0b\x32\x12.nablad.v1.JobSpec\x12$\n\x05train\x18\x04 \x01(\x0b\x32\x15.nablad.v1.DataSource\x12)\n\nvalidation\x18\x05 \x01(\x0b\x32\x15.nablad.v1.DataSource\x12*\n\x07scaling\x18\x06 \x01(\x0b\x32\x19.nablad.v1.FeatureScaling\"D\n\nDataSource\x12#\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x12.nablad.v1.Dataset\x12\x11\n\tdirectory\x18\x02 \x01(\t\"/\n\x0e\x46\x65\x61tureScaling\x12\r\n\x05shift\x18\x01 \x03(\x01\x12\x0e\n\x06\x66\x61\x63tor\x18\x02 \x03(\x01\";\n\x0bJoinRequest\x12\x18\n\x10host_fingerprint\x18\x01 \x01(\t\x12\x12\n\nprocess_id\x18\x02 \x01(\r\"\xb3\x01\n\x0cJoinResponse\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12)\n\nassignment\x18\x02 \x01(\x0b\x32\x15.nablad.v1.Assignment\x12*\n\x0bshared_line\x18\x03 \x01(\x0b\x32\x15.nablad.v1.SharedLine\x12*\n\x0binline_line\x18\x04 \x01(\x0b\x32\x15.nablad.v1.InlineLine\x12\r\n\x05token\x18\x05 \x01(\x0c\"!\n\nSharedLine\x12\x13\n\x0bsocket_name\x18\x01 \x01(\x0c\"(\n\nInlineLine\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\r\"\"\n\rAttendRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\"\x10\n\x0e\x41ttendResponse\"\x1d\n\rFollowRequest\x12\x0c\n\x04seen\x18\x01 \x01(\x04\"\xed\x01\n\x0e\x46ollowResponse\x12%\n\x08progress\x18\x01 \x01(\x0b\x32\x13.nablad.v1.Progress\x12\'\n\ttelemetry\x18\x02 \x01(\x0b\x32\x14.nablad.v1.Telemetry\x12(\n\tepoch_end\x18\x03 \x01(\x0b\x32\x13.nablad.v1.ProgressH\x00\x12\x17\n\rworker_joined\x18\x04 \x01(\tH\x00\x12\x15\n\x0bworker_lost\x18\x05 \x01(\tH\x00\x12\x12\n\x08\x66inished\x18\x06 \x01(\x08H\x00\x12\x10\n\x06\x66\x61iled\x18\x07 \x01(\tH\x00\x42\x0b\n\thappening\"\xf8\x04\n\tTelemetry\x12?\n\x0eworker_seconds\x18\x01 \x03(\x0b\x32\'.nablad.v1.Telemetry.WorkerSecondsEntry\x12?\n\x0eserver_seconds\x18\x02 \x03(\x0b\x32\'.nablad.v1.Telemetry.ServerSecondsEntry\x12\x32\n\x07refused\x18\x03 \x03(\x0b\x32!.nablad.v1.Telemetry.RefusedEntry\x12\x14\n\x0cworkers_lost\x18\x04 \x01(\x04\x12\x45\n\x11transport_workers\x18\x05 \x03(\x0b\x32*.nablad.v1.Telemetry.TransportWorkersEntry\x12\x1b\n\x13step_seconds_bounds\x18\x06 \x03(\x01\x12\x1b\n\x13step_seconds_counts\x18\x07 \x03(\x04\x12\x18\n\x10step_seconds_sum\x18\x08 \x01(\x01\x12\x13\n\x0b\x65valuations\x18\t \x01(\x04\x12\x1a\n\x12\x65valuation_seconds\x18\n \x01(\x01\x1a\x34\n\x12WorkerSecondsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a\x34\n\x12ServerSecondsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a.\n\x0cRefusedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x37\n\x15TransportWorkersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\"\x15\n\x13\x46\x65tchWeightsRequest\"%\n\x14\x46\x65tchWeightsResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\x32\xa6\x02\n\x16ParameterServerService\x12\x37\n\x04Join\x12\x16.nablad.v1.JoinRequest\x1a\x17.nablad.v1.JoinResponse\x12?\n\x06\x41ttend\x12\x18.nablad.v1.AttendRequest\x1a\x19.nablad.v1.AttendResponse0\x01\x12?\n\x06\x46ollow\x12\x18.nablad.v1.FollowRequest\x1a\x19.nablad.v1.FollowResponse0\x01\x12Q\n\x0c\x46\x65tchWeights\x12\x1e.nablad.v1.FetchWeightsRequest\x1a\x1f.nablad.v1.FetchWeightsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'nablad.v1.parameter_server_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_TELEMETRY_WORKERSECONDSENTRY']._loaded_options = None
+  _globals['_TELEMETRY_WORKERSECONDSENTRY']._serialized_options = b'8\001'
+  _globals['_TELEMETRY_SERVERSECONDSENTRY']._loaded_options = None
+  _globals['_TELEMETRY_SERVERSECONDSENTRY']._serialized_options = b'8\001'
   _globals['_TELEMETRY_REFUSEDENTRY']._loaded_options = None
   _globals['_TELEMETRY_REFUSEDENTRY']._serialized_options = b'8\001'
-  _globals['_TRANSPORT']._serialized_start=1981
-  _globals['_TRANSPORT']._serialized_end=2041
-  _globals['_TICKETKIND']._serialized_start=2043
-  _globals['_TICKETKIND']._serialized_end=2138
-  _globals['_REFUSAL']._serialized_start=2141
-  _globals['_REFUSAL']._serialized_end=2371
+  _globals['_TELEMETRY_TRANSPORTWORKERSENTRY']._loaded_options = None
+  _globals['_TELEMETRY_TRANSPORTWORKERSENTRY']._serialized_options = b'8\001'
   _globals['_ASSIGNMENT']._serialized_start=122
   _globals['_ASSIGNMENT']._serialized_end=326
   _globals['_DATASOURCE']._serialized_start=328
@@ -49,35 +49,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FEATURESCALING']._serialized_start=398
   _globals['_FEATURESCALING']._serialized_end=445
   _globals['_JOINREQUEST']._serialized_start=447
-  _globals['_JOINREQUEST']._serialized_end=548
-  _globals['_JOINRESPONSE']._serialized_start=550
-  _globals['_JOINRESPONSE']._serialized_end=667
-  _globals['_TICKET']._serialized_start=669
-  _globals['_TICKET']._serialized_end=781
-  _globals['_EXCHANGERESPONSE']._serialized_start=784
-  _globals['_EXCHANGERESPONSE']._serialized_end=929
-  _globals['_WEIGHTS']._serialized_start=931
-  _globals['_WEIGHTS']._serialized_end=971
-  _globals['_EXCHANGEREQUEST']._serialized_start=973
-  _globals['_EXCHANGEREQUEST']._serialized_end=1085
-  _globals['_WORKERSECONDS']._serialized_start=1087
-  _globals['_WORKERSECONDS']._serialized_end=1158
-  _globals['_RESULT']._serialized_start=1161
-  _globals['_RESULT']._serialized_end=1302
-  _globals['_ACKNOWLEDGEMENT']._serialized_start=1304
-  _globals['_ACKNOWLEDGEMENT']._serialized_end=1376
-  _globals['_FOLLOWREQUEST']._serialized_start=1378
-  _globals['_FOLLOWREQUEST']._serialized_end=1407
-  _globals['_FOLLOWRESPONSE']._serialized_start=1410
-  _globals['_FOLLOWRESPONSE']._serialized_end=1647
-  _globals['_TELEMETRY']._serialized_start=1650
-  _globals['_TELEMETRY']._serialized_end=1917
-  _globals['_TELEMETRY_REFUSEDENTRY']._serialized_start=1871
-  _globals['_TELEMETRY_REFUSEDENTRY']._serialized_end=1917
-  _globals['_FETCHWEIGHTSREQUEST']._serialized_start=1919
-  _globals['_FETCHWEIGHTSREQUEST']._serialized_end=1940
-  _globals['_FETCHWEIGHTSRESPONSE']._serialized_start=1942
-  _globals['_FETCHWEIGHTSRESPONSE']._serialized_end=1979
-  _globals['_PARAMETERSERVERSERVICE']._serialized_start=2374
-  _globals['_PARAMETERSERVERSERVICE']._serialized_end=2676
+  _globals['_JOINREQUEST']._serialized_end=506
+  _globals['_JOINRESPONSE']._serialized_start=509
+  _globals['_JOINRESPONSE']._serialized_end=688
+  _globals['_SHAREDLINE']._serialized_start=690
+  _globals['_SHAREDLINE']._serialized_end=723
+  _globals['_INLINELINE']._serialized_start=725
+  _globals['_INLINELINE']._serialized_end=765
+  _globals['_ATTENDREQUEST']._serialized_start=767
+  _globals['_ATTENDREQUEST']._serialized_end=801
+  _globals['_ATTENDRESPONSE']._serialized_start=803
+  _globals['_ATTENDRESPONSE']._serialized_end=819
+  _globals['_FOLLOWREQUEST']._serialized_start=821
+  _globals['_FOLLOWREQUEST']._serialized_end=850
+  _globals['_FOLLOWRESPONSE']._serialized_start=853
+  _globals['_FOLLOWRESPONSE']._serialized_end=1090
+  _globals['_TELEMETRY']._serialized_start=1093
+  _globals['_TELEMETRY']._serialized_end=1725
+  _globals['_TELEMETRY_WORKERSECONDSENTRY']._serialized_start=1514
+  _globals['_TELEMETRY_WORKERSECONDSENTRY']._serialized_end=1566
+  _globals['_TELEMETRY_SERVERSECONDSENTRY']._serialized_start=1568
+  _globals['_TELEMETRY_SERVERSECONDSENTRY']._serialized_end=1620
+  _globals['_TELEMETRY_REFUSEDENTRY']._serialized_start=1622
+  _globals['_TELEMETRY_REFUSEDENTRY']._serialized_end=1668
+  _globals['_TELEMETRY_TRANSPORTWORKERSENTRY']._serialized_start=1670
+  _globals['_TELEMETRY_TRANSPORTWORKERSENTRY']._serialized_end=1725
+  _globals['_FETCHWEIGHTSREQUEST']._serialized_start=1727
+  _globals['_FETCHWEIGHTSREQUEST']._serialized_end=1748
+  _globals['_FETCHWEIGHTSRESPONSE']._serialized_start=1750
+  _globals['_FETCHWEIGHTSRESPONSE']._serialized_end=1787
+  _globals['_PARAMETERSERVERSERVICE']._serialized_start=1790
+  _globals['_PARAMETERSERVERSERVICE']._serialized_end=2084
 # @@protoc_insertion_point(module_scope)

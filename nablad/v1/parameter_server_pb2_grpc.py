@@ -39,10 +39,10 @@ class ParameterServerServiceStub:
                 request_serializer=nablad_dot_v1_dot_parameter__server__pb2.JoinRequest.SerializeToString,
                 response_deserializer=nablad_dot_v1_dot_parameter__server__pb2.JoinResponse.FromString,
                 _registered_method=True)
-        self.Exchange = channel.stream_stream(
-                '/nablad.v1.ParameterServerService/Exchange',
-                request_serializer=nablad_dot_v1_dot_parameter__server__pb2.ExchangeRequest.SerializeToString,
-                response_deserializer=nablad_dot_v1_dot_parameter__server__pb2.ExchangeResponse.FromString,
+        self.Attend = channel.unary_stream(
+                '/nablad.v1.ParameterServerService/Attend',
+                request_serializer=nablad_dot_v1_dot_parameter__server__pb2.AttendRequest.SerializeToString,
+                response_deserializer=nablad_dot_v1_dot_parameter__server__pb2.AttendResponse.FromString,
                 _registered_method=True)
         self.Follow = channel.unary_stream(
                 '/nablad.v1.ParameterServerService/Follow',
@@ -60,14 +60,15 @@ class ParameterServerServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Join(self, request, context):
-        """A worker introduces itself and learns what it has to do.
+        """A worker introduces itself, and learns what it has to do and where its line is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Exchange(self, request_iterator, context):
-        """The work itself: tickets and weights down, gradients up. Ends when the job is done.
+    def Attend(self, request, context):
+        """The worker's membership, once its line stands: tickets come as long as this call is open. It says nothing, and ends
+        when the job is done, or with the reason why the worker does not belong to it any more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -95,10 +96,10 @@ def add_ParameterServerServiceServicer_to_server(servicer, server):
                     request_deserializer=nablad_dot_v1_dot_parameter__server__pb2.JoinRequest.FromString,
                     response_serializer=nablad_dot_v1_dot_parameter__server__pb2.JoinResponse.SerializeToString,
             ),
-            'Exchange': grpc.stream_stream_rpc_method_handler(
-                    servicer.Exchange,
-                    request_deserializer=nablad_dot_v1_dot_parameter__server__pb2.ExchangeRequest.FromString,
-                    response_serializer=nablad_dot_v1_dot_parameter__server__pb2.ExchangeResponse.SerializeToString,
+            'Attend': grpc.unary_stream_rpc_method_handler(
+                    servicer.Attend,
+                    request_deserializer=nablad_dot_v1_dot_parameter__server__pb2.AttendRequest.FromString,
+                    response_serializer=nablad_dot_v1_dot_parameter__server__pb2.AttendResponse.SerializeToString,
             ),
             'Follow': grpc.unary_stream_rpc_method_handler(
                     servicer.Follow,
@@ -149,7 +150,7 @@ class ParameterServerService:
             _registered_method=True)
 
     @staticmethod
-    def Exchange(request_iterator,
+    def Attend(request,
             target,
             options=(),
             channel_credentials=None,
@@ -159,12 +160,12 @@ class ParameterServerService:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.stream_stream(
-            request_iterator,
+        return grpc.experimental.unary_stream(
+            request,
             target,
-            '/nablad.v1.ParameterServerService/Exchange',
-            nablad_dot_v1_dot_parameter__server__pb2.ExchangeRequest.SerializeToString,
-            nablad_dot_v1_dot_parameter__server__pb2.ExchangeResponse.FromString,
+            '/nablad.v1.ParameterServerService/Attend',
+            nablad_dot_v1_dot_parameter__server__pb2.AttendRequest.SerializeToString,
+            nablad_dot_v1_dot_parameter__server__pb2.AttendResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -2,24 +2,14 @@
 
 from collections import deque
 from collections.abc import Iterable
-from typing import NamedTuple, Self
 
-from nablad.v1 import parameter_server_pb2 as ps_pb
+from workers.tickets import Ticket
 
-__all__ = ["Dispatcher", "TicketKey"]
+__all__ = ["Dispatcher"]
 
 
-class TicketKey(NamedTuple):
-    """What tells one ticket of an attempt from every other; sorts in the order of the work."""
-
-    step: int
-    kind: ps_pb.TicketKind.ValueType
-    part: int
-
-    @classmethod
-    def of(cls, ticket: ps_pb.Ticket) -> Self:
-        """The key of a ticket."""
-        return cls(ticket.step, ticket.kind, ticket.micro_batch)
+# A worker gets no more at a time, so that an order stays small, and who is fast gets more.
+_MOST_TICKETS = 64
 
 
 class Dispatcher:
@@ -29,13 +19,22 @@ class Dispatcher:
     """
 
     def __init__(self) -> None:
-        self._waiting: deque[TicketKey] = deque()
-        self._held: dict[str, set[TicketKey]] = {}
+        self._waiting: deque[Ticket] = deque()
+        self._held: dict[str, set[Ticket]] = {}
 
     @property
     def workers(self) -> int:
         """Workers that can be given tickets."""
         return len(self._held)
+
+    @property
+    def waiting(self) -> int:
+        """Tickets that nobody has."""
+        return len(self._waiting)
+
+    def holds(self, worker: str) -> bool:
+        """Whether the worker has a ticket yet to answer."""
+        return bool(self._held.get(worker))
 
     def join(self, worker: str) -> None:
         """A worker asks for tickets."""
@@ -45,18 +44,18 @@ class Dispatcher:
         """A worker is gone; what it held goes first to the next that are free."""
         self._waiting.extendleft(sorted(self._held.pop(worker, ()), reverse=True))
 
-    def open(self, tickets: Iterable[TicketKey]) -> None:
+    def open(self, tickets: Iterable[Ticket]) -> None:
         """New tickets wait for workers."""
         self._waiting.extend(tickets)
 
-    def done(self, ticket: TicketKey) -> None:
+    def done(self, ticket: Ticket) -> None:
         """A result for the ticket was taken, from whomever: nobody has to compute it any more."""
         for held in self._held.values():
             held.discard(ticket)
         if ticket in self._waiting:
             self._waiting.remove(ticket)
 
-    def give_back(self, worker: str, ticket: TicketKey) -> bool:
+    def give_back(self, worker: str, ticket: Ticket) -> bool:
         """The worker's result for the ticket was refused: the ticket waits again, if the worker held it."""
         held = ticket in self._held.get(worker, ())
         if held:
@@ -64,18 +63,16 @@ class Dispatcher:
             self._waiting.appendleft(ticket)
         return held
 
-    def deal(self) -> dict[str, list[TicketKey]]:
+    def deal(self) -> dict[str, list[Ticket]]:
         """Shares the waiting tickets out among the workers that hold none, in contiguous, nearly equal runs."""
-        free = [worker for worker, held in self._held.items() if not held]
-        if not self._waiting or not free:
+        if not self._waiting:
             return {}
-        tickets = list(self._waiting)
-        self._waiting.clear()
-        share, rest = divmod(len(tickets), len(free))
-        dealt: dict[str, list[TicketKey]] = {}
+        dealt: dict[str, list[Ticket]] = {}
+        free = [worker for worker, held in self._held.items() if not held]
         for number, worker in enumerate(free):
-            count = share + (number < rest)
-            if count:
-                dealt[worker], tickets = tickets[:count], tickets[count:]
-                self._held[worker].update(dealt[worker])
+            share = -(-len(self._waiting) // (len(free) - number))
+            tickets = [self._waiting.popleft() for _ in range(min(share, _MOST_TICKETS))]
+            if tickets:
+                dealt[worker] = tickets
+                self._held[worker].update(tickets)
         return dealt

@@ -5,33 +5,37 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.parameter_server.rounds import Round
+from workers.tickets import Refusal, Result, TicketKind
 
-__all__ = ["inspect"]
+__all__ = ["all_finite", "inspect"]
 
 Vector = NDArray[np.floating]
 
 
-def inspect(result: ps_pb.Result, round_: Round, parameters: Vector, version: int) -> ps_pb.Refusal.ValueType:
-    """Why a result for a ticket of an open round must be refused; REFUSAL_UNSPECIFIED if nothing speaks against it."""
-    ticket = result.ticket
-    if round_.is_in(ticket.micro_batch):
-        return ps_pb.REFUSAL_DUPLICATE
-    if not ticket.version == result.version == version:
-        return ps_pb.REFUSAL_WRONG_VERSION
+def inspect(result: Result, round_: Round, parameters: Vector, version: int) -> Refusal | None:
+    """Why a result for a ticket of an open round must be refused; None if nothing speaks against it."""
+    if round_.is_in(result.ticket.micro_batch):
+        return Refusal.DUPLICATE
+    if result.version != version:
+        return Refusal.WRONG_VERSION
     if not round_.counts_right(result):
-        return ps_pb.REFUSAL_WRONG_COUNT
+        return Refusal.WRONG_COUNT
     if not math.isfinite(result.cost_sum):
-        return ps_pb.REFUSAL_NOT_FINITE
-    if round_.kind == ps_pb.TICKET_KIND_GRADIENT:
-        return _inspect_gradient(result, parameters)
-    return ps_pb.REFUSAL_UNSPECIFIED
+        return Refusal.NOT_FINITE
+    if round_.kind == TicketKind.GRADIENT:
+        return _inspect_gradient(result.gradient, parameters)
+    return None
 
 
-def _inspect_gradient(result: ps_pb.Result, parameters: Vector) -> ps_pb.Refusal.ValueType:
-    if len(result.gradient) != parameters.nbytes:
-        return ps_pb.REFUSAL_WRONG_SIZE
-    if not np.isfinite(np.frombuffer(result.gradient, parameters.dtype)).all():
-        return ps_pb.REFUSAL_NOT_FINITE
-    return ps_pb.REFUSAL_UNSPECIFIED
+def _inspect_gradient(gradient: Vector | None, parameters: Vector) -> Refusal | None:
+    if gradient is None or gradient.shape != parameters.shape or gradient.dtype != parameters.dtype:
+        return Refusal.WRONG_SIZE
+    if not all_finite(gradient):
+        return Refusal.NOT_FINITE
+    return None
+
+
+def all_finite(vector: Vector) -> bool:
+    """Whether all numbers are finite: they are if the sum of their squares is, which costs one pass and no memory."""
+    return math.isfinite(np.dot(vector, vector)) or bool(np.isfinite(vector).all())

@@ -1,14 +1,14 @@
 """A round: the tickets that belong together, and the ledger of their results."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.parameter_server.policies import Policy
-from service.parameter_server.reduction import TreeSum
+from service.parameter_server.reduction import Buffers, TreeSum
 from workers.plan import Plan
+from workers.tickets import Result, Ticket, TicketKind
 
 __all__ = ["Round", "RoundQueue"]
 
@@ -24,21 +24,22 @@ class Round:
         step: From 0; for an evaluation, the number of updates that the evaluated weights have seen.
         parts: Tickets of the round.
         samples: Samples of all parts.
-        gradient: Sum of the parts' gradients once the round is complete; None before, and for an evaluation.
+        addends: The one or two vectors whose sum is the gradient, once the round is complete; none before, and for an
+            evaluation.
     """
 
-    def __init__(self, kind: ps_pb.TicketKind.ValueType, epoch: int, step: int, samples: list[int]) -> None:
+    def __init__(self, kind: TicketKind, epoch: int, step: int, samples: Sequence[int], buffers: Buffers) -> None:
         """Opens the round; `samples` has the number of samples of each part."""
         self.kind = kind
         self.epoch = epoch
         self.step = step
         self.parts = len(samples)
         self.samples = sum(samples)
-        self.gradient: Vector | None = None
+        self.addends: tuple[Vector, ...] = ()
         self._part_samples = samples
         self._cost_sums: dict[int, float] = {}
         self._correct_count = 0
-        self._tree = TreeSum(self.parts)
+        self._tree = TreeSum(self.parts, buffers)
 
     @property
     def complete(self) -> bool:
@@ -59,21 +60,25 @@ class Round:
         """Whether a result for this part was taken."""
         return part in self._cost_sums
 
-    def has_ticket(self, ticket: ps_pb.Ticket) -> bool:
+    def has_ticket(self, ticket: Ticket) -> bool:
         """Whether the ticket is one of this round's."""
-        return (ticket.kind, ticket.step) == (self.kind, self.step) and ticket.micro_batch < self.parts
+        return ticket.step == self.step and ticket.kind == self.kind and ticket.micro_batch < self.parts
 
-    def counts_right(self, result: ps_pb.Result) -> bool:
+    def counts_right(self, result: Result) -> bool:
         """Whether the result covers as many samples as its part has."""
         return result.correct_count <= result.sample_count == self._part_samples[result.ticket.micro_batch]
 
-    def take(self, result: ps_pb.Result, gradient: Vector | None) -> None:
-        """Enters a result that passed every check. The gradient vector is taken over."""
+    def take(self, result: Result) -> None:
+        """Enters a result that passed every check."""
         part = result.ticket.micro_batch
         self._cost_sums[part] = result.cost_sum
         self._correct_count += result.correct_count
-        if gradient is not None:
-            self.gradient = self._tree.add(part, gradient)
+        if result.gradient is not None:
+            self.addends = self._tree.add(part, result.gradient) or ()
+
+    def settle(self, lent: Vector) -> None:
+        """The owner of a gradient that was lent wants to write to it."""
+        self._tree.settle(lent)
 
 
 class RoundQueue:
@@ -83,8 +88,8 @@ class RoundQueue:
     for which the weights stand still.
     """
 
-    def __init__(self, plan: Plan, policy: Policy) -> None:
-        self._coming = _rounds(plan)
+    def __init__(self, plan: Plan, policy: Policy, buffers: Buffers) -> None:
+        self._coming = _rounds(plan, buffers)
         self._next = next(self._coming, None)
         self._policy = policy
         self._open: list[Round] = []
@@ -94,14 +99,12 @@ class RoundQueue:
         """Whether the last round is complete."""
         return self._next is None and not self._open
 
-    @property
-    def evaluation_comes(self) -> bool:
-        """Whether the next round to be opened is an evaluation."""
-        return self._next is not None and self._next.kind == ps_pb.TICKET_KIND_EVALUATION
-
-    def find(self, ticket: ps_pb.Ticket) -> Round | None:
+    def find(self, ticket: Ticket) -> Round | None:
         """The open round that the ticket belongs to."""
-        return next((round_ for round_ in self._open if round_.has_ticket(ticket)), None)
+        for round_ in self._open:
+            if round_.has_ticket(ticket):
+                return round_
+        return None
 
     def open(self, version: int) -> Iterator[Round]:
         """Opens the rounds that may be, now that the weights have seen `version` updates."""
@@ -115,18 +118,25 @@ class RoundQueue:
         return self._open.pop(0) if self._open and self._open[0].complete else None
 
     def _may_open(self, round_: Round, version: int) -> bool:
+        if not self._open:
+            return round_.kind == TicketKind.EVALUATION or self._policy.may_open(round_.step, version)
         kinds = {other.kind for other in (*self._open, round_)}
-        if ps_pb.TICKET_KIND_EVALUATION in kinds:
-            return not self._open
-        return self._policy.may_open(round_.step, version)
+        return TicketKind.EVALUATION not in kinds and self._policy.may_open(round_.step, version)
 
 
-def _rounds(plan: Plan) -> Iterator[Round]:
+def _rounds(plan: Plan, buffers: Buffers) -> Iterator[Round]:
+    evaluation_samples = [_length(plan.evaluation(part)) for part in range(plan.evaluation_parts)]
+    # All steps of an epoch but the last are alike.
+    first, last = (
+        [plan.samples(step, part) for part in range(plan.parts(step))] for step in (0, plan.steps_per_epoch - 1)
+    )
     for step in range(plan.steps):
-        epoch = plan.epoch(step)
-        samples = [plan.samples(step, part) for part in range(plan.parts(step))]
-        yield Round(ps_pb.TICKET_KIND_GRADIENT, epoch, step, samples)
-        if plan.ends_epoch(step) and plan.validation_rows:
-            ranges = [plan.evaluation(part) for part in range(plan.evaluation_parts)]
-            samples = [rows.stop - rows.start for rows in ranges]
-            yield Round(ps_pb.TICKET_KIND_EVALUATION, epoch, step + 1, samples)
+        epoch, ends_epoch = plan.epoch(step), plan.ends_epoch(step)
+        yield Round(TicketKind.GRADIENT, epoch, step, last if ends_epoch else first, buffers)
+        if ends_epoch and plan.validation_rows:
+            yield Round(TicketKind.EVALUATION, epoch, step + 1, evaluation_samples, buffers)
+
+
+def _length(rows: slice) -> int:
+    length: int = rows.stop - rows.start
+    return length

@@ -3,13 +3,20 @@
 import math
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from nablad.spec import name_of
 from nablad.v1 import parameter_server_pb2 as ps_pb
+from service.parameter_server.lines import TRANSPORTS
 from service.parameter_server.rounds import Round
+from workers.frames import ACTIVITIES as WORKER_ACTIVITIES
+from workers.tickets import Refusal
 
-__all__ = ["EpochFigures", "Totals"]
+__all__ = ["ACTIVITIES", "EpochFigures", "Totals"]
+
+ACTIVITIES = ("waiting", "receiving", "inspecting", "reducing", "updating", "dealing")
+"""What a parameter server's time goes into: waiting for results, reading them, checking them, adding gradients, the
+update of the weights, giving out tickets and weights."""
 
 # Upper bounds of the classes of step_seconds, in seconds.
 _BOUNDS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
@@ -54,10 +61,12 @@ class Totals:
     def __init__(self) -> None:
         self.samples = 0
         self.workers_lost = 0
-        self.refused: Counter[ps_pb.Refusal.ValueType] = Counter()
-        self._worker_seconds = ps_pb.WorkerSeconds()
+        self.refused: Counter[Refusal] = Counter()
+        self._worker_seconds = dict.fromkeys(WORKER_ACTIVITIES, 0.0)
         self._step_counts = [0] * (len(_BOUNDS) + 1)
         self._step_seconds = 0.0
+        self._evaluations = 0
+        self._evaluation_seconds = 0.0
 
     def add_step(self, step: Round, seconds: float) -> None:
         """Counts a step that took this long, from its first ticket to its update."""
@@ -65,20 +74,44 @@ class Totals:
         self._step_counts[bisect_left(_BOUNDS, seconds)] += 1
         self._step_seconds += seconds
 
-    def add_worker_seconds(self, seconds: ps_pb.WorkerSeconds) -> None:
-        """A worker reports what its time went into. What cannot be a duration is left out."""
-        for name in ("computing", "waiting", "exchanging"):
-            value = getattr(seconds, name)
-            if math.isfinite(value) and value > 0:
-                setattr(self._worker_seconds, name, getattr(self._worker_seconds, name) + value)
+    def add_evaluation(self, seconds: float) -> None:
+        """Counts an evaluation, for which the steps stood still so long."""
+        self._evaluations += 1
+        self._evaluation_seconds += seconds
 
-    def message(self) -> ps_pb.Telemetry:
-        """The totals as they stand."""
+    def add_worker_seconds(self, seconds: Sequence[float]) -> None:
+        """A worker that is gone has reported what its time went into, by activity."""
+        _add_seconds(self._worker_seconds, seconds)
+
+    def message(
+        self, worker_seconds: Iterable[Sequence[float]], server_seconds: Mapping[str, float], transports: Iterable[str]
+    ) -> ps_pb.Telemetry:
+        """The totals as they stand.
+
+        Args:
+            worker_seconds: Reported by each worker that is there, by activity.
+            server_seconds: What the parameter server's time went into, by activity.
+            transports: Of the workers that are there.
+        """
+        all_seconds = self._worker_seconds.copy()
+        for seconds in worker_seconds:
+            _add_seconds(all_seconds, seconds)
         return ps_pb.Telemetry(
-            worker_seconds=self._worker_seconds,
-            refused={name_of(ps_pb.Refusal.DESCRIPTOR, refusal): count for refusal, count in self.refused.items()},
+            worker_seconds=all_seconds,
+            server_seconds=server_seconds,
+            refused={refusal.name.lower(): count for refusal, count in self.refused.items()},
             workers_lost=self.workers_lost,
+            transport_workers=dict.fromkeys(TRANSPORTS, 0) | Counter(transports),
             step_seconds_bounds=_BOUNDS,
             step_seconds_counts=self._step_counts,
             step_seconds_sum=self._step_seconds,
+            evaluations=self._evaluations,
+            evaluation_seconds=self._evaluation_seconds,
         )
+
+
+def _add_seconds(total: dict[str, float], seconds: Sequence[float]) -> None:
+    """Adds to the activities' totals; what cannot be a duration is left out."""
+    for activity, value in zip(WORKER_ACTIVITIES, seconds, strict=False):
+        if 0 < value < math.inf:
+            total[activity] += value

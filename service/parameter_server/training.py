@@ -2,21 +2,22 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nablad.spec import name_of
 from nablad.v1 import jobs_pb2 as jobs_pb
-from nablad.v1 import parameter_server_pb2 as ps_pb
-from service.parameter_server.dispatcher import Dispatcher, TicketKey
-from service.parameter_server.inspection import inspect
+from service.parameter_server.dispatcher import Dispatcher
+from service.parameter_server.inspection import all_finite, inspect
 from service.parameter_server.policies import Policy
+from service.parameter_server.reduction import Buffers
 from service.parameter_server.rounds import Round, RoundQueue
-from service.parameter_server.telemetry import EpochFigures, Totals
-from workers.mathematics.optimizers import Optimizer
+from service.parameter_server.telemetry import ACTIVITIES, EpochFigures, Totals
+from workers.mathematics.optimizers import Block, Optimizer
 from workers.plan import Plan
+from workers.stopwatch import Stopwatch
+from workers.tickets import Refusal, Result, Ticket, TicketKind
 
 __all__ = ["Training"]
 
@@ -26,6 +27,8 @@ Vector = NDArray[np.floating]
 _TRIES = 3
 # Seconds between two looks at the gradient's norm: it is not worth a pass over the gradient at every step.
 _NORM_INTERVAL = 0.5
+# Numbers that are added and applied at a time, so that they stay in the cache from the sum to the update.
+_BLOCK = 128 * 1024
 
 
 class Training:
@@ -36,6 +39,8 @@ class Training:
         version: Updates that the weights have seen.
         failure: Why the training cannot go on, as a sentence; empty while it can.
         totals: What was counted since the beginning.
+        buffers: Of gradients; what is taken for a result comes back with it.
+        stopwatch: Where the time goes.
     """
 
     def __init__(
@@ -66,6 +71,8 @@ class Training:
         self.version = 0
         self.failure = ""
         self.totals = Totals()
+        self.buffers = Buffers(parameters.size, parameters.dtype)
+        self.stopwatch = Stopwatch(ACTIVITIES, clock)
         self._plan = plan
         self._optimizer = optimizer
         self._optimizer_state = optimizer.init(parameters)
@@ -75,13 +82,17 @@ class Training:
         self._clock = clock
         self._mark = clock()
         self._dispatcher = Dispatcher()
-        self._refusals: Counter[TicketKey] = Counter()
+        self._refusals: Counter[Ticket] = Counter()
         self._figures = EpochFigures(epoch=0)
         self._validation: Round | None = None
         self._gradient_norm: float | None = None
         self._norm_time = -math.inf
+        self._lent: dict[str, tuple[Round, Vector]] = {}  # gradients in memory that their workers write to again
+        self._sum = np.empty(min(_BLOCK, parameters.size), parameters.dtype)
+        self._blocks = [slice(start, start + _BLOCK) for start in range(0, parameters.size, _BLOCK)]
+        self._closed: list[tuple[Round, float]] = []  # with their seconds, not counted yet
         self._epoch_ends: list[jobs_pb.Progress] = []
-        self._queue = RoundQueue(plan, policy)
+        self._queue = RoundQueue(plan, policy, self.buffers)
         self._open_rounds()
 
     @property
@@ -102,28 +113,55 @@ class Training:
 
     def leave(self, worker: str) -> None:
         """A worker is gone; its open tickets go to others. It counts as lost unless the training is over."""
+        self._settle(worker)
         self._dispatcher.leave(worker)
         if not self.over:
             self.totals.workers_lost += 1
 
-    def deal(self) -> dict[str, list[ps_pb.Ticket]]:
-        """The tickets that free workers get now, by worker."""
-        if self.failure:
-            return {}
-        return {worker: [self._ticket(key) for key in keys] for worker, keys in self._dispatcher.deal().items()}
+    def holds(self, worker: str) -> bool:
+        """Whether the worker has a ticket yet to answer."""
+        return self._dispatcher.holds(worker)
 
-    def take(self, worker: str, attempt: int, result: ps_pb.Result) -> ps_pb.Acknowledgement:
-        """Checks a result and enters it, or says why not. A round that it completes is applied at once."""
+    @property
+    def stirred(self) -> bool:
+        """Whether there is something to deal, to book or to tell."""
+        return bool(self._closed or self.failure or self._dispatcher.waiting)
+
+    def deal(self) -> dict[str, list[Ticket]]:
+        """The tickets that free workers get now, by worker; to be computed with the present version."""
+        dealt = {} if self.failure else self._dispatcher.deal()
+        for worker in dealt:
+            self._settle(worker)
+        return dealt
+
+    def take(self, worker: str, attempt: int, result: Result) -> Refusal | None:
+        """Checks a result and enters it, or says why not. A round that it completes is applied at once.
+
+        Its gradient is taken over; one that is lent may be written to as soon as the worker has another ticket.
+        """
         round_ = self._queue.find(result.ticket)
-        if attempt != self._attempt:
-            return self._refuse(worker, result.ticket, ps_pb.REFUSAL_WRONG_ATTEMPT)
-        if round_ is None:
-            late = self._was_given_out(result.ticket)
-            return self._refuse(worker, result.ticket, ps_pb.REFUSAL_LATE if late else ps_pb.REFUSAL_UNKNOWN_TICKET)
-        if refusal := inspect(result, round_, self.parameters, self.version):
-            return self._refuse(worker, result.ticket, refusal)
-        self._enter(round_, result)
-        return ps_pb.Acknowledgement(accepted=True)
+        refusal = self._inspect(attempt, result, round_)
+        self.stopwatch.lap("inspecting")
+        if refusal is None and round_ is not None:
+            self._enter(worker, result, round_)
+        elif refusal:
+            self._refuse(worker, result.ticket, refusal)
+            self.buffers.give(result.gradient)
+        return refusal
+
+    def book(self) -> None:
+        """Counts the rounds that were closed: it can wait until the next tickets are out, but not for another take."""
+        closed, self._closed = self._closed, []
+        for round_, seconds in closed:
+            if round_.kind == TicketKind.EVALUATION:
+                self._validation = round_
+                self.totals.add_evaluation(seconds)
+            else:
+                self._count_step(round_, seconds)
+            if round_.kind == TicketKind.EVALUATION or (
+                self._plan.ends_epoch(round_.step) and not self._plan.validation_rows
+            ):
+                self._end_epoch()
 
     def pop_epoch_ends(self) -> list[jobs_pb.Progress]:
         """The figures of the epochs that ended since the last call."""
@@ -154,32 +192,45 @@ class Training:
 
     # -- results -------------------------------------------------------------------------------------------------------
 
-    def _enter(self, round_: Round, result: ps_pb.Result) -> None:
-        gradient = None
-        if round_.kind == ps_pb.TICKET_KIND_GRADIENT:
-            gradient = np.frombuffer(result.gradient, self.parameters.dtype).copy()
-        self._dispatcher.done(TicketKey.of(result.ticket))
-        round_.take(result, gradient)
+    def _inspect(self, attempt: int, result: Result, round_: Round | None) -> Refusal | None:
+        if attempt != self._attempt:
+            return Refusal.WRONG_ATTEMPT
+        if round_ is None:
+            return Refusal.LATE if self._was_given_out(result.ticket) else Refusal.UNKNOWN_TICKET
+        return inspect(result, round_, self.parameters, self.version)
+
+    def _enter(self, worker: str, result: Result, round_: Round) -> None:
+        self._dispatcher.done(result.ticket)
+        round_.take(result)
+        if result.gradient is not None and not result.gradient.flags.writeable:
+            self._lent[worker] = (round_, result.gradient)
+            if self.holds(worker):
+                self._settle(worker)
+        self.stopwatch.lap("reducing")
         while complete := self._queue.pop_complete():
             self._close(complete)
             self._open_rounds()
 
-    def _refuse(self, worker: str, ticket: ps_pb.Ticket, refusal: ps_pb.Refusal.ValueType) -> ps_pb.Acknowledgement:
+    def _settle(self, worker: str) -> None:
+        """The worker may write to its gradient again."""
+        if lent := self._lent.pop(worker, None):
+            round_, gradient = lent
+            round_.settle(gradient)
+
+    def _refuse(self, worker: str, ticket: Ticket, refusal: Refusal) -> None:
         """Counts the refusal; a ticket that the worker holds waits again."""
         self.totals.refused[refusal] += 1
-        key = TicketKey.of(ticket)
-        if self._dispatcher.give_back(worker, key):
-            self._refusals[key] += 1
-            if self._refusals[key] >= _TRIES:
+        if self._dispatcher.give_back(worker, ticket):
+            self._refusals[ticket] += 1
+            if self._refusals[ticket] >= _TRIES:
                 self.failure = self._refusal_sentence(ticket, refusal)
-        return ps_pb.Acknowledgement(accepted=False, refusal=refusal)
 
-    def _refusal_sentence(self, ticket: ps_pb.Ticket, refusal: ps_pb.Refusal.ValueType) -> str:
-        what = f"micro-batch {ticket.micro_batch} of step {ticket.step} in epoch {ticket.epoch + 1}"
-        if refusal == ps_pb.REFUSAL_NOT_FINITE:
+    def _refusal_sentence(self, ticket: Ticket, refusal: Refusal) -> str:
+        epoch = self._plan.epoch(ticket.step - (ticket.kind == TicketKind.EVALUATION))
+        what = f"micro-batch {ticket.micro_batch} of step {ticket.step} in epoch {epoch + 1}"
+        if refusal == Refusal.NOT_FINITE:
             return f"the cost or the gradient of {what} is not finite: {self._divergence()}"
-        name = name_of(ps_pb.Refusal.DESCRIPTOR, refusal)
-        return f"the results for {what} were refused {_TRIES} times, the last one as {name}"
+        return f"the results for {what} were refused {_TRIES} times, the last one as {refusal.name.lower()}"
 
     def _divergence(self) -> str:
         return (
@@ -187,12 +238,12 @@ class Training:
             "and data.scaling if features are large"
         )
 
-    def _was_given_out(self, ticket: ps_pb.Ticket) -> bool:
+    def _was_given_out(self, ticket: Ticket) -> bool:
         """Whether the ticket is of a round that was closed."""
         parts = 0
-        if ticket.kind == ps_pb.TICKET_KIND_GRADIENT and ticket.step < self.version:
+        if ticket.kind == TicketKind.GRADIENT and ticket.step < self.version:
             parts = self._plan.parts(ticket.step)
-        elif ticket.kind == ps_pb.TICKET_KIND_EVALUATION and 0 < ticket.step <= self.version:
+        elif ticket.kind == TicketKind.EVALUATION and 0 < ticket.step <= self.version:
             parts = self._plan.evaluation_parts if self._plan.ends_epoch(ticket.step - 1) else 0
         return ticket.micro_batch < parts
 
@@ -200,40 +251,50 @@ class Training:
 
     def _open_rounds(self) -> None:
         for round_ in self._queue.open(self.version):
-            self._dispatcher.open(TicketKey(round_.step, round_.kind, part) for part in range(round_.parts))
+            self._dispatcher.open(Ticket(round_.step, round_.kind, part) for part in range(round_.parts))
 
     def _close(self, round_: Round) -> None:
         self._refusals.clear()
-        if round_.kind == ps_pb.TICKET_KIND_GRADIENT:
+        self._lent = {worker: lent for worker, lent in self._lent.items() if lent[0] is not round_}
+        if round_.kind == TicketKind.GRADIENT:
             self._apply(round_)
-        else:
-            self._validation = round_
-        self._mark = self._clock()
-        if self._plan.ends_epoch(self.version - 1) and not self._queue.evaluation_comes:
-            self._end_epoch()
+        now = self._clock()
+        self._closed.append((round_, now - self._mark))
+        self._mark = now
 
     def _apply(self, round_: Round) -> None:
         """W ← W − ε ∇ with ∇ the mean over the mini-batch: eq. (94) of the paper, and the 1/n of its eq. (37)."""
-        gradient = round_.gradient
-        assert gradient is not None  # noqa: S101 (a complete round has its sum; the type checker cannot know)
-        gradient /= gradient.dtype.type(round_.samples)
-        if self._mark - self._norm_time >= _NORM_INTERVAL or self._plan.ends_epoch(round_.step):
-            self._gradient_norm, self._norm_time = float(np.linalg.norm(gradient)), self._mark
-        self._optimizer_state = self._optimizer.update(self.parameters, gradient, self._optimizer_state)
+        norm_due = self._mark - self._norm_time >= _NORM_INTERVAL or self._plan.ends_epoch(round_.step)
+        squares: list[float] | None = [] if norm_due else None
+        blocks = self._gradient_blocks(round_.addends, squares)
+        self._optimizer_state = self._optimizer.update(self.parameters, blocks, round_.samples, self._optimizer_state)
+        if squares is not None:
+            self._gradient_norm, self._norm_time = math.sqrt(math.fsum(squares)) / round_.samples, self._mark
+        for vector in round_.addends:
+            self.buffers.give(vector)
         self.version += 1
-        self._count(round_, self._clock() - self._mark)
+        self.stopwatch.lap("updating")
 
-    def _count(self, round_: Round, seconds: float) -> None:
+    def _gradient_blocks(self, addends: tuple[Vector, ...], squares: list[float] | None) -> Iterator[Block]:
+        """The sum of the samples' gradients; the squares of each block are added to the list, if there is one."""
+        for place in self._blocks:
+            first = addends[0][place]
+            total = self._sum[: first.size]
+            if len(addends) == 2:
+                np.add(first, addends[1][place], out=total)
+            else:
+                np.copyto(total, first)
+            if squares is not None:
+                squares.append(float(np.dot(total, total)))
+            yield place, total
+
+    def _count_step(self, round_: Round, seconds: float) -> None:
         if round_.epoch != self._figures.epoch:
             self._figures = EpochFigures(round_.epoch)
         self._figures.add(round_, seconds)
         self.totals.add_step(round_, seconds)
 
     def _end_epoch(self) -> None:
-        if not np.isfinite(self.parameters).all():
+        if not all_finite(self.parameters):
             self.failure = f"the weights are not finite after epoch {self._figures.epoch + 1}: {self._divergence()}"
         self._epoch_ends.append(self.progress())
-
-    def _ticket(self, key: TicketKey) -> ps_pb.Ticket:
-        epoch = self._plan.epoch(key.step - (key.kind == ps_pb.TICKET_KIND_EVALUATION))
-        return ps_pb.Ticket(kind=key.kind, epoch=epoch, step=key.step, micro_batch=key.part, version=self.version)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from nablad.files import CHUNK_BYTES
 from nablad.spec import ALLOWED_OUTPUTS, complete, name_of, parse
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
@@ -90,7 +91,7 @@ def test_an_optimizer_is_built_with_its_own_parameters(name: str) -> None:
     """A completed spec leaves out what the optimizer does not have, and the rule is that of the mathematics."""
     spec = _spec(f"data: {{train: d}}\nmodel: {{layers: [2, 2]}}\ntraining: {{optimizer: {{name: {name}}}}}")
     rule, parameters = build.update_rule(spec), np.ones(3)
-    rule.update(parameters, np.ones(3), rule.init(parameters))
+    rule.update(parameters, [(slice(None), np.ones(3))], 1, rule.init(parameters))
     assert (parameters < 1).all()
 
 
@@ -104,10 +105,10 @@ def test_first_weights_have_the_spec_s_type_and_size(name: str, dtype: str) -> N
     assert parameters.size == 4 * 3 + 3 + 3 * 2 + 2
 
 
-def test_messages_have_room_for_weights_and_for_the_assignment() -> None:
-    """Whichever is larger: the parameter vector, or the scaling of very many features."""
-    spec = _spec("data: {train: d}\nmodel: {layers: [4, 3, 2]}")
-    small = ps_pb.Assignment(spec=spec)
-    wide = ps_pb.Assignment(spec=spec, scaling=ps_pb.FeatureScaling(shift=[0.0] * 1000, factor=[1.0] * 1000))
-    assert build.message_bytes(small) == max(23 * 4, small.ByteSize())
-    assert build.message_bytes(wide) == wide.ByteSize() > 16_000
+def test_messages_have_room_for_the_assignment_and_for_a_chunk_of_weights() -> None:
+    """Whichever is larger: the scaling of very many features, or a chunk, however many weights there are."""
+    small = ps_pb.Assignment(spec=_spec("data: {train: d}\nmodel: {layers: [1000, 2000, 1000]}"))
+    figures = [1.0] * (CHUNK_BYTES // 8)
+    wide = ps_pb.Assignment(spec=small.spec, scaling=ps_pb.FeatureScaling(shift=figures, factor=figures))
+    assert build.message_bytes(small) == CHUNK_BYTES
+    assert build.message_bytes(wide) == wide.ByteSize() > 2 * CHUNK_BYTES

@@ -1,5 +1,6 @@
 """Rows come out as they were stored, scaled, from buffers that are used again."""
 
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,38 @@ def test_scaled(source: Any, stored: Any, dtype: Any, scaling: FeatureScaling) -
         assert targets.dtype == np.int64
     assert rows.count == 20
     assert rows.labelled
+
+
+@pytest.mark.parametrize("features", [1, 3, 20_000, 100_000])
+def test_a_figure_for_each_feature(source: Any, features: int) -> None:
+    """Each feature has its own shift and factor in every row, however many features and rows there are."""
+    generator = np.random.default_rng(6)
+    x = generator.integers(0, 256, (8, features)).astype(np.uint8)
+    shift, factor = generator.random((2, features), np.float32) + 1
+    rows = Rows(source(x, LABELS[:8]), FeatureScaling(shift=shift, factor=factor), np.float32)
+    expected = (x.astype(np.float32) - shift) * factor
+    np.testing.assert_array_equal(rows.slice(0, 8)[0], expected)
+    np.testing.assert_array_equal(rows.take(np.array([7, 2]))[0], expected[[7, 2]])
+
+
+@pytest.mark.parametrize("stored", [np.uint8, np.float32, np.float64])
+@pytest.mark.parametrize(
+    "scaling", [FeatureScaling(shift=[3], factor=[1 / 255]), FeatureScaling(shift=[1] * 400, factor=[2] * 400)]
+)
+def test_no_allocation_after_the_first_rows(source: Any, stored: Any, scaling: FeatureScaling) -> None:
+    """Rows read again in the same number allocate next to nothing: far less than the rows."""
+    x = np.ones((600, 400), stored)
+    rows, index = Rows(source(x, np.arange(600) % 3), scaling, np.float32), np.arange(250)
+    rows.take(index)
+    tracemalloc.start()
+    try:
+        for _ in range(3):
+            rows.take(index)
+            rows.slice(100, 350)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * 1024
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

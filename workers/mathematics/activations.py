@@ -59,14 +59,13 @@ def _element_wise(derivative: Derivative) -> Back:
     return back
 
 
+@np.errstate(over="ignore")
 def _sigmoid(z: Array, a: Array, _: Scratch) -> None:
-    """φ(z) = 1 / (1 + exp(−z)) (equation 14)."""
-    # Below log(tiny), where a would be less than the smallest normal number, exp(−z) soon overflows.
-    np.maximum(z, math.ceil(math.log(np.finfo(z.dtype).tiny)), out=a)
-    np.negative(a, out=a)
+    """φ(z) = 1 / (1 + exp(−z)) (equation 14); where exp(−z) overflows to ∞, this is the right 0."""
+    np.negative(z, out=a)
     np.exp(a, out=a)
     np.add(a, 1, out=a)
-    np.reciprocal(a, out=a)
+    np.divide(1, a, out=a)  # faster than np.reciprocal
 
 
 def _sigmoid_derivative(a: Array, d: Array, _: Scratch) -> None:

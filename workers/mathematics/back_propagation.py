@@ -3,11 +3,12 @@
 Sums over samples are never divided here: who adds up the parts of a mini-batch divides once (the 1/n of equation 83).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from workers.mathematics.activations import ACTIVATIONS
 from workers.mathematics.arrays import Array, total
@@ -21,6 +22,8 @@ from workers.mathematics.workspace import Workspace
 
 # Numbers of samples whose buffers are kept: the parts of full and of last mini-batches, in training and evaluation.
 _KEPT_WORKSPACES = 8
+# Parameter vectors whose views are kept: the same weights and the same gradient come at every step.
+_KEPT_VECTORS = 4
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,8 @@ class Sums:
 class BackPropagation:
     """Computes costs and gradients of a network; a pure function of its arguments, but for the buffers it reuses.
 
-    The same arguments give the same bits. Not for use by several threads at a time.
+    The same arguments give the same bits. Holds on to the parameter vectors of the last calls. Not for use by several
+    threads at a time.
 
     Attributes:
         layout: Of the parameter vectors.
@@ -58,9 +62,12 @@ class BackPropagation:
             layer: [BoundTerm(term, network.layers[layer]) for term in network.inner_terms if term.layer == layer]
             for layer in self._activations
         }
-        self._workspaces: dict[int, Workspace] = {}  # by number of samples, the one used last at the end
+        self._workspaces = lru_cache(_KEPT_WORKSPACES)(partial(Workspace, network, self._dtype))  # by number of samples
+        self._known_views: dict[int, tuple[Array, list[View]]] = {}  # by identity of the vector
 
-    def gradient(self, parameters: Array, x: Array, targets: Given, out: Array) -> Sums:
+    def gradient(
+        self, parameters: Array, x: Array, targets: Given, out: Array, layer_done: Callable[[int], None] | None = None
+    ) -> Sums:
         """The gradient ∇ = ∂Λ/∂(W, b), summed over the samples.
 
         Args:
@@ -68,6 +75,8 @@ class BackPropagation:
             x: A(0)ᵀ: one row per sample, (samples, features), C-contiguous for speed. No samples are fine.
             targets: Class labels, integers (samples,); or values, floating-point (samples, output nodes).
             out: Vector of the layout; the gradient is written over all of it.
+            layer_done: Called with N, from E−1 down to 0, as soon as ∇(N), of W(N) and b(N), stands in ``out``; the
+                layers before it are computed afterwards.
 
         Raises:
             ValueError: An array has another shape or dtype than said.
@@ -78,6 +87,8 @@ class BackPropagation:
         cost += self._output_delta(work)
         for layer in range(self._network.output_layer, 0, -1):
             self._layer_gradient(gradient[layer - 1], layer, x, work)
+            if layer_done:
+                layer_done(layer - 1)
             if layer > 1:
                 cost += self._inner_delta(weights[layer - 1][0], layer - 1, work)
         return Sums(cost, len(x), correct)
@@ -164,20 +175,24 @@ class BackPropagation:
         if bias is not None:
             np.add.reduce(work.delta[layer], axis=1, out=bias)
 
-    def _views(self, vector: npt.NDArray[Any]) -> list[View]:
+    def _views(self, vector: Array) -> list[View]:
+        """W(N) and b(N) in a parameter vector, at index N."""
+        known = self._known_views.get(id(vector))
+        if known:
+            return known[1]
         if vector.dtype != self._dtype:
             raise ValueError(f"A parameter vector of this network must be {self._dtype}, not {vector.dtype}.")
-        return self.layout.views(vector)
+        views = self.layout.views(vector)
+        if len(self._known_views) == _KEPT_VECTORS:
+            del self._known_views[next(iter(self._known_views))]
+        self._known_views[id(vector)] = vector, views
+        return views
 
-    def _workspace(self, x: npt.NDArray[Any]) -> Workspace:
+    def _workspace(self, x: Array) -> Workspace:
         """The buffers for as many samples as x has."""
         features = self._network.layers[0]
         if x.ndim != 2 or x.shape[1] != features or x.dtype != self._dtype:
             raise ValueError(
                 f"x must be {self._dtype} of shape (samples, {features}), not {x.dtype} of shape {x.shape}."
             )
-        found = self._workspaces.pop(len(x), None) or Workspace(self._network, self._dtype, len(x))
-        if len(self._workspaces) == _KEPT_WORKSPACES:
-            del self._workspaces[next(iter(self._workspaces))]
-        self._workspaces[len(x)] = found
-        return found
+        return self._workspaces(len(x))

@@ -1,12 +1,13 @@
 """Update rules, each a pair of functions: the first state, and one update.
 
-``update`` writes to the parameters it is given, uses the gradient as scratch and lets the next state take over the
-arrays of the last; apart from these it depends on nothing. g is the mean gradient over a mini-batch, ε the learning
-rate.
+``update`` takes the mean gradient in blocks of the vector and goes once over each, while it is still in the cache. It
+writes to the parameters it is given, uses the blocks as scratch and lets the next state take over the arrays of the
+last; apart from these it depends on nothing, and not on how the vector is cut. g is the mean gradient over a
+mini-batch, ε the learning rate.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -25,9 +26,10 @@ class OptimizerState(NamedTuple):
     moments: tuple[Array, ...] = ()  # each (parameters,); velocity of momentum and nesterov, m and v of adam
 
 
+Block: TypeAlias = tuple[slice, Array]  # where in the vector, and the sum of the samples' gradients there
 Init: TypeAlias = Callable[[Array], OptimizerState]  # (parameters)
-Update: TypeAlias = Callable[[Array, Array, OptimizerState], OptimizerState]  # (parameters, gradient, state)
-Rule: TypeAlias = Callable[..., None]  # (number of the update from 1, parameters, gradient, moments…), all in place
+Update: TypeAlias = Callable[[Array, Iterable[Block], int, OptimizerState], OptimizerState]
+Rule: TypeAlias = Callable[..., None]  # (number of the update from 1, samples, parameters, sum, moments…), all in place
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,9 @@ class Optimizer:
 
     Attributes:
         init: The state before the first update of such parameters.
-        update: Makes one update and answers the state after it.
+        update: From (parameters, blocks, samples, state) makes one update, with blocks that cover the vector once, in
+            any order; answers the state after it. The blocks hold sums over so many samples: the 1/n of equation 83 is
+            part of the first factor, and costs no pass of its own.
     """
 
     init: Init
@@ -46,8 +50,8 @@ class Optimizer:
 def _sgd(learning_rate: float) -> Rule:
     """W ← W − ε g (equation 94, with its sign)."""
 
-    def rule(_: int, w: Array, g: Array) -> None:
-        np.multiply(g, learning_rate, out=g)
+    def rule(_: int, n: int, w: Array, g: Array) -> None:
+        np.multiply(g, learning_rate / n, out=g)
         np.subtract(w, g, out=w)
 
     return rule
@@ -56,8 +60,8 @@ def _sgd(learning_rate: float) -> Rule:
 def _momentum(learning_rate: float, momentum: float) -> Rule:
     """Velocity v ← μ v − ε g; W ← W + v."""
 
-    def rule(_: int, w: Array, g: Array, velocity: Array) -> None:
-        _accelerate(velocity, g, learning_rate, momentum)
+    def rule(_: int, n: int, w: Array, g: Array, velocity: Array) -> None:
+        _accelerate(velocity, g, learning_rate / n, momentum)
         np.add(w, velocity, out=w)
 
     return rule
@@ -66,8 +70,8 @@ def _momentum(learning_rate: float, momentum: float) -> Rule:
 def _nesterov(learning_rate: float, momentum: float) -> Rule:
     """Velocity v ← μ v − ε g; W ← W + μ v − ε g."""
 
-    def rule(_: int, w: Array, g: Array, velocity: Array) -> None:
-        _accelerate(velocity, g, learning_rate, momentum)
+    def rule(_: int, n: int, w: Array, g: Array, velocity: Array) -> None:
+        _accelerate(velocity, g, learning_rate / n, momentum)
         np.subtract(w, g, out=w)
         np.multiply(velocity, momentum, out=g)
         np.add(w, g, out=w)
@@ -75,9 +79,9 @@ def _nesterov(learning_rate: float, momentum: float) -> Rule:
     return rule
 
 
-def _accelerate(velocity: Array, g: Array, learning_rate: float, momentum: float) -> None:
-    """Velocity v ← μ v − ε g, and g becomes ε g."""
-    np.multiply(g, learning_rate, out=g)
+def _accelerate(velocity: Array, g: Array, factor: float, momentum: float) -> None:
+    """Velocity v ← μ v − factor g, and g becomes factor g."""
+    np.multiply(g, factor, out=g)
     np.multiply(velocity, momentum, out=velocity)
     np.subtract(velocity, g, out=velocity)
 
@@ -88,11 +92,11 @@ def _adam(learning_rate: float, beta1: float, beta2: float, eps: float) -> Rule:
     m ← β₁ m + (1 − β₁) g; v ← β₂ v + (1 − β₂) g²; W ← W − ε m̂ / (√v̂ + eps), with m̂ = m / (1 − β₁ᵗ), v̂ = v / (1 − β₂ᵗ).
     """
 
-    def rule(t: int, w: Array, g: Array, m: Array, v: Array) -> None:
-        np.multiply(g, 1 - beta1, out=g)
+    def rule(t: int, n: int, w: Array, g: Array, m: Array, v: Array) -> None:
+        np.multiply(g, (1 - beta1) / n, out=g)
         np.multiply(m, beta1, out=m)
         np.add(m, g, out=m)
-        # g is (1 − β₁) times the gradient by now.
+        # g is (1 − β₁) times the mean gradient by now.
         np.multiply(g, g, out=g)
         np.multiply(g, (1 - beta2) / (1 - beta1) ** 2, out=g)
         np.multiply(v, beta2, out=v)
@@ -111,9 +115,10 @@ def _optimizer(rule: Rule, moments: int) -> Optimizer:
     def init(parameters: Array) -> OptimizerState:
         return OptimizerState(0, tuple(np.zeros_like(parameters) for _ in range(moments)))
 
-    def update(parameters: Array, gradient: Array, state: OptimizerState) -> OptimizerState:
+    def update(parameters: Array, blocks: Iterable[Block], samples: int, state: OptimizerState) -> OptimizerState:
         updates = state.updates + 1
-        rule(updates, parameters, gradient, *state.moments)
+        for where, total in blocks:
+            rule(updates, samples, parameters[where], total, *(moment[where] for moment in state.moments))
         return OptimizerState(updates, state.moments)
 
     return Optimizer(init, update)

@@ -17,6 +17,7 @@ class ParameterLayout:
         layers: Nodes of L(0)…L(E).
         bias: Whether there are biases.
         size: Numbers in the vector.
+        starts: Where W(N) begins, by N.
     """
 
     def __init__(self, layers: Sequence[int], bias: bool) -> None:
@@ -30,6 +31,7 @@ class ParameterLayout:
             self._places.append((weights, biases, (targets, sources)))
             end = biases.stop if biases else weights.stop
         self.size = end
+        self.starts = [weights.start for weights, _, _ in self._places]
 
     def views(self, vector: Array) -> list[View]:
         """W(N) and b(N), at index N, as views into the vector: writing to one writes to the other.

@@ -74,6 +74,6 @@ class Targets:
         else:
             # argmax over any but the last axis would make such a copy itself.
             np.copyto(self._a_by_sample, a.T)
-            np.argmax(self._a_by_sample, axis=1, out=self._predicted)
+            self._a_by_sample.argmax(axis=1, out=self._predicted)
             np.equal(self._predicted, self._labels, out=self._right)
         return int(np.count_nonzero(self._right))

@@ -26,7 +26,7 @@ cost:
   inner:                            # Supposition 1; empty by default
     - {layer: 1, nodes: [0, 1, 2, 3], term: sparsity, target: 0.05, weight: 0.001}
 training: {epochs: 30, batch_size: 100, learning_rate: 1.0, optimizer: {name: sgd}, seed: 7}
-distribution: {workers: 2, cpus_per_worker: 1, micro_batches: 2, policy: sync}
+distribution: {workers: 2, cpus_per_worker: 1, micro_batches: 2, policy: sync, transport: inline}
 """
 
 INNER_ACTIVATIONS = sorted(set(v1.Activation.values()) - {v1.ACTIVATION_UNSPECIFIED, v1.ACTIVATION_SOFTMAX})
@@ -93,7 +93,9 @@ def _valid_specs(draw: st.DrawFn) -> JobSpec:
         ),
         cost=CostSpec(function=cost, inner=draw(st.lists(_inner_terms(layers), max_size=2))),
         distribution=DistributionSpec(
-            workers=draw(st.none() | st.integers(1, 60)), micro_batches=draw(st.none() | st.integers(1, batch_size))
+            workers=draw(st.none() | st.integers(1, 60)),
+            micro_batches=draw(st.none() | st.integers(1, batch_size)),
+            transport=draw(st.sampled_from(v1.Transport.values())),
         ),
     )
     spec.data.train = "train"

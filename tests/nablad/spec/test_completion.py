@@ -85,7 +85,7 @@ training:
   learning_rate: 0.1
   optimizer: {name: sgd}
   seed: 0
-distribution: {workers: 1, cpus_per_worker: 1, micro_batches: 1, policy: sync}
+distribution: {workers: 1, cpus_per_worker: 1, micro_batches: 1, policy: sync, transport: auto}
 """
     assert text == expected.lstrip()
 

@@ -21,7 +21,8 @@ def test_the_job_file_of_the_design_is_read(job_file):
     assert list(spec.model.layers) == [784, 100, 50, 10]
     assert list(spec.model.activation) == [v1.ACTIVATION_SIGMOID]
     assert spec.cost.inner[0] == v1.InnerTerm(layer=1, nodes=range(4), term=v1.TERM_SPARSITY, target=0.05, weight=1e-3)
-    assert (spec.training.epochs, spec.training.seed, spec.distribution.policy) == (30, 7, v1.POLICY_SYNC)
+    assert (spec.training.epochs, spec.training.seed) == (30, 7)
+    assert (spec.distribution.policy, spec.distribution.transport) == (v1.POLICY_SYNC, v1.TRANSPORT_INLINE)
 
 
 def test_four_mistakes_are_named_at_once():
@@ -58,6 +59,7 @@ def test_four_mistakes_are_named_at_once():
         ("model: {bias: 2}", "model.bias: got 2; allowed: true, false"),
         ("model: {activation: [relu, null]}", "model.activation[1]: got null; allowed: elu,"),
         ("model: {layers: [8, [3]]}", "model.layers[1]: got a list; allowed: a whole number, 0 to 1000000"),
+        ("distribution: {transport: grpc}", 'distribution.transport: got "grpc"; allowed: auto, inline, shared'),
         ("training: 3", "training: got 3; allowed: a mapping with the keys epochs, batch_size"),
         ("cost: {inner: [3]}", "cost.inner[0]: got 3; allowed: a mapping with the keys layer, nodes"),
         ("cost: {inner: " + str([3] * 101) + "}", "cost.inner: got 101 elements; allowed: at most 100"),

@@ -1,42 +1,71 @@
 """The dispatcher: each ticket is waiting, held by one worker, or done."""
 
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from nablad.v1 import parameter_server_pb2 as ps_pb
-from service.parameter_server.dispatcher import Dispatcher, TicketKey
+from service.parameter_server.dispatcher import Dispatcher
+from workers.tickets import Ticket, TicketKind
+
+MOST_TICKETS = 64
 
 
-def _keys(step: int, parts: int) -> list[TicketKey]:
-    return [TicketKey(step, ps_pb.TICKET_KIND_GRADIENT, part) for part in range(parts)]
+def _tickets(step: int, parts: int) -> list[Ticket]:
+    return [Ticket(step, TicketKind.GRADIENT, part) for part in range(parts)]
+
+
+def _dispatcher(*workers: str) -> Dispatcher:
+    dispatcher = Dispatcher()
+    for worker in workers:
+        dispatcher.join(worker)
+    return dispatcher
 
 
 def test_tickets_are_shared_in_contiguous_nearly_equal_runs() -> None:
     """Five tickets for two workers: three and two, neighbours together."""
-    dispatcher = Dispatcher()
-    dispatcher.join("a")
-    dispatcher.join("b")
-    keys = _keys(0, 5)
-    dispatcher.open(keys)
-    assert dispatcher.deal() == {"a": keys[:3], "b": keys[3:]}
+    dispatcher = _dispatcher("a", "b")
+    tickets = _tickets(0, 5)
+    dispatcher.open(tickets)
+    assert dispatcher.deal() == {"a": tickets[:3], "b": tickets[3:]}
+
+
+@given(parts=st.integers(1, 1000), workers=st.integers(1, 12))
+def test_shares_are_fair_and_small(parts: int, workers: int) -> None:
+    """Shares differ by one ticket at most, none is over 64, and together they are the first tickets that waited."""
+    dispatcher = _dispatcher(*map(str, range(workers)))
+    tickets = _tickets(0, parts)
+    dispatcher.open(tickets)
+    shares = list(dispatcher.deal().values())
+    sizes = [len(share) for share in shares] + [0] * (workers - len(shares))
+    assert max(sizes) <= MOST_TICKETS
+    assert max(sizes) - min(sizes) <= 1
+    dealt = [ticket for share in shares for ticket in share]
+    assert dealt == tickets[: min(parts, MOST_TICKETS * workers)]
+
+
+def test_who_is_done_gets_what_still_waits() -> None:
+    """More tickets than an order holds: the worker that answers first gets more of them."""
+    dispatcher = _dispatcher("slow", "fast")
+    tickets = _tickets(0, 200)
+    dispatcher.open(tickets)
+    for ticket in dispatcher.deal()["fast"]:
+        dispatcher.done(ticket)
+    assert dispatcher.deal() == {"fast": tickets[2 * MOST_TICKETS : 3 * MOST_TICKETS]}
 
 
 def test_a_worker_that_holds_tickets_gets_no_more() -> None:
     """New tickets wait for workers that have none."""
-    dispatcher = Dispatcher()
-    dispatcher.join("a")
-    dispatcher.open(_keys(0, 2))
+    dispatcher = _dispatcher("a")
+    dispatcher.open(_tickets(0, 2))
     dispatcher.deal()
-    dispatcher.open(_keys(1, 2))
+    dispatcher.open(_tickets(1, 2))
     assert dispatcher.deal() == {}
 
 
 def test_the_tickets_of_a_lost_worker_go_first() -> None:
     """What a lost worker held is dealt before anything that waits longer for its turn."""
-    dispatcher = Dispatcher()
-    dispatcher.join("a")
-    first, second = _keys(0, 2), _keys(1, 2)
+    dispatcher = _dispatcher("a")
+    first, second = _tickets(0, 2), _tickets(1, 2)
     dispatcher.open(first)
     dispatcher.deal()
     dispatcher.open(second)
@@ -47,13 +76,11 @@ def test_the_tickets_of_a_lost_worker_go_first() -> None:
 
 def test_a_ticket_given_back_by_a_worker_that_does_not_hold_it_stays_where_it_is() -> None:
     """A refused result of somebody else does not double a ticket."""
-    dispatcher = Dispatcher()
-    dispatcher.join("a")
-    dispatcher.join("b")
-    (key,) = _keys(0, 1)
-    dispatcher.open([key])
+    dispatcher = _dispatcher("a", "b")
+    (ticket,) = _tickets(0, 1)
+    dispatcher.open([ticket])
     dispatcher.deal()
-    dispatcher.give_back("b", key)
+    assert not dispatcher.give_back("b", ticket)
     dispatcher.leave("b")
     dispatcher.join("c")
     assert dispatcher.deal() == {}
@@ -68,7 +95,7 @@ class DispatcherMachine(RuleBasedStateMachine):
         self.step = 0
         self.joined = 0
         self.workers: list[str] = []
-        self.open: set[TicketKey] = set()
+        self.open: set[Ticket] = set()
 
     @rule()
     def join(self) -> None:
@@ -85,34 +112,39 @@ class DispatcherMachine(RuleBasedStateMachine):
 
     @rule(parts=st.integers(1, 5))
     def open_tickets(self, parts: int) -> None:
-        keys = _keys(self.step, parts)
+        tickets = _tickets(self.step, parts)
         self.step += 1
-        self.open |= set(keys)
-        self.dispatcher.open(keys)
+        self.open |= set(tickets)
+        self.dispatcher.open(tickets)
 
     @rule()
     def deal(self) -> None:
-        self.dispatcher.deal()
+        free = {worker for worker in self.workers if not self.dispatcher.holds(worker)}
+        assert self.dispatcher.deal().keys() <= free
 
     @precondition(lambda self: self.open)
     @rule(data=st.data())
     def done(self, data: st.DataObject) -> None:
-        key = data.draw(st.sampled_from(sorted(self.open)))
-        self.open.remove(key)
-        self.dispatcher.done(key)
+        ticket = data.draw(st.sampled_from(sorted(self.open)))
+        self.open.remove(ticket)
+        self.dispatcher.done(ticket)
 
     @precondition(lambda self: self.open and self.workers)
     @rule(data=st.data())
     def give_back(self, data: st.DataObject) -> None:
-        self.dispatcher.give_back(
-            data.draw(st.sampled_from(self.workers)), data.draw(st.sampled_from(sorted(self.open)))
-        )
+        worker, ticket = data.draw(st.sampled_from(self.workers)), data.draw(st.sampled_from(sorted(self.open)))
+        held = ticket in self.dispatcher._held[worker]
+        assert self.dispatcher.give_back(worker, ticket) == held
 
     @invariant()
     def every_open_ticket_is_in_one_place(self) -> None:
         waiting = list(self.dispatcher._waiting)
-        held = [key for keys in self.dispatcher._held.values() for key in keys]
+        held = [ticket for tickets in self.dispatcher._held.values() for ticket in tickets]
         assert sorted(waiting + held) == sorted(self.open)
+
+    @invariant()
+    def it_counts_its_workers(self) -> None:
+        assert self.dispatcher.workers == len(self.workers)
 
 
 DispatcherMachine.TestCase.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)

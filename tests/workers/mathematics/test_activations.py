@@ -47,6 +47,18 @@ def test_formula(name, z, in_place):
     np.testing.assert_allclose(a, FORMULAS[name](array), rtol=1e-12, atol=1e-14)
 
 
+@given(z=st.lists(st.floats(-1e4, 1e4, width=32), min_size=20, max_size=20))
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sigmoid_to_the_last_bit(z, dtype):
+    """Sigmoid has the very bits of 1 / (1 + exp(−z)), also where exp(−z) overflows, and no warning escapes."""
+    array = np.array(z, dtype).reshape(4, 5)
+    with np.errstate(over="ignore"):
+        expected = FORMULAS["sigmoid"](array)
+    with np.errstate(all="raise", under="ignore"):
+        a, _ = _apply("sigmoid", array, in_place=True)
+    assert a.tobytes() == expected.tobytes()
+
+
 @pytest.mark.parametrize(
     ("name", "slope"), [("relu", 0.0), ("leaky_relu", 0.01), ("elu", 1.0), ("selu", SELU_SCALE * SELU_ALPHA)]
 )

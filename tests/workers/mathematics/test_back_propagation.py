@@ -1,5 +1,8 @@
+import gc
 import itertools
+import mmap
 import tracemalloc
+import weakref
 
 import numpy as np
 import pytest
@@ -71,6 +74,23 @@ def test_evaluation_is_the_gradients_sums(make_case):
     assert case.back_propagation.evaluate(case.parameters, case.x, case.targets) == sums
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_layers_are_announced(bias, make_case):
+    """Every ∇(N), the last first, stands as it will stay, its bias included, when it is said to be done."""
+    case = make_case(Network((6, 5, 4, 3), ("tanh", "sigmoid", "softmax"), "log_loss", bias=bias), samples=9)
+    expected, sums = case.gradient()
+    layout, out, seen = case.back_propagation.layout, np.full_like(expected, np.nan), []
+
+    def layer_done(number):
+        seen.append((number, [None if part is None else part.copy() for part in layout.views(out)[number]]))
+
+    assert case.back_propagation.gradient(case.parameters, case.x, case.targets, out, layer_done) == sums
+    assert [number for number, _ in seen] == [2, 1, 0]
+    for number, copies in seen:
+        for part, copy in zip(layout.views(expected)[number], copies, strict=True):
+            np.testing.assert_array_equal(copy, part)
+
+
 @pytest.mark.parametrize("samples", [1, 2, 37])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_bits_depend_on_nothing_else(dtype, samples, make_case):
@@ -85,6 +105,28 @@ def test_bits_depend_on_nothing_else(dtype, samples, make_case):
         for back_propagation in (case.back_propagation, BackPropagation(NETWORK, dtype)):
             assert back_propagation.gradient(parameters, x, case.targets, out) == sums
             assert out.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_bits_in_shared_memory(dtype, make_case):
+    """Weights and gradient may lie in mapped memory, at the start of a page or 16 bytes after any number of them."""
+    case = make_case(Network((300, 70, 30, 10), ("sigmoid",) * 3, "log_loss"), samples=45, labels=True, dtype=dtype)
+    expected, sums = case.gradient()
+    region = mmap.mmap(-1, 2 * (expected.nbytes + 2 * mmap.PAGESIZE))
+
+    def vector(start):
+        return np.frombuffer(region, dtype, expected.size, start)
+
+    @given(st.tuples(*[st.integers(0, mmap.PAGESIZE // 16)] * 2), st.sampled_from([45, 20, 1]))
+    def holds(sixteens, before):
+        parameters = vector(16 * sixteens[0])
+        out = vector(16 * sixteens[1] + expected.nbytes + mmap.PAGESIZE)
+        case.gradient(slice(0, before))
+        parameters[...], out[...] = case.parameters, np.nan
+        assert case.back_propagation.gradient(parameters, case.x, case.targets, out) == sums
+        assert out.tobytes() == expected.tobytes()
+
+    holds()
 
 
 @pytest.mark.parametrize(
@@ -137,7 +179,15 @@ def test_many_sizes_do_not_pile_up(make_case):
         case.gradient(slice(0, samples))
     again, _ = case.gradient(slice(0, 1))
     assert again.tobytes() == first.tobytes()
-    assert len(case.back_propagation._workspaces) <= 8
+    assert case.back_propagation._workspaces.cache_info().currsize <= 8
+
+
+def test_many_vectors_do_not_pile_up(make_case):
+    """Parameter vectors that were given once are let go after a few others."""
+    case = make_case(NETWORK, samples=3, labels=True)
+    vectors = [weakref.ref(case.gradient()[0]) for _ in range(20)]
+    gc.collect()
+    assert sum(vector() is not None for vector in vectors) <= 4
 
 
 def _identity_case(outputs):

@@ -1,7 +1,10 @@
+import itertools
 import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, SGDOptimizer
 
 from workers.mathematics.optimizers import optimizer
@@ -13,7 +16,7 @@ SIZE = 400
 def _run(rule, parameters, gradients):
     state = rule.init(parameters)
     for gradient in gradients:
-        state = rule.update(parameters, gradient.copy(), state)
+        state = rule.update(parameters, [(slice(None), gradient.copy())], 1, state)
     return state
 
 
@@ -83,20 +86,28 @@ def test_state_is_all_there_is(name, data):
         updates=saved.updates, moments=tuple(moment.copy() for moment in saved.moments)
     )
     for gradient in gradients[3:]:
-        state = again.update(resumed, gradient.copy(), state)
+        state = again.update(resumed, [(slice(None), gradient.copy())], 1, state)
     assert state.updates == len(gradients)
     assert resumed.tobytes() == parameters.tobytes()
 
 
+@given(cuts=st.lists(st.integers(0, SIZE), max_size=8), order=st.randoms(use_true_random=False))
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", NAMES)
-def test_parts_of_a_vector(name, data):
-    """Updating a vector in two parts gives the same bits as updating the whole."""
-    parameters, gradients = data
-    parts, rule = parameters.copy(), optimizer(name, 0.1)
-    _run(rule, parameters, gradients)
-    for part in (slice(0, 123), slice(123, None)):
-        _run(rule, parts[part], [gradient[part] for gradient in gradients])
-    assert parts.tobytes() == parameters.tobytes()
+def test_blocks(name, dtype, cuts, order):
+    """However the vector is cut into blocks, and in whatever order they come, the bits are those of one block."""
+    generator = np.random.default_rng(8)
+    parameters, gradients = generator.normal(size=SIZE).astype(dtype), generator.normal(size=(3, SIZE)).astype(dtype)
+    in_blocks, rule = parameters.copy(), optimizer(name, 0.1)
+    whole, state = _run(rule, parameters, gradients), rule.init(in_blocks)
+    places = [slice(start, stop) for start, stop in itertools.pairwise([0, *sorted(cuts), SIZE])]
+    for gradient in gradients:
+        order.shuffle(places)
+        state = rule.update(in_blocks, ((place, gradient[place].copy()) for place in places), 1, state)
+    assert in_blocks.tobytes() == parameters.tobytes()
+    assert state.updates == whole.updates
+    for moment, expected in zip(state.moments, whole.moments, strict=True):
+        assert moment.tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize("name", NAMES)

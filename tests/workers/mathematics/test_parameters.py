@@ -16,6 +16,7 @@ def test_views_cover_the_vector(layers, bias):
     vector = np.arange(layout.size, dtype=np.float64)
     parts = [part.ravel() for views in layout.views(vector) for part in views if part is not None]
     assert np.array_equal(np.concatenate(parts), vector)
+    assert [weights[0, 0] for weights, _ in layout.views(vector)] == layout.starts
 
 
 @settings(deadline=None)

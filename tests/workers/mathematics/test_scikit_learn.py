@@ -35,8 +35,7 @@ def _train(network, batches):
     state, gradient = rule.init(parameters), np.empty_like(parameters)
     for x, targets in batches:
         back_propagation.gradient(parameters, x, targets, gradient)
-        gradient /= SAMPLES
-        state = rule.update(parameters, gradient, state)
+        state = rule.update(parameters, [(slice(None), gradient)], SAMPLES, state)
     return back_propagation.layout, first, parameters
 
 

@@ -1,0 +1,164 @@
+"""Where workers open their lines: a Unix socket for those that can share memory, a TCP port for all others."""
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nablad.v1 import job_spec_pb2 as spec_pb
+from nablad.v1 import parameter_server_pb2 as ps_pb
+from service.parameter_server.lines import Line
+from service.parameter_server.reduction import Buffers
+from workers.line import HANDSHAKE
+from workers.regions import PROBE_BYTES, Region
+
+__all__ = ["Reception"]
+
+_TOKEN_BYTES: Final = 32
+_OPEN_SECONDS: Final = 10.0
+_BACKLOG: Final = 1024
+
+_log = logging.getLogger(__name__)
+
+_Greet = Callable[[socket.socket, str], Awaitable[Line]]
+
+
+class Reception:
+    """Opens lines, and keeps each until its worker attends."""
+
+    def __init__(
+        self,
+        transport: spec_pb.Transport.ValueType,
+        host: str,
+        weights: NDArray[np.floating],
+        region: Region | None,
+        buffers: Buffers,
+    ) -> None:
+        """Listens at once.
+
+        Args:
+            transport: The spec's.
+            host: The address to listen on; the port is a free one.
+            weights: The parameter vector.
+            region: That it lies in; None if memory is not shared.
+            buffers: What gradients are received into.
+        """
+        self._weights = weights
+        self._region = region
+        self._buffers = buffers
+        self._expected: dict[bytes, str] = {}
+        self._lines: dict[str, Line] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._unix, self._tcp = None, None
+        if region is not None:
+            self._unix = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            # A name in the abstract namespace leaves no file behind.
+            self._socket_name = f"nablad-{secrets.token_hex(16)}".encode()
+            self._unix.bind(b"\0" + self._socket_name)
+            self._receive(self._unix, self._greet_shared)
+        if transport != spec_pb.TRANSPORT_SHARED:
+            self._tcp = socket.create_server((host, 0), backlog=_BACKLOG)
+            self._receive(self._tcp, self._greet_inline)
+
+    def expect(self, response: ps_pb.JoinResponse, *, same_host: bool) -> bool:
+        """Tells a worker, in the response that names it, where to open its line; whether there is a way."""
+        token = secrets.token_bytes(_TOKEN_BYTES)
+        if self._unix and same_host:
+            response.shared_line.socket_name = self._socket_name
+        if self._tcp:
+            response.inline_line.host, response.inline_line.port = self._tcp.getsockname()
+        response.token = token
+        self._expected[token] = response.worker_id
+        return response.HasField("shared_line") or response.HasField("inline_line")
+
+    def take(self, worker: str) -> Line | None:
+        """The line of a worker that attends now; None if it has not opened one."""
+        self._expected = {token: name for token, name in self._expected.items() if name != worker}
+        return self._lines.pop(worker, None)
+
+    async def close(self) -> None:
+        """Listens no more, and closes the lines of workers that did not attend."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for listener in filter(None, (self._unix, self._tcp)):
+            listener.close()
+        for line in self._lines.values():
+            line.close()
+
+    def _receive(self, listener: socket.socket, greet: _Greet) -> None:
+        listener.listen(_BACKLOG)
+        listener.setblocking(False)
+        self._start(self._accept(listener, greet))
+
+    def _start(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _accept(self, listener: socket.socket, greet: _Greet) -> None:
+        while True:
+            connection, _ = await asyncio.get_running_loop().sock_accept(listener)
+            connection.setblocking(False)
+            self._start(self._open(connection, greet))
+
+    async def _open(self, connection: socket.socket, greet: _Greet) -> None:
+        """Lets a worker in that has a token; whoever has none, or does not answer, is turned away."""
+        try:
+            async with asyncio.timeout(_OPEN_SECONDS):
+                worker = self._worker(await _read(connection, _TOKEN_BYTES))
+                line = await greet(connection, worker)
+                if earlier := self._lines.pop(worker, None):
+                    earlier.close()
+                self._lines[worker] = line
+                await asyncio.get_running_loop().sock_sendall(connection, HANDSHAKE)
+        except (OSError, ValueError, TimeoutError) as error:
+            _log.warning("a line was not opened: %s", error)
+            connection.close()
+        except asyncio.CancelledError:
+            connection.close()
+            raise
+
+    def _worker(self, token: bytes) -> str:
+        if token not in self._expected:
+            raise ValueError("this is no token of a worker that has joined")
+        return self._expected[token]
+
+    async def _greet_inline(self, connection: socket.socket, _: str) -> Line:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return Line(connection, self._weights, self._buffers)
+
+    async def _greet_shared(self, connection: socket.socket, worker: str) -> Line:
+        """Hands the regions over, and sees whether the worker really has them."""
+        assert self._region is not None  # noqa: S101 (there is a Unix socket)
+        _require_same_user(connection)
+        gradient = Region.create(worker, max(self._weights.nbytes, PROBE_BYTES), others_may_write=True)
+        answer = gradient.challenge()
+        socket.send_fds(connection, [HANDSHAKE], [self._region.fileno(), gradient.fileno()])
+        if await _read(connection, len(HANDSHAKE)) != HANDSHAKE or not gradient.says(answer):
+            raise ValueError(f"{worker} does not see the same memory")
+        return Line(connection, self._weights, self._buffers, gradient.vector(self._weights.dtype, self._weights.size))
+
+
+def _require_same_user(connection: socket.socket) -> None:
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _, user, _ = struct.unpack("3i", credentials)
+    if user != os.getuid():
+        raise ValueError(f"memory is shared with user {os.getuid()} only, but user {user} wants it")
+
+
+async def _read(connection: socket.socket, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        more = await asyncio.get_running_loop().sock_recv(connection, count - len(data))
+        if not more:
+            raise ValueError("the other end closed it")
+        data += more
+    return data

@@ -1,0 +1,286 @@
+"""Workers that break off, hang, lie, or come back to memory that they had lent: the result is as without them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from nablad.v1 import parameter_server_pb2 as ps_pb
+from workers.frames import Order
+from workers.tickets import Result, Ticket
+
+MakeJob = Callable[..., ps_pb.Assignment]
+Serve = Callable[..., Any]
+PlainTraining = Callable[[ps_pb.Assignment], bytes]
+
+both_transports = pytest.mark.parametrize("transport", ["shared", "inline"])
+
+
+@both_transports
+def test_a_worker_that_breaks_off_is_replaced_without_a_trace(
+    serve: Serve, make_job: MakeJob, plain_training: PlainTraining, transport: str
+) -> None:
+    """A membership that ends with tickets open changes nothing in the result, and is told as a happening."""
+    job = make_job(transport=transport)
+    served = serve(job)
+    hand = served.hand()
+    order = hand.order()
+    hand.send(hand.compute(order.tickets[0], order.version))
+    assert hand.order().refusals == [None]
+    hand.leave()
+    served.wait_for("worker_lost")
+    served.work()
+    told = served.follow()
+    assert served.weights() == plain_training(job)
+    assert [each.WhichOneof("happening") for each in told] == [
+        "worker_joined", "worker_lost", "worker_joined", "epoch_end", "epoch_end", "finished",
+    ]  # fmt: skip
+    assert told[-1].telemetry.workers_lost == 1
+
+
+@both_transports
+def test_a_worker_that_hangs_is_given_up(
+    serve: Serve, make_job: MakeJob, plain_training: PlainTraining, monkeypatch: pytest.MonkeyPatch, transport: str
+) -> None:
+    """One that holds tickets and says nothing is told to join again, and the others do its work."""
+    monkeypatch.setattr("service.parameter_server.engine._LOOK_SECONDS", 0.02)
+    job = make_job(transport=transport)
+    served = serve(job, patience_seconds=0.1)
+    hand = served.hand()
+    assert hand.order().tickets
+    assert hand.end() == (grpc.StatusCode.UNAVAILABLE, f"no word of {hand.name} for 0 s: join again")
+    assert hand.line.next_order() is None
+    served.work()
+    assert served.weights() == plain_training(job)
+    assert "no word of" in served.follow()[1].worker_lost
+
+
+@both_transports
+def test_refused_results_do_not_disturb_the_training(
+    serve: Serve, make_job: MakeJob, plain_training: PlainTraining, transport: str
+) -> None:
+    """A worker that sends rubbish first is told so, gets the tickets again, and the result is as without it."""
+    job = make_job(transport=transport)
+    served = serve(job)
+    hand = served.hand()
+    order = hand.order()
+    for ticket in order.tickets:
+        hand.line.begin()
+        hand.send(Result(ticket, order.version, 0.0, 1, 0))
+    again, refused = [], []
+    while len(refused) < len(order.tickets):
+        told = hand.order()
+        again += told.tickets
+        refused += [refusal.name for refusal in told.refusals]
+    assert refused == ["WRONG_COUNT"] * len(order.tickets)
+    assert sorted(again) == order.tickets
+    hand.leave()
+    served.wait_for("worker_lost")
+    served.work()
+    assert served.weights() == plain_training(job)
+    assert served.follow()[-1].telemetry.refused == {"wrong_count": 4}
+
+
+@both_transports
+def test_every_kind_of_rubbish_has_its_reason(
+    serve: Serve, make_job: MakeJob, plain_training: PlainTraining, transport: str
+) -> None:
+    """Right results between wrong ones are taken; what is left open is given out again, and no weight is touched."""
+    job = make_job(transport=transport)
+    served = serve(job)
+    hand = served.hand()
+    order = hand.order()
+    told, tickets = [], []
+
+    def send(result: Result, attempt: int = 1) -> None:
+        hand.line.begin()
+        hand.send(result, attempt)
+        answer = hand.order()
+        tickets.extend(answer.tickets)
+        told.extend(refusal and refusal.name for refusal in answer.refusals)
+
+    send(hand.compute(order.tickets[0], 0), attempt=7)
+    send(Result(Ticket(2**63, 1, 0), 0, 0.0, 0, 0))
+    send(hand.compute(order.tickets[1], 0))
+    send(hand.compute(order.tickets[1], 0))
+    not_finite = hand.compute(order.tickets[2], 0)
+    hand.line.gradient[:] = np.nan
+    send(not_finite)
+    send(hand.compute(order.tickets[3], 0))
+    assert told == ["WRONG_ATTEMPT", "UNKNOWN_TICKET", None, "DUPLICATE", "NOT_FINITE", None]
+    assert sorted(ticket.micro_batch for ticket in tickets) == [0, 2]
+    assert served.weights() == hand.line.weights.tobytes()
+    hand.answer(Order(tickets, [], 0))
+    hand.work()
+    assert served.weights() == plain_training(job)
+
+
+# -- in the middle of a gradient ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("answered", [0, 1, 3])
+def test_a_worker_that_dies_between_two_parts_of_a_gradient(
+    serve: Serve, make_job: MakeJob, plain_training: PlainTraining, monkeypatch: pytest.MonkeyPatch, answered: int
+) -> None:
+    """What was sent of it is forgotten; another worker computes all of it."""
+    monkeypatch.setattr("workers.line._PART_BYTES", 1)
+    job = make_job(transport="inline")
+    served = serve(job)
+    hand = served.hand()
+    order = hand.order()
+    for ticket in order.tickets[:answered]:
+        hand.send(hand.compute(ticket, order.version))
+        assert hand.order().refusals == [None]
+    hand.compute(order.tickets[answered], order.version)  # the last layer is on its way
+    hand.line.__exit__()
+    code, reason = hand.end()
+    assert code == grpc.StatusCode.UNAVAILABLE
+    assert "its line broke" in reason
+    served.work()
+    assert served.weights() == plain_training(job)
+
+
+@pytest.mark.parametrize("answered", [0, 1, 3])
+def test_a_worker_that_dies_before_it_rings_the_bell(
+    serve: Serve, make_job: MakeJob, plain_training: PlainTraining, answered: int
+) -> None:
+    """Half a gradient stands in the memory that it has lent for the one before: nobody reads any of it."""
+    job = make_job(transport="shared")
+    served = serve(job)
+    hand = served.hand()
+    order = hand.order()
+    for ticket in order.tickets[:answered]:
+        hand.send(hand.compute(ticket, order.version))
+        assert hand.order().refusals == [None]
+    hand.line.gradient[: hand.line.gradient.size // 2] = 1e300
+    hand.line.__exit__()
+    assert hand.end()[0] == grpc.StatusCode.UNAVAILABLE
+    served.work()
+    assert served.weights() == plain_training(job)
+
+
+# -- memory that is lent -----------------------------------------------------------------------------------------------
+
+
+class _Scribbler:
+    """Works by hand, and writes over its memory as soon as it may: whenever it is told what to do next."""
+
+    def __init__(self, served: Any) -> None:
+        self.hand = served.hand()
+        self.tickets: list[Ticket] = []
+        self._version = 0
+
+    def listen(self) -> bool:
+        """Waits for an order; whether there was one."""
+        order = self.hand.line.next_order()
+        if order is None:
+            return False
+        assert not any(order.refusals)
+        self.tickets += order.tickets
+        self._version = order.version
+        self.hand.line.gradient[:] = 1e300
+        return True
+
+    def compute(self) -> Result:
+        """Computes the answer to its next ticket."""
+        result: Result = self.hand.compute(self.tickets.pop(0), self._version)
+        return result
+
+    def answer(self) -> None:
+        """Answers its next ticket, and is told to go on if it has more."""
+        self.hand.send(self.compute())
+        if self.tickets:
+            self.listen()
+
+    def finish(self) -> None:
+        """Works until there is no more to do."""
+        while self.tickets or self.listen():
+            self.answer()
+
+
+def _micro_batches(scribbler: _Scribbler) -> list[int]:
+    return [ticket.micro_batch for ticket in scribbler.tickets]
+
+
+def _two_that_share_a_step(served: Any) -> tuple[_Scribbler, _Scribbler]:
+    """One worker with parts 0 and 1 of the second step, one with 2 and 3."""
+    one = _Scribbler(served)
+    one.listen()
+    two = _Scribbler(served)
+    served.wait_for("worker_joined", 2)
+    for _ in range(4):
+        one.answer()
+    one.listen()
+    two.listen()
+    assert (_micro_batches(one), _micro_batches(two)) == ([0, 1], [2, 3])
+    return one, two
+
+
+@pytest.mark.parametrize("answered_by_the_lost", [0, 1, 2])
+@pytest.mark.parametrize("answered_before", [0, 1, 2])
+def test_a_worker_that_goes_on_writing_after_another_one_died(
+    serve: Serve, make_job: MakeJob, plain_training: PlainTraining, answered_before: int, answered_by_the_lost: int
+) -> None:
+    """Four parts, two workers, one dies: the other gets its tickets in the same step, and writes where it had lent."""
+    job = make_job(transport="shared")
+    served = serve(job)
+    one, two = _two_that_share_a_step(served)
+    for _ in range(answered_before):
+        one.answer()
+    for _ in range(answered_by_the_lost):
+        two.answer()
+    two.hand.leave()
+    served.wait_for("worker_lost")
+    two.hand.line.gradient[:] = 1e300
+    one.finish()
+    assert served.weights() == plain_training(job)
+
+
+def test_a_lonely_gradient_stands_still_while_its_worker_goes_on(
+    serve: Serve, make_job: MakeJob, plain_training: PlainTraining
+) -> None:
+    """A part whose neighbour is missing waits where it was lent; its worker is then told to compute the neighbour."""
+    job = make_job(transport="shared")
+    served = serve(job)
+    one, two = _two_that_share_a_step(served)
+    # Part 2 comes to nothing and waits again; two's part 3 is then alone in the tree, and in two's memory.
+    spoilt = two.compute()
+    spoilt.sample_count += 1
+    two.hand.send(spoilt)
+    assert [refusal.name for refusal in two.hand.order().refusals] == ["WRONG_COUNT"]
+    two.answer()
+    two.listen()
+    assert _micro_batches(two) == [2]
+    two.answer()
+    one.answer()
+    one.answer()
+    one.hand.leave()
+    served.wait_for("worker_lost")
+    two.finish()
+    assert served.weights() == plain_training(job)
+
+
+def test_a_lonely_gradient_outlives_its_worker(serve: Serve, make_job: MakeJob, plain_training: PlainTraining) -> None:
+    """Three parts: the last one has no neighbour, and its worker dies before the others are in."""
+    job = make_job(transport="shared", micro_batches=3)
+    served = serve(job)
+    hands = [_Scribbler(served)]
+    hands[0].listen()
+    hands += [_Scribbler(served) for _ in range(2)]
+    served.wait_for("worker_joined", 3)
+    for _ in range(3):
+        hands[0].answer()
+    for each in hands:
+        each.listen()
+    *others, last = hands
+    assert _micro_batches(last) == [2]
+    last.answer()
+    others[0].answer()
+    last.hand.leave()
+    served.wait_for("worker_lost")
+    last.hand.line.gradient[:] = 1e300
+    others[1].hand.leave()
+    others[0].finish()
+    assert served.weights() == plain_training(job)
