@@ -35,8 +35,8 @@ proto: .venv/installed
 docs: .venv/installed
 	$(BIN)/python -m nablad.cli.reference > docs/cli.md
 
-bench: .venv/installed
-	$(BIN)/python benchmarks/mnist.py
+bench: .venv/bench
+	$(BIN)/python -m benchmarks
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -44,4 +44,9 @@ clean:
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+# The rivals' libraries on top. PyPI's torch brings CUDA on Linux; benchmarks/README.md says how to do without.
+.venv/bench: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
 	touch $@

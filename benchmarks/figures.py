@@ -1,26 +1,25 @@
 """What a measurement gives, and how several become one line of a table."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Self
 
-__all__ = ["Epoch", "Spread"]
+__all__ = ["Measurement", "Spread", "steady"]
 
 
 @dataclass(frozen=True)
-class Epoch:
-    """One epoch of a training.
+class Measurement:
+    """One run of a contestant.
 
     Attributes:
-        cost: Mean per sample, each mini-batch before its update.
-        accuracy: Share of samples classified right, likewise.
-        samples_per_second: Over the time of its steps.
+        samples_per_second: Of each epoch, over the time of its steps.
+        costs: Of each epoch, the mean per sample, each mini-batch before its update; none of a limit, which trains
+            nothing.
     """
 
-    cost: float
-    accuracy: float
-    samples_per_second: float
+    samples_per_second: list[float]
+    costs: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -35,3 +34,8 @@ class Spread:
     def of(cls, values: Sequence[float]) -> Self:
         """Of at least one value."""
         return cls(median(values), min(values), max(values))
+
+
+def steady(runs: Iterable[Measurement]) -> Spread:
+    """Samples per second over the epochs of all runs but the first of each, which warms up."""
+    return Spread.of([speed for run in runs for speed in run.samples_per_second[1:]])

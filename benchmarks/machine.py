@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import click
 import numpy as np
 from threadpoolctl import threadpool_info
 
-__all__ = ["Calm", "await_calm", "describe"]
+__all__ = ["Calm", "Stage", "describe"]
 
 # Fewer CPUs in use than this count as calm; an idle service with its Ray takes about 0.1.
 _CALM_CPUS = 0.3
 _LOOK_SECONDS = 1.0
+
+_DISTRIBUTIONS = ("nablad", "grpcio", "ray", "torch", "scikit-learn")
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,26 @@ class Calm:
     disturbed: bool
 
 
-def await_calm(patience_s: float) -> Calm:
-    """Waits until the CPUs have nothing to do, or the patience ends."""
+class Stage:
+    """Where one measurement after the other is made, each on a calm machine.
+
+    Attributes:
+        looks: What was going on before each of them.
+    """
+
+    def __init__(self, patience_s: float) -> None:
+        """`patience_s`: seconds to wait for a calm machine before each measurement; 0 does not even look."""
+        self.looks: list[Calm] = []
+        self._patience_s = patience_s
+
+    def clear(self, what: str) -> None:
+        """Says what comes, and waits until the CPUs have nothing to do, or the patience ends."""
+        if self._patience_s:
+            self.looks.append(_await_calm(self._patience_s))
+        click.echo(f"{what} …", err=True)
+
+
+def _await_calm(patience_s: float) -> Calm:
     begun_s = time.monotonic()
     while True:
         in_use = _cpus_in_use()
@@ -51,12 +72,12 @@ def describe() -> dict[str, str]:
     return {
         "CPU": model[1] if model else platform.machine(),
         "CPUs": str(os.cpu_count()),
+        "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:.0f} GB",
+        "kernel": f"{platform.system()} {platform.release()}",
         "Python": platform.python_version(),
         "numpy": np.__version__,
         "BLAS": ", ".join(sorted(_blas_libraries())),
-        "ray": version("ray"),
-        "grpcio": version("grpcio"),
-        "nablad": version("nablad"),
+        **{name: version(name) for name in _DISTRIBUTIONS},
     }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["TEST", "TRAIN", "find", "read"]
+__all__ = ["TEST", "TRAIN", "FirstRows", "find", "read"]
 
 TRAIN = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz")
 TEST = ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz")
@@ -50,3 +50,30 @@ def read(folder: Path, files: tuple[str, str]) -> tuple[NDArray[np.uint8], NDArr
         np.frombuffer(images, np.uint8, offset=_IMAGES_HEADER_BYTES).reshape(-1, _PIXELS),
         np.frombuffer(labels, np.uint8, offset=_LABELS_HEADER_BYTES),
     )
+
+
+class FirstRows:
+    """The first rows of MNIST's training data as two .npy files, for whoever reads no IDX."""
+
+    def __init__(self, mnist: Path, folder: Path) -> None:
+        """Reads the data once.
+
+        Args:
+            mnist: Where the IDX files are.
+            folder: For the files that are made of them.
+        """
+        self._images, self._labels = read(mnist, TRAIN)
+        self._folder = folder
+
+    def folder(self, rows: int) -> Path:
+        """Holds images.npy (rows, 784) and labels.npy (rows,), as they were published."""
+        folder = self._folder / str(rows)
+        if not folder.exists():
+            folder.mkdir()
+            np.save(folder / "images.npy", self._images[:rows])
+            np.save(folder / "labels.npy", self._labels[:rows])
+        return folder
+
+    def files(self, rows: int) -> tuple[Path, Path]:
+        """Features and targets, as a data set of the service is made of them."""
+        return self.folder(rows) / "images.npy", self.folder(rows) / "labels.npy"

@@ -1,112 +1,126 @@
-"""Samples per second: the service beside plain numpy and beside the limit of the BLAS, in turns."""
+"""Everybody's speed on the same works, in turns."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import median
+from typing import Any
 
-import click
+from benchmarks.agreement import check_costs, largest_difference
+from benchmarks.contestants import CONTESTANTS, REFERENCE, Contestant
+from benchmarks.figures import Measurement, Spread, steady
+from benchmarks.machine import Stage
+from benchmarks.mnist_files import FirstRows
+from benchmarks.peer_process import run_peer
+from benchmarks.service_jobs import JobRun, running_service
+from benchmarks.works import Work
 
-from benchmarks import blas_limit, mnist_files, plain_numpy
-from benchmarks.figures import Epoch, Spread
-from benchmarks.machine import Calm, await_calm
-from benchmarks.through_service import JobRun, mnist_service
-from nablad.v1.job_spec_pb2 import JobSpec
-
-__all__ = ["COST_TOLERANCE", "Contest", "repeat"]
-
-# Relative. Service and plain numpy add in different orders, so their float32 weights part in the last bits.
-COST_TOLERANCE = 2e-5
+__all__ = ["Contest", "measure"]
 
 
 @dataclass
 class Contest:
-    """Repeated measurements at one batch size.
+    """Repeated measurements of one work.
 
     Attributes:
-        spec: Completed; without validation, so that a worker's seconds are those of steps alone.
-        service: Jobs through the service.
-        plain: Runs in plain numpy.
-        limit: Samples per second of each epoch of products, one list for each repetition.
-        calm: What was going on before each measurement.
+        work: What everybody does.
+        measured: The runs of each contestant, by its name.
+        jobs: Those of them that were jobs of the service.
     """
 
-    spec: JobSpec
-    service: list[JobRun] = field(default_factory=list)
-    plain: list[list[Epoch]] = field(default_factory=list)
-    limit: list[list[float]] = field(default_factory=list)
-    calm: list[Calm] = field(default_factory=list)
+    work: Work
+    measured: dict[str, list[Measurement]] = field(default_factory=dict)
+    jobs: dict[str, list[JobRun]] = field(default_factory=dict)
 
-    def report(self) -> dict[str, object]:
-        """The figures over all repetitions, the first epoch of each left out."""
-        speeds = {
-            "service": _steady([epoch.samples_per_second for epoch in run.epochs] for run in self.service),
-            "plain_numpy": _steady([epoch.samples_per_second for epoch in run] for run in self.plain),
-            "blas_limit": _steady(self.limit),
-        }
-        return {
-            "batch_size": self.spec.training.batch_size,
-            "samples_per_second": speeds,
-            "ratio_to_plain_numpy": speeds["service"].median / speeds["plain_numpy"].median,
-            "ratio_to_blas_limit": speeds["service"].median / speeds["blas_limit"].median,
-            "step_ms": {what: median(run.step_ms[what] for run in self.service) for what in self.service[0].step_ms},
-            "start_s": Spread.of([run.start_s for run in self.service]),
-            "cost_service": self.service[0].epochs[-1].training_cost,
-            "cost_plain_numpy": self.plain[0][-1].cost,
-            "largest_cost_difference": max(self._cost_differences()),
-        }
+    @property
+    def contestants(self) -> list[Contestant]:
+        """In the order of their turns."""
+        return [CONTESTANTS[name] for name in self.work.contestants]
+
+    def add_job(self, name: str, job: JobRun) -> None:
+        """Keeps a run of the service."""
+        self.jobs.setdefault(name, []).append(job)
+        self.measured.setdefault(name, []).append(job.measurement)
 
     def check_costs(self) -> None:
-        """Fails unless service and plain numpy did the same work."""
-        difference = max(self._cost_differences())
-        assert difference < COST_TOLERANCE, (
-            f"At batch size {self.spec.training.batch_size}, the training costs of service and plain numpy should "
-            f"agree to {COST_TOLERANCE:g}, but differ by {difference:.2g} of their size: they do not do the same work."
-        )
+        """Holds the costs of everybody who trained against those of the reference.
 
-    def _cost_differences(self) -> Iterator[float]:
-        """Relative, for each epoch of each repetition."""
-        for served, plain in zip(self.service, self.plain, strict=True):
-            for ours, by_hand in zip(served.epochs, plain, strict=True):
-                yield abs(ours.training_cost / by_hand.cost - 1)
+        Raises:
+            CostsDisagreeError: Somebody did other work.
+        """
+        for name, costs in self._costs().items():
+            who = f"{CONTESTANTS[name].title} on {self.work.title}"
+            check_costs(who, costs, self._reference, CONTESTANTS[name].tolerance)
+
+    def report(self) -> dict[str, Any]:
+        """The figures over all repetitions; of speeds, the first epoch of each left out."""
+        differences = {name: largest_difference(costs, self._reference) for name, costs in self._costs().items()}
+        return {
+            "title": self.work.title,
+            "rows": self.work.rows,
+            "epochs": self.work.epochs,
+            "learning_rate": self.work.learning_rate,
+            "samples_per_second": {name: steady(runs) for name, runs in self.measured.items()},
+            "last_cost": self._reference[-1],
+            "cost_differences": differences,
+            "jobs": {name: _job_report(runs) for name, runs in self.jobs.items()},
+        }
+
+    @property
+    def _reference(self) -> list[float]:
+        return self.measured[REFERENCE][0].costs
+
+    def _costs(self) -> dict[str, list[list[float]]]:
+        """Of everybody who trained, for each run."""
+        return {name: [run.costs for run in runs] for name, runs in self.measured.items() if runs[0].costs}
 
 
-def repeat(contests: Sequence[Contest], folder: Path, repetitions: int, patience_s: float) -> None:
+def measure(works: Sequence[Work], rows: FirstRows, repetitions: int, stage: Stage) -> list[Contest]:
     """Measures everything `repetitions` times, in turns.
 
     Each time the service is a new one, and there is none while its rivals run.
 
-    Args:
-        contests: One for each batch size; they get the measurements.
-        folder: Of the MNIST files.
-        repetitions: How often.
-        patience_s: Seconds to wait for a calm machine before each measurement.
+    Raises:
+        CostsDisagreeError: Somebody did other work.
+        PeerError: A rival failed.
+        JobError: A job of the service failed.
     """
-    images, labels = mnist_files.read(folder, mnist_files.TRAIN)
-    for number in range(repetitions):
+    contests = [Contest(work) for work in works]
+    for number in range(1, repetitions + 1):
         for contest in contests:
-            _announce(contest, patience_s, f"Repetition {number + 1}: plain numpy")
-            contest.plain.append(plain_numpy.train(images, labels, contest.spec))
-            _announce(contest, patience_s, f"Repetition {number + 1}: the limit of the BLAS")
-            contest.limit.append(_products(contest.spec, len(images)))
-        with mnist_service(folder) as service:
-            for contest in contests:
-                _announce(contest, patience_s, f"Repetition {number + 1}: the service")
-                contest.service.append(service.run(contest.spec))
+            _take_turns(contest, rows, f"Repetition {number}: {contest.work.title}", stage)
+            contest.check_costs()
+    return contests
 
 
-def _products(spec: JobSpec, rows: int) -> list[float]:
-    steps = rows // spec.training.batch_size
-    return blas_limit.samples_per_second(
-        spec.model.layers, spec.training.batch_size, steps, spec.training.epochs, spec.distribution.workers
-    )
+def _take_turns(contest: Contest, rows: FirstRows, what: str, stage: Stage) -> None:
+    """Everybody once, the service last: it stays for all of its turns."""
+    work, spec = contest.work, contest.work.spec()
+    for peer in contest.contestants:
+        if peer.module:
+            stage.clear(f"{what}: {peer.title}")
+            run = run_peer(peer, spec, rows.folder(work.rows), work.rows)
+            contest.measured.setdefault(peer.name, []).append(run)
+    with running_service({spec.data.train: rows.files(work.rows)}) as service:
+        service.run(work.spec(epochs=1))  # Ray is up and warm after its first job
+        for contestant in contest.contestants:
+            if not contestant.module:
+                spec.distribution.transport = contestant.transport
+                stage.clear(f"{what}: {contestant.title}")
+                contest.add_job(contestant.name, service.run(spec))
 
 
-def _announce(contest: Contest, patience_s: float, what: str) -> None:
-    contest.calm.append(await_calm(patience_s))
-    click.echo(f"{what}, batch size {contest.spec.training.batch_size} …", err=True)
+def _job_report(runs: Sequence[JobRun]) -> dict[str, Any]:
+    profiles = [run.profile for run in runs]
+    return {
+        "start_s": Spread.of([run.start_s for run in runs]),
+        "step_us": median(profile.step_us for profile in profiles),
+        "messages_us": Spread.of([profile.messages_us for profile in profiles]),
+        "worker_us": _medians([profile.worker_us for profile in profiles]),
+        "server_us": _medians([profile.server_us for profile in profiles]),
+        "transports": [run.transports for run in runs],
+    }
 
 
-def _steady(runs: Iterable[list[float]]) -> Spread:
-    """Over the epochs of all runs but the first one of each."""
-    return Spread.of([value for run in runs for value in run[1:]])
+def _medians(figures: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Activity by activity."""
+    return {activity: median(of_run[activity] for of_run in figures) for activity in figures[0]}

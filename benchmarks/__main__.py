@@ -1,0 +1,113 @@
+"""The benchmark: ``python -m benchmarks``. README.md explains it."""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmarks import accuracy, job_memory, machine, messages, mnist_files, speed
+from benchmarks.errors import BenchmarkError
+from benchmarks.figures import Spread
+from benchmarks.report import markdown
+from benchmarks.requirements import verdicts
+from benchmarks.works import MESSAGES, WIDE, WORKS, Work, quick
+from nablad.demo.daemon import DaemonError
+from nablad.errors import NablaError
+
+_RESULTS = Path(__file__).parent / "results"
+_ALL_ROWS = 60_000
+
+
+@dataclass(frozen=True)
+class _Extent:
+    """How much is measured.
+
+    Attributes:
+        works: For the speed.
+        repetitions: Of the speed.
+        memory: The work for the memory; None to leave it out.
+        accuracy_epochs: 0 to leave the accuracy out.
+    """
+
+    works: Sequence[Work]
+    repetitions: int
+    memory: Work | None
+    accuracy_epochs: int
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--mnist", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the four gzipped IDX files.")
+@click.option("--only", type=click.Choice([work.name for work in WORKS]), help="Only the speed on this work.")
+@click.option("--repetitions", type=click.IntRange(min=1), default=3, show_default=True, help="Of the speed.")
+@click.option("--patience", default=60.0, show_default=True, help="Seconds to wait for a calm machine, each time.")
+@click.option("--quick", "in_short", is_flag=True, help="Only see whether it runs: a few steps, no wait.")
+def main(mnist: Path | None, only: str | None, repetitions: int, patience: float, in_short: bool) -> None:
+    """Measure the service and its rivals on MNIST, and show the results.
+
+    Those of a whole run are written to benchmarks/results.
+    """
+    works = [work for work in WORKS if only in (None, work.name)]
+    whole = _Extent(works, repetitions, replace(WIDE, rows=_ALL_ROWS, epochs=2), accuracy.EPOCHS)
+    if only:
+        whole = replace(whole, memory=None, accuracy_epochs=0)
+    extent = _shortened(whole) if in_short else whole
+    try:
+        results = _measure(mnist_files.find(mnist), extent, machine.Stage(0 if in_short else patience))
+        click.echo(markdown(results))
+        if not only and not in_short:
+            accuracy.check(results["accuracy"])
+            _write(results)
+    except (BenchmarkError, DaemonError, FileNotFoundError, NablaError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _shortened(extent: _Extent) -> _Extent:
+    return _Extent(
+        quick(extent.works),
+        repetitions=1,
+        memory=extent.memory and quick([extent.memory])[0],
+        accuracy_epochs=min(extent.accuracy_epochs, 2),
+    )
+
+
+def _measure(mnist: Path, extent: _Extent, stage: machine.Stage) -> dict[str, Any]:
+    """All that is wanted; gives what the results file holds."""
+    results: dict[str, Any] = {"date": datetime.now(UTC).date().isoformat(), "machine": machine.describe()}
+    with tempfile.TemporaryDirectory(prefix="nablad-bench-") as folder:
+        rows = mnist_files.FirstRows(mnist, Path(folder))
+        results |= _speeds(speed.measure(extent.works, rows, extent.repetitions, stage), extent.repetitions)
+        if extent.memory:
+            results["memory"] = job_memory.measure(extent.memory, rows, stage)
+    if extent.accuracy_epochs:
+        results["accuracy"] = accuracy.measure(mnist, extent.accuracy_epochs, stage)
+    results["calm"] = stage.looks
+    plain: dict[str, Any] = json.loads(json.dumps(results, default=asdict))
+    return plain | {"requirements": [asdict(verdict) | {"outcome": verdict.outcome} for verdict in verdicts(plain)]}
+
+
+def _speeds(contests: Sequence[speed.Contest], repetitions: int) -> dict[str, Any]:
+    """What the contests and the jobs in them gave."""
+    jobs = [job for contest in contests for runs in contest.jobs.values() for job in runs]
+    results: dict[str, Any] = {
+        "repetitions": repetitions,
+        "speed": {contest.work.name: contest.report() for contest in contests},
+        "start_s": Spread.of([job.start_s for job in jobs]),
+    }
+    for contest in contests:
+        if contest.work.name == MESSAGES.name:
+            results["messages"] = messages.report(contest)
+    return results
+
+
+def _write(results: dict[str, Any]) -> None:
+    (_RESULTS / "mnist.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    (_RESULTS / "mnist.md").write_text(markdown(results) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Who is measured: the service, its rivals and the limits; one row each."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.agreement import Tolerance
+from benchmarks.works import WORKERS
+from nablad.v1 import job_spec_pb2
+
+__all__ = ["CONTESTANTS", "REFERENCE", "Contestant"]
+
+# All add in different orders, so their float32 weights part in the last bits.
+_ROUNDING = Tolerance(relative=2e-5)
+# scikit-learn draws its 10 outputs away from 0 and 1 by the ε of float32 before it takes their logarithm.
+_CLIPPED = Tolerance(relative=2e-5, absolute=10 * float(np.finfo(np.float32).eps))
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One of those that do the same work.
+
+    Attributes:
+        name: For the tables of works and requirements, and the results file.
+        title: For people.
+        module: Of `benchmarks.peers`; empty for the service.
+        processes: That compute at the same time.
+        threads: Of the BLAS in each of them.
+        transport: Of the service.
+        tolerance: How far its costs may be from those of the reference.
+    """
+
+    name: str
+    title: str
+    module: str = ""
+    processes: int = 1
+    threads: int = 1
+    transport: job_spec_pb2.Transport.ValueType = job_spec_pb2.TRANSPORT_AUTO
+    tolerance: Tolerance = _ROUNDING
+
+
+_ROWS = (
+    Contestant("numpy", "numpy by hand, 1 thread", "numpy_single"),
+    Contestant("blas-limit", f"limit of the BLAS, {WORKERS} processes", "blas_limit", processes=WORKERS),
+    Contestant("torch-1", "torch, 1 thread", "torch_single"),
+    Contestant("torch-2", "torch, 2 threads", "torch_single", threads=2),
+    Contestant("torch-ddp", f"torch DDP over gloo, {WORKERS} processes", "torch_ddp", processes=WORKERS),
+    Contestant("ray-actors", f"Ray actors and object store, {WORKERS} workers", "ray_actors", processes=WORKERS),
+    Contestant("scikit-learn", "scikit-learn, 1 thread", "scikit_learn", tolerance=_CLIPPED),
+    Contestant("loopback-limit", f"limit of TCP, {WORKERS} processes", "loopback_limit", processes=WORKERS),
+    Contestant("service", f"nablad, {WORKERS} workers", processes=WORKERS),
+    Contestant(
+        "service-inline",
+        f"nablad, {WORKERS} workers, inline",
+        processes=WORKERS,
+        transport=job_spec_pb2.TRANSPORT_INLINE,
+    ),
+)
+
+CONTESTANTS = {contestant.name: contestant for contestant in _ROWS}
+
+# Whose costs the others have to agree with.
+REFERENCE = "numpy"
