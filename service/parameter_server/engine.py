@@ -170,22 +170,30 @@ class Engine:
     # -- on the thread -------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        """Waits for whatever comes first, and deals with it."""
+        """Makes steps until the engine is closed; what ends them before fails the job, which would else stand still."""
         # Batch: the steps' processes do not interrupt each other when they are woken; they are all done sooner for it.
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         # One BLAS thread: others would go on looking for work for milliseconds, on the CPUs of the workers. A training
         # that diverges overflows, and is ended for that with advice.
         with threadpool_limits(1), np.errstate(over="ignore", invalid="ignore"):
-            while not self._closing:
-                ready = self._epoll.poll(_LOOK_SECONDS)
-                self._now = time.monotonic()
-                self._training.stopwatch.lap("waiting")
-                for file, _ in ready:
-                    if listen := self._listeners.get(file):
-                        listen()
-                if self._now > self._next_look:
-                    self._look_for_silence()
+            try:
+                self._make_steps()
+            except Exception as error:  # noqa: BLE001 (whatever it is, the service must learn of it)
+                _log.exception("the steps cannot go on")
+                self._to_loop(self._tell, ps_pb.FollowResponse(failed=f"the parameter server failed: {error!r}"))
         self._answer_last_calls()
+
+    def _make_steps(self) -> None:
+        """Waits for whatever comes first, and deals with it."""
+        while not self._closing:
+            ready = self._epoll.poll(_LOOK_SECONDS)
+            self._now = time.monotonic()
+            self._training.stopwatch.lap("waiting")
+            for file, _ in ready:
+                if listen := self._listeners.get(file):
+                    listen()
+            if self._now > self._next_look:
+                self._look_for_silence()
 
     def _register(self, file: int, listen: Callable[[], None]) -> None:
         self._listeners[file] = listen
@@ -205,7 +213,7 @@ class Engine:
                     self._deal()
                 if member.refusals and training.holds(member.worker):
                     self._send(member, [])
-            elif line.unsent:
+            else:
                 line.flush()
                 self._watch(member)
         except LineBrokenError as broken:

@@ -23,6 +23,7 @@ __all__ = ["Reception"]
 
 _TOKEN_BYTES: Final = 32
 _OPEN_SECONDS: Final = 10.0
+_PAUSE_SECONDS: Final = 0.5
 _BACKLOG: Final = 1024
 
 _log = logging.getLogger(__name__)
@@ -90,8 +91,8 @@ class Reception:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for listener in filter(None, (self._unix, self._tcp)):
             listener.close()
-        for line in self._lines.values():
-            line.close()
+        while self._lines:
+            self._lines.popitem()[1].close()
 
     def _receive(self, listener: socket.socket, greet: _Greet) -> None:
         listener.listen(_BACKLOG)
@@ -105,7 +106,12 @@ class Reception:
 
     async def _accept(self, listener: socket.socket, greet: _Greet) -> None:
         while True:
-            connection, _ = await asyncio.get_running_loop().sock_accept(listener)
+            try:
+                connection, _ = await asyncio.get_running_loop().sock_accept(listener)
+            except OSError as error:  # mostly that the process has no more files, for now
+                _log.error("a line cannot be opened now: %s", error)
+                await asyncio.sleep(_PAUSE_SECONDS)
+                continue
             connection.setblocking(False)
             self._start(self._open(connection, greet))
 
@@ -115,10 +121,10 @@ class Reception:
             async with asyncio.timeout(_OPEN_SECONDS):
                 worker = self._worker(await _read(connection, _TOKEN_BYTES))
                 line = await greet(connection, worker)
-                if earlier := self._lines.pop(worker, None):
-                    earlier.close()
-                self._lines[worker] = line
                 await asyncio.get_running_loop().sock_sendall(connection, HANDSHAKE)
+            if earlier := self._lines.pop(worker, None):
+                earlier.close()
+            self._lines[worker] = line
         except (OSError, ValueError, TimeoutError) as error:
             _log.warning("a line was not opened: %s", error)
             connection.close()

@@ -1,4 +1,4 @@
-"""The number of workers, and the loss of one, never change a bit of the result."""
+"""The number of workers, the transport, and the loss of workers never change a bit of the result."""
 
 import os
 import re
@@ -23,12 +23,17 @@ data: {{train: digits-train, validation: digits-validation, scaling: standard}}
 model: {{layers: [64, 40, 10], activation: sigmoid, output_activation: sigmoid, dtype: {dtype}}}
 cost: {{function: log_loss}}
 training: {{epochs: {epochs}, batch_size: 50, learning_rate: 0.5, seed: 11}}
-distribution: {{workers: {workers}, micro_batches: 4}}
+distribution: {{workers: {workers}, micro_batches: 4, transport: {transport}}}
 """
+TRANSPORTS = ("shared", "inline", "auto")
+# Long enough for somebody to be killed in the middle.
+LONG_EPOCHS = 120
 
 
-def _submit(client: Client, workers: int, dtype: str = "float32", epochs: int = 3) -> jobs_pb.Job:
-    spec, violations = parse(JOB_FILE.format(workers=workers, dtype=dtype, epochs=epochs))
+def _submit(
+    client: Client, workers: int, *, transport: str = "auto", dtype: str = "float32", epochs: int = 3
+) -> jobs_pb.Job:
+    spec, violations = parse(JOB_FILE.format(workers=workers, transport=transport, dtype=dtype, epochs=epochs))
     assert not violations
     return client.submit(spec)
 
@@ -45,28 +50,38 @@ def _file(daemon: Any, job: jobs_pb.Job) -> bytes:
     return (daemon.data_dir / "models" / f"{job.model_id}.safetensors").read_bytes()
 
 
-def test_one_to_four_workers_leave_the_same_file(client: Client, daemon: Any, digits: None) -> None:
-    """Only the spec's micro-batches fix the arithmetic; the hands that do it do not."""
-    files = {workers: _file(daemon, _finish(client, _submit(client, workers))) for workers in (1, 2, 3, 4)}
-    assert len(set(files.values())) == 1
+def test_workers_and_transports_leave_the_same_file(client: Client, daemon: Any, digits: None) -> None:
+    """Only the spec's micro-batches fix the arithmetic; how many hands do it, and how, does not."""
+    jobs = [_submit(client, workers, transport=transport) for workers in (1, 2, 3, 4) for transport in TRANSPORTS]
+    files = {_file(daemon, _finish(client, job)) for job in jobs}
+    assert len(files) == 1
 
 
-@pytest.mark.parametrize("victims", [1, 2])
-def test_killed_workers_leave_no_trace(client: Client, daemon: Any, digits: None, victims: int) -> None:
+@pytest.fixture(scope="module")
+def undisturbed(daemon: Any, digits: None) -> bytes:
+    """The file of a long job that nothing happened to."""
+    with Client(daemon.address) as client:
+        return _file(daemon, _finish(client, _submit(client, 2, epochs=LONG_EPOCHS)))
+
+
+@pytest.mark.parametrize(("transport", "victims"), [("shared", 1), ("inline", 1), ("auto", 2)])
+def test_killed_workers_leave_no_trace(
+    client: Client, daemon: Any, undisturbed: bytes, transport: str, victims: int
+) -> None:
     """SIGKILL in the middle, of one worker or of both: the file is that of an undisturbed run."""
-    undisturbed = _file(daemon, _finish(client, _submit(client, 2, epochs=80)))
-    job = _submit(client, 2, epochs=80)
-    to_kill: list[int] = []
-    lost = 0
+    job = _submit(client, 2, transport=transport, epochs=LONG_EPOCHS)
+    joined: list[int] = []
+    killed, lost = 0, 0
     for news in client.watch(job.job_id):
         if not isinstance(news, jobs_pb.Event):
             continue
         if news.WhichOneof("what") == "worker_joined":
             lost += not news.worker_joined
-            to_kill += [int(pid) for pid in re.findall(r"process (\d+)", news.message)]
-        if news.WhichOneof("what") == "epoch_end" and news.epoch_end.epoch == 5:
-            for pid in to_kill[:victims]:
+            joined += [int(pid) for pid in re.findall(r"process (\d+)", news.message)]
+        if news.WhichOneof("what") == "epoch_end" and len(joined) == 2:
+            for pid in joined[killed:victims]:
                 os.kill(pid, signal.SIGKILL)
+            killed = victims
     done = _finish(client, job)
     assert lost == victims
     assert done.attempt == 1
@@ -77,7 +92,7 @@ def test_float64_through_everything_equals_a_plain_numpy_loop(
     client: Client, daemon: Any, digits: None, plain_training: Callable[[ps_pb.Assignment], bytes]
 ) -> None:
     """Service, Ray and gRPC add nothing to the arithmetic: the weights are, bit for bit, those of one loop."""
-    job = _finish(client, _submit(client, 3, "float64"))
+    job = _finish(client, _submit(client, 3, dtype="float64"))
     directory = Path(daemon.data_dir) / "datasets" / "digits-train"
     assignment = ps_pb.Assignment(
         spec=job.spec,

@@ -172,13 +172,21 @@ def test_rows_that_were_read_last_are_not_read_again(small_assignment: ps_pb.Ass
     assert read == [5, 6, 5]
 
 
-def test_rows_that_could_not_be_read_are_not_taken_for_read(small_assignment: ps_pb.Assignment) -> None:
-    """A ticket that is none is an error each time, and leaves the next one right."""
-    computation, bad = Computation(small_assignment), Ticket(STEPS + 1, TicketKind.EVALUATION, 99)
+def test_rows_that_could_not_be_read_are_not_taken_for_read(
+    small_assignment: ps_pb.Assignment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor are those that they have partly overwritten."""
+    computation, take = Computation(small_assignment), Rows.take
+
+    def take_and_fail(self: Rows, index: np.ndarray) -> None:
+        take(self, index)
+        raise OSError("the disk failed")
+
     right = _answer(computation, _gradient_ticket(0, 0))
-    for _ in range(2):
-        with pytest.raises(IndexError):
-            computation.gather(bad)
+    with monkeypatch.context() as patch:
+        patch.setattr(Rows, "take", take_and_fail)
+        with pytest.raises(OSError, match="the disk failed"):
+            computation.gather(_gradient_ticket(0, 1))
     assert _answer(computation, _gradient_ticket(0, 0)) == right
 
 

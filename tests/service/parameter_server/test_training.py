@@ -173,7 +173,10 @@ NAN = np.full(SIZE, np.nan)
 BAD_RESULTS = {
     "nan gradient": (lambda r: replace(r, gradient=NAN), Refusal.NOT_FINITE),
     "infinite gradient": (lambda r: replace(r, gradient=np.full(SIZE, np.inf)), Refusal.NOT_FINITE),
-    "one number not finite": (lambda r: replace(r, gradient=np.append(np.zeros(SIZE - 1), -np.inf)), Refusal.NOT_FINITE),
+    "one number not finite": (
+        lambda r: replace(r, gradient=np.append(np.zeros(SIZE - 1), -np.inf)),
+        Refusal.NOT_FINITE,
+    ),
     "nan cost": (lambda r: replace(r, cost_sum=math.nan), Refusal.NOT_FINITE),
     "infinite cost": (lambda r: replace(r, cost_sum=-math.inf), Refusal.NOT_FINITE),
     "short gradient": (lambda r: replace(r, gradient=r.gradient[:-1]), Refusal.WRONG_SIZE),

@@ -42,7 +42,7 @@ def test_the_result_is_that_of_a_plain_numpy_loop(
     transport: str,
     part_bytes: int,
 ) -> None:
-    """Any number of workers gives, bit for bit, the float64 weights of one loop; also if gradients go layer by layer."""
+    """Any number of workers gives, bit for bit, the float64 weights of one loop; also with gradients layer by layer."""
     monkeypatch.setattr("workers.line._PART_BYTES", part_bytes)
     job = make_job(transport=transport)
     served = serve(job)

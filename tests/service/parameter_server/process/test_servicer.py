@@ -1,6 +1,9 @@
 """The calls of a parameter server: who may call, who belongs to the job, and what followers are told."""
 
+import asyncio
+import gc
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -112,3 +115,37 @@ def test_attending_needs_a_join_and_a_line_of_its_own(serve: Serve, make_job: Ma
         assert code == grpc.StatusCode.FAILED_PRECONDITION
         assert repr(worker) in details
     assert served.wait_for("worker_joined").progress.workers_alive == 1
+
+
+def test_stopping_ends_every_call(serve: Serve, make_job: MakeJob) -> None:
+    """Workers and followers are told, lines are closed, and whatever the calls had to finish is finished."""
+    served = serve(make_job())
+    hands = [served.hand() for _ in range(3)]
+    hands[0].order()
+    follower = served.stub.Follow(ps_pb.FollowRequest(), metadata=SECRET)
+    next(follower)
+    served.stop()
+    assert all(hand.end()[0] != grpc.StatusCode.OK for hand in hands)
+    for hand in hands:
+        while hand.line.next_order():  # tickets of the others, perhaps, but then the end
+            pass
+    with pytest.raises(grpc.RpcError):
+        list(follower)
+
+
+@pytest.mark.parametrize("transport", ["shared", "inline"])
+def test_workers_that_come_and_go_leave_nothing_open(
+    serve: Serve, make_job: MakeJob, loop: Any, transport: str
+) -> None:
+    """Sockets and regions of lost workers are closed while the training goes on."""
+    served = serve(make_job(transport=transport))
+    counts = []
+    for count in range(1, 6):
+        served.hand().order()
+        served.close()
+        served.wait_for("worker_lost", count)
+        for _ in range(10):
+            loop.run(asyncio.sleep(0))
+        gc.collect()
+        counts.append(len(list(Path("/proc/self/fd").iterdir())))
+    assert counts[1:] == [counts[0]] * 4

@@ -1,0 +1,176 @@
+"""An engine at work on a small training, and workers at the other ends of its lines."""
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nablad.v1 import parameter_server_pb2 as ps_pb
+from service.parameter_server import engine as engine_module
+from service.parameter_server.engine import Engine, Member
+from service.parameter_server.lines import Line as ServerLine
+from service.parameter_server.training import Training
+from workers.line import Line as WorkerLine
+from workers.plan import Plan
+from workers.tickets import Refusal, Result, Ticket
+
+SIZE = 6
+PLAN = Plan(rows=10, batch_size=4, micro_batches=3, epochs=2, seed=1, validation_rows=5)
+PATIENCE_SECONDS = 60.0
+
+Answer = Callable[[Training, Ticket, Plan], Result]
+
+
+class Bench:
+    """An engine at work on a small training, and the workers that were put to it.
+
+    Attributes:
+        training: Not to be touched while the engine has something to do.
+        engine: The engine.
+        told: What it told.
+        seconds: The time, which stands still but for the test.
+    """
+
+    def __init__(self, training: Training, loop: Any, answer: Answer, patch: pytest.MonkeyPatch) -> None:
+        self.training = training
+        self.told: list[ps_pb.FollowResponse] = []
+        self.seconds = 0.0
+        patch.setattr(engine_module, "time", SimpleNamespace(monotonic=lambda: self.seconds))
+        self._loop, self._answer = loop, answer
+        self._peers: list[Peer] = []
+        self.engine: Engine = self.run(self._start())
+
+    async def _start(self) -> Engine:
+        return Engine(self.training, PATIENCE_SECONDS, self.told.append)
+
+    def run(self, coroutine: Any) -> Any:
+        """What a coroutine gives on the event loop."""
+        return self._loop.run(coroutine)
+
+    def call(self, function: Callable[[], Any]) -> Any:
+        """What a function gives on the engine's thread."""
+        return self.run(self.engine.call(function))
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """Meanwhile the engine is busy with a call."""
+        begun, go_on = threading.Event(), threading.Event()
+        with ThreadPoolExecutor(1) as pool:
+            call = pool.submit(self.call, lambda: (begun.set(), go_on.wait()))
+            begun.wait()
+            yield
+            go_on.set()
+            call.result()
+
+    def turn(self) -> None:
+        """The engine comes round, and sees what there is."""
+        for _ in range(2):
+            self.call(lambda: None)
+
+    def new_peer(self, name: str, *, shared: bool = True) -> "Peer":
+        """A worker that the engine does not know yet."""
+        self._peers.append(Peer(name, self.training, self._answer, shared=shared))
+        return self._peers[-1]
+
+    def peer(self, name: str, *, shared: bool = True) -> "Peer":
+        """A worker that is there from now on."""
+        peer = self.new_peer(name, shared=shared)
+        peer.added = self.run(self.engine.add(peer.member))
+        return peer
+
+    def remove(self, peer: "Peer") -> bool:
+        """Whether it is missed."""
+        missed: bool = self.run(self.engine.remove(peer.member))
+        return missed
+
+    def gone(self, peer: "Peer") -> str:
+        """Waits until the engine gives the worker up; gives the reason."""
+        self.run(peer.member.gone.wait())
+        return peer.member.reason
+
+    def close(self) -> None:
+        """Ends the engine, and then the workers."""
+        self.run(self.engine.close())
+        for peer in self._peers:
+            peer.line.__exit__()
+
+
+class Peer:
+    """A worker: its member, and its end of the line.
+
+    Attributes:
+        added: What the engine said to it.
+        tickets: That it was told, and has not answered.
+        refusals: Of its results so far.
+    """
+
+    def __init__(self, name: str, training: Training, answer: Answer, *, shared: bool = True) -> None:
+        self.added = False
+        self.tickets: list[Ticket] = []
+        self.refusals: list[Refusal | None] = []
+        here, self.socket = socket.socketpair()
+        memory, size = None, training.parameters.size
+        if shared:
+            memory = np.zeros(size)
+        self.member = Member(name, ServerLine(here, training.parameters, training.buffers, memory))
+        gradient = np.zeros(size) if memory is None else memory
+        self.line = WorkerLine(self.socket, np.zeros(size), gradient, None if shared else [0])
+        self._training, self._answer = training, answer
+
+    def listen(self) -> bool:
+        """Waits for an order; whether there was one."""
+        order = self.line.next_order()
+        if order is None:
+            return False
+        self.tickets += order.tickets
+        self.refusals += order.refusals
+        return True
+
+    def answer(self, seconds: tuple[float, ...] = (1, 2, 3, 4), attempt: int = 2) -> None:
+        """Answers its next ticket."""
+        result = self._answer(self._training, self.tickets.pop(0), PLAN)
+        self.line.begin()
+        if result.gradient is not None:
+            self.line.gradient[:] = result.gradient
+        self.line.send(result, attempt, seconds)
+
+    def finish(self) -> None:
+        """Works until there is no more to do."""
+        while self.tickets or self.listen():
+            self.answer()
+            if self.tickets:
+                self.listen()
+
+
+@pytest.fixture
+def make_bench(
+    loop: Any, make_training: Callable[..., Training], answer: Answer, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Bench]:
+    """Starts an engine without workers on a training of so many weights; it must be closed."""
+    return lambda size=SIZE: Bench(make_training(PLAN, size), loop, answer, monkeypatch)
+
+
+@pytest.fixture
+def bench(make_bench: Callable[..., Bench]) -> Iterator[Bench]:
+    """An engine without workers."""
+    bench = make_bench()
+    yield bench
+    bench.close()
+
+
+@pytest.fixture
+def expected(make_training: Callable[..., Training], answer: Answer) -> bytes:
+    """The weights that one worker ends with, without an engine."""
+    training = make_training(PLAN, SIZE)
+    training.join("only")
+    while not training.over:
+        for ticket in training.deal()["only"]:
+            training.take("only", 2, answer(training, ticket, PLAN))
+            training.book()
+    return training.parameters.tobytes()

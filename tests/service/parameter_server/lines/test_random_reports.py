@@ -1,0 +1,94 @@
+"""Whatever comes over a line, the parameter server tells a result or breaks the line, and nothing else."""
+
+import random
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from service.parameter_server.lines import LineBrokenError
+from service.parameter_server.training import Training
+from workers.frames import ACTIVITIES, REPORT_BYTES, Report
+from workers.plan import Plan
+from workers.tickets import Result, Ticket
+
+SIZE = 6
+BYTES = 8 * SIZE
+PLAN = Plan(rows=10, batch_size=4, micro_batches=3, epochs=2, seed=1, validation_rows=5)
+
+# Mostly numbers that mean something, sometimes any at all.
+_small, _word, _double = st.integers(0, 3), st.integers(0, 2**32 - 1), st.floats(width=64)
+_wide = st.integers(0, 9) | st.sampled_from([BYTES - 8, BYTES, BYTES + 8, 2**64 - 8]) | st.integers(0, 2**64 - 1)
+_reports = st.builds(
+    Report,
+    kind=_small | st.integers(0, 255),
+    attempt=st.just(2) | _word,
+    result=st.builds(
+        Result,
+        ticket=st.builds(Ticket, _small | _wide, _small | st.integers(0, 255), _small | _word),
+        version=_small | _wide,
+        cost_sum=_double,
+        sample_count=_small | _wide,
+        correct_count=_small | _wide,
+    ),
+    offset=st.sampled_from([0, 8, 40, BYTES]) | _wide,
+    length=st.sampled_from([0, 8, 40, BYTES]) | _wide,
+    seconds=st.lists(_double, min_size=len(ACTIVITIES), max_size=len(ACTIVITIES)),
+)
+_pieces = st.lists(st.binary(max_size=2 * REPORT_BYTES) | _reports.map(Report.encode), max_size=8)
+
+# The fixture makes a new line at each call.
+_many = settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def _results(pair: Any, pieces: Iterable[bytes]) -> list[Report]:
+    """What is told of the pieces until they end or break the line."""
+    told = []
+    try:
+        for piece in pieces:
+            pair.worker.send(piece)
+            while report := pair.line.report():
+                told.append(report)
+    except LineBrokenError:
+        pass
+    pair.line.close()
+    pair.worker.close()
+    return told
+
+
+@_many
+@given(pieces=_pieces, shared=st.booleans())
+def test_random_bytes_are_results_or_break_the_line(
+    ends: Callable[..., Any], pieces: list[bytes], shared: bool
+) -> None:
+    """A result that is told has a whole gradient or none, and every buffer that was taken is with one or free."""
+    pair = ends(SIZE, shared=shared)
+    gradients = [report.result.gradient for report in _results(pair, pieces) if report.result.gradient is not None]
+    assert all(gradient.shape == (SIZE,) for gradient in gradients)
+    assert not any(gradient.flags.writeable for gradient in gradients) or not shared
+    buffers = [id(vector) for vector in (*pair.buffers._free, *([] if shared else gradients))]
+    assert len(buffers) == len(set(buffers))
+
+
+@_many
+@given(pieces=_pieces, seed=st.integers(0, 2**32))
+def test_random_results_change_no_weight_unless_they_are_right(
+    ends: Callable[..., Any], make_training: Callable[..., Training], pieces: list[bytes], seed: int
+) -> None:
+    """The training takes or refuses each, moves with what it took alone, and can always say where it stands."""
+    training, chance = make_training(PLAN, SIZE), random.Random(seed)
+    for worker in ("a", "b"):
+        training.join(worker)
+    training.deal()
+    for report in _results(ends(SIZE), pieces):
+        version = training.version
+        with np.errstate(over="ignore", invalid="ignore"):
+            refusal = training.take(chance.choice("ab"), report.attempt, report.result)
+        training.deal()
+        training.book()
+        training.totals.message([report.seconds], training.stopwatch.seconds, ["shared"])
+        training.progress()
+        assert refusal is None or training.version == version
+    assert training.version > 0 or not training.parameters.any()

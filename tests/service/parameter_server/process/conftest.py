@@ -1,0 +1,180 @@
+"""A parameter server at work in this process, without Ray, and workers that do what a test says."""
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import grpc
+import pytest
+
+from nablad.spec import complete, parse
+from nablad.v1 import parameter_server_pb2 as ps_pb
+from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
+from service.parameter_server.process import RunningParameterServer, start_parameter_server
+from workers import build
+from workers.computation import Computation
+from workers.frames import ACTIVITIES, Order
+from workers.line import open_line
+from workers.tickets import Result, Ticket
+from workers.worker import SECRET_KEY, host_fingerprint, work
+
+_SECRET = "secret"  # noqa: S105 (of jobs that only exist here)
+_METADATA = ((SECRET_KEY, _SECRET),)
+_SECONDS = 30
+_JOB_FILE = """
+name: small
+data: {train: train, validation: validation, scaling: standard}
+model: {layers: [6, 5, 3], activation: sigmoid, output_activation: sigmoid, dtype: float64}
+cost: {function: log_loss}
+training: {epochs: 2, batch_size: 16, learning_rate: 0.5, seed: 3}
+"""
+
+
+class Hand:
+    """A worker that does what a test says.
+
+    Attributes:
+        name: That the parameter server gave it.
+        line: Its line.
+        membership: Its call of Attend.
+    """
+
+    def __init__(self, stub: ps_grpc.ParameterServerServiceStub, job: ps_pb.Assignment) -> None:
+        request = ps_pb.JoinRequest(host_fingerprint=host_fingerprint(), process_id=os.getpid())
+        joined = stub.Join(request, metadata=_METADATA, timeout=_SECONDS)
+        self.name = joined.worker_id
+        self.computation = Computation(job)
+        self.line = open_line(joined, self.computation.layout, self.computation.dtype)
+        self.membership = stub.Attend(ps_pb.AttendRequest(worker_id=self.name), metadata=_METADATA)
+
+    def order(self) -> Order:
+        """Waits for an order."""
+        order = self.line.next_order()
+        assert order is not None, "the line was closed"
+        return order
+
+    def compute(self, ticket: Ticket, version: int) -> Result:
+        """Computes the answer to a ticket as a worker does, which may send parts of it already."""
+        self.line.begin()
+        line = self.line
+        return self.computation.answer(ticket, line.weights, version, line.gradient, line.layer_done)
+
+    def send(self, result: Result, attempt: int = 1) -> None:
+        """Sends a result."""
+        self.line.send(result, attempt, [0.0] * len(ACTIVITIES))
+
+    def answer(self, order: Order) -> None:
+        """Answers the tickets of an order, each after the one before was acknowledged."""
+        for number, ticket in enumerate(order.tickets):
+            self.send(self.compute(ticket, order.version))
+            if number + 1 < len(order.tickets):
+                assert self.order().refusals == [None]
+
+    def work(self) -> None:
+        """Works until there is no more to do."""
+        while order := self.line.next_order():
+            self.answer(order)
+
+    def end(self) -> tuple[grpc.StatusCode, str]:
+        """Waits for the end of the membership: its code and its details."""
+        return self.membership.code(), self.membership.details()
+
+    def leave(self) -> None:
+        """Breaks off."""
+        self.membership.cancel()
+
+    def close(self) -> None:
+        """Leaves nothing behind."""
+        self.leave()
+        self.line.__exit__()
+
+
+class Served:
+    """A parameter server at work, and the ways to it.
+
+    Attributes:
+        job: What it trains.
+        address: host:port.
+        stub: For its calls.
+    """
+
+    def __init__(
+        self, job: ps_pb.Assignment, running: RunningParameterServer, channel: grpc.Channel, loop: Any
+    ) -> None:
+        self.job = job
+        self._running: RunningParameterServer | None = running
+        self._loop = loop
+        self.address = running.address
+        self.stub = ps_grpc.ParameterServerServiceStub(channel)
+        self._hands: list[Hand] = []
+
+    def hand(self) -> Hand:
+        """A worker that has joined and attends."""
+        self._hands.append(Hand(self.stub, self.job))
+        return self._hands[-1]
+
+    def work(self) -> None:
+        """Runs a real worker to its end."""
+        work(self.address, _SECRET, threads=1, message_bytes=build.message_bytes(self.job))
+
+    def weights(self) -> bytes:
+        """The present weights."""
+        call = self.stub.FetchWeights(ps_pb.FetchWeightsRequest(), metadata=_METADATA, timeout=_SECONDS)
+        return b"".join(response.chunk for response in call)
+
+    def follow(self, seen: int = 0) -> list[ps_pb.FollowResponse]:
+        """What happens until the end."""
+        call = self.stub.Follow(ps_pb.FollowRequest(seen=seen), metadata=_METADATA, timeout=_SECONDS)
+        return [told for told in call if told.WhichOneof("happening")]
+
+    def wait_for(self, happening: str, count: int = 1) -> ps_pb.FollowResponse:
+        """What is told when something has happened so often."""
+        call = self.stub.Follow(ps_pb.FollowRequest(), metadata=_METADATA, timeout=_SECONDS)
+        told = (each for each in call if each.WhichOneof("happening") == happening)
+        wanted = next(itertools.islice(told, count - 1, None))
+        call.cancel()
+        return wanted
+
+    def stop(self) -> None:
+        """Stops the parameter server, if that was not done before."""
+        if self._running:
+            self._loop.run(self._running.stop())
+            self._loop.run(self._running.wait())
+            self._running = None
+
+    def close(self) -> None:
+        """Leaves no worker behind."""
+        for hand in self._hands:
+            hand.close()
+        self._hands.clear()
+
+
+@pytest.fixture
+def make_job(assignment: Callable[..., ps_pb.Assignment]) -> Callable[..., ps_pb.Assignment]:
+    """A small job on so many rows; other keywords are those of its distribution."""
+
+    def make(rows: int = 50, **distribution: int | str) -> ps_pb.Assignment:
+        given = {"micro_batches": 4} | distribution
+        spec, violations = parse(f"{_JOB_FILE}distribution: {given}")
+        assert not violations
+        return assignment(complete(spec, None), rows)
+
+    return make
+
+
+@pytest.fixture
+def serve(loop: Any) -> Iterator[Callable[..., Served]]:
+    """Starts a parameter server for a job; what it started is stopped at the end of the test."""
+    with ExitStack() as started:
+
+        def start(job: ps_pb.Assignment, **options: float) -> Served:
+            running = loop.run(start_parameter_server(job, _SECRET, "127.0.0.1", **options))
+            channel = started.enter_context(grpc.insecure_channel(running.address))
+            served = Served(job, running, channel, loop)
+            started.callback(served.stop)
+            started.callback(served.close)
+            return served
+
+        yield start

@@ -1,0 +1,186 @@
+"""Where lines are opened, and for whom: only for workers that were named, and once."""
+
+import asyncio
+import gc
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nablad.v1 import job_spec_pb2 as spec_pb
+from workers.frames import ACTIVITIES
+from workers.line import HANDSHAKE, LineError
+from workers.tickets import Result, Ticket
+
+MakeDesk = Callable[..., Any]
+HangsUp = Callable[[socket.socket], bool]
+
+TICKET = Ticket(0, 1, 0)
+AUTO, SHARED, INLINE = spec_pb.TRANSPORT_AUTO, spec_pb.TRANSPORT_SHARED, spec_pb.TRANSPORT_INLINE
+
+both_ways = pytest.mark.parametrize("shared", [True, False], ids=["shared", "inline"])
+
+
+OFFERS = [
+    (AUTO, True, True, {"shared_line", "inline_line"}),
+    (AUTO, True, False, {"inline_line"}),
+    (AUTO, False, True, {"inline_line"}),
+    (SHARED, True, True, {"shared_line"}),
+    (SHARED, True, False, set()),
+    (SHARED, False, True, set()),
+    (INLINE, False, True, {"inline_line"}),
+    (INLINE, False, False, {"inline_line"}),
+]
+
+
+@pytest.mark.parametrize(("transport", "region", "same_host", "offered"), OFFERS)
+def test_the_spec_and_the_host_say_which_lines_are_offered(
+    make_desk: MakeDesk, transport: spec_pb.Transport.ValueType, region: bool, same_host: bool, offered: set[str]
+) -> None:
+    """Memory only on the same host and where the system has it; messages unless the spec wants memory alone."""
+    desk = make_desk(transport, region=region)
+    joined = desk.join(same_host=same_host)
+    assert {field.name for field, _ in joined.ListFields()} - {"worker_id", "token"} == offered
+    assert desk.possible == bool(offered)
+
+
+@pytest.mark.parametrize("same_host", [True, False])
+def test_a_line_brings_weights_and_takes_gradients(make_desk: MakeDesk, same_host: bool) -> None:
+    """A worker on the same host reads and writes memory, one on another host is sent and sends the same."""
+    desk = make_desk()
+    with desk.open(desk.join(same_host=same_host)) as worker:
+        line = desk.take()
+        assert line is not None
+        assert worker.shared == (line.transport == "shared") == same_host
+        desk.weights[:] = np.arange(desk.weights.size)
+        line.send([TICKET], [], 1)
+        order = worker.next_order()
+        assert order is not None
+        assert np.array_equal(worker.weights, desk.weights)
+        worker.begin()
+        worker.gradient[:] = 2 * worker.weights
+        worker.send(Result(TICKET, 1, 1.5, 10, 4, worker.gradient), 1, [0.0] * len(ACTIVITIES))
+        while (report := line.report()) is None:
+            pass
+        assert np.array_equal(report.result.gradient, 2 * desk.weights)
+        line.close()
+
+
+@both_ways
+@pytest.mark.parametrize("token", [bytes(32), b"\xff" * 32, b"x" * 10_000])
+def test_a_wrong_token_opens_nothing(make_desk: MakeDesk, hangs_up: HangsUp, shared: bool, token: bytes) -> None:
+    """Whoever was not named is turned away without a word, and not given any file."""
+    desk = make_desk()
+    joined = desk.join()
+    with desk.connect(joined, shared=shared) as stranger:
+        stranger.sendall(token)
+        assert hangs_up(stranger)
+    assert desk.take() is None
+
+
+@both_ways
+def test_a_token_opens_the_line_of_its_own_worker(make_desk: MakeDesk, shared: bool) -> None:
+    """Who has another one's token opens the other one's line."""
+    desk = make_desk()
+    desk.join("a")
+    with desk.open(desk.join("b", same_host=shared)):
+        assert desk.take("a") is None
+        line = desk.take("b")
+        assert line is not None
+        line.close()
+
+
+@both_ways
+def test_a_token_is_worth_nothing_once_its_worker_attends(make_desk: MakeDesk, shared: bool) -> None:
+    """Nobody comes after it."""
+    desk = make_desk()
+    joined = desk.join(same_host=shared)
+    with desk.open(joined):
+        line = desk.take()
+        assert line is not None
+        with pytest.raises(LineError):
+            desk.open(joined)
+        assert desk.take() is None
+        line.close()
+
+
+@both_ways
+def test_a_second_line_of_a_worker_takes_the_place_of_the_first(make_desk: MakeDesk, shared: bool) -> None:
+    """A worker that fell back, or tried again, has one line."""
+    desk = make_desk()
+    joined = desk.join(same_host=shared)
+    with desk.open(joined) as first, desk.open(joined) as second:
+        assert first.next_order() is None
+        line = desk.take()
+        assert line is not None
+        line.send([TICKET], [], 0)
+        assert second.next_order() is not None
+        line.close()
+
+
+@both_ways
+@pytest.mark.parametrize("said", ["nothing", "half a token"])
+def test_silence_is_turned_away(
+    make_desk: MakeDesk, hangs_up: HangsUp, impatience: None, shared: bool, said: str
+) -> None:
+    """Who connects and says nothing, or half of what it should, is not waited for for ever."""
+    desk = make_desk()
+    joined = desk.join()
+    with desk.connect(joined, shared=shared) as silent:
+        silent.sendall(joined.token[: 16 if said == "half a token" else 0])
+        assert hangs_up(silent)
+
+
+def test_a_challenge_must_be_answered(make_desk: MakeDesk, hangs_up: HangsUp, impatience: None) -> None:
+    """Who takes the files and says nothing has no line."""
+    desk = make_desk()
+    joined = desk.join()
+    with desk.connect(joined, shared=True) as silent:
+        silent.sendall(joined.token)
+        assert silent.recv(1) == HANDSHAKE  # the files with it are left to the kernel
+        assert hangs_up(silent)
+    assert desk.take() is None
+
+
+def _open_files() -> int:
+    gc.collect()
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_nothing_is_left_open(make_desk: MakeDesk, hangs_up: HangsUp) -> None:
+    """Lines that nobody took, connections that said nothing, listeners and regions go with the reception."""
+    desk = make_desk()
+    before = _open_files() - 2  # the listeners
+    joined = [desk.join(name, same_host=name == "a") for name in ("a", "b", "c")]
+    silent = [desk.connect(joined[0], shared=shared) for shared in (True, False)]
+    with desk.open(joined[0]), desk.open(joined[1]):
+        pass
+    with desk.open(joined[2]) as worker:
+        desk.close()
+        assert worker.next_order() is None
+    for connection in silent:
+        assert hangs_up(connection)
+        connection.close()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as late, pytest.raises(ConnectionRefusedError):
+        late.connect(b"\0" + joined[0].shared_line.socket_name)
+    assert _open_files() == before
+
+
+def test_a_moment_without_files_is_survived(make_desk: MakeDesk, loop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the process has no more files to open, it accepts again as soon as it can."""
+    accept, refused = asyncio.SelectorEventLoop.sock_accept, []
+
+    async def accept_later(self: asyncio.SelectorEventLoop, listener: socket.socket) -> Any:
+        if not refused:
+            refused.append(listener)
+            raise OSError(24, "Too many open files")
+        return await accept(self, listener)
+
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "sock_accept", accept_later)
+    monkeypatch.setattr("service.parameter_server.reception._PAUSE_SECONDS", 0)
+    desk = make_desk(SHARED)
+    with desk.open(desk.join()):
+        assert refused
