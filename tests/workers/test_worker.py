@@ -2,15 +2,9 @@
 
 import logging
 import pickle
-import queue
-import shutil
 import socket
-import subprocess
-import sys
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Callable
+from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,109 +18,16 @@ from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
 from workers import worker as worker_module
 from workers.computation import Computation
 from workers.frames import Report, encode_order
-from workers.line import HANDSHAKE
 from workers.tickets import Refusal, Result, Ticket, TicketKind
-from workers.worker import (
-    SECRET_KEY,
-    ParameterServerLostError,
-    RefusedError,
-    channel_options,
-    host_fingerprint,
-    work,
-)
+from workers.worker import ParameterServerLostError, RefusedError
 
-SECRET, TOKEN = "s", b"t" * 32
-MESSAGE_BYTES = 1 << 20
-SECONDS = 30  # until a test gives up
-
+StartWorker = Callable[..., "Future[None]"]
+ReceiveReport = Callable[[socket.socket], tuple[Report, bytes]]
 End = tuple[grpc.StatusCode, str] | None
 Script = Callable[[socket.socket], End]
 
+SECONDS = 30  # until a test gives up
 LOST: End = (grpc.StatusCode.UNAVAILABLE, "it stops")
-
-
-class _ParameterServer(ps_grpc.ParameterServerServiceServicer):
-    """A parameter server that does in each session what a script says, and ends the membership as this says.
-
-    Attributes:
-        joined: What workers said when they joined.
-        sessions: What happens in the first session, the second, and so on.
-    """
-
-    def __init__(self, assignment: ps_pb.Assignment, receive: Callable[[socket.socket, int], bytes]) -> None:
-        self.joined: list[ps_pb.JoinRequest] = []
-        self.sessions: list[Script] = []
-        self._assignment = assignment
-        self._receive = receive
-        self._lines: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
-        self._opened: list[socket.socket] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        host, port = self._listener.getsockname()
-        self._inline_line = ps_pb.InlineLine(host=host, port=port)
-        self._thread = threading.Thread(target=self._open_lines)
-        self._thread.start()
-        self._server = grpc.server(ThreadPoolExecutor(4))
-        ps_grpc.add_ParameterServerServiceServicer_to_server(self, self._server)
-        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
-        self._server.start()
-
-    def close_port(self) -> None:
-        """No line can be opened any more."""
-        if self._thread.is_alive():
-            self._listener.shutdown(socket.SHUT_RDWR)
-            self._thread.join()
-            self._listener.close()
-
-    def close(self) -> None:
-        self._server.stop(0).wait()
-        self.close_port()
-        for connection in self._opened:
-            connection.close()
-
-    def Join(self, request: ps_pb.JoinRequest, context: grpc.ServicerContext) -> ps_pb.JoinResponse:  # noqa: N802
-        if (SECRET_KEY, SECRET) not in context.invocation_metadata():
-            context.abort(grpc.StatusCode.UNAUTHENTICATED, "this is not the secret of this job")
-        self.joined.append(request)
-        return ps_pb.JoinResponse(
-            worker_id="worker-1", assignment=self._assignment, inline_line=self._inline_line, token=TOKEN
-        )
-
-    def Attend(self, request: ps_pb.AttendRequest, context: grpc.ServicerContext) -> Iterator[Any]:  # noqa: N802
-        assert request.worker_id == "worker-1"
-        if end := self.sessions.pop(0)(self._lines.get(timeout=SECONDS)):
-            context.abort(*end)
-        yield from ()
-
-    def _open_lines(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:  # it was closed
-                return
-            connection.settimeout(SECONDS)
-            self._opened.append(connection)
-            assert self._receive(connection, len(TOKEN)) == TOKEN
-            connection.sendall(HANDSHAKE)
-            self._lines.put(connection)
-
-
-@pytest.fixture
-def server(
-    small_assignment: ps_pb.Assignment, receive: Callable[[socket.socket, int], bytes]
-) -> Iterator[_ParameterServer]:
-    """A parameter server with nothing to do yet."""
-    server = _ParameterServer(small_assignment, receive)
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def start_worker() -> Iterator[Callable[..., "Future[None]"]]:
-    """Starts a worker, on a thread as what it changes about its own must not stay."""
-    with ThreadPoolExecutor() as threads:
-        yield lambda address, secret=SECRET, blas_threads=1: threads.submit(
-            work, address, secret, threads=blas_threads, message_bytes=MESSAGE_BYTES
-        )
 
 
 @pytest.fixture
@@ -152,9 +53,9 @@ def _hang_up(connection: socket.socket) -> End:
 
 
 def test_every_ticket_of_an_order_is_answered(
-    server: _ParameterServer,
-    start_worker: Callable[..., "Future[None]"],
-    receive_report: Callable[[socket.socket], tuple[Report, bytes]],
+    server: Any,
+    start_worker: StartWorker,
+    receive_report: ReceiveReport,
     small_assignment: ps_pb.Assignment,
 ) -> None:
     """One after each order, also the one that gives no new tickets; with what the worker's time went into so far."""
@@ -185,9 +86,9 @@ def test_every_ticket_of_an_order_is_answered(
 
 
 def test_a_refused_result_is_told_and_its_ticket_answered_again(
-    server: _ParameterServer,
-    start_worker: Callable[..., "Future[None]"],
-    receive_report: Callable[[socket.socket], tuple[Report, bytes]],
+    server: Any,
+    start_worker: StartWorker,
+    receive_report: ReceiveReport,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The worker goes on, and answers the same."""
@@ -210,9 +111,9 @@ def test_a_refused_result_is_told_and_its_ticket_answered_again(
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_arithmetic_is_that_of_the_spec(
-    server: _ParameterServer,
-    start_worker: Callable[..., "Future[None]"],
-    receive_report: Callable[[socket.socket], tuple[Report, bytes]],
+    server: Any,
+    start_worker: StartWorker,
+    receive_report: ReceiveReport,
     monkeypatch: pytest.MonkeyPatch,
     threads: int,
 ) -> None:
@@ -240,7 +141,7 @@ def test_the_arithmetic_is_that_of_the_spec(
 # -- what goes wrong ---------------------------------------------------------------------------------------------------
 
 
-def _answered_once(receive_report: Callable[[socket.socket], tuple[Report, bytes]], end: End) -> Script:
+def _answered_once(receive_report: ReceiveReport, end: End) -> Script:
     """A session that is lost after one result, with the line left open."""
 
     def session(connection: socket.socket) -> End:
@@ -252,9 +153,9 @@ def _answered_once(receive_report: Callable[[socket.socket], tuple[Report, bytes
 
 
 def test_a_worker_that_was_cut_off_joins_again(
-    server: _ParameterServer,
-    start_worker: Callable[..., "Future[None]"],
-    receive_report: Callable[[socket.socket], tuple[Report, bytes]],
+    server: Any,
+    start_worker: StartWorker,
+    receive_report: ReceiveReport,
     slow_clock: SimpleNamespace,
 ) -> None:
     """As often as it is cut off, over more than 30 s, so long as it came to work in between."""
@@ -282,8 +183,8 @@ class _EndedBefore(ps_grpc.ParameterServerServiceStub):
 
 
 def test_a_membership_that_ends_at_once_ends_the_session(
-    server: _ParameterServer,
-    start_worker: Callable[..., "Future[None]"],
+    server: Any,
+    start_worker: StartWorker,
     monkeypatch: pytest.MonkeyPatch,
     slow_clock: SimpleNamespace,
 ) -> None:
@@ -295,7 +196,7 @@ def test_a_membership_that_ends_at_once_ends_the_session(
 
 
 def test_a_parameter_server_that_is_gone_is_tried_for_30_seconds(
-    start_worker: Callable[..., "Future[None]"], slow_clock: SimpleNamespace
+    start_worker: StartWorker, slow_clock: SimpleNamespace
 ) -> None:
     """Then the worker says so, and what it says can be carried to the service."""
     with socket.create_server(("127.0.0.1", 0)) as closed:
@@ -307,7 +208,7 @@ def test_a_parameter_server_that_is_gone_is_tried_for_30_seconds(
 
 
 def test_a_line_that_cannot_be_opened_is_tried_for_30_seconds(
-    server: _ParameterServer, start_worker: Callable[..., "Future[None]"], slow_clock: SimpleNamespace
+    server: Any, start_worker: StartWorker, slow_clock: SimpleNamespace
 ) -> None:
     """The reason names the port that is meant."""
     server.close_port()
@@ -321,7 +222,7 @@ def test_a_line_that_cannot_be_opened_is_tried_for_30_seconds(
     "code", [grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED]
 )
 def test_a_worker_that_is_not_wanted_does_not_come_back(
-    server: _ParameterServer, start_worker: Callable[..., "Future[None]"], code: grpc.StatusCode
+    server: Any, start_worker: StartWorker, code: grpc.StatusCode
 ) -> None:
     """It says why."""
     server.sessions = [lambda _: (code, "another host")]
@@ -331,9 +232,7 @@ def test_a_worker_that_is_not_wanted_does_not_come_back(
     _require_carried(refused.value)
 
 
-def test_a_wrong_secret_is_refused_at_once(
-    server: _ParameterServer, start_worker: Callable[..., "Future[None]"]
-) -> None:
+def test_a_wrong_secret_is_refused_at_once(server: Any, start_worker: StartWorker) -> None:
     """Before the worker learns anything of the job."""
     with pytest.raises(RefusedError, match="not the secret of this job") as refused:
         start_worker(server.address, "wrong").result(SECONDS)
@@ -346,35 +245,3 @@ def _require_carried(error: Exception) -> None:
     carried = pickle.loads(pickle.dumps(error))  # noqa: S301 (of our own making)
     assert type(carried) is type(error)
     assert str(carried) == str(error) != ""
-
-
-# -- who it is ---------------------------------------------------------------------------------------------------------
-
-_PRINT_FINGERPRINT = [sys.executable, "-c", "from workers.worker import host_fingerprint; print(host_fingerprint())"]
-
-
-def _fingerprint_of_process(*prefix: str) -> str:
-    said = subprocess.run(
-        [*prefix, *_PRINT_FINGERPRINT], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
-    )
-    return said.stdout.strip()
-
-
-def test_processes_of_a_host_have_one_fingerprint() -> None:
-    """It tells the parameter server who can share memory with it."""
-    assert _fingerprint_of_process() == host_fingerprint()
-
-
-def test_a_container_of_the_same_host_has_another_fingerprint() -> None:
-    """Its Unix sockets are others, though its kernel, and maybe its name, is the same."""
-    unshare = shutil.which("unshare")
-    if not unshare or subprocess.run([unshare, "--net", "true"], capture_output=True, check=False).returncode:
-        pytest.skip("a network namespace cannot be made here")
-    assert _fingerprint_of_process(unshare, "--net") != host_fingerprint()
-
-
-@pytest.mark.parametrize(("message_bytes", "most"), [(0, 1 << 20), (5 << 20, 6 << 20), ((1 << 31) - 5, (1 << 31) - 1)])
-def test_channels_take_what_a_message_carries(message_bytes: int, most: int) -> None:
-    """And a little beside it, but not more than gRPC can be told."""
-    options = dict(channel_options(message_bytes))
-    assert options["grpc.max_receive_message_length"] == options["grpc.max_send_message_length"] == most
