@@ -17,8 +17,8 @@ from nablad.v1.job_spec_pb2 import JobSpec
 
 __all__ = ["MAXIMUM_PARAMETER_BYTES", "RULES"]
 
-MAXIMUM_PARAMETER_BYTES = 2**31 - 2**21
-"""What one message can carry, and so the most that the parameter vector may have."""
+MAXIMUM_PARAMETER_BYTES = 2**31
+"""The most that the parameter vector may have: its processes and the service hold it several times in memory."""
 
 
 def auto_only_at_the_ends(spec: JobSpec) -> Iterator[Finding]:
@@ -29,8 +29,8 @@ def auto_only_at_the_ends(spec: JobSpec) -> Iterator[Finding]:
             yield Finding(f"model.layers[{index}]", message)
 
 
-def parameters_fit_a_message(spec: JobSpec) -> Iterator[Finding]:
-    """The parameter vector W(0), b(0), W(1), b(1)… travels in one message."""
+def parameters_fit_memory(spec: JobSpec) -> Iterator[Finding]:
+    """The parameter vector W(0), b(0), W(1), b(1)… has a largest size."""
     layers, number_bytes = spec.model.layers, 8 if spec.model.dtype == v1.D_TYPE_FLOAT64 else 4
     parameters = sum((source + spec.model.bias) * target for source, target in pairwise(layers))
     if 0 not in layers and parameters * number_bytes > MAXIMUM_PARAMETER_BYTES:
@@ -104,7 +104,7 @@ def micro_batches_have_rows(spec: JobSpec) -> Iterator[Finding]:
 
 RULES: tuple[Rule, ...] = (
     auto_only_at_the_ends,
-    parameters_fit_a_message,
+    parameters_fit_memory,
     activations_fit_layers,
     softmax_only_at_the_output,
     classes_share_two_outputs,

@@ -20,9 +20,9 @@ BROKEN = {
         "model.layers[1]: got 0 (auto); only the first and the last layer follow from the data set; "
         "give a number of nodes",
     ),
-    "parameters_fit_a_message": (
+    "parameters_fit_memory": (
         "model: {layers: [1000000, 1000, 2], bias: false}",
-        "model.layers: got 1000002000 weights of 4 bytes each, 4000008000 bytes; allowed: at most 2145386496 bytes; "
+        "model.layers: got 1000002000 weights of 4 bytes each, 4000008000 bytes; allowed: at most 2147483648 bytes; "
         "use fewer nodes",
     ),
     "activations_fit_layers": (
