@@ -4,7 +4,7 @@ BIN := .venv/bin
 STUBS := job_spec constraints jobs datasets models parameter_server
 SERVICES := jobs datasets models parameter_server
 
-.PHONY: demo test test-unit lint format proto docs bench clean
+.PHONY: demo test test-unit lint format proto docs bench bench-scale clean
 
 demo: .venv/installed
 	$(BIN)/nabla demo
@@ -37,6 +37,9 @@ docs: .venv/installed
 
 bench: .venv/bench
 	$(BIN)/python -m benchmarks
+
+bench-scale: .venv/bench
+	$(BIN)/python -m benchmarks.scale
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
