@@ -15,6 +15,7 @@ from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
 from workers.computation import Computation
 from workers.frames import ACTIVITIES
 from workers.line import Line, LineError, open_line
+from workers.scheduling import join_the_batch
 from workers.stopwatch import Stopwatch
 from workers.tickets import Ticket
 
@@ -95,8 +96,7 @@ def work(address: str, secret: str, *, threads: int, message_bytes: int) -> None
         FileNotFoundError: The data directory cannot be reached from this host.
         ValueError: Its files are not the data sets of the assignment.
     """
-    # Batch: the steps' processes do not interrupt each other when they are woken; they are all done sooner for it.
-    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    join_the_batch()
     deadline = time.monotonic() + _REJOIN_SECONDS
     with threadpool_limits(threads):
         while True:

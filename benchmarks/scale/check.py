@@ -16,8 +16,8 @@ from benchmarks.scale.stages import Work
 
 __all__ = ["CASES", "Case", "Checked", "check"]
 
-TRANSPORTS = ("shared", "inline")
-WORKERS = (1, 2, 4)
+_TRANSPORTS = ("shared", "inline")
+_WORKERS = (1, 2, 4)
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def check(parts: Parts, cases: Sequence[Case], repetitions: int, quiet: Quiet) -
 
 
 def _settings(cases: Sequence[Case]) -> Iterator[tuple[Case, str, int]]:
-    return ((case, transport, workers) for case in cases for transport in TRANSPORTS for workers in WORKERS)
+    return ((case, transport, workers) for case in cases for transport in _TRANSPORTS for workers in _WORKERS)
 
 
 def _checked(parts: Parts, case: Case, transport: str, workers: int, epochs: Sequence[EpochSteps]) -> Checked:

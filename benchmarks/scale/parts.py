@@ -52,10 +52,10 @@ def messages(transport: str) -> Messages:
 
 
 def of_steps(tiny: EpochSteps) -> Messages:
-    """What the steps of one worker say of messages: latency is what neither side accounts for."""
+    """What the steps of one worker say of messages: latency is what is left when both have done their work."""
     server, worker = tiny.server_s, tiny.worker_s
     report_s = server["receiving"] + server["inspecting"] + server["reducing"]
-    known = report_s + server["updating"] + server["dealing"] + worker["computing"] + worker["exchanging"]
+    known = report_s + server["updating"] + server["dealing"] + worker["computing"]
     return Messages(
         order_s=server["dealing"],
         report_s=report_s,

@@ -71,7 +71,8 @@ class Messages:
         report_s: Of the same, for a report: receiving, checking, entering.
         update_s: Of the same, for an update.
         send_s: Of the worker, for sending a report.
-        round_trip_s: What is left of the step: from a report to the server's thread, and from an order to the worker.
+        round_trip_s: What is left of the step: from the end of the worker's computing until the server's thread has its
+            report, and from an order until the worker has it.
     """
 
     order_s: float

@@ -73,6 +73,7 @@ class Stages:
 
 
 def stages_of(work: Work, parts: Parts, link: Link) -> Stages:
+    """What the parts come to, for such work over such a link."""
     messages, whole, shard = parts.messages[link.transport], work.form.vector_bytes, work.shard_bytes
     inline = link.transport == "inline"
     # Each further shard is one more report to send and one more order to read, which costs about as much.

@@ -22,6 +22,7 @@ from threadpoolctl import threadpool_limits
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.parameter_server.lines import Line, LineBrokenError
 from service.parameter_server.training import Training
+from workers.scheduling import join_the_batch
 from workers.tickets import Refusal, Ticket
 
 __all__ = ["PATIENCE_SECONDS", "Engine", "Member"]
@@ -171,8 +172,7 @@ class Engine:
 
     def _run(self) -> None:
         """Makes steps until the engine is closed; what ends them before fails the job, which would else stand still."""
-        # Batch: the steps' processes do not interrupt each other when they are woken; they are all done sooner for it.
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        join_the_batch()
         # One BLAS thread: others would go on looking for work for milliseconds, on the CPUs of the workers. A training
         # that diverges overflows, and is ended for that with advice.
         with threadpool_limits(1), np.errstate(over="ignore", invalid="ignore"):
