@@ -1,14 +1,21 @@
 """How the threads that make the steps share the CPUs."""
 
+import logging
 import os
 
 __all__ = ["join_the_batch"]
+
+
+_log = logging.getLogger(__name__)
 
 
 def join_the_batch() -> None:
     """Makes the calling thread, and those it starts, one of a batch.
 
     Threads of a batch do not interrupt each other when they are woken: where workers and parameter server outnumber the
-    CPUs, all of them are done sooner for it.
+    CPUs, all of them are done sooner for it. Where that is forbidden, everything works without.
     """
-    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    try:
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    except OSError as error:
+        _log.info("the thread cannot join the batch: %s", error)

@@ -30,6 +30,8 @@ __all__ = ["PATIENCE_SECONDS", "Engine", "Member"]
 PATIENCE_SECONDS: Final = 60.0
 """A worker that holds tickets and says nothing for so long is given up, and its tickets go to others."""
 
+# It is doubled with every time, up to this.
+_MOST_PATIENCE_SECONDS: Final = 960.0
 # How often silence is looked for.
 _LOOK_SECONDS: Final = 1.0
 
@@ -172,16 +174,17 @@ class Engine:
 
     def _run(self) -> None:
         """Makes steps until the engine is closed; what ends them before fails the job, which would else stand still."""
-        join_the_batch()
-        # One BLAS thread: others would go on looking for work for milliseconds, on the CPUs of the workers. A training
-        # that diverges overflows, and is ended for that with advice.
-        with threadpool_limits(1), np.errstate(over="ignore", invalid="ignore"):
-            try:
+        try:
+            join_the_batch()
+            # One BLAS thread: others would go on looking for work for milliseconds, on the CPUs of the workers. A
+            # training that diverges overflows, and is ended for that with advice.
+            with threadpool_limits(1), np.errstate(over="ignore", invalid="ignore"):
                 self._make_steps()
-            except Exception as error:  # noqa: BLE001 (whatever it is, the service must learn of it)
-                _log.exception("the steps cannot go on")
-                self._to_loop(self._tell, ps_pb.FollowResponse(failed=f"the parameter server failed: {error!r}"))
-        self._answer_last_calls()
+        except Exception as error:  # noqa: BLE001 (whatever it is, the service must learn of it)
+            _log.exception("the steps cannot go on")
+            self._to_loop(self._tell, ps_pb.FollowResponse(failed=f"the parameter server failed: {error!r}"))
+        finally:
+            self._answer_last_calls()
 
     def _make_steps(self) -> None:
         """Waits for whatever comes first, and deals with it."""
@@ -264,10 +267,17 @@ class Engine:
         """Workers may hang while their processes answer pings; one that is only slow joins again, and has more time."""
         now = self._now
         self._next_look = now + min(_LOOK_SECONDS, self._patience_seconds / 2)
-        for member in list(self._members.values()):
-            if self._training.holds(member.worker) and now - member.heard > self._patience_seconds:
-                self._give_up(member, f"no word of {member.worker} for {self._patience_seconds:.0f} s")
-                self._patience_seconds *= 2
+        silent = [
+            member
+            for member in self._members.values()
+            if member.line.fileno() >= 0
+            and self._training.holds(member.worker)
+            and now - member.heard > self._patience_seconds
+        ]
+        for member in silent:
+            self._give_up(member, f"no word of {member.worker} for {self._patience_seconds:.0f} s")
+        if silent:
+            self._patience_seconds = min(2 * self._patience_seconds, _MOST_PATIENCE_SECONDS)
 
     def _answer_calls(self) -> None:
         os.eventfd_read(self._alarm)

@@ -119,6 +119,8 @@ class Reception:
         """Lets a worker in that has a token; whoever has none, or does not answer, is turned away."""
         try:
             async with asyncio.timeout(_OPEN_SECONDS):
+                if connection.family == socket.AF_UNIX:
+                    _require_same_user(connection)
                 worker = self._worker(await _read(connection, _TOKEN_BYTES))
                 line = await greet(connection, worker)
                 await asyncio.get_running_loop().sock_sendall(connection, HANDSHAKE)
@@ -144,7 +146,6 @@ class Reception:
     async def _greet_shared(self, connection: socket.socket, worker: str) -> Line:
         """Hands the regions over, and sees whether the worker really has them."""
         assert self._region is not None  # noqa: S101 (there is a Unix socket)
-        _require_same_user(connection)
         gradient = Region.create(worker, max(self._weights.nbytes, PROBE_BYTES), others_may_write=True)
         answer = gradient.challenge()
         socket.send_fds(connection, [HANDSHAKE], [self._region.fileno(), gradient.fileno()])

@@ -81,17 +81,19 @@ def test_a_job_goes_on_after_a_restart_and_its_watcher_with_it(new_daemon: NewDa
     job_id = _submit(first.address, 1_000_000)
     _wait_running(first.address, job_id)
     told: list[str] = []
+    watching = threading.Event()
 
     def watch() -> None:
         with Client(first.address, patience_s=0) as client:
             try:
-                list(client.watch(job_id))
+                for _ in client.watch(job_id):
+                    watching.set()
             except UnavailableError as error:
                 told.append(str(error))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    _wait_running(first.address, job_id)
+    assert watching.wait(30)
     assert first.stop() == 0
     watcher.join(30)
     assert "resume from event" in told[0]
