@@ -49,6 +49,7 @@ class Member:
     Attributes:
         worker: Its name.
         line: Its line.
+        arrival: That it joined, as a sentence.
         gone: Set, on the event loop, when the engine gives the worker up.
         reason: Why it did; empty if the training is over.
         refusals: Of the results that no order has answered yet; None for one that was taken.
@@ -58,11 +59,17 @@ class Member:
 
     worker: str
     line: Line
+    arrival: str
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     reason: str = ""
     refusals: list[Refusal | None] = field(default_factory=list)
     heard: float = 0.0
     seconds: Sequence[float] = ()
+
+    @property
+    def loss(self) -> str:
+        """That it was lost, as a sentence."""
+        return f"{self.worker} was lost{f' ({self.reason})' if self.reason else ''}; its tickets go to others"
 
 
 class Engine:
@@ -76,7 +83,8 @@ class Engine:
         Args:
             training: Not to be touched by anybody else from now on, but through `call`.
             patience_seconds: How long a worker that holds tickets may say nothing.
-            tell: Called on the event loop with what happened: an epoch ended, or the training.
+            tell: Called on the event loop with what happened: a worker joined or was lost, an epoch ended, or the
+                training.
         """
         self._training = training
         self._patience_seconds = patience_seconds
@@ -116,36 +124,37 @@ class Engine:
                 run()
         return await answer
 
-    async def add(self, member: Member) -> bool:
-        """The worker gets tickets until it is removed. Whether there are any."""
+    async def add(self, member: Member) -> None:
+        """The worker gets tickets until it is removed; it is gone at once if there are none any more."""
 
-        def add() -> bool:
+        def add() -> None:
             if self._training.over or not self._running:
                 self._to_loop(member.gone.set)
-                return False
+                return
             self._members[member.worker] = member
             self._register(member.line.fileno(), partial(self._listen, member))
             self._training.join(member.worker)
+            # Before whatever comes of its tickets.
+            self._to_loop(self._tell, ps_pb.FollowResponse(worker_joined=member.arrival))
             self._deal()
-            return True
 
-        return await self.call(add)
+        await self.call(add)
 
-    async def remove(self, member: Member) -> bool:
-        """The worker belongs to the job no more, or never did; its tickets go to others. Whether it is missed."""
+    async def remove(self, member: Member) -> None:
+        """The worker belongs to the job no more, or never did; its tickets go to others."""
 
-        def remove() -> bool:
+        def remove() -> None:
             if not self._members.pop(member.worker, None):
                 member.line.close()
-                return False
+                return
             self._give_up(member, "")
             self._training.totals.add_worker_seconds(member.seconds)
-            missed = not self._training.over
+            if not self._training.over:
+                self._to_loop(self._tell, ps_pb.FollowResponse(worker_lost=member.loss))
             self._training.leave(member.worker)
             self._deal()
-            return missed
 
-        return await self.call(remove)
+        await self.call(remove)
 
     def state(self) -> ps_pb.FollowResponse:
         """Where the training stands; to be called on the engine's thread."""

@@ -79,17 +79,14 @@ class ParameterServer(ps_grpc.ParameterServerServiceServicer):
             await context.abort(
                 grpc.StatusCode.FAILED_PRECONDITION, f"{worker!r} has not joined, or not opened its line: do that first"
             )
-        member = Member(worker, line)
+        member = Member(worker, line, _arrival(worker, self._joined.pop(worker), line))
         try:
-            if await self._engine.add(member):
-                joined = _joined(worker, self._joined.pop(worker), line)
-                self._happen(ps_pb.FollowResponse(worker_joined=joined))
+            await self._engine.add(member)
             await member.gone.wait()
             if member.reason:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, f"{member.reason}: join again")
         finally:
-            if await self._engine.remove(member):
-                self._happen(ps_pb.FollowResponse(worker_lost=_lost(worker, member)))
+            await self._engine.remove(member)
 
     async def Follow(self, request: ps_pb.FollowRequest, context: Context) -> AsyncIterator[ps_pb.FollowResponse]:
         """Tells what happened, and in between where the training stands, until it is over."""
@@ -136,9 +133,5 @@ class ParameterServer(ps_grpc.ParameterServerServiceServicer):
         return metadata
 
 
-def _joined(worker: str, whence: ps_pb.JoinRequest, line: Line) -> str:
+def _arrival(worker: str, whence: ps_pb.JoinRequest, line: Line) -> str:
     return f"{worker} joined: process {whence.process_id} on {whence.host_fingerprint}, transport {line.transport}"
-
-
-def _lost(worker: str, member: Member) -> str:
-    return f"{worker} was lost{f' ({member.reason})' if member.reason else ''}; its tickets go to others"

@@ -79,6 +79,10 @@ class Loop:
         """What a coroutine gives that runs on the loop."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(_SECONDS)
 
+    def start(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        """Starts a coroutine on the loop."""
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
     @contextmanager
     def busy(self) -> Iterator[None]:
         """Meanwhile the loop does nothing."""

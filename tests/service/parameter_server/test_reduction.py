@@ -139,6 +139,8 @@ def test_every_buffer_comes_back_once(data: st.DataObject, parts: int) -> None:
     """What was taken for vectors and sums is given back or part of the result, and nothing is there twice."""
     buffers = Buffers(SIZE, np.float32)
     owned = [buffers.take() for _ in range(parts)]
+    for vector in owned:
+        vector.fill(1)
     lent = data.draw(st.sets(st.sampled_from(range(parts))))
     tree, addends = TreeSum(parts, buffers), None
     for number in data.draw(st.permutations(range(parts))):

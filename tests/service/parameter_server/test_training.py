@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from service.parameter_server.reduction import Buffers
 from service.parameter_server.telemetry import ACTIVITIES
 from service.parameter_server.training import Training
 from workers.plan import Plan
@@ -146,6 +147,7 @@ def test_a_long_training_makes_few_buffers(make_training: MakeTraining, answer: 
     """However many steps: as many vectors as results and subtrees are open at a time, each free once at the end."""
     plan = Plan(rows=64, batch_size=8, micro_batches=8, epochs=30, seed=1, validation_rows=5)
     training, chance = make_training(plan, SIZE), random.Random(0)
+    made = _count_made(training.buffers)
     training.join("a")
     training.join("b")
     while not training.over:
@@ -156,8 +158,20 @@ def test_a_long_training_makes_few_buffers(make_training: MakeTraining, answer: 
             training.take(worker, 2, _received(training, result))
             training.take(worker, 2, _received(training, replace(result, sample_count=99)))
         training.book()
-    assert len(training.buffers._free) == len(set(map(id, training.buffers._free)))
-    assert 0 < len(training.buffers._free) <= plan.micro_batches + 1
+    assert len(set(map(id, training.buffers._free))) == len(training.buffers._free) == made()
+    assert made() <= plan.micro_batches
+
+
+def _count_made(buffers: Buffers) -> Callable[[], int]:
+    """How many vectors are made from now on."""
+    take, made = buffers.take, []
+
+    def count() -> np.ndarray:
+        made.append(not buffers._free)
+        return take()
+
+    buffers.take = count  # type: ignore[method-assign]
+    return lambda: sum(made)
 
 
 def _received(training: Training, result: Result) -> Result:

@@ -72,6 +72,10 @@ class Bench:
         """What a coroutine gives on the event loop."""
         return self._loop.run(coroutine)
 
+    def start(self, coroutine: Any) -> None:
+        """Starts a coroutine on the event loop."""
+        self._loop.start(coroutine)
+
     def call(self, function: Callable[[], Any]) -> Any:
         """What a function gives on the engine's thread."""
         return self.run(self.engine.call(function))
@@ -101,13 +105,14 @@ class Bench:
     def peer(self, name: str, *, shared: bool = True) -> "Peer":
         """A worker that is there from now on."""
         peer = self.new_peer(name, shared=shared)
-        peer.added = self.run(self.engine.add(peer.member))
+        self.run(self.engine.add(peer.member))
         return peer
 
     def remove(self, peer: "Peer") -> bool:
-        """Whether it is missed."""
-        missed: bool = self.run(self.engine.remove(peer.member))
-        return missed
+        """Whether it is told as lost."""
+        told = len(self.told)
+        self.run(self.engine.remove(peer.member))
+        return any(happening.worker_lost for happening in self.told[told:])
 
     def gone(self, peer: "Peer") -> str:
         """Waits until the engine gives the worker up; gives the reason."""
@@ -125,20 +130,19 @@ class Peer:
     """A worker: its member, and its end of the line.
 
     Attributes:
-        added: What the engine said to it.
         tickets: That it was told, and has not answered.
         refusals: Of its results so far.
     """
 
     def __init__(self, name: str, training: Training, answer: Answer, *, shared: bool = True) -> None:
-        self.added = False
         self.tickets: list[Ticket] = []
         self.refusals: list[Refusal | None] = []
         here, self.socket = socket.socketpair()
         memory, size = None, training.parameters.size
         if shared:
             memory = np.zeros(size)
-        self.member = Member(name, ServerLine(here, training.parameters, training.buffers, memory))
+        line = ServerLine(here, training.parameters, training.buffers, memory)
+        self.member = Member(name, line, f"{name} joined")
         gradient = np.zeros(size) if memory is None else memory
         self.line = WorkerLine(self.socket, np.zeros(size), gradient, None if shared else [0])
         self._training, self._answer = training, answer

@@ -63,10 +63,10 @@ def test_calls_after_the_end_are_answered_too(make_bench: MakeBench) -> None:
     bench.close()
     assert bench.call(bench.engine.state).progress.steps == 6
     late = bench.peer("late")
-    assert not late.added
     assert bench.gone(late) == ""
     assert not bench.remove(late)
     assert not late.listen()
+    assert bench.told == []
     late.line.__exit__()
 
 

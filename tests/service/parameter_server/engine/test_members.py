@@ -37,17 +37,37 @@ def test_workers_come_and_go(bench: Any, expected: bytes, shared: bool) -> None:
     assert not bench.remove(second)
     assert not bench.remove(third)
     assert bench.training.parameters.tobytes() == expected
-    assert _happenings(bench) == ["epoch_end", "epoch_end", "finished"]
+    assert _happenings(bench) == [
+        "worker_joined", "worker_lost", "worker_joined", "worker_joined", "epoch_end", "epoch_end", "finished",
+    ]  # fmt: skip
 
 
 def test_who_comes_when_all_is_done_is_gone_at_once(bench: Any) -> None:
     """It gets no tickets, and nobody misses it."""
     bench.peer("first").finish()
     late = bench.peer("late")
-    assert not late.added
     assert bench.gone(late) == ""
     assert not bench.remove(late)
     assert not late.listen()
+    assert _happenings(bench) == ["worker_joined", "epoch_end", "epoch_end", "finished"]
+
+
+def test_what_happens_is_told_in_its_order(bench: Any) -> None:
+    """A worker joined before anything that it brought about, and was lost before anything that others do for it."""
+    first = bench.peer("first")
+    first.listen()
+    with bench.busy():
+        first.line.close()
+        bench.start(bench.engine.remove(first.member))
+        second = bench.new_peer("second")
+        bench.start(bench.engine.add(second.member))
+    second.finish()
+    bench.gone(second)
+    assert _happenings(bench) == [
+        "worker_joined", "worker_lost", "worker_joined", "epoch_end", "epoch_end", "finished",
+    ]  # fmt: skip
+    assert [bench.told[place].worker_joined for place in (0, 2)] == ["first joined", "second joined"]
+    assert bench.told[1].worker_lost.startswith("first was lost")
 
 
 def test_a_worker_is_removed_once(bench: Any) -> None:
@@ -166,8 +186,7 @@ def test_an_error_in_a_step_fails_the_job(make_bench: MakeBench, monkeypatch: py
     peer.answer()
     bench.engine._thread.join()
     bench.call(lambda: None)
-    (told,) = bench.told
-    assert told.failed == "the parameter server failed: MemoryError('no room')"
+    assert bench.told[-1].failed == "the parameter server failed: MemoryError('no room')"
     assert bench.call(bench.engine.state).progress.workers_alive == 1
     assert bench.remove(peer)
     bench.close()

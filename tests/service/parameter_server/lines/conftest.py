@@ -35,13 +35,13 @@ class Ends:
 
     def read(self) -> bytes:
         """What has come to the worker."""
-        data = b""
+        data = bytearray()
         try:
             while more := self.worker.recv(1 << 20):
                 data += more
         except BlockingIOError:
             pass
-        return data
+        return bytes(data)
 
     def orders(self) -> list[tuple[Order, bytes]]:
         """The orders that have come to the worker, with the weights that followed."""

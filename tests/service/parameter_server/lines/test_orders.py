@@ -46,7 +46,7 @@ def test_huge_weights_wait_for_the_worker_to_read(ends: MakeEnds) -> None:
     pair.line.send([TICKET], [], 1)
     pair.line.send([], [None], 1)
     assert pair.line.unsent
-    data = b""
+    data = bytearray()
     while pair.line.unsent:
         pair.line.flush()
         data += pair.read()

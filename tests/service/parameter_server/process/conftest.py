@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -32,6 +33,20 @@ training: {epochs: 2, batch_size: 16, learning_rate: 0.5, seed: 3}
 """
 
 
+_reading = threading.Lock()
+
+
+def _computation(assignment: ps_pb.Assignment) -> Computation:
+    with _reading:
+        return Computation(assignment)
+
+
+@pytest.fixture(autouse=True)
+def readers_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers in threads open their files one by one: CPython 3.11 does not parse literals in two threads at a time."""
+    monkeypatch.setattr("workers.worker.Computation", _computation)
+
+
 class Hand:
     """A worker that does what a test says.
 
@@ -45,7 +60,7 @@ class Hand:
         request = ps_pb.JoinRequest(host_fingerprint=host_fingerprint(), process_id=os.getpid())
         joined = stub.Join(request, metadata=_METADATA, timeout=_SECONDS)
         self.name = joined.worker_id
-        self.computation = Computation(job)
+        self.computation = _computation(job)
         self.line = open_line(joined, self.computation.layout, self.computation.dtype)
         self.membership = stub.Attend(ps_pb.AttendRequest(worker_id=self.name), metadata=_METADATA)
 

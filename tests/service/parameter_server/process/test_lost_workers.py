@@ -1,5 +1,6 @@
-"""Workers that break off, hang, lie, or come back to memory that they had lent: the result is as without them."""
+"""Workers that break off, hang or lie: the result is as without them."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
+from service.parameter_server.engine import Engine, Member
 from workers.frames import Order
 from workers.tickets import Result, Ticket
 
@@ -117,6 +119,28 @@ def test_every_kind_of_rubbish_has_its_reason(
     assert served.weights() == plain_training(job)
 
 
+def test_a_worker_whose_call_breaks_off_while_it_is_added_is_lost(
+    serve: Serve, make_job: MakeJob, plain_training: PlainTraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its tickets are not forgotten with it."""
+
+    async def add_and_break_off(self: Engine, member: Member) -> None:
+        await add(self, member)
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(0)
+
+    add, job = Engine.add, make_job()
+    served = serve(job)
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "add", add_and_break_off)
+        served.hand().order()
+        served.wait_for("worker_lost")
+    served.work()
+    assert served.weights() == plain_training(job)
+
+
 # -- in the middle of a gradient ---------------------------------------------------------------------------------------
 
 
@@ -158,129 +182,4 @@ def test_a_worker_that_dies_before_it_rings_the_bell(
     hand.line.__exit__()
     assert hand.end()[0] == grpc.StatusCode.UNAVAILABLE
     served.work()
-    assert served.weights() == plain_training(job)
-
-
-# -- memory that is lent -----------------------------------------------------------------------------------------------
-
-
-class _Scribbler:
-    """Works by hand, and writes over its memory as soon as it may: whenever it is told what to do next."""
-
-    def __init__(self, served: Any) -> None:
-        self.hand = served.hand()
-        self.tickets: list[Ticket] = []
-        self._version = 0
-
-    def listen(self) -> bool:
-        """Waits for an order; whether there was one."""
-        order = self.hand.line.next_order()
-        if order is None:
-            return False
-        assert not any(order.refusals)
-        self.tickets += order.tickets
-        self._version = order.version
-        self.hand.line.gradient[:] = 1e300
-        return True
-
-    def compute(self) -> Result:
-        """Computes the answer to its next ticket."""
-        result: Result = self.hand.compute(self.tickets.pop(0), self._version)
-        return result
-
-    def answer(self) -> None:
-        """Answers its next ticket, and is told to go on if it has more."""
-        self.hand.send(self.compute())
-        if self.tickets:
-            self.listen()
-
-    def finish(self) -> None:
-        """Works until there is no more to do."""
-        while self.tickets or self.listen():
-            self.answer()
-
-
-def _micro_batches(scribbler: _Scribbler) -> list[int]:
-    return [ticket.micro_batch for ticket in scribbler.tickets]
-
-
-def _two_that_share_a_step(served: Any) -> tuple[_Scribbler, _Scribbler]:
-    """One worker with parts 0 and 1 of the second step, one with 2 and 3."""
-    one = _Scribbler(served)
-    one.listen()
-    two = _Scribbler(served)
-    served.wait_for("worker_joined", 2)
-    for _ in range(4):
-        one.answer()
-    one.listen()
-    two.listen()
-    assert (_micro_batches(one), _micro_batches(two)) == ([0, 1], [2, 3])
-    return one, two
-
-
-@pytest.mark.parametrize("answered_by_the_lost", [0, 1, 2])
-@pytest.mark.parametrize("answered_before", [0, 1, 2])
-def test_a_worker_that_goes_on_writing_after_another_one_died(
-    serve: Serve, make_job: MakeJob, plain_training: PlainTraining, answered_before: int, answered_by_the_lost: int
-) -> None:
-    """Four parts, two workers, one dies: the other gets its tickets in the same step, and writes where it had lent."""
-    job = make_job(transport="shared")
-    served = serve(job)
-    one, two = _two_that_share_a_step(served)
-    for _ in range(answered_before):
-        one.answer()
-    for _ in range(answered_by_the_lost):
-        two.answer()
-    two.hand.leave()
-    served.wait_for("worker_lost")
-    two.hand.line.gradient[:] = 1e300
-    one.finish()
-    assert served.weights() == plain_training(job)
-
-
-def test_a_lonely_gradient_stands_still_while_its_worker_goes_on(
-    serve: Serve, make_job: MakeJob, plain_training: PlainTraining
-) -> None:
-    """A part whose neighbour is missing waits where it was lent; its worker is then told to compute the neighbour."""
-    job = make_job(transport="shared")
-    served = serve(job)
-    one, two = _two_that_share_a_step(served)
-    # Part 2 comes to nothing and waits again; two's part 3 is then alone in the tree, and in two's memory.
-    spoilt = two.compute()
-    spoilt.sample_count += 1
-    two.hand.send(spoilt)
-    assert [refusal.name for refusal in two.hand.order().refusals] == ["WRONG_COUNT"]
-    two.answer()
-    two.listen()
-    assert _micro_batches(two) == [2]
-    two.answer()
-    one.answer()
-    one.answer()
-    one.hand.leave()
-    served.wait_for("worker_lost")
-    two.finish()
-    assert served.weights() == plain_training(job)
-
-
-def test_a_lonely_gradient_outlives_its_worker(serve: Serve, make_job: MakeJob, plain_training: PlainTraining) -> None:
-    """Three parts: the last one has no neighbour, and its worker dies before the others are in."""
-    job = make_job(transport="shared", micro_batches=3)
-    served = serve(job)
-    hands = [_Scribbler(served)]
-    hands[0].listen()
-    hands += [_Scribbler(served) for _ in range(2)]
-    served.wait_for("worker_joined", 3)
-    for _ in range(3):
-        hands[0].answer()
-    for each in hands:
-        each.listen()
-    *others, last = hands
-    assert _micro_batches(last) == [2]
-    last.answer()
-    others[0].answer()
-    last.hand.leave()
-    served.wait_for("worker_lost")
-    last.hand.line.gradient[:] = 1e300
-    others[1].hand.leave()
-    others[0].finish()
     assert served.weights() == plain_training(job)

@@ -20,8 +20,10 @@ def _train(served: Any, workers: int) -> dict[str, int]:
     first.order()  # it has all tickets of the first step, and leaves when the others are there
     with ThreadPoolExecutor(workers) as pool:
         runs = [pool.submit(served.work) for _ in range(workers)]
-        told = served.wait_for("worker_joined", 1 + workers)
-        first.leave()
+        try:
+            told = served.wait_for("worker_joined", 1 + workers)
+        finally:
+            first.leave()
         for run in runs:
             run.result()
     return _present(told)

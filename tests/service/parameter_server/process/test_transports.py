@@ -1,6 +1,9 @@
 """Which way weights and gradients take, as the spec wants and the hosts allow."""
 
+import mmap
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -113,3 +116,25 @@ def test_a_worker_for_which_there_is_no_more_memory_is_reached_inline(
     second.leave()
     first.work()
     assert served.weights() == plain_training(job)
+
+
+def _open_files(name: str) -> list[int]:
+    """Those of this process, which is parameter server and worker at a time, that have such a name."""
+    found = []
+    for file in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # the listing's own
+            if name in str(file.readlink()):
+                found.append(int(file.name))
+    return found
+
+
+def test_a_worker_cannot_write_the_weights(serve: Serve, make_job: MakeJob) -> None:
+    """Neither through what it has mapped, nor by mapping what it was given once more."""
+    served = serve(make_job(transport="shared"))
+    hand = served.hand()
+    assert not hand.line.weights.flags.writeable
+    files = _open_files("nablad-weights")
+    assert files
+    for file in files:
+        with pytest.raises(PermissionError):
+            mmap.mmap(file, 1, prot=mmap.PROT_READ | mmap.PROT_WRITE)
