@@ -1,10 +1,10 @@
 # Everything runs in .venv, which the first target that needs it makes. Needs Python ≥ 3.11 and make, nothing else.
 PYTHON ?= python3
 BIN := .venv/bin
-STUBS := job_spec constraints jobs datasets models parameter_server
-SERVICES := jobs datasets models parameter_server
+STUBS := job_spec constraints jobs datasets models parameter_server cluster
+SERVICES := jobs datasets models parameter_server cluster
 
-.PHONY: demo test test-unit lint format proto docs bench bench-scale clean
+.PHONY: demo test test-unit lint format proto docs bench bench-scale robustness robustness-long clean
 
 demo: .venv/installed
 	$(BIN)/nabla demo
@@ -13,7 +13,7 @@ test: .venv/installed lint
 	$(BIN)/pytest
 
 test-unit: .venv/installed
-	$(BIN)/pytest --ignore tests/system
+	$(BIN)/pytest --ignore tests/system -m "not system"
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .
@@ -40,6 +40,12 @@ bench: .venv/bench
 
 bench-scale: .venv/bench
 	$(BIN)/python -m benchmarks.scale
+
+robustness: .venv/installed
+	$(BIN)/python -m benchmarks.robustness
+
+robustness-long: .venv/installed
+	$(BIN)/python -m benchmarks.robustness --runs 100
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

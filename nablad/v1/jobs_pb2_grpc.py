@@ -59,6 +59,46 @@ class JobServiceStub:
                 request_serializer=nablad_dot_v1_dot_jobs__pb2.CancelJobRequest.SerializeToString,
                 response_deserializer=nablad_dot_v1_dot_jobs__pb2.CancelJobResponse.FromString,
                 _registered_method=True)
+        self.PauseJob = channel.unary_unary(
+                '/nablad.v1.JobService/PauseJob',
+                request_serializer=nablad_dot_v1_dot_jobs__pb2.PauseJobRequest.SerializeToString,
+                response_deserializer=nablad_dot_v1_dot_jobs__pb2.PauseJobResponse.FromString,
+                _registered_method=True)
+        self.ResumeJob = channel.unary_unary(
+                '/nablad.v1.JobService/ResumeJob',
+                request_serializer=nablad_dot_v1_dot_jobs__pb2.ResumeJobRequest.SerializeToString,
+                response_deserializer=nablad_dot_v1_dot_jobs__pb2.ResumeJobResponse.FromString,
+                _registered_method=True)
+        self.RetryJob = channel.unary_unary(
+                '/nablad.v1.JobService/RetryJob',
+                request_serializer=nablad_dot_v1_dot_jobs__pb2.RetryJobRequest.SerializeToString,
+                response_deserializer=nablad_dot_v1_dot_jobs__pb2.RetryJobResponse.FromString,
+                _registered_method=True)
+        self.ScaleJob = channel.unary_unary(
+                '/nablad.v1.JobService/ScaleJob',
+                request_serializer=nablad_dot_v1_dot_jobs__pb2.ScaleJobRequest.SerializeToString,
+                response_deserializer=nablad_dot_v1_dot_jobs__pb2.ScaleJobResponse.FromString,
+                _registered_method=True)
+        self.VerifyJob = channel.unary_unary(
+                '/nablad.v1.JobService/VerifyJob',
+                request_serializer=nablad_dot_v1_dot_jobs__pb2.VerifyJobRequest.SerializeToString,
+                response_deserializer=nablad_dot_v1_dot_jobs__pb2.VerifyJobResponse.FromString,
+                _registered_method=True)
+        self.ListJobHistory = channel.unary_unary(
+                '/nablad.v1.JobService/ListJobHistory',
+                request_serializer=nablad_dot_v1_dot_jobs__pb2.ListJobHistoryRequest.SerializeToString,
+                response_deserializer=nablad_dot_v1_dot_jobs__pb2.ListJobHistoryResponse.FromString,
+                _registered_method=True)
+        self.GetReceipt = channel.unary_unary(
+                '/nablad.v1.JobService/GetReceipt',
+                request_serializer=nablad_dot_v1_dot_jobs__pb2.GetReceiptRequest.SerializeToString,
+                response_deserializer=nablad_dot_v1_dot_jobs__pb2.GetReceiptResponse.FromString,
+                _registered_method=True)
+        self.ListCheckpoints = channel.unary_unary(
+                '/nablad.v1.JobService/ListCheckpoints',
+                request_serializer=nablad_dot_v1_dot_jobs__pb2.ListCheckpointsRequest.SerializeToString,
+                response_deserializer=nablad_dot_v1_dot_jobs__pb2.ListCheckpointsResponse.FromString,
+                _registered_method=True)
         self.DeleteJob = channel.unary_unary(
                 '/nablad.v1.JobService/DeleteJob',
                 request_serializer=nablad_dot_v1_dot_jobs__pb2.DeleteJobRequest.SerializeToString,
@@ -91,7 +131,7 @@ class JobServiceServicer:
 
     def WatchJob(self, request, context):
         """The events of a job from any number on, in order and without gaps, with the newest progress in between. Ends after
-        the last event of a job that has ended.
+        the last event of a job that has ended. The more watchers there are, the more events go into one message.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -104,8 +144,66 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseJob(self, request, context):
+        """Takes a job's processes from it, after a checkpoint; it keeps its place until it is resumed. FAILED_PRECONDITION for one
+        that is paused or has ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeJob(self, request, context):
+        """Queues a paused job again; it goes on exactly where it was.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryJob(self, request, context):
+        """Queues a failed job again; it goes on from its newest checkpoint.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ScaleJob(self, request, context):
+        """Changes the number of workers of a job that has not ended; while it runs, at a step boundary. The result stays the same.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyJob(self, request, context):
+        """Queues a job that runs another one again and compares the weights after each epoch with those in its receipt. It
+        succeeds if none differs, and leaves no model. FAILED_PRECONDITION if that job has not succeeded or its data are gone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListJobHistory(self, request, context):
+        """The figures of a job's epochs, or of a sample of its steps, in order. They stay as long as the job.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetReceipt(self, request, context):
+        """What a job's result can be traced to. NOT_FOUND until it has succeeded.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCheckpoints(self, request, context):
+        """The checkpoints that a job has, the newest first, each read and compared with its digest.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteJob(self, request, context):
-        """Forgets a job that has ended, with its events. Its model stays.
+        """Forgets a job that has ended, with its events, history and checkpoints. Its model stays.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -138,6 +236,46 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.CancelJob,
                     request_deserializer=nablad_dot_v1_dot_jobs__pb2.CancelJobRequest.FromString,
                     response_serializer=nablad_dot_v1_dot_jobs__pb2.CancelJobResponse.SerializeToString,
+            ),
+            'PauseJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseJob,
+                    request_deserializer=nablad_dot_v1_dot_jobs__pb2.PauseJobRequest.FromString,
+                    response_serializer=nablad_dot_v1_dot_jobs__pb2.PauseJobResponse.SerializeToString,
+            ),
+            'ResumeJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeJob,
+                    request_deserializer=nablad_dot_v1_dot_jobs__pb2.ResumeJobRequest.FromString,
+                    response_serializer=nablad_dot_v1_dot_jobs__pb2.ResumeJobResponse.SerializeToString,
+            ),
+            'RetryJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryJob,
+                    request_deserializer=nablad_dot_v1_dot_jobs__pb2.RetryJobRequest.FromString,
+                    response_serializer=nablad_dot_v1_dot_jobs__pb2.RetryJobResponse.SerializeToString,
+            ),
+            'ScaleJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ScaleJob,
+                    request_deserializer=nablad_dot_v1_dot_jobs__pb2.ScaleJobRequest.FromString,
+                    response_serializer=nablad_dot_v1_dot_jobs__pb2.ScaleJobResponse.SerializeToString,
+            ),
+            'VerifyJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyJob,
+                    request_deserializer=nablad_dot_v1_dot_jobs__pb2.VerifyJobRequest.FromString,
+                    response_serializer=nablad_dot_v1_dot_jobs__pb2.VerifyJobResponse.SerializeToString,
+            ),
+            'ListJobHistory': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListJobHistory,
+                    request_deserializer=nablad_dot_v1_dot_jobs__pb2.ListJobHistoryRequest.FromString,
+                    response_serializer=nablad_dot_v1_dot_jobs__pb2.ListJobHistoryResponse.SerializeToString,
+            ),
+            'GetReceipt': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetReceipt,
+                    request_deserializer=nablad_dot_v1_dot_jobs__pb2.GetReceiptRequest.FromString,
+                    response_serializer=nablad_dot_v1_dot_jobs__pb2.GetReceiptResponse.SerializeToString,
+            ),
+            'ListCheckpoints': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCheckpoints,
+                    request_deserializer=nablad_dot_v1_dot_jobs__pb2.ListCheckpointsRequest.FromString,
+                    response_serializer=nablad_dot_v1_dot_jobs__pb2.ListCheckpointsResponse.SerializeToString,
             ),
             'DeleteJob': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteJob,
@@ -280,6 +418,222 @@ class JobService:
             '/nablad.v1.JobService/CancelJob',
             nablad_dot_v1_dot_jobs__pb2.CancelJobRequest.SerializeToString,
             nablad_dot_v1_dot_jobs__pb2.CancelJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nablad.v1.JobService/PauseJob',
+            nablad_dot_v1_dot_jobs__pb2.PauseJobRequest.SerializeToString,
+            nablad_dot_v1_dot_jobs__pb2.PauseJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nablad.v1.JobService/ResumeJob',
+            nablad_dot_v1_dot_jobs__pb2.ResumeJobRequest.SerializeToString,
+            nablad_dot_v1_dot_jobs__pb2.ResumeJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nablad.v1.JobService/RetryJob',
+            nablad_dot_v1_dot_jobs__pb2.RetryJobRequest.SerializeToString,
+            nablad_dot_v1_dot_jobs__pb2.RetryJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ScaleJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nablad.v1.JobService/ScaleJob',
+            nablad_dot_v1_dot_jobs__pb2.ScaleJobRequest.SerializeToString,
+            nablad_dot_v1_dot_jobs__pb2.ScaleJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nablad.v1.JobService/VerifyJob',
+            nablad_dot_v1_dot_jobs__pb2.VerifyJobRequest.SerializeToString,
+            nablad_dot_v1_dot_jobs__pb2.VerifyJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListJobHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nablad.v1.JobService/ListJobHistory',
+            nablad_dot_v1_dot_jobs__pb2.ListJobHistoryRequest.SerializeToString,
+            nablad_dot_v1_dot_jobs__pb2.ListJobHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetReceipt(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nablad.v1.JobService/GetReceipt',
+            nablad_dot_v1_dot_jobs__pb2.GetReceiptRequest.SerializeToString,
+            nablad_dot_v1_dot_jobs__pb2.GetReceiptResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCheckpoints(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nablad.v1.JobService/ListCheckpoints',
+            nablad_dot_v1_dot_jobs__pb2.ListCheckpointsRequest.SerializeToString,
+            nablad_dot_v1_dot_jobs__pb2.ListCheckpointsResponse.FromString,
             options,
             channel_credentials,
             insecure,

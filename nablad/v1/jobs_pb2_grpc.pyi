@@ -38,12 +38,32 @@ class JobServiceStub:
     """Newest first."""
     WatchJob: _grpc.UnaryStreamMultiCallable[_jobs_pb2.WatchJobRequest, _jobs_pb2.WatchJobResponse]
     """The events of a job from any number on, in order and without gaps, with the newest progress in between. Ends after
-    the last event of a job that has ended.
+    the last event of a job that has ended. The more watchers there are, the more events go into one message.
     """
     CancelJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.CancelJobResponse]
     """Ends a job that has not ended yet. FAILED_PRECONDITION for one that has."""
+    PauseJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.PauseJobRequest, _jobs_pb2.PauseJobResponse]
+    """Takes a job's processes from it, after a checkpoint; it keeps its place until it is resumed. FAILED_PRECONDITION for one
+    that is paused or has ended.
+    """
+    ResumeJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ResumeJobRequest, _jobs_pb2.ResumeJobResponse]
+    """Queues a paused job again; it goes on exactly where it was."""
+    RetryJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.RetryJobRequest, _jobs_pb2.RetryJobResponse]
+    """Queues a failed job again; it goes on from its newest checkpoint."""
+    ScaleJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ScaleJobRequest, _jobs_pb2.ScaleJobResponse]
+    """Changes the number of workers of a job that has not ended; while it runs, at a step boundary. The result stays the same."""
+    VerifyJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.VerifyJobRequest, _jobs_pb2.VerifyJobResponse]
+    """Queues a job that runs another one again and compares the weights after each epoch with those in its receipt. It
+    succeeds if none differs, and leaves no model. FAILED_PRECONDITION if that job has not succeeded or its data are gone.
+    """
+    ListJobHistory: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListJobHistoryRequest, _jobs_pb2.ListJobHistoryResponse]
+    """The figures of a job's epochs, or of a sample of its steps, in order. They stay as long as the job."""
+    GetReceipt: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.GetReceiptRequest, _jobs_pb2.GetReceiptResponse]
+    """What a job's result can be traced to. NOT_FOUND until it has succeeded."""
+    ListCheckpoints: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListCheckpointsRequest, _jobs_pb2.ListCheckpointsResponse]
+    """The checkpoints that a job has, the newest first, each read and compared with its digest."""
     DeleteJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.DeleteJobRequest, _jobs_pb2.DeleteJobResponse]
-    """Forgets a job that has ended, with its events. Its model stays."""
+    """Forgets a job that has ended, with its events, history and checkpoints. Its model stays."""
 
 @_typing.type_check_only
 class JobServiceAsyncStub(JobServiceStub):
@@ -55,12 +75,32 @@ class JobServiceAsyncStub(JobServiceStub):
     """Newest first."""
     WatchJob: _aio.UnaryStreamMultiCallable[_jobs_pb2.WatchJobRequest, _jobs_pb2.WatchJobResponse]  # type: ignore[assignment]
     """The events of a job from any number on, in order and without gaps, with the newest progress in between. Ends after
-    the last event of a job that has ended.
+    the last event of a job that has ended. The more watchers there are, the more events go into one message.
     """
     CancelJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.CancelJobResponse]  # type: ignore[assignment]
     """Ends a job that has not ended yet. FAILED_PRECONDITION for one that has."""
+    PauseJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.PauseJobRequest, _jobs_pb2.PauseJobResponse]  # type: ignore[assignment]
+    """Takes a job's processes from it, after a checkpoint; it keeps its place until it is resumed. FAILED_PRECONDITION for one
+    that is paused or has ended.
+    """
+    ResumeJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ResumeJobRequest, _jobs_pb2.ResumeJobResponse]  # type: ignore[assignment]
+    """Queues a paused job again; it goes on exactly where it was."""
+    RetryJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.RetryJobRequest, _jobs_pb2.RetryJobResponse]  # type: ignore[assignment]
+    """Queues a failed job again; it goes on from its newest checkpoint."""
+    ScaleJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ScaleJobRequest, _jobs_pb2.ScaleJobResponse]  # type: ignore[assignment]
+    """Changes the number of workers of a job that has not ended; while it runs, at a step boundary. The result stays the same."""
+    VerifyJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.VerifyJobRequest, _jobs_pb2.VerifyJobResponse]  # type: ignore[assignment]
+    """Queues a job that runs another one again and compares the weights after each epoch with those in its receipt. It
+    succeeds if none differs, and leaves no model. FAILED_PRECONDITION if that job has not succeeded or its data are gone.
+    """
+    ListJobHistory: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListJobHistoryRequest, _jobs_pb2.ListJobHistoryResponse]  # type: ignore[assignment]
+    """The figures of a job's epochs, or of a sample of its steps, in order. They stay as long as the job."""
+    GetReceipt: _aio.UnaryUnaryMultiCallable[_jobs_pb2.GetReceiptRequest, _jobs_pb2.GetReceiptResponse]  # type: ignore[assignment]
+    """What a job's result can be traced to. NOT_FOUND until it has succeeded."""
+    ListCheckpoints: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListCheckpointsRequest, _jobs_pb2.ListCheckpointsResponse]  # type: ignore[assignment]
+    """The checkpoints that a job has, the newest first, each read and compared with its digest."""
     DeleteJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.DeleteJobRequest, _jobs_pb2.DeleteJobResponse]  # type: ignore[assignment]
-    """Forgets a job that has ended, with its events. Its model stays."""
+    """Forgets a job that has ended, with its events, history and checkpoints. Its model stays."""
 
 class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -93,7 +133,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_jobs_pb2.WatchJobResponse], _abc.AsyncIterator[_jobs_pb2.WatchJobResponse]]:
         """The events of a job from any number on, in order and without gaps, with the newest progress in between. Ends after
-        the last event of a job that has ended.
+        the last event of a job that has ended. The more watchers there are, the more events go into one message.
         """
 
     @_abc_1.abstractmethod
@@ -105,11 +145,79 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         """Ends a job that has not ended yet. FAILED_PRECONDITION for one that has."""
 
     @_abc_1.abstractmethod
+    def PauseJob(
+        self,
+        request: _jobs_pb2.PauseJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.PauseJobResponse, _abc.Awaitable[_jobs_pb2.PauseJobResponse]]:
+        """Takes a job's processes from it, after a checkpoint; it keeps its place until it is resumed. FAILED_PRECONDITION for one
+        that is paused or has ended.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeJob(
+        self,
+        request: _jobs_pb2.ResumeJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.ResumeJobResponse, _abc.Awaitable[_jobs_pb2.ResumeJobResponse]]:
+        """Queues a paused job again; it goes on exactly where it was."""
+
+    @_abc_1.abstractmethod
+    def RetryJob(
+        self,
+        request: _jobs_pb2.RetryJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.RetryJobResponse, _abc.Awaitable[_jobs_pb2.RetryJobResponse]]:
+        """Queues a failed job again; it goes on from its newest checkpoint."""
+
+    @_abc_1.abstractmethod
+    def ScaleJob(
+        self,
+        request: _jobs_pb2.ScaleJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.ScaleJobResponse, _abc.Awaitable[_jobs_pb2.ScaleJobResponse]]:
+        """Changes the number of workers of a job that has not ended; while it runs, at a step boundary. The result stays the same."""
+
+    @_abc_1.abstractmethod
+    def VerifyJob(
+        self,
+        request: _jobs_pb2.VerifyJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.VerifyJobResponse, _abc.Awaitable[_jobs_pb2.VerifyJobResponse]]:
+        """Queues a job that runs another one again and compares the weights after each epoch with those in its receipt. It
+        succeeds if none differs, and leaves no model. FAILED_PRECONDITION if that job has not succeeded or its data are gone.
+        """
+
+    @_abc_1.abstractmethod
+    def ListJobHistory(
+        self,
+        request: _jobs_pb2.ListJobHistoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.ListJobHistoryResponse, _abc.Awaitable[_jobs_pb2.ListJobHistoryResponse]]:
+        """The figures of a job's epochs, or of a sample of its steps, in order. They stay as long as the job."""
+
+    @_abc_1.abstractmethod
+    def GetReceipt(
+        self,
+        request: _jobs_pb2.GetReceiptRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.GetReceiptResponse, _abc.Awaitable[_jobs_pb2.GetReceiptResponse]]:
+        """What a job's result can be traced to. NOT_FOUND until it has succeeded."""
+
+    @_abc_1.abstractmethod
+    def ListCheckpoints(
+        self,
+        request: _jobs_pb2.ListCheckpointsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.ListCheckpointsResponse, _abc.Awaitable[_jobs_pb2.ListCheckpointsResponse]]:
+        """The checkpoints that a job has, the newest first, each read and compared with its digest."""
+
+    @_abc_1.abstractmethod
     def DeleteJob(
         self,
         request: _jobs_pb2.DeleteJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.DeleteJobResponse, _abc.Awaitable[_jobs_pb2.DeleteJobResponse]]:
-        """Forgets a job that has ended, with its events. Its model stays."""
+        """Forgets a job that has ended, with its events, history and checkpoints. Its model stays."""
 
 def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

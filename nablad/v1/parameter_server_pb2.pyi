@@ -38,8 +38,12 @@ class Assignment(_message.Message):
     TRAIN_FIELD_NUMBER: _builtins.int
     VALIDATION_FIELD_NUMBER: _builtins.int
     SCALING_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    LAST_STEP_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     attempt: _builtins.int
+    last_step: _builtins.int
+    """Stop after so many updates of the weights, whatever else is asked for; 0: no such limit."""
     @_builtins.property
     def spec(self) -> _job_spec_pb2.JobSpec:
         """Completed."""
@@ -52,6 +56,10 @@ class Assignment(_message.Message):
 
     @_builtins.property
     def scaling(self) -> Global___FeatureScaling: ...
+    @_builtins.property
+    def start(self) -> Global___CheckpointSource:
+        """Where the training begins. Absent: with weights that are drawn."""
+
     def __init__(
         self,
         *,
@@ -61,14 +69,42 @@ class Assignment(_message.Message):
         train: Global___DataSource | None = ...,
         validation: Global___DataSource | None = ...,
         scaling: Global___FeatureScaling | None = ...,
+        start: Global___CheckpointSource | None = ...,
+        last_step: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["scaling", b"scaling", "spec", b"spec", "train", b"train", "validation", b"validation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scaling", b"scaling", "spec", b"spec", "start", b"start", "train", b"train", "validation", b"validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "job_id", b"job_id", "scaling", b"scaling", "spec", b"spec", "train", b"train", "validation", b"validation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "job_id", b"job_id", "last_step", b"last_step", "scaling", b"scaling", "spec", b"spec", "start", b"start", "train", b"train", "validation", b"validation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Assignment: _TypeAlias = Assignment  # noqa: Y015
+
+@_typing.final
+class CheckpointSource(_message.Message):
+    """A checkpoint for the parameter server to begin with."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """Its file, on a file system that the parameter server sees."""
+    sha256: _builtins.str
+    """In hexadecimal."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        sha256: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "sha256", b"sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckpointSource: _TypeAlias = CheckpointSource  # noqa: Y015
 
 @_typing.final
 class DataSource(_message.Message):
@@ -128,18 +164,24 @@ class JoinRequest(_message.Message):
 
     HOST_FINGERPRINT_FIELD_NUMBER: _builtins.int
     PROCESS_ID_FIELD_NUMBER: _builtins.int
+    ARITHMETIC_FIELD_NUMBER: _builtins.int
     host_fingerprint: _builtins.str
     """Tells hosts apart: workers on the parameter server's host may share memory with it."""
     process_id: _builtins.int
+    @_builtins.property
+    def arithmetic(self) -> _jobs_pb2.Arithmetic:
+        """What the worker computes with."""
+
     def __init__(
         self,
         *,
         host_fingerprint: _builtins.str = ...,
         process_id: _builtins.int = ...,
+        arithmetic: _jobs_pb2.Arithmetic | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["arithmetic", b"arithmetic"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["host_fingerprint", b"host_fingerprint", "process_id", b"process_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arithmetic", b"arithmetic", "host_fingerprint", b"host_fingerprint", "process_id", b"process_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -287,53 +329,119 @@ Global___FollowRequest: _TypeAlias = FollowRequest  # noqa: Y015
 
 @_typing.final
 class FollowResponse(_message.Message):
-    """Where the training stands, and what happened next if anything did."""
+    """Where the training stands, and what happened before."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PROGRESS_FIELD_NUMBER: _builtins.int
     TELEMETRY_FIELD_NUMBER: _builtins.int
-    EPOCH_END_FIELD_NUMBER: _builtins.int
-    WORKER_JOINED_FIELD_NUMBER: _builtins.int
-    WORKER_LOST_FIELD_NUMBER: _builtins.int
-    FINISHED_FIELD_NUMBER: _builtins.int
-    FAILED_FIELD_NUMBER: _builtins.int
-    worker_joined: _builtins.str
-    """A worker joined, as a sentence."""
-    worker_lost: _builtins.str
-    """A worker was lost, as a sentence."""
-    finished: _builtins.bool
-    """The last step is applied and evaluated."""
-    failed: _builtins.str
-    """Training cannot go on, as a sentence."""
+    HAPPENINGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def progress(self) -> _jobs_pb2.Progress: ...
     @_builtins.property
     def telemetry(self) -> Global___Telemetry: ...
     @_builtins.property
-    def epoch_end(self) -> _jobs_pb2.Progress:
-        """An epoch ended with these figures."""
+    def happenings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Happening]:
+        """In order, from the first one that the caller has not seen."""
 
     def __init__(
         self,
         *,
         progress: _jobs_pb2.Progress | None = ...,
         telemetry: Global___Telemetry | None = ...,
-        epoch_end: _jobs_pb2.Progress | None = ...,
-        worker_joined: _builtins.str = ...,
-        worker_lost: _builtins.str = ...,
-        finished: _builtins.bool = ...,
-        failed: _builtins.str = ...,
+        happenings: _abc.Iterable[Global___Happening] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["epoch_end", b"epoch_end", "failed", b"failed", "finished", b"finished", "happening", b"happening", "progress", b"progress", "telemetry", b"telemetry", "worker_joined", b"worker_joined", "worker_lost", b"worker_lost"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress", "telemetry", b"telemetry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch_end", b"epoch_end", "failed", b"failed", "finished", b"finished", "happening", b"happening", "progress", b"progress", "telemetry", b"telemetry", "worker_joined", b"worker_joined", "worker_lost", b"worker_lost"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["happenings", b"happenings", "progress", b"progress", "telemetry", b"telemetry"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_happening: _TypeAlias = _typing.Literal["epoch_end", "worker_joined", "worker_lost", "finished", "failed"]  # noqa: Y015
-    _WhichOneofArgType_happening: _TypeAlias = _typing.Literal["happening", b"happening"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_happening) -> _WhichOneofReturnType_happening | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FollowResponse: _TypeAlias = FollowResponse  # noqa: Y015
+
+@_typing.final
+class Happening(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_END_FIELD_NUMBER: _builtins.int
+    WORKER_JOINED_FIELD_NUMBER: _builtins.int
+    WORKER_LOST_FIELD_NUMBER: _builtins.int
+    WORKER_LEFT_FIELD_NUMBER: _builtins.int
+    FINISHED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    ARITHMETIC_FIELD_NUMBER: _builtins.int
+    FIRST_WEIGHTS_SHA256_FIELD_NUMBER: _builtins.int
+    worker_joined: _builtins.str
+    """A worker joined, as a sentence."""
+    worker_lost: _builtins.str
+    """A worker was lost, as a sentence."""
+    worker_left: _builtins.str
+    """A worker left because there were too many, as a sentence."""
+    finished: _builtins.str
+    """The last step is applied and evaluated: why it was the last one."""
+    failed: _builtins.str
+    """Training cannot go on, as a sentence."""
+    first_weights_sha256: _builtins.str
+    """SHA-256 of the weights before the first step of the job, in hexadecimal; not told by an attempt that begins later."""
+    @_builtins.property
+    def epoch_end(self) -> Global___EpochEnd: ...
+    @_builtins.property
+    def step(self) -> _jobs_pb2.HistoryPoint:
+        """One step of a sample that is spread evenly over the job."""
+
+    @_builtins.property
+    def arithmetic(self) -> _jobs_pb2.Arithmetic:
+        """What the parameter server, or a worker that joined, computes with; each kind once."""
+
+    def __init__(
+        self,
+        *,
+        epoch_end: Global___EpochEnd | None = ...,
+        worker_joined: _builtins.str = ...,
+        worker_lost: _builtins.str = ...,
+        worker_left: _builtins.str = ...,
+        finished: _builtins.str = ...,
+        failed: _builtins.str = ...,
+        step: _jobs_pb2.HistoryPoint | None = ...,
+        arithmetic: _jobs_pb2.Arithmetic | None = ...,
+        first_weights_sha256: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["arithmetic", b"arithmetic", "epoch_end", b"epoch_end", "failed", b"failed", "finished", b"finished", "first_weights_sha256", b"first_weights_sha256", "step", b"step", "what", b"what", "worker_joined", b"worker_joined", "worker_left", b"worker_left", "worker_lost", b"worker_lost"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arithmetic", b"arithmetic", "epoch_end", b"epoch_end", "failed", b"failed", "finished", b"finished", "first_weights_sha256", b"first_weights_sha256", "step", b"step", "what", b"what", "worker_joined", b"worker_joined", "worker_left", b"worker_left", "worker_lost", b"worker_lost"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_what: _TypeAlias = _typing.Literal["epoch_end", "worker_joined", "worker_lost", "worker_left", "finished", "failed", "step", "arithmetic", "first_weights_sha256"]  # noqa: Y015
+    _WhichOneofArgType_what: _TypeAlias = _typing.Literal["what", b"what"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_what) -> _WhichOneofReturnType_what | None: ...
+
+Global___Happening: _TypeAlias = Happening  # noqa: Y015
+
+@_typing.final
+class EpochEnd(_message.Message):
+    """An epoch ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    WEIGHTS_SHA256_FIELD_NUMBER: _builtins.int
+    weights_sha256: _builtins.str
+    """SHA-256 of the weights, in hexadecimal."""
+    @_builtins.property
+    def progress(self) -> _jobs_pb2.Progress: ...
+    def __init__(
+        self,
+        *,
+        progress: _jobs_pb2.Progress | None = ...,
+        weights_sha256: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress", "weights_sha256", b"weights_sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EpochEnd: _TypeAlias = EpochEnd  # noqa: Y015
 
 @_typing.final
 class Telemetry(_message.Message):
@@ -515,3 +623,236 @@ class FetchWeightsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FetchWeightsResponse: _TypeAlias = FetchWeightsResponse  # noqa: Y015
+
+@_typing.final
+class FetchCheckpointRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOW_FIELD_NUMBER: _builtins.int
+    now: _builtins.bool
+    """Take one at the next step boundary, whether it is due or not."""
+    def __init__(
+        self,
+        *,
+        now: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["now", b"now"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FetchCheckpointRequest: _TypeAlias = FetchCheckpointRequest  # noqa: Y015
+
+@_typing.final
+class FetchCheckpointResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
+    HAPPENINGS_FIELD_NUMBER: _builtins.int
+    chunk: _builtins.bytes
+    """Then the checkpoint's file, byte by byte."""
+    happenings: _builtins.int
+    """In the first message: how much had happened before. The checkpoint may count only when all of that is written down, for
+    who goes on from it is not told again.
+    """
+    @_builtins.property
+    def state(self) -> Global___TrainingState:
+        """First message."""
+
+    def __init__(
+        self,
+        *,
+        state: Global___TrainingState | None = ...,
+        chunk: _builtins.bytes = ...,
+        happenings: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "content", b"content", "state", b"state"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "content", b"content", "happenings", b"happenings", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["state", "chunk"]  # noqa: Y015
+    _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_content) -> _WhichOneofReturnType_content | None: ...
+
+Global___FetchCheckpointResponse: _TypeAlias = FetchCheckpointResponse  # noqa: Y015
+
+@_typing.final
+class TrainingState(_message.Message):
+    """Where a training stands between two steps: with weights, moments and best weights all that it takes to go on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    OPTIMIZER_UPDATES_FIELD_NUMBER: _builtins.int
+    EVALUATED_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    VALIDATION_FIELD_NUMBER: _builtins.int
+    BEST_FIELD_NUMBER: _builtins.int
+    GRADIENT_NORM_FIELD_NUMBER: _builtins.int
+    step: _builtins.int
+    """Updates of the weights."""
+    optimizer_updates: _builtins.int
+    """Updates that the optimizer counts."""
+    evaluated: _builtins.bool
+    """Whether the weights after this step were evaluated, if they are to be."""
+    samples: _builtins.int
+    """Samples that went into updates."""
+    seconds: _builtins.float
+    """Seconds of training, over all attempts."""
+    gradient_norm: _builtins.float
+    @_builtins.property
+    def epoch(self) -> Global___EpochSums: ...
+    @_builtins.property
+    def validation(self) -> Global___EvaluationSums:
+        """Of the last evaluation; absent before the first one."""
+
+    @_builtins.property
+    def best(self) -> Global___BestEpoch:
+        """Absent before the first evaluation, or when nobody asks for the best epoch."""
+
+    def __init__(
+        self,
+        *,
+        step: _builtins.int = ...,
+        optimizer_updates: _builtins.int = ...,
+        evaluated: _builtins.bool = ...,
+        samples: _builtins.int = ...,
+        seconds: _builtins.float = ...,
+        epoch: Global___EpochSums | None = ...,
+        validation: Global___EvaluationSums | None = ...,
+        best: Global___BestEpoch | None = ...,
+        gradient_norm: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_gradient_norm", b"_gradient_norm", "best", b"best", "epoch", b"epoch", "gradient_norm", b"gradient_norm", "validation", b"validation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gradient_norm", b"_gradient_norm", "best", b"best", "epoch", b"epoch", "evaluated", b"evaluated", "gradient_norm", b"gradient_norm", "optimizer_updates", b"optimizer_updates", "samples", b"samples", "seconds", b"seconds", "step", b"step", "validation", b"validation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__gradient_norm: _TypeAlias = _typing.Literal["gradient_norm"]  # noqa: Y015
+    _WhichOneofArgType__gradient_norm: _TypeAlias = _typing.Literal["_gradient_norm", b"_gradient_norm"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gradient_norm) -> _WhichOneofReturnType__gradient_norm | None: ...
+
+Global___TrainingState: _TypeAlias = TrainingState  # noqa: Y015
+
+@_typing.final
+class EpochSums(_message.Message):
+    """Sums over the steps of an epoch so far."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    COST_SUM_FIELD_NUMBER: _builtins.int
+    CORRECT_COUNT_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    """From 0."""
+    cost_sum: _builtins.float
+    correct_count: _builtins.int
+    samples: _builtins.int
+    seconds: _builtins.float
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        cost_sum: _builtins.float = ...,
+        correct_count: _builtins.int = ...,
+        samples: _builtins.int = ...,
+        seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correct_count", b"correct_count", "cost_sum", b"cost_sum", "epoch", b"epoch", "samples", b"samples", "seconds", b"seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EpochSums: _TypeAlias = EpochSums  # noqa: Y015
+
+@_typing.final
+class EvaluationSums(_message.Message):
+    """Sums over the validation rows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COST_SUM_FIELD_NUMBER: _builtins.int
+    CORRECT_COUNT_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    cost_sum: _builtins.float
+    correct_count: _builtins.int
+    samples: _builtins.int
+    def __init__(
+        self,
+        *,
+        cost_sum: _builtins.float = ...,
+        correct_count: _builtins.int = ...,
+        samples: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correct_count", b"correct_count", "cost_sum", b"cost_sum", "samples", b"samples"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EvaluationSums: _TypeAlias = EvaluationSums  # noqa: Y015
+
+@_typing.final
+class BestEpoch(_message.Message):
+    """The epoch with the best validation cost so far."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    VALIDATION_COST_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    """From 1."""
+    validation_cost: _builtins.float
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        validation_cost: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "validation_cost", b"validation_cost"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BestEpoch: _TypeAlias = BestEpoch  # noqa: Y015
+
+@_typing.final
+class SetWorkersRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKERS_FIELD_NUMBER: _builtins.int
+    workers: _builtins.int
+    def __init__(
+        self,
+        *,
+        workers: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["workers", b"workers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetWorkersRequest: _TypeAlias = SetWorkersRequest  # noqa: Y015
+
+@_typing.final
+class SetWorkersResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetWorkersResponse: _TypeAlias = SetWorkersResponse  # noqa: Y015

@@ -54,6 +54,16 @@ class ParameterServerServiceStub:
                 request_serializer=nablad_dot_v1_dot_parameter__server__pb2.FetchWeightsRequest.SerializeToString,
                 response_deserializer=nablad_dot_v1_dot_parameter__server__pb2.FetchWeightsResponse.FromString,
                 _registered_method=True)
+        self.FetchCheckpoint = channel.unary_stream(
+                '/nablad.v1.ParameterServerService/FetchCheckpoint',
+                request_serializer=nablad_dot_v1_dot_parameter__server__pb2.FetchCheckpointRequest.SerializeToString,
+                response_deserializer=nablad_dot_v1_dot_parameter__server__pb2.FetchCheckpointResponse.FromString,
+                _registered_method=True)
+        self.SetWorkers = channel.unary_unary(
+                '/nablad.v1.ParameterServerService/SetWorkers',
+                request_serializer=nablad_dot_v1_dot_parameter__server__pb2.SetWorkersRequest.SerializeToString,
+                response_deserializer=nablad_dot_v1_dot_parameter__server__pb2.SetWorkersResponse.FromString,
+                _registered_method=True)
 
 
 class ParameterServerServiceServicer:
@@ -82,7 +92,23 @@ class ParameterServerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def FetchWeights(self, request, context):
-        """For the service: the present weights, as the bytes of the parameter vector.
+        """For the service: the weights that the training leaves, as the bytes of the parameter vector; the present ones while it
+        goes on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FetchCheckpoint(self, request, context):
+        """For the service: waits until the next checkpoint is due, takes it between two steps, and sends it. What is due while
+        nobody asks is taken as soon as somebody does. Ends without a checkpoint when the training is over.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetWorkers(self, request, context):
+        """For the service: how many workers there shall be. Those who are too many, the newest first, leave at a step boundary.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -110,6 +136,16 @@ def add_ParameterServerServiceServicer_to_server(servicer, server):
                     servicer.FetchWeights,
                     request_deserializer=nablad_dot_v1_dot_parameter__server__pb2.FetchWeightsRequest.FromString,
                     response_serializer=nablad_dot_v1_dot_parameter__server__pb2.FetchWeightsResponse.SerializeToString,
+            ),
+            'FetchCheckpoint': grpc.unary_stream_rpc_method_handler(
+                    servicer.FetchCheckpoint,
+                    request_deserializer=nablad_dot_v1_dot_parameter__server__pb2.FetchCheckpointRequest.FromString,
+                    response_serializer=nablad_dot_v1_dot_parameter__server__pb2.FetchCheckpointResponse.SerializeToString,
+            ),
+            'SetWorkers': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetWorkers,
+                    request_deserializer=nablad_dot_v1_dot_parameter__server__pb2.SetWorkersRequest.FromString,
+                    response_serializer=nablad_dot_v1_dot_parameter__server__pb2.SetWorkersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -220,6 +256,60 @@ class ParameterServerService:
             '/nablad.v1.ParameterServerService/FetchWeights',
             nablad_dot_v1_dot_parameter__server__pb2.FetchWeightsRequest.SerializeToString,
             nablad_dot_v1_dot_parameter__server__pb2.FetchWeightsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FetchCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/nablad.v1.ParameterServerService/FetchCheckpoint',
+            nablad_dot_v1_dot_parameter__server__pb2.FetchCheckpointRequest.SerializeToString,
+            nablad_dot_v1_dot_parameter__server__pb2.FetchCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetWorkers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nablad.v1.ParameterServerService/SetWorkers',
+            nablad_dot_v1_dot_parameter__server__pb2.SetWorkersRequest.SerializeToString,
+            nablad_dot_v1_dot_parameter__server__pb2.SetWorkersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,7 +43,15 @@ class ParameterServerServiceStub:
     Follow: _grpc.UnaryStreamMultiCallable[_parameter_server_pb2.FollowRequest, _parameter_server_pb2.FollowResponse]
     """For the service: what happens, as it happens, until the job is done."""
     FetchWeights: _grpc.UnaryStreamMultiCallable[_parameter_server_pb2.FetchWeightsRequest, _parameter_server_pb2.FetchWeightsResponse]
-    """For the service: the present weights, as the bytes of the parameter vector."""
+    """For the service: the weights that the training leaves, as the bytes of the parameter vector; the present ones while it
+    goes on.
+    """
+    FetchCheckpoint: _grpc.UnaryStreamMultiCallable[_parameter_server_pb2.FetchCheckpointRequest, _parameter_server_pb2.FetchCheckpointResponse]
+    """For the service: waits until the next checkpoint is due, takes it between two steps, and sends it. What is due while
+    nobody asks is taken as soon as somebody does. Ends without a checkpoint when the training is over.
+    """
+    SetWorkers: _grpc.UnaryUnaryMultiCallable[_parameter_server_pb2.SetWorkersRequest, _parameter_server_pb2.SetWorkersResponse]
+    """For the service: how many workers there shall be. Those who are too many, the newest first, leave at a step boundary."""
 
 @_typing.type_check_only
 class ParameterServerServiceAsyncStub(ParameterServerServiceStub):
@@ -57,7 +65,15 @@ class ParameterServerServiceAsyncStub(ParameterServerServiceStub):
     Follow: _aio.UnaryStreamMultiCallable[_parameter_server_pb2.FollowRequest, _parameter_server_pb2.FollowResponse]  # type: ignore[assignment]
     """For the service: what happens, as it happens, until the job is done."""
     FetchWeights: _aio.UnaryStreamMultiCallable[_parameter_server_pb2.FetchWeightsRequest, _parameter_server_pb2.FetchWeightsResponse]  # type: ignore[assignment]
-    """For the service: the present weights, as the bytes of the parameter vector."""
+    """For the service: the weights that the training leaves, as the bytes of the parameter vector; the present ones while it
+    goes on.
+    """
+    FetchCheckpoint: _aio.UnaryStreamMultiCallable[_parameter_server_pb2.FetchCheckpointRequest, _parameter_server_pb2.FetchCheckpointResponse]  # type: ignore[assignment]
+    """For the service: waits until the next checkpoint is due, takes it between two steps, and sends it. What is due while
+    nobody asks is taken as soon as somebody does. Ends without a checkpoint when the training is over.
+    """
+    SetWorkers: _aio.UnaryUnaryMultiCallable[_parameter_server_pb2.SetWorkersRequest, _parameter_server_pb2.SetWorkersResponse]  # type: ignore[assignment]
+    """For the service: how many workers there shall be. Those who are too many, the newest first, leave at a step boundary."""
 
 class ParameterServerServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -92,6 +108,26 @@ class ParameterServerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _parameter_server_pb2.FetchWeightsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_parameter_server_pb2.FetchWeightsResponse], _abc.AsyncIterator[_parameter_server_pb2.FetchWeightsResponse]]:
-        """For the service: the present weights, as the bytes of the parameter vector."""
+        """For the service: the weights that the training leaves, as the bytes of the parameter vector; the present ones while it
+        goes on.
+        """
+
+    @_abc_1.abstractmethod
+    def FetchCheckpoint(
+        self,
+        request: _parameter_server_pb2.FetchCheckpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_parameter_server_pb2.FetchCheckpointResponse], _abc.AsyncIterator[_parameter_server_pb2.FetchCheckpointResponse]]:
+        """For the service: waits until the next checkpoint is due, takes it between two steps, and sends it. What is due while
+        nobody asks is taken as soon as somebody does. Ends without a checkpoint when the training is over.
+        """
+
+    @_abc_1.abstractmethod
+    def SetWorkers(
+        self,
+        request: _parameter_server_pb2.SetWorkersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_parameter_server_pb2.SetWorkersResponse, _abc.Awaitable[_parameter_server_pb2.SetWorkersResponse]]:
+        """For the service: how many workers there shall be. Those who are too many, the newest first, leave at a step boundary."""
 
 def add_ParameterServerServiceServicer_to_server(servicer: ParameterServerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
