@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from nablad.address import ADDRESS_VARIABLE, DEFAULT_ADDRESS
+from nablad.cli.checkpoint import checkpoint
 from nablad.cli.dataset import dataset
 from nablad.cli.demo import demo
 from nablad.cli.exits import MEANINGS, EndError, ExitCode, end_of
@@ -52,5 +53,5 @@ def main(ctx: click.Context, server: str | None) -> None:
     ctx.obj = Settings(server)
 
 
-for command in (job, dataset, model, demo):
+for command in (job, checkpoint, dataset, model, demo):
     main.add_command(command)

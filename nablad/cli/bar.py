@@ -25,6 +25,7 @@ class ProgressBar:
         )
         self._task = self._bar.add_task("", total=None)
         self._figures = Text("", style="dim")
+        self._checkpoint = ""
         self._live = Live(Group(self._bar, self._figures), console=console, refresh_per_second=8)
 
     def __enter__(self) -> Self:
@@ -37,8 +38,11 @@ class ProgressBar:
         self._live.stop()
 
     def event(self, event: jobs_pb2.Event) -> None:
-        """Prints the event above the bar."""
+        """Prints the event above the bar; checkpoints, which are as many as there is time, are told of below it."""
         kind = event.WhichOneof("what")
+        if kind == "checkpoint":
+            self._checkpoint = f"; checkpoint at step {event.checkpoint}"
+            return
         if kind == "state":
             self._bar.update(self._task, description=name_of(jobs_pb2.JobState.DESCRIPTOR, event.state))
         if kind == "epoch_end":
@@ -49,7 +53,7 @@ class ProgressBar:
     def progress(self, progress: jobs_pb2.Progress) -> None:
         """Moves the bar."""
         self._bar.update(self._task, completed=progress.step, total=progress.steps or None)
-        self._figures.plain = f"{position(progress)}: {figures(progress)}"
+        self._figures.plain = f"{position(progress)}: {figures(progress)}{self._checkpoint}"
 
     @staticmethod
     def _stays(progress: jobs_pb2.Progress) -> bool:

@@ -121,7 +121,7 @@ def _watch(client: "Client", service: Settings, job_id: str, *, private: bool) -
     """Looks on; a job of somebody else's service goes on after Ctrl-C, one of our own service ends with it."""
     from nablad.cli.watching import Watch, watch_job  # noqa: PLC0415  # as above
 
-    ending = Watch(client, job_id).run("table") if private else watch_job(client, service, job_id, 1, "table")
+    ending = Watch(client, service, job_id).run("table") if private else watch_job(client, service, job_id, 1, "table")
     if ending is not ExitCode.SUCCESS:
         click.get_current_context().exit(ending)
 

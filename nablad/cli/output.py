@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+_DIGEST_CHARACTERS = 12  # enough to tell digests apart by eye
+
 # Wide enough for any row: what is not read on a terminal is never cut or folded.
 _UNBOUNDED_WIDTH = 10_000
 _GAP = 2  # between columns
@@ -102,6 +104,11 @@ def number(message: "Message", field: str) -> str:
 def share(message: "Message", field: str) -> str:
     """The share in a field, as a percentage; empty when it is not known."""
     return f"{getattr(message, field):.2%}" if message.HasField(field) else ""
+
+
+def digest(sha256: str) -> str:
+    """The beginning of a digest in hexadecimal."""
+    return sha256[:_DIGEST_CHARACTERS]
 
 
 def size(size_bytes: int) -> str:

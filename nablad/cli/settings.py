@@ -11,13 +11,22 @@ if TYPE_CHECKING:
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-output_option = click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="For people or for programs.",
+
+def _output_option(*forms: str) -> Callable[[_Command], _Command]:
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Choice(forms),
+        default=forms[0],
+        show_default=True,
+        help="For people or for programs.",
+    )
+
+
+output_option = _output_option("table", "json")
+output_or_csv_option = _output_option("table", "csv", "json")
+request_id_option = click.option(
+    "--request-id", metavar="ID", help="Makes it safe to repeat the command: the same id, the same job."
 )
 
 

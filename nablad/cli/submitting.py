@@ -14,8 +14,13 @@ if TYPE_CHECKING:
     from nablad.client import Client
 
 
-def read_job_file(file: BinaryIO, client: "Client") -> JobSpec:
+def read_job_file(file: BinaryIO, client: "Client", priority: int | None = None) -> JobSpec:
     """The spec in a job file.
+
+    Args:
+        file: The job file.
+        client: Whom to ask what else is wrong, when something is.
+        priority: In place of the file's.
 
     Raises:
         InvalidRequestError: It breaks rules. Carries also what the service finds in it: all can be mended at once.
@@ -25,6 +30,8 @@ def read_job_file(file: BinaryIO, client: "Client") -> JobSpec:
     except UnicodeDecodeError as error:
         raise InvalidRequestError(f"A job file is text in UTF-8; byte {error.start} of this one is not.") from error
     spec, unread = parse(text)
+    if priority is not None:
+        spec.priority = priority
     known = violations(spec, unread)
     if known:
         raise InvalidRequestError("The job file has mistakes.", merge(known, _found_by_service(spec, client)))

@@ -62,11 +62,11 @@ class JsonLines:
 
     def event(self, event: jobs_pb2.Event) -> None:
         """Prints ``{"event": …}``."""
-        click.echo(json_line(jobs_pb2.WatchJobResponse(event=event)))
+        click.echo(f'{{"event": {json_line(event)}}}')
 
     def progress(self, progress: jobs_pb2.Progress) -> None:
         """Prints ``{"progress": …}``."""
-        click.echo(json_line(jobs_pb2.WatchJobResponse(progress=progress)))
+        click.echo(f'{{"progress": {json_line(progress)}}}')
 
 
 @contextmanager
@@ -82,15 +82,16 @@ def display_for(output: str) -> Iterator[Display]:
 
 
 class Watch:
-    """A look at a job until it has ended.
+    """A look at a job until it has ended. A paused one has not: the watch waits, and says how to let the job go on.
 
     Attributes:
         next_event: Number of the first event that has not been shown.
     """
 
-    def __init__(self, client: "Client", job_id: str, from_event: int = 1) -> None:
+    def __init__(self, client: "Client", settings: Settings, job_id: str, from_event: int = 1) -> None:
         self.next_event = from_event
         self._client = client
+        self._settings = settings
         self._job_id = job_id
 
     def run(self, output: str) -> ExitCode:
@@ -108,9 +109,15 @@ class Watch:
                 display.event(news)
                 self.next_event = news.number + 1
                 state = news.state or state
+                if news.state == jobs_pb2.JOB_STATE_PAUSED:
+                    self._tell_how_to_resume()
         if state not in _ENDINGS:  # the last event had been seen before
             state = self._client.job(self._job_id).state
         return _ENDINGS.get(state, ExitCode.REFUSED)
+
+    def _tell_how_to_resume(self) -> None:
+        """In words that are true of a pause long over, too: a watch also tells of what has been."""
+        click.echo(f"A paused job goes on after:  {self._settings.command(f'job resume {self._job_id}')}", err=True)
 
 
 def watch_job(client: "Client", settings: Settings, job_id: str, from_event: int, output: str) -> ExitCode:
@@ -119,13 +126,22 @@ def watch_job(client: "Client", settings: Settings, job_id: str, from_event: int
     Returns:
         How the job ended.
     """
-    watch = Watch(client, job_id, from_event)
+    watch = Watch(client, settings, job_id, from_event)
     try:
         return watch.run(output)
     except KeyboardInterrupt:
         click.echo(f"\nDetached; job {job_id} goes on. To come back:", err=True)
         click.echo(f"  {settings.command(f'job watch {job_id} --from-event {watch.next_event}')}", err=True)
         return ExitCode.INTERRUPTED
+
+
+def watch_and_advise(client: "Client", settings: Settings, job_id: str, from_event: int, output: str) -> ExitCode:
+    """As `watch_job`; when the job failed, the user is told how to try it again."""
+    ending = watch_job(client, settings, job_id, from_event, output)
+    if ending is ExitCode.JOB_FAILED:
+        click.echo("To try again, from the newest checkpoint if there is one:", err=True)
+        click.echo(f"  {settings.command(f'job retry {job_id}')}", err=True)
+    return ending
 
 
 def _tell_of_loss(error: UnavailableError) -> None:

@@ -8,9 +8,17 @@ import grpc
 from nablad.address import ADDRESS_VARIABLE, DEFAULT_ADDRESS
 
 # Calls that do the same when they are made twice, and that may therefore be repeated behind the caller's back. Creating
-# a job is one of them, for it carries a request id.
+# and verifying a job are among them, for they carry a request id.
 _REPEATABLE = {
-    "nablad.v1.JobService": ("CreateJob", "GetJob", "ListJobs"),
+    "nablad.v1.JobService": (
+        "CreateJob",
+        "GetJob",
+        "GetReceipt",
+        "ListCheckpoints",
+        "ListJobHistory",
+        "ListJobs",
+        "VerifyJob",
+    ),
     "nablad.v1.DatasetService": ("GetDataset", "ListDatasets"),
     "nablad.v1.ModelService": ("GetModel", "ListModels"),
 }
@@ -32,8 +40,12 @@ _SERVICE_CONFIG = {
     ]
 }
 
+# The receipt of a million epochs has 70 MB; everything else stays far below.
+_MOST_MESSAGE_BYTES = 128 << 20
+
 _OPTIONS = (
     ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+    ("grpc.max_receive_message_length", _MOST_MESSAGE_BYTES),
     ("grpc.keepalive_time_ms", 30_000),  # the service takes a faster ping for an attack
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.initial_reconnect_backoff_ms", 100),

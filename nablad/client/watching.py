@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import grpc
 
 from nablad.client.translation import translate
-from nablad.errors import UnavailableError
+from nablad.errors import InternalError, UnavailableError
 from nablad.v1 import jobs_pb2
 
 _FIRST_PAUSE_S = 0.1
@@ -65,6 +65,7 @@ def watch(
 
     Raises:
         UnavailableError: The service could not be reached, or not again within the patience.
+        InternalError: The service left events out, which it never should.
         NablaError: The service refused.
     """
     heard = False
@@ -92,8 +93,15 @@ def _news(
     response: jobs_pb2.WatchJobResponse, request: jobs_pb2.WatchJobRequest
 ) -> Iterator[jobs_pb2.Event | jobs_pb2.Progress]:
     """What ``response`` tells that was not told before; moves ``request`` on to the event after it."""
-    if response.WhichOneof("content") == "progress":
+    for event in response.events:
+        coming = max(request.from_event, 1)
+        if event.number > coming:
+            raise InternalError(
+                f"The service should go on with event {coming} of job {request.job_id}, but sent event {event.number}: "
+                "what happened in between is lost. Its log may say more."
+            )
+        if event.number == coming:
+            request.from_event = coming + 1
+            yield event
+    if response.HasField("progress"):
         yield response.progress
-    elif response.event.number >= request.from_event:
-        request.from_event = response.event.number + 1
-        yield response.event

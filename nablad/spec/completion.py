@@ -34,7 +34,7 @@ def complete(spec: JobSpec, train: Dataset | None = None) -> JobSpec:
 
     Nothing that was given is changed, with one exception: the activations are written out, one for each inner layer
     and the output's in its own field. Fields that do not apply (momentum of sgd) stay left out. A spec that breaks
-    rules is completed as far as it can be.
+    rules is completed as far as it can be. Stopping and warm start have no default: left out, they stay so.
 
     Args:
         spec: What was submitted; it is not changed.
@@ -47,6 +47,8 @@ def complete(spec: JobSpec, train: Dataset | None = None) -> JobSpec:
     completed.cost.SetInParent()
     completed.training.optimizer.SetInParent()
     completed.distribution.SetInParent()
+    completed.limits.SetInParent()
+    completed.checkpoints.SetInParent()
     if completed.HasField("model"):
         _fill_layers(completed.model, train)
         _write_out_activations(completed.model)
@@ -116,6 +118,8 @@ def _fill_dependent(spec: JobSpec, train: Dataset | None) -> None:
         learning_rate = _LEARNING_RATE.get(training.optimizer.name)
         if learning_rate is not None:
             training.learning_rate = learning_rate
+    if training.HasField("stopping") and not training.stopping.HasField("keep_best"):
+        training.stopping.keep_best = training.stopping.HasField("patience")
     if not distribution.HasField("micro_batches"):
         rows = training.batch_size if train is None else min(training.batch_size, train.rows)
         distribution.micro_batches = max(1, min(distribution.workers, rows))

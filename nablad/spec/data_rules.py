@@ -25,6 +25,7 @@ def data_violations(spec: JobSpec, train: Dataset, validation: Dataset | None = 
         All violations in the order of the contract's fields.
     """
     found = [*_input(spec, train), *_output(spec, train), *_cost(spec, train), *_rows(spec, train)]
+    found += _stopping(spec, train)
     found += _targets(spec, train, "data.train")
     if validation is not None:
         found += _targets(spec, validation, "data.validation")
@@ -88,6 +89,17 @@ def _rows(spec: JobSpec, train: Dataset) -> Iterator[Violation]:
     if got > train.rows:
         message = f"got {got}; allowed: at most {train.rows}, the rows of data set {train.name}"
         yield Violation("distribution.micro_batches", message)
+
+
+def _stopping(spec: JobSpec, train: Dataset) -> Iterator[Violation]:
+    """Accuracy is the share of class labels that were found."""
+    stopping = spec.training.stopping
+    if stopping.HasField("target_accuracy") and not train.classes:
+        message = (
+            f"got {stopping.target_accuracy:g}, but there is an accuracy only for class labels, and data set "
+            f"{train.name} has values as its targets; use target_cost"
+        )
+        yield Violation("training.stopping.target_accuracy", message)
 
 
 def _differences(train: Dataset, validation: Dataset) -> Iterator[str]:

@@ -127,7 +127,7 @@ class _Reader:
     def _unknown(self, key: str, value: Value) -> None:
         """Names a key that does not exist, and reads what it was probably meant for, so that this is not missed too."""
         meant = closest(key, self._keys)
-        words = one_of(self._message.DESCRIPTOR.fields_by_name, meant or _PATHS.get(key))
+        words = one_of(self._message.DESCRIPTOR.fields_by_name, meant or _nearest(key, self._path))
         self._refuse(_inside(self._path, _label(key)), f"there is no such key; {words}")
         if meant is not None and self._keys[meant].name not in self._given:
             self._entry(meant, value)
@@ -187,6 +187,12 @@ def _paths(fields: Sequence[FieldDescriptor], path: str = "") -> Iterator[tuple[
             yield from _paths(field.message_type.fields, inner)
 
 
+def _nearest(key: str, path: str) -> str | None:
+    """The field that a key stands for elsewhere: below the mapping at ``path`` if it can, and as far up as it can."""
+    fields = [field for other, field in _PATHS if other == key]
+    return min(fields, key=lambda field: (not field.startswith(f"{path}."), field.count(".")), default=None)
+
+
 def _inside(path: str, key: str) -> str:
     return f"{path}.{key}" if path else key
 
@@ -206,4 +212,4 @@ def _plain_field(field: FieldDescriptor, value: Any) -> Any:
     return [one(element) for element in value] if field.is_repeated else one(value)
 
 
-_PATHS = dict(_paths(fields_of(JobSpec())))
+_PATHS = tuple(_paths(fields_of(JobSpec())))

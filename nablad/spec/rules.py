@@ -10,8 +10,9 @@ from nablad.spec.applicability import APPLIES_WITH, applies
 from nablad.spec.fields import is_given, walk
 from nablad.spec.findings import Finding, Rule
 from nablad.spec.inner_rules import INNER_RULES
-from nablad.spec.names import name_of, shown
+from nablad.spec.names import shown
 from nablad.spec.outputs import ALLOWED_OUTPUTS, misfit, output_allowed
+from nablad.spec.training_rules import TRAINING_RULES
 from nablad.v1 import job_spec_pb2 as v1
 from nablad.v1.job_spec_pb2 import JobSpec
 
@@ -86,12 +87,9 @@ def nothing_is_ignored(spec: JobSpec) -> Iterator[Finding]:
     for message, field, path in walk(spec):
         if not is_given(message, field) or applies(message, field):
             continue
-        name, enum, values = APPLIES_WITH[field.full_name]
-        chosen = getattr(message, name)
-        fitting = " or ".join(sorted(name_of(enum, value) for value in values))
-        now = f"is {name_of(enum, chosen)}" if chosen else "is left out"
-        text = f"got {shown(getattr(message, field.name))}, but it is only for {fitting}, and {name} {now}"
-        yield Finding(path, text, (f"{path.rpartition('.')[0]}.{name}",))
+        condition = APPLIES_WITH[field.full_name]
+        text = f"got {shown(getattr(message, field.name))}, but {condition.refusal(message)}"
+        yield Finding(path, text, tuple(f"{path.rpartition('.')[0]}.{name}" for name in condition.reads))
 
 
 def micro_batches_have_rows(spec: JobSpec) -> Iterator[Finding]:
@@ -110,6 +108,7 @@ RULES: tuple[Rule, ...] = (
     classes_share_two_outputs,
     cost_fits_output,
     *INNER_RULES,
+    *TRAINING_RULES,
     nothing_is_ignored,
     micro_batches_have_rows,
 )

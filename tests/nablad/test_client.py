@@ -45,10 +45,56 @@ def test_lists_walk_all_pages_with_the_tokens_of_the_service(client, service):
 
 
 @pytest.mark.parametrize(
+    ("steps", "kind"), [(False, jobs_pb2.HISTORY_KIND_EPOCHS), (True, jobs_pb2.HISTORY_KIND_STEPS)]
+)
+def test_a_history_is_of_epochs_or_of_steps_and_has_all_pages(client, service, steps, kind):
+    """The points of every page come in order, and each page is asked for with the same kind."""
+
+    def page(request, _):
+        start = int(request.page_token or 0)
+        points = [jobs_pb2.HistoryPoint(step=step) for step in range(start, start + 2)]
+        return jobs_pb2.ListJobHistoryResponse(points=points, next_page_token=str(start + 2) if start < 4 else "")
+
+    service.handlers["ListJobHistory"] = page
+    assert [point.step for point in client.history("a", steps=steps)] == list(range(6))
+    assert {(request.job_id, request.kind) for request in service.requests("ListJobHistory")} == {("a", kind)}
+
+
+def test_a_job_can_be_had_with_what_happened_to_it(client, service):
+    """One call gives the job and its recent events, in their order."""
+    job, events = jobs_pb2.Job(job_id="a"), [jobs_pb2.Event(number=number) for number in (3, 9)]
+    service.handlers["GetJob"] = lambda *_: jobs_pb2.GetJobResponse(job=job, recent_events=events)
+    assert client.job_with_events("a") == (job, events)
+
+
+def test_a_verification_has_a_request_id_like_a_submission(client, service):
+    """Two verifications are two jobs, and a repeated one is not."""
+    service.handlers["VerifyJob"] = lambda *_: jobs_pb2.VerifyJobResponse(job=jobs_pb2.Job(verifies="a"))
+    assert client.verify("a").verifies == "a"
+    client.verify("a")
+    client.verify("a", request_id="mine")
+    first, second, third = (request.request_id for request in service.requests("VerifyJob"))
+    assert first != second
+    assert third == "mine"
+
+
+@pytest.mark.parametrize(
     ("call", "handler", "answer", "method", "arguments"),
     [
         ("GetJob", jobs_pb2.GetJobResponse, {"job": jobs_pb2.Job(job_id="a")}, "job", ["a"]),
         ("CancelJob", jobs_pb2.CancelJobResponse, {"job": jobs_pb2.Job(job_id="a")}, "cancel", ["a"]),
+        ("PauseJob", jobs_pb2.PauseJobResponse, {"job": jobs_pb2.Job(job_id="a")}, "pause", ["a"]),
+        ("ResumeJob", jobs_pb2.ResumeJobResponse, {"job": jobs_pb2.Job(job_id="a")}, "resume", ["a"]),
+        ("RetryJob", jobs_pb2.RetryJobResponse, {"job": jobs_pb2.Job(job_id="a")}, "retry", ["a"]),
+        ("ScaleJob", jobs_pb2.ScaleJobResponse, {"job": jobs_pb2.Job(job_id="a")}, "scale", ["a", 3]),
+        ("GetReceipt", jobs_pb2.GetReceiptResponse, {"receipt": jobs_pb2.Receipt(job_id="a")}, "receipt", ["a"]),
+        (
+            "ListCheckpoints",
+            jobs_pb2.ListCheckpointsResponse,
+            {"checkpoints": [jobs_pb2.Checkpoint(step=2), jobs_pb2.Checkpoint(step=1)]},
+            "checkpoints",
+            ["a"],
+        ),
         ("GetDataset", datasets_pb2.GetDatasetResponse, {"dataset": datasets_pb2.Dataset(name="a")}, "dataset", ["a"]),
         ("GetModel", models_pb2.GetModelResponse, {"model": models_pb2.Model(model_id="a")}, "model", ["a"]),
         ("DeleteJob", jobs_pb2.DeleteJobResponse, {}, "delete_job", ["a"]),
@@ -61,7 +107,7 @@ def test_calls_about_one_thing_name_it_and_give_the_answer(client, service, call
     service.handlers[call] = lambda *_: handler(**answer)
     assert getattr(client, method)(*arguments) == next(iter(answer.values()), None)
     (request,) = service.requests(call)
-    assert arguments[0] in {getattr(request, field.name) for field in request.DESCRIPTOR.fields}
+    assert set(arguments) <= {getattr(request, field.name) for field in request.DESCRIPTOR.fields}
 
 
 _ERRORS = {
@@ -117,7 +163,36 @@ def test_a_service_that_does_not_answer_in_time_is_given_up(service):
     over.set()
 
 
-@pytest.mark.parametrize(("call", "method", "times"), [("GetJob", "job", 4), ("CancelJob", "cancel", 1)])
+@pytest.mark.parametrize(
+    ("call", "answer", "method", "least_s"),
+    [
+        ("PauseJob", jobs_pb2.PauseJobResponse(), "pause", 60),
+        ("ListCheckpoints", jobs_pb2.ListCheckpointsResponse(), "checkpoints", 60),
+        ("GetJob", jobs_pb2.GetJobResponse(), "job", 0),
+    ],
+)
+def test_calls_that_wait_for_checkpoints_get_the_time_for_it(service, call, answer, method, least_s):
+    """However short the limit of other calls: the service may take a minute to write a checkpoint."""
+    remaining_s = []
+    service.handlers[call] = lambda _, context: remaining_s.append(context.time_remaining()) or answer
+    with Client(service.address, timeout_s=30) as client:
+        getattr(client, method)("a")
+    assert least_s < remaining_s[0] < least_s + 61
+
+
+@pytest.mark.parametrize(
+    ("call", "method", "times"),
+    [
+        ("GetJob", "job", 4),
+        ("GetReceipt", "receipt", 4),
+        ("ListCheckpoints", "checkpoints", 4),
+        ("VerifyJob", "verify", 4),
+        ("CancelJob", "cancel", 1),
+        ("PauseJob", "pause", 1),
+        ("ResumeJob", "resume", 1),
+        ("RetryJob", "retry", 1),
+    ],
+)
 def test_only_calls_that_may_be_made_twice_are_repeated(client, service, refuse, call, method, times):
     """What cannot be reached is tried again, unless a second call could do or say something else than the first."""
     service.handlers[call] = refuse(grpc.StatusCode.UNAVAILABLE, "later")

@@ -5,15 +5,22 @@ import threading
 import grpc
 import pytest
 
-from nablad import Client, NotFoundError, UnavailableError
+from nablad import Client, InternalError, NotFoundError, UnavailableError
 from nablad.v1 import jobs_pb2
 
 
 def _event(number):
-    return jobs_pb2.WatchJobResponse(event=jobs_pb2.Event(number=number, message=f"event {number}"))
+    return jobs_pb2.Event(number=number, message=f"event {number}")
 
 
-_PROGRESS = jobs_pb2.WatchJobResponse(progress=jobs_pb2.Progress(step=5))
+def _told(*numbers, step=None):
+    """What the service sends: some events, and after them the progress at a step."""
+    progress = jobs_pb2.Progress(step=step) if step else None
+    return jobs_pb2.WatchJobResponse(events=map(_event, numbers), progress=progress)
+
+
+def _numbers(news):
+    return [each.number for each in news if isinstance(each, jobs_pb2.Event)]
 
 
 @pytest.fixture
@@ -33,25 +40,43 @@ def broken_after(service):
     return script
 
 
-def test_events_and_progress_come_as_they_are_sent(client, broken_after):
-    """A watch yields what the service sends and ends when it does."""
-    broken_after([_event(1), _PROGRESS, _event(2)])
-    assert list(client.watch("a")) == [_event(1).event, _PROGRESS.progress, _event(2).event]
+def test_events_and_progress_come_one_by_one_in_the_order_in_which_they_are_sent(client, broken_after):
+    """A watch yields what the service sends, progress after the events of its message, and ends when it does."""
+    broken_after([_told(1, 2), _told(step=5), _told(3, step=6), _told(4)])
+    progress = [jobs_pb2.Progress(step=5), jobs_pb2.Progress(step=6)]
+    assert list(client.watch("a")) == [_event(1), _event(2), progress[0], _event(3), progress[1], _event(4)]
 
 
 def test_a_lost_watch_goes_on_after_the_last_event_seen(client, service, broken_after):
-    """After a loss, no event is missing and none comes twice, even when the service repeats one."""
-    broken_after([_event(4), _event(5)], [_event(5), _event(6), _PROGRESS], [_event(7)])
+    """After a loss, no event is missing and none comes twice, even when the service repeats some."""
+    broken_after([_told(4, 5)], [_told(4, 5, 6, step=5)], [_told(6), _told(7)])
     lost = []
     news = list(client.watch("a", from_event=4, on_lost=lost.append))
-    assert [each.number for each in news if isinstance(each, jobs_pb2.Event)] == [4, 5, 6, 7]
+    assert _numbers(news) == [4, 5, 6, 7]
     assert [request.from_event for request in service.requests("WatchJob")] == [4, 6, 7]
     assert [type(error) for error in lost] == [UnavailableError] * 2
 
 
+@pytest.mark.parametrize(
+    ("from_event", "watches", "seen", "sentence"),
+    [
+        (0, [[_told(2)]], [], "event 1 of job a, but sent event 2"),
+        (1, [[_told(1, 3)]], [1], "event 2 of job a, but sent event 3"),
+        (4, [[_told(4)], [_told(6)]], [4], "event 5 of job a, but sent event 6"),
+    ],
+)
+def test_a_gap_is_an_error(client, broken_after, from_event, watches, seen, sentence):
+    """A service that leaves events out is not believed any further, be it at once, in between or after a loss."""
+    broken_after(*watches)
+    watch = client.watch("a", from_event)
+    assert [next(watch).number for _ in seen] == seen
+    with pytest.raises(InternalError, match=sentence):
+        next(watch)
+
+
 def test_a_service_that_does_not_come_back_is_given_up(service, broken_after):
     """When the patience is at its end, the watch raises what it met with."""
-    broken_after([_event(1)], [], [])
+    broken_after([_told(1)], [], [])
     with Client(service.address, patience_s=0) as client:
         watch = client.watch("a")
         assert next(watch).number == 1
@@ -67,7 +92,7 @@ def test_a_service_that_never_said_a_word_is_not_waited_for(nowhere):
 
 def test_a_refusal_after_a_loss_is_final(client, service, refuse, broken_after):
     """Only a lost connection is made again: a job deleted in the meantime ends the watch."""
-    broken_after([_event(1)], [])
+    broken_after([_told(1)], [])
     watch = client.watch("a")
     next(watch)
     service.handlers["WatchJob"] = refuse(grpc.StatusCode.NOT_FOUND, "there is no job a")
@@ -81,7 +106,7 @@ def test_a_watch_that_nobody_wants_any_more_is_ended_in_the_service(client, serv
 
     def handler(_request, context):
         context.add_callback(ended.set)
-        yield _event(1)
+        yield _told(1)
         ended.wait()
 
     service.handlers["WatchJob"] = handler

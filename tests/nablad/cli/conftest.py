@@ -23,7 +23,7 @@ def nabla(service) -> Callable[..., Result]:
 @pytest.fixture
 def digits_job() -> jobs_pb2.Job:
     """A job in its second epoch."""
-    spec = job_spec_pb2.JobSpec(name="digits", training=job_spec_pb2.TrainingSpec(epochs=60))
+    spec = job_spec_pb2.JobSpec(name="digits", training=job_spec_pb2.TrainingSpec(epochs=60), priority=5)
     job = jobs_pb2.Job(job_id="digits-1f", spec=spec, state=jobs_pb2.JOB_STATE_RUNNING, reason="steps are being made")
     job.create_time.FromSeconds(1_700_000_000)
     progress = jobs_pb2.Progress(epoch=2, epochs=60, step=50, steps=2700, training_cost=1.5, training_accuracy=0.75)

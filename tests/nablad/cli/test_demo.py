@@ -16,7 +16,7 @@ def learned(service):
     def script(accuracy, state=jobs_pb2.JOB_STATE_SUCCEEDED):
         progress = jobs_pb2.Progress(validation_accuracy=accuracy)
         job = jobs_pb2.Job(job_id="digits-1f", model_id="digits-1f", progress=progress)
-        ended = jobs_pb2.WatchJobResponse(event=jobs_pb2.Event(number=1, message="it has ended", state=state))
+        ended = jobs_pb2.WatchJobResponse(events=[jobs_pb2.Event(number=1, message="it has ended", state=state)])
         model = models_pb2.Model(model_id="digits-1f", sha256=hashlib.sha256(b"weights").hexdigest())
 
         def add(requests, _context):

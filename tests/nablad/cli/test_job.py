@@ -1,15 +1,18 @@
 """`nabla job`."""
 
 import json
+import re
+import time
 
 import grpc
 import pytest
 
 from nablad import Violation
 from nablad.cli.exits import ExitCode
-from nablad.cli.job import STATES
+from nablad.cli.job import HIGHEST_PRIORITY, LOWEST_PRIORITY, STATES
 from nablad.spec import names
-from nablad.v1 import jobs_pb2
+from nablad.spec.fields import constraint_of
+from nablad.v1 import job_spec_pb2, jobs_pb2
 
 GOOD = """
 name: digits
@@ -25,6 +28,16 @@ training: {epochs: 0, batch_size: many}
 
 
 @pytest.fixture
+def two_hours_east(monkeypatch):
+    """This machine's clock is two hours ahead of UTC."""
+    with monkeypatch.context() as context:
+        context.setenv("TZ", "UTC-2")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.fixture
 def accepting(service, digits_job):
     """The service takes every job."""
     service.handlers["CreateJob"] = lambda *_: jobs_pb2.CreateJobResponse(job=digits_job)
@@ -34,6 +47,19 @@ def accepting(service, digits_job):
 def test_state_names_are_the_contract_s():
     """--state takes every state that a job can have."""
     assert sorted(STATES) == names(jobs_pb2.JobState.DESCRIPTOR)
+
+
+def test_priorities_are_the_contract_s():
+    """--priority takes every priority that a job can have."""
+    constraint = constraint_of(job_spec_pb2.JobSpec.DESCRIPTOR.fields_by_name["priority"])
+    assert (constraint.minimum, constraint.maximum) == (LOWEST_PRIORITY, HIGHEST_PRIORITY)
+
+
+@pytest.mark.parametrize(("options", "priority"), [([], 3), (["--priority", "-7"], -7), (["--priority", "0"], 0)])
+def test_the_option_priority_wins_over_the_file(nabla, accepting, options, priority):
+    """A job file can be submitted with another priority than it says, 0 among them."""
+    nabla("job", "submit", "-", *options, stdin=GOOD + "priority: 3\n")
+    assert accepting.requests("CreateJob")[0].spec.priority == priority
 
 
 def test_a_submitted_job_is_named_with_how_to_watch_it(nabla, accepting, tmp_path):
@@ -100,8 +126,8 @@ def test_a_list_for_people_and_for_programs(nabla, service, digits_job):
     """The table and the JSON array hold the same jobs; the filter reaches the service."""
     service.handlers["ListJobs"] = lambda *_: jobs_pb2.ListJobsResponse(jobs=[digits_job] * 2)
     lines = nabla("job", "list").stdout.splitlines()
-    assert lines[0].split() == ["JOB", "STATE", "EPOCH", "COST", "ACCURACY", "CREATED"]
-    assert lines[1].split()[:5] == ["digits-1f", "running", "2/60", "1.5", "75.00%"]
+    assert lines[0].split() == ["JOB", "STATE", "PRIORITY", "EPOCH", "COST", "ACCURACY", "CREATED"]
+    assert lines[1].split()[:6] == ["digits-1f", "running", "5", "2/60", "1.5", "75.00%"]
     jobs = json.loads(nabla("job", "list", "-o", "json", "--state", "running", "--state", "queued").stdout)
     assert [(job["job_id"], job["state"]) for job in jobs] == [("digits-1f", "JOB_STATE_RUNNING")] * 2
     assert list(service.requests("ListJobs")[1].states) == [jobs_pb2.JOB_STATE_RUNNING, jobs_pb2.JOB_STATE_QUEUED]
@@ -135,9 +161,26 @@ def test_one_job_in_full(nabla, service, digits_job):
     assert json.loads(nabla("job", "get", "digits-1f", "-o", "json").stdout)["spec"]["name"] == "digits"
 
 
-def test_cancel_says_what_became_of_the_job(nabla, service, digits_job):
-    """The service's reason is shown; -o json gives the job."""
-    digits_job.reason = "cancelled by the user"
-    service.handlers["CancelJob"] = lambda *_: jobs_pb2.CancelJobResponse(job=digits_job)
-    assert "cancelled by the user" in nabla("job", "cancel", "digits-1f").stdout
-    assert json.loads(nabla("job", "cancel", "digits-1f", "-o", "json").stdout)["job_id"] == "digits-1f"
+def test_a_job_without_troubles_shows_none(nabla, service, digits_job):
+    """Who looks at a job that runs well reads nothing of attempts lost, errors or events."""
+    service.handlers["GetJob"] = lambda *_: jobs_pb2.GetJobResponse(job=digits_job)
+    shown = nabla("job", "get", "digits-1f").stdout
+    assert all(word not in shown for word in ("lost", "next try", "error", "what happened", "verifies"))
+
+
+@pytest.mark.usefixtures("two_hours_east")
+def test_a_job_in_trouble_says_what_happened_and_when(nabla, service, digits_job):
+    """`get` shows the attempts lost, when the next one comes, a process's last words and the events of late."""
+    digits_job.MergeFrom(jobs_pb2.Job(lost_attempts=2, last_error_lines="Traceback:\n  MemoryError\n", verifies="b-2e"))
+    digits_job.spec.limits.attempts = 3
+    digits_job.retry_time.FromSeconds(1_700_000_060)
+    lost = jobs_pb2.Event(number=12, message="the parameter server was lost", notice=True)
+    lost.time.FromSeconds(1_700_000_000)
+    service.handlers["GetJob"] = lambda *_: jobs_pb2.GetJobResponse(job=digits_job, recent_events=[lost])
+    lines = nabla("job", "get", "digits-1f").stdout.splitlines()
+    fields = dict(re.split(r"  +", line.strip(), maxsplit=1) for line in lines[: lines.index("")])
+    assert fields["lost attempts"] == "2 of 3"
+    assert fields["next try"] == "2023-11-15 00:14:20"
+    assert fields["verifies"] == "b-2e"
+    assert {"    Traceback:", "      MemoryError"} <= set(lines)
+    assert "    12  2023-11-15 00:13:20  the parameter server was lost" in lines

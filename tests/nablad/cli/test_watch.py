@@ -22,7 +22,7 @@ def _watch(*contents):
     return [
         jobs_pb2.WatchJobResponse(progress=content)
         if isinstance(content, jobs_pb2.Progress)
-        else jobs_pb2.WatchJobResponse(event=content)
+        else jobs_pb2.WatchJobResponse(events=[content])
         for content in contents
     ]
 
@@ -76,6 +76,52 @@ def test_json_lines_hold_everything(nabla, ending):
     objects = [json.loads(line) for line in nabla("job", "watch", "a", "-o", "json").stdout.splitlines()]
     assert [next(iter(each)) for each in objects] == ["event", "progress", "progress", "event"]
     assert objects[1]["progress"]["training_cost"] == 0.5
+
+
+def test_a_pause_is_waited_through_with_how_to_resume(nabla, service):
+    """A paused job has not ended: the watch goes on to its end, and says how to let the job go on."""
+    states = (jobs_pb2.JOB_STATE_PAUSED, jobs_pb2.JOB_STATE_QUEUED, jobs_pb2.JOB_STATE_SUCCEEDED)
+    news = _watch(*(_event(number, state=state) for number, state in enumerate(states, start=1)))
+    service.handlers["WatchJob"] = lambda *_: iter(news)
+    result = nabla("job", "watch", "a")
+    assert result.exit_code == ExitCode.SUCCESS
+    assert len(result.stdout.splitlines()) == 3
+    assert result.stderr.count("nabla job resume a") == 1
+
+
+@pytest.mark.parametrize(
+    ("state", "retry_is_offered"), [(jobs_pb2.JOB_STATE_FAILED, True), (jobs_pb2.JOB_STATE_CANCELLED, False)]
+)
+def test_a_failed_job_ends_the_watch_with_how_to_retry(nabla, ending, state, retry_is_offered):
+    """Only what failed can be tried again, and the command for it is printed."""
+    ending(state)
+    assert ("nabla job retry a" in nabla("job", "watch", "a").stderr) is retry_is_offered
+
+
+def test_every_kind_of_event_has_its_line(nabla, service):
+    """Whatever happens to a job is told in the service's words, checkpoints and lost workers too."""
+    kinds = [{"worker_joined": False}, {"checkpoint": 40}, {"notice": True}, {}]
+    events = [_event(number, **kind) for number, kind in enumerate(kinds, start=1)]
+    ended = _event(5, state=jobs_pb2.JOB_STATE_SUCCEEDED)
+    service.handlers["WatchJob"] = lambda *_: iter([jobs_pb2.WatchJobResponse(events=[*events, ended])])
+    assert len(nabla("job", "watch", "a").stdout.splitlines()) == 5
+    objects = [json.loads(line) for line in nabla("job", "watch", "a", "-o", "json").stdout.splitlines()]
+    assert [each["event"]["number"] for each in objects] == ["1", "2", "3", "4", "5"]
+
+
+def test_checkpoints_stand_below_the_bar_and_other_events_above_it():
+    """Checkpoints come as long as the job runs: a terminal shows the newest one, and a line for what else happens."""
+    screen = io.StringIO()
+    with ProgressBar(Console(file=screen, force_terminal=True, width=200, color_system=None)) as bar:
+        for step in (10, 20, 30):
+            bar.event(_event(step, checkpoint=step))
+            bar.progress(_progress(1))
+        bar.event(_event(31, notice=True))
+        bar.event(_event(32, worker_joined=False))
+        bar.event(_event(33, state=jobs_pb2.JOB_STATE_PAUSED))
+    shown = screen.getvalue()
+    assert all(part in shown for part in ("checkpoint at step 30", "event 31", "event 32", "event 33", "paused"))
+    assert "event 30" not in shown
 
 
 def test_a_submitted_job_can_be_watched_at_once(nabla, service, ending, digits_job):

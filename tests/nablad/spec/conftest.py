@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 
 from nablad.spec import ALLOWED_OUTPUTS
 from nablad.v1 import job_spec_pb2 as v1
-from nablad.v1.job_spec_pb2 import CostSpec, DistributionSpec, InnerTerm, JobSpec, ModelSpec, OptimizerSpec
+from nablad.v1.job_spec_pb2 import (
+    CostSpec,
+    DistributionSpec,
+    InnerTerm,
+    JobSpec,
+    ModelSpec,
+    OptimizerSpec,
+    StoppingSpec,
+    WarmStartSpec,
+)
 
 JOB_FILE = """
 name: mnist-paper
@@ -25,13 +34,24 @@ cost:
   function: log_loss
   inner:                            # Supposition 1; empty by default
     - {layer: 1, nodes: [0, 1, 2, 3], term: sparsity, target: 0.05, weight: 0.001}
-training: {epochs: 30, batch_size: 100, learning_rate: 1.0, optimizer: {name: sgd}, seed: 7}
+training:
+  epochs: 30
+  batch_size: 100
+  learning_rate: 1.0
+  optimizer: {name: sgd}
+  seed: 7
+  stopping: {target_accuracy: 0.98, patience: 5, minimum_improvement: 0.001}
+  warm_start: {checkpoint_of: mnist-first-1f2e3d}
 distribution: {workers: 2, cpus_per_worker: 1, micro_batches: 2, policy: sync, transport: inline}
+priority: -5
+limits: {attempts: 5, wall_time_seconds: 3600}
+checkpoints: {every_epochs: 1, every_seconds: 60}
 """
 
 INNER_ACTIVATIONS = sorted(set(v1.Activation.values()) - {v1.ACTIVATION_UNSPECIFIED, v1.ACTIVATION_SOFTMAX})
 
 INTEGERS = {
+    FieldDescriptor.CPPTYPE_INT32: st.integers(-(2**31), 2**31 - 1),
     FieldDescriptor.CPPTYPE_UINT32: st.integers(0, 2**32 - 1),
     FieldDescriptor.CPPTYPE_UINT64: st.integers(0, 2**64 - 1),
 }
@@ -97,8 +117,12 @@ def _valid_specs(draw: st.DrawFn) -> JobSpec:
             micro_batches=draw(st.none() | st.integers(1, batch_size)),
             transport=draw(st.sampled_from(v1.Transport.values())),
         ),
+        priority=draw(st.none() | st.integers(-1000, 1000)),
+        limits=draw(st.none() | st.sampled_from(LIMITS)),
+        checkpoints=draw(st.none() | st.sampled_from(CHECKPOINTS)),
     )
     spec.data.train = "train"
+    _add_stopping_and_warm_start(draw, spec)
     spec.training.batch_size = batch_size
     spec.training.optimizer.CopyFrom(draw(st.sampled_from(OPTIMIZERS)))
     if cost == v1.COST_FUNCTION_HUBER and draw(st.booleans()):
@@ -107,6 +131,24 @@ def _valid_specs(draw: st.DrawFn) -> JobSpec:
         spec.model.layers[0] = 0
     return spec
 
+
+def _add_stopping_and_warm_start(draw: st.DrawFn, spec: JobSpec) -> None:
+    spec.data.validation = draw(st.sampled_from(["", "validation"]))
+    stopping = draw(st.none() | st.sampled_from(STOPPING if spec.data.validation else STOPPING_WITHOUT_VALIDATION))
+    warm_start = draw(st.none() | st.sampled_from([WarmStartSpec(model="a"), WarmStartSpec(checkpoint_of="a")]))
+    spec.training.MergeFrom(v1.TrainingSpec(stopping=stopping, warm_start=warm_start))
+
+
+LIMITS = [v1.LimitsSpec(), v1.LimitsSpec(attempts=1), v1.LimitsSpec(wall_time_seconds=0.5)]
+CHECKPOINTS = [v1.CheckpointsSpec(), v1.CheckpointsSpec(every_epochs=2), v1.CheckpointsSpec(every_seconds=9)]
+STOPPING_WITHOUT_VALIDATION = [StoppingSpec(target_cost=0.1), StoppingSpec(target_accuracy=1, keep_best=False)]
+STOPPING = [
+    *STOPPING_WITHOUT_VALIDATION,
+    StoppingSpec(patience=3),
+    StoppingSpec(patience=3, minimum_improvement=0.1, keep_best=False),
+    StoppingSpec(keep_best=True),
+    StoppingSpec(target_cost=0.1, keep_best=True, minimum_improvement=0),
+]
 
 OPTIMIZERS = [
     OptimizerSpec(),

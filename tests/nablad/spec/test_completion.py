@@ -86,6 +86,9 @@ training:
   optimizer: {name: sgd}
   seed: 0
 distribution: {workers: 1, cpus_per_worker: 1, micro_batches: 1, policy: sync, transport: auto}
+priority: 0
+limits: {attempts: 3}
+checkpoints: {every_seconds: 30.0}
 """
     assert text == expected.lstrip()
 
@@ -164,6 +167,46 @@ def test_an_optimizer_gets_its_own_parameters_only(optimizer, learning_rate, own
     training = complete(spec_of(f"model: {{layers: [4, 3]}}\ntraining: {{optimizer: {{name: {optimizer}}}}}")).training
     assert training.learning_rate == learning_rate
     assert [field.name for field, _ in training.optimizer.ListFields()] == ["name", *own]
+
+
+@pytest.mark.parametrize(
+    ("given_stopping", "filled_in"),
+    [
+        ("{target_cost: 0.5}", {"keep_best": False}),
+        ("{patience: 5}", {"minimum_improvement": 0.0, "keep_best": True}),
+        ("{patience: 5, keep_best: false}", {"minimum_improvement": 0.0}),
+        ("{keep_best: true, minimum_improvement: 0.5}", {}),
+    ],
+)
+def test_stopping_is_filled_in_where_it_is_given(given_stopping, filled_in):
+    """The best weights are kept with patience; an improvement is only there for who looks for one."""
+    text = f"model: {{layers: [4, 3]}}\ntraining: {{stopping: {given_stopping}}}"
+    spec, _ = parse("data: {train: d, validation: v}\n" + text)
+    completed = complete(spec)
+    added = {field.name: value for field, value in completed.training.stopping.ListFields()}
+    assert added == {field.name: value for field, value in spec.training.stopping.ListFields()} | filled_in
+
+
+def test_a_patience_that_is_not_allowed_is_completed_all_the_same():
+    """A zero that was given is not one that was left out: what follows from it is filled in at once."""
+    spec = JobSpec(training=v1.TrainingSpec(stopping=v1.StoppingSpec(patience=0)))
+    assert complete(spec).training.stopping.HasField("minimum_improvement")
+    assert complete(complete(spec)) == complete(spec)
+
+
+def test_what_was_not_said_about_stopping_and_warm_start_stays_unsaid():
+    """A training that neither stops early nor starts warm shows nothing of it."""
+    training = complete(spec_of("model: {layers: [4, 3]}")).training
+    assert not training.HasField("stopping")
+    assert not training.HasField("warm_start")
+
+
+def test_checkpoints_by_epoch_come_on_top_of_those_by_time():
+    """Whoever asks for checkpoints by epoch only adds some, and nothing is made up about epochs."""
+    assert complete(
+        spec_of("model: {layers: [4, 3]}\ncheckpoints: {every_epochs: 2}")
+    ).checkpoints == v1.CheckpointsSpec(every_epochs=2, every_seconds=30)
+    assert not complete(spec_of("model: {layers: [4, 3]}")).checkpoints.HasField("every_epochs")
 
 
 @pytest.mark.parametrize(("initialisation", "scale"), [("he_normal", 1.0), ("uniform", 0.05), ("normal", 0.05)])

@@ -17,11 +17,13 @@ from nablad.v1.job_spec_pb2 import JobSpec
 def example() -> JobSpec:
     """A spec without violations in which every message of the contract stands."""
     spec, found = parse("""
-        data: {train: digits}
+        data: {train: digits, validation: digits-held-out}
         model: {layers: [64, 30, 10], activation: sigmoid}
         cost: {inner: [{layer: 1, term: sparsity, weight: 0.1}]}
-        training: {optimizer: {name: adam}}
+        training: {optimizer: {name: adam}, stopping: {patience: 5}, warm_start: {model: digits-1f}}
         distribution: {}
+        limits: {}
+        checkpoints: {}
     """)
     assert violations(spec, found) == []
     return spec

@@ -50,6 +50,12 @@ def said(text: str, train: Dataset, validation: Dataset | None = None) -> list[s
             LABELS,
             "distribution.micro_batches: got 101; allowed: at most 100, the rows of data set digits",
         ),
+        (
+            "model: {layers: [4, 2]}\ntraining: {stopping: {target_accuracy: 0.9}}",
+            VALUES,
+            "training.stopping.target_accuracy: got 0.9, but there is an accuracy only for class labels, and data set "
+            "prices has values as its targets; use target_cost",
+        ),
     ],
 )
 def test_a_spec_that_does_not_fit_its_data_set_is_refused(text, train, message):
@@ -67,6 +73,8 @@ def test_a_spec_that_does_not_fit_its_data_set_is_refused(text, train, message):
         ("model: {layers: [4, 3]}\ntraining: {batch_size: 101}", LABELS),
         ("model: {layers: [4, 2]}\ncost: {function: log_loss}", VALUES),
         ("model: {layers: [4, 3]}\ncost: {function: mean_squared_error}", LABELS),
+        ("model: {layers: [4, 3]}\ntraining: {stopping: {target_accuracy: 0.9}}", LABELS),
+        ("model: {layers: [4, 2]}\ntraining: {stopping: {target_cost: 0.1}}", VALUES),
     ],
 )
 def test_a_spec_that_fits_its_data_set_is_not_refused(text, train):

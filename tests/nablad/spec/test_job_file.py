@@ -22,7 +22,11 @@ def test_the_job_file_of_the_design_is_read(job_file):
     assert list(spec.model.activation) == [v1.ACTIVATION_SIGMOID]
     assert spec.cost.inner[0] == v1.InnerTerm(layer=1, nodes=range(4), term=v1.TERM_SPARSITY, target=0.05, weight=1e-3)
     assert (spec.training.epochs, spec.training.seed) == (30, 7)
+    assert spec.training.stopping == v1.StoppingSpec(target_accuracy=0.98, patience=5, minimum_improvement=0.001)
+    assert spec.training.warm_start.checkpoint_of == "mnist-first-1f2e3d"
     assert (spec.distribution.policy, spec.distribution.transport) == (v1.POLICY_SYNC, v1.TRANSPORT_INLINE)
+    assert (spec.priority, spec.limits) == (-5, v1.LimitsSpec(attempts=5, wall_time_seconds=3600))
+    assert spec.checkpoints == v1.CheckpointsSpec(every_epochs=1, every_seconds=60)
 
 
 def test_four_mistakes_are_named_at_once():
@@ -65,6 +69,10 @@ def test_four_mistakes_are_named_at_once():
         ("cost: {inner: " + str([3] * 101) + "}", "cost.inner: got 101 elements; allowed: at most 100"),
         ('name: "\\ud800"', "name: got \"\\ud800\"; allowed: 1 to 63 letters, digits, '.', '_' or '-'"),
         ("epochs: 3", 'epochs: there is no such key; did you mean "training.epochs"? allowed: name, data,'),
+        ("patience: 3", 'patience: there is no such key; did you mean "training.stopping.patience"? allowed: name,'),
+        ("training: {name: sgd}", 'training.name: there is no such key; did you mean "training.optimizer.name"?'),
+        ("data: {model: {}}", 'data.model: there is no such key; did you mean "model"? allowed: train,'),
+        ("priority: 1e10", "priority: got 1e10; allowed: -1000 to 1000"),
         ("? a b\n: 1", '"a b": there is no such key; allowed: name, data,'),
         ("name: a\nname: b", "name: given twice, as name and as name; give it once"),
         ("training: {epsilon: 1, learning_rate: 1}", "given twice, as epsilon and as learning_rate; give it once"),
@@ -79,11 +87,12 @@ def test_a_mistake_is_answered_with_a_sentence(text, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "a job file is a mapping with the keys name, data, model, cost, training, distribution; got nothing"),
         (
-            "- name: a",
-            "a job file is a mapping with the keys name, data, model, cost, training, distribution; got a list",
+            "",
+            "a job file is a mapping with the keys name, data, model, cost, training, distribution, priority, limits, "
+            "checkpoints; got nothing",
         ),
+        ("- name: a", "limits, checkpoints; got a list"),
         ("name: [a", "not valid YAML in line 1, column 9: expected ',' or ']', but got '<stream end>'"),
         ("name: a\n  data: b", "not valid YAML in line 2, column 7: mapping values are not allowed here"),
         ("name: a\nx: \x00", "not valid YAML in line 2, column 4: the character 0x0"),

@@ -7,10 +7,11 @@ from nablad.spec.completion import complete
 from nablad.spec.rules import RULES
 
 DATA = "data: {train: d}\n"
+VALIDATED = "data: {train: d, validation: v}\nmodel: {layers: [4, 2]}\n"
 
 
 def said(text: str) -> list[str]:
-    spec, found = parse(DATA + text)
+    spec, found = parse(text if text.startswith("data") else DATA + text)
     return [str(violation) for violation in violations(spec, found)]
 
 
@@ -65,6 +66,20 @@ BROKEN = {
         "cost.inner[0].term: got sparsity, which needs activities in (0, 1), but the activation of layer L(1) is relu; "
         "use sigmoid there, or another term",
     ),
+    "stopping_has_an_effect": (
+        "model: {layers: [4, 2]}\ntraining: {stopping: {}}",
+        "training.stopping: there is nothing in it that stops the training or keeps its best weights; give "
+        "target_cost, target_accuracy, patience or keep_best, or leave it out",
+    ),
+    "best_epoch_is_validated": (
+        "model: {layers: [4, 2]}\ntraining: {stopping: {patience: 5}}",
+        "training.stopping.patience: got 5, but there is no validation cost to look at; give data.validation, or leave "
+        "patience out",
+    ),
+    "warm_start_has_one_source": (
+        "model: {layers: [4, 2]}\ntraining: {warm_start: {model: a, checkpoint_of: b}}",
+        "training.warm_start: got both model and checkpoint_of; the first weights come from one: give only that",
+    ),
     "nothing_is_ignored": (
         "model: {layers: [4, 2]}\ntraining: {optimizer: {momentum: 0.5}}",
         "training.optimizer.momentum: got 0.5, but it is only for momentum or nesterov, and name is sgd",
@@ -102,6 +117,10 @@ def test_each_rule_has_its_sentence(rule):
         "model: {layers: [4, 2]}\ntraining: {batch_size: 3}\ndistribution: {workers: 9}",
         "model: {layers: [4, 2]}\ndistribution: {workers: 9, micro_batches: 2}",
         "model: {layers: [536, 1000000], bias: false}",
+        "model: {layers: [4, 2]}\ntraining: {stopping: {target_cost: 0.5, target_accuracy: 0.5, keep_best: false}}",
+        "model: {layers: [4, 2]}\ntraining: {warm_start: {model: a}}",
+        f"{VALIDATED}training: {{stopping: {{patience: 5, minimum_improvement: 0.1}}}}",
+        f"{VALIDATED}training: {{stopping: {{keep_best: true, minimum_improvement: 0.1}}}}",
     ],
 )
 def test_what_is_legal_is_not_refused(text):
@@ -126,6 +145,22 @@ def test_what_is_legal_is_not_refused(text):
         (
             "model: {layers: [4, 2]}\ncost: {function: huber, inner: {layer: 1, term: sparsity, weight: 1}}",
             "cost.inner[0].term",
+        ),
+        ("model: {layers: [4, 2]}\ntraining: {stopping: {keep_best: false}}", "training.stopping"),
+        ("model: {layers: [4, 2]}\ntraining: {stopping: {keep_best: true}}", "training.stopping.keep_best"),
+        (
+            "model: {layers: [4, 2]}\ntraining: {stopping: {patience: 5, minimum_improvement: 0.1, keep_best: true}}",
+            "training.stopping.patience",
+        ),
+        (f"{VALIDATED}training: {{stopping: {{minimum_improvement: 0}}}}", "training.stopping.minimum_improvement"),
+        (
+            f"{VALIDATED}training: {{stopping: {{target_cost: 1, keep_best: false, minimum_improvement: 0.1}}}}",
+            "training.stopping.minimum_improvement",
+        ),
+        ("model: {layers: [4, 2]}\ntraining: {warm_start: {}}", "training.warm_start"),
+        (
+            "model: {layers: [4, 2]}\ntraining: {warm_start: {model: '-', checkpoint_of: b}}",
+            "training.warm_start.model",
         ),
         ("model: {layers: [536, 1000000]}", "model.layers"),
         ("model: {layers: [500, 1000000], bias: false, dtype: float64}", "model.layers"),

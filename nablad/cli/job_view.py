@@ -1,0 +1,68 @@
+"""What people see of a job."""
+
+from collections.abc import Sequence
+from textwrap import indent
+
+import click
+
+from nablad.cli.output import moment, number, print_fields, share
+from nablad.cli.progress import figures, position
+from nablad.spec import to_yaml
+from nablad.spec.names import name_of
+from nablad.v1 import jobs_pb2
+
+COLUMNS = ("JOB", "STATE", "PRIORITY", "EPOCH", "COST", "ACCURACY", "CREATED")
+
+
+def row(job: jobs_pb2.Job) -> tuple[str, ...]:
+    """The job in a table with `COLUMNS`."""
+    progress = job.progress
+    return (
+        job.job_id,
+        _state(job),
+        str(job.spec.priority),
+        f"{progress.epoch}/{job.spec.training.epochs}",
+        *_cost_and_accuracy(progress),
+        moment(job.create_time),
+    )
+
+
+def print_job(job: jobs_pb2.Job, events: Sequence[jobs_pb2.Event]) -> None:
+    """Prints where a job stands, the last words of a failed process, what happened, and the spec."""
+    print_fields(_fields(job))
+    if job.last_error_lines:
+        click.echo(f"\nlast error lines:\n{indent(job.last_error_lines.rstrip(), '    ')}")
+    if events:
+        click.echo("\nwhat happened:")
+        for event in events:
+            click.echo(f"{event.number:>6}  {moment(event.time)}  {event.message}")
+    click.echo(f"\n{to_yaml(job.spec)}", nl=False)
+
+
+def _fields(job: jobs_pb2.Job) -> list[tuple[str, str]]:
+    started = job.HasField("progress")
+    return [
+        ("job", job.job_id),
+        ("verifies", job.verifies),
+        ("state", _state(job)),
+        ("reason", job.reason),
+        ("created", moment(job.create_time)),
+        ("started", moment(job.start_time)),
+        ("ended", moment(job.end_time)),
+        ("attempt", str(job.attempt or "")),
+        ("lost attempts", f"{job.lost_attempts} of {job.spec.limits.attempts}" if job.lost_attempts else ""),
+        ("next try", moment(job.retry_time)),
+        ("progress", position(job.progress) if started else ""),
+        ("figures", figures(job.progress) if started else ""),
+        ("model", job.model_id),
+    ]
+
+
+def _state(job: jobs_pb2.Job) -> str:
+    return name_of(jobs_pb2.JobState.DESCRIPTOR, job.state)
+
+
+def _cost_and_accuracy(progress: jobs_pb2.Progress) -> tuple[str, str]:
+    """On the validation rows where there are some, else on those trained with."""
+    kind = "validation" if progress.HasField("validation_cost") else "training"
+    return number(progress, f"{kind}_cost"), share(progress, f"{kind}_accuracy")

@@ -1,0 +1,84 @@
+"""`nabla job` receipt, verify: what a result can be traced to, and whether it comes out again."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from nablad.cli.exits import ExitCode
+from nablad.cli.output import print_fields, print_json, print_table
+from nablad.cli.settings import Settings, output_option, request_id_option
+
+if TYPE_CHECKING:
+    from nablad.client import Client
+    from nablad.v1 import jobs_pb2
+
+
+@click.command()
+@click.argument("job_id", metavar="ID")
+@output_option
+@click.pass_obj
+def receipt(settings: Settings, job_id: str, output: str) -> None:
+    """Show what the result of a job that has succeeded can be traced to.
+
+    All digests are SHA-256, in hexadecimal.
+    """
+    with settings.connect() as client:
+        found = client.receipt(job_id)
+    if output == "json":
+        print_json(found)
+        return
+    print_fields(_fields(found))
+    click.echo()
+    epochs = enumerate(found.epoch_weights_sha256, start=1)
+    print_table(("EPOCH", "WEIGHTS"), ((str(epoch), sha256) for epoch, sha256 in epochs))
+
+
+@click.command()
+@click.argument("job_id", metavar="ID")
+@click.option("--no-watch", is_flag=True, help="Only queue the job that does it.")
+@request_id_option
+@output_option
+@click.pass_context
+def verify(ctx: click.Context, job_id: str, no_watch: bool, request_id: str | None, output: str) -> None:
+    """Run a job again, and compare its weights after each epoch with those in its receipt.
+
+    Ends like a job that succeeded if none differ, and like one that failed if some do.
+    """
+    settings: Settings = ctx.obj
+    with settings.connect() as client:
+        again = client.verify(job_id, request_id=request_id)
+        if not no_watch:
+            ctx.exit(_watch_verification(client, settings, again, output))
+    if output == "json":
+        print_json(again)
+    else:
+        click.echo(f"Job {again.job_id} is queued to run job {job_id} again. To look on:")
+        click.echo(f"  {settings.command(f'job watch {again.job_id}')}")
+
+
+def _watch_verification(client: "Client", settings: Settings, again: "jobs_pb2.Job", output: str) -> ExitCode:
+    """Looks on; then says to people what came out, as the last event has said it to programs."""
+    from nablad.cli.watching import watch_job  # noqa: PLC0415  # slow to import
+
+    ending = watch_job(client, settings, again.job_id, 1, output)
+    if output != "json" and ending is ExitCode.SUCCESS:
+        click.echo(f"Verified: none of the weights differ from those in the receipt of job {again.verifies}.")
+    elif output != "json" and ending is ExitCode.JOB_FAILED:
+        click.echo(f"Not verified: {client.job(again.job_id).reason}")
+    return ending
+
+
+def _fields(found: "jobs_pb2.Receipt") -> list[tuple[str, str]]:
+    return [
+        ("job", found.job_id),
+        ("ending", found.ending),
+        ("steps", str(found.steps)),
+        ("attempts", str(found.attempts)),
+        ("code", f"nablad {found.code_version}"),
+        *(("computed by", f"{each.cpu}; {each.blas}; numpy {each.numpy}") for each in found.arithmetics),
+        ("spec", found.spec_sha256),
+        ("train data", found.train_sha256),
+        ("validation data", found.validation_sha256),
+        ("first weights", found.first_weights_sha256),
+        ("final weights", found.final_weights_sha256),
+    ]

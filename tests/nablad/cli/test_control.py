@@ -1,0 +1,85 @@
+"""`nabla job` pause, resume, retry, scale, cancel, delete."""
+
+import json
+
+import grpc
+import pytest
+
+from nablad.cli.control import MOST_WORKERS
+from nablad.cli.exits import ExitCode
+from nablad.spec.fields import constraint_of
+from nablad.v1 import job_spec_pb2, jobs_pb2
+
+MOVES = ["pause", "resume", "retry", "cancel"]
+
+
+@pytest.fixture
+def moving(service, digits_job):
+    """The service moves a job as it is told."""
+    for move in ("Pause", "Resume", "Retry", "Scale", "Cancel"):
+        answer = getattr(jobs_pb2, f"{move}JobResponse")(job=digits_job)
+        service.handlers[f"{move}Job"] = lambda *_, answer=answer: answer
+    return service
+
+
+@pytest.mark.parametrize("move", MOVES)
+def test_each_move_asks_for_the_job_named_and_gives_it_to_programs(nabla, moving, move):
+    """The right call is made about the right job, and -o json prints what it became."""
+    assert json.loads(nabla("job", move, "digits-1f", "-o", "json").stdout)["job_id"] == "digits-1f"
+    (request,) = moving.requests(f"{move.title()}Job")
+    assert request.job_id == "digits-1f"
+
+
+@pytest.mark.parametrize("move", MOVES)
+def test_a_refused_move_is_the_service_s_sentence(nabla, service, refuse, move):
+    """What a job's state does not allow ends with the reason and the code for refusals."""
+    service.handlers[f"{move.title()}Job"] = refuse(grpc.StatusCode.FAILED_PRECONDITION, "the job has ended")
+    result = nabla("job", move, "digits-1f")
+    assert (result.exit_code, result.stderr) == (ExitCode.REFUSED, "Error: the job has ended\n")
+
+
+def test_a_pause_says_where_the_job_stands_and_how_to_go_on(nabla, moving, service, digits_job):
+    """The step is named, and the command that ends the pause; a pause still to come is not said to be there."""
+    assert nabla("job", "pause", "digits-1f").stdout == (
+        "Job digits-1f will be paused. To go on:\n  nabla job resume digits-1f\n"
+    )
+    digits_job.state = jobs_pb2.JOB_STATE_PAUSED
+    service.handlers["PauseJob"] = lambda *_: jobs_pb2.PauseJobResponse(job=digits_job)
+    assert nabla("job", "pause", "digits-1f").stdout.startswith("Job digits-1f is paused at step 50. To go on:\n")
+
+
+@pytest.mark.parametrize("move", ["resume", "retry"])
+def test_a_job_queued_again_is_named_with_how_to_watch_it(nabla, moving, move):
+    """Whoever lets a job go on learns how to look on, on the same service."""
+    shown = nabla("--server", moving.address, "job", move, "digits-1f").stdout
+    assert "Job digits-1f is queued again" in shown
+    assert f"nabla --server {moving.address} job watch digits-1f" in shown
+
+
+@pytest.mark.parametrize(("workers", "words"), [("1", "1 worker."), ("3", "3 workers.")])
+def test_scaling_sends_the_number_of_workers(nabla, moving, workers, words):
+    """The number reaches the service and is said back."""
+    assert nabla("job", "scale", "digits-1f", workers).stdout == f"Job digits-1f goes on with {words}\n"
+    (request,) = moving.requests("ScaleJob")
+    assert (request.job_id, request.workers) == ("digits-1f", int(workers))
+
+
+def test_the_workers_of_a_job_are_bounded_as_in_the_contract(nabla, moving):
+    """A number that the contract does not allow costs no call."""
+    constraint = constraint_of(job_spec_pb2.DistributionSpec.DESCRIPTOR.fields_by_name["workers"])
+    assert (constraint.minimum, constraint.maximum) == (1, MOST_WORKERS)
+    for workers in ("0", str(MOST_WORKERS + 1), "many"):
+        assert nabla("job", "scale", "digits-1f", workers).exit_code == ExitCode.INVALID
+    assert moving.calls == []
+
+
+def test_cancel_says_what_became_of_the_job(nabla, moving, digits_job):
+    """The service's reason is shown."""
+    assert nabla("job", "cancel", "digits-1f").stdout == f"Job digits-1f: {digits_job.reason}\n"
+
+
+def test_delete_names_the_job(nabla, service):
+    """The right one is deleted."""
+    service.handlers["DeleteJob"] = lambda *_: jobs_pb2.DeleteJobResponse()
+    assert nabla("job", "delete", "digits-1f").stdout == "Job digits-1f is deleted.\n"
+    assert service.requests("DeleteJob")[0].job_id == "digits-1f"
