@@ -3,17 +3,23 @@
 import fcntl
 import hashlib
 import logging
+import os
 import shutil
+import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from nablad.files import sync_directory
+from service.checkpoints.folder import CheckpointFolder
 
 __all__ = ["DataDirectory", "DataDirectoryError"]
 
 _log = logging.getLogger(__name__)
+
+# Of what another daemon wrote about itself.
+_MOST_LOCK_CHARACTERS = 200
 
 
 class DataDirectoryError(Exception):
@@ -23,7 +29,8 @@ class DataDirectoryError(Exception):
 class DataDirectory:
     """The service's data directory; one live daemon at a time uses it.
 
-    ``nablad.sqlite3``, ``datasets/NAME/``, ``models/MODEL_ID.safetensors``, and ``staging/`` for what is not finished.
+    ``nablad.sqlite3``, ``datasets/NAME/``, ``models/MODEL_ID.safetensors``, ``checkpoints/JOB_ID/``, ``staging/`` for
+    what is not finished, and ``lock``, which names the daemon that uses it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -35,20 +42,18 @@ class DataDirectory:
         self.path = path.absolute()
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for folder in ("datasets", "models", "staging"):
+            for folder in ("datasets", "models", "checkpoints", "staging"):
                 (self.path / folder).mkdir(exist_ok=True)
-            self._lock = (self.path / "lock").open("w")
+            # Not "w": what the other daemon wrote must not be emptied before it is known that there is none.
+            self._lock = (self.path / "lock").open("a+")
         except OSError as error:
             raise DataDirectoryError(f"the data directory {self.path} cannot be used: {error.strerror}") from error
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            self._take()
+            self._sweep()
+        except BaseException:
             self._lock.close()
-            why = "another nablad uses it" if isinstance(error, BlockingIOError) else f"it cannot be locked ({error})"
-            raise DataDirectoryError(
-                f"the data directory {self.path} cannot be used: {why}; stop the other, or give another --data-dir"
-            ) from error
-        self._sweep()
+            raise
 
     def close(self) -> None:
         """Lets another daemon have it."""
@@ -72,6 +77,18 @@ class DataDirectory:
         """The file of a model."""
         return self.path / "models" / f"{model_id}.safetensors"
 
+    def checkpoints(self, job_id: str) -> Path:
+        """The folder of a job's checkpoints, which need not be there."""
+        return self.path / "checkpoints" / job_id
+
+    def drop_orphans(self, job_ids: Collection[str]) -> None:
+        """Removes the checkpoints of all jobs but these: a crash left them when a job was made or deleted."""
+        known = set(job_ids)
+        for path in (self.path / "checkpoints").iterdir():
+            if path.name not in known:
+                _log.warning("removing %s, which belongs to no job", path)
+                _remove(path)
+
     def adopt_dataset(self, folder: Path, name: str) -> None:
         """Moves a finished folder to where the data set of this name belongs; in place of what a crash left there."""
         self.drop_dataset(name)
@@ -92,11 +109,44 @@ class DataDirectory:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
+    def _take(self) -> None:
+        """Locks the directory, and writes down who has it.
+
+        Raises:
+            DataDirectoryError: Another daemon has it, or it cannot be locked.
+        """
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._lock.seek(0)
+            other = self._lock.read(_MOST_LOCK_CHARACTERS).strip()
+            named = f" ({other})" if other else ""
+            raise self._unusable(f"another nablad{named} uses it") from error
+        except OSError as error:
+            raise self._unusable(f"it cannot be locked ({error})") from error
+        try:
+            os.ftruncate(self._lock.fileno(), 0)
+            os.write(self._lock.fileno(), f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        except OSError as error:  # a full disk is no reason not to start
+            _log.warning("the lock file cannot name this process: %s", error)
+
+    def _unusable(self, why: str) -> DataDirectoryError:
+        return DataDirectoryError(
+            f"the data directory {self.path} cannot be used: {why}; stop the other, or give another --data-dir"
+        )
+
     def _sweep(self) -> None:
-        """Everything in staging, and models that were being written."""
+        """Everything in staging, and models and checkpoints that were being written."""
         for path in (*(self.path / "staging").iterdir(), *(self.path / "models").glob(".*")):
             _log.warning("removing %s, which was not finished", path)
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+            _remove(path)
+        for folder in (self.path / "checkpoints").iterdir():
+            if folder.is_dir() and not folder.is_symlink():
+                CheckpointFolder(folder).sweep()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()

@@ -13,24 +13,27 @@ State: TypeAlias = jobs_pb.JobState.ValueType
 QUEUED = jobs_pb.JOB_STATE_QUEUED
 STARTING = jobs_pb.JOB_STATE_STARTING
 RUNNING = jobs_pb.JOB_STATE_RUNNING
+PAUSED = jobs_pb.JOB_STATE_PAUSED
 SUCCEEDED = jobs_pb.JOB_STATE_SUCCEEDED
 FAILED = jobs_pb.JOB_STATE_FAILED
 CANCELLED = jobs_pb.JOB_STATE_CANCELLED
 
-# Back to QUEUED leads the loss of a fleet or of the service: a new attempt follows.
+# Back to QUEUED leads the loss of a fleet or of the service, with another attempt to follow; the end of a pause; and
+# for a failed job, a client's wish to try it again.
 MOVES: Mapping[State, frozenset[State]] = {
-    QUEUED: frozenset({STARTING, FAILED, CANCELLED}),
-    STARTING: frozenset({RUNNING, QUEUED, FAILED, CANCELLED}),
-    RUNNING: frozenset({SUCCEEDED, QUEUED, FAILED, CANCELLED}),
+    QUEUED: frozenset({STARTING, PAUSED, FAILED, CANCELLED}),
+    STARTING: frozenset({RUNNING, QUEUED, PAUSED, FAILED, CANCELLED}),
+    RUNNING: frozenset({SUCCEEDED, QUEUED, PAUSED, FAILED, CANCELLED}),
+    PAUSED: frozenset({QUEUED, CANCELLED}),
     SUCCEEDED: frozenset(),
-    FAILED: frozenset(),
+    FAILED: frozenset({QUEUED}),
     CANCELLED: frozenset(),
 }
 
-# Final states: nothing leads out of them.
-ENDED = frozenset(state for state, targets in MOVES.items() if not targets)
+# Nothing happens to a job in these by itself. Nothing leads out of them but the wish to try a failed one again.
+ENDED = frozenset({SUCCEEDED, FAILED, CANCELLED})
 # States in which a job may have processes.
-LAUNCHED = frozenset(state for state, targets in MOVES.items() if QUEUED in targets)
+LAUNCHED = frozenset({STARTING, RUNNING})
 
 
 def state_name(state: State) -> str:

@@ -1,42 +1,16 @@
 """The SQLite database of a data directory."""
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from nablad.files import sync_directory
+from service.stores.migrations import MIGRATIONS, Migration
+
 __all__ = ["NEWEST", "Database", "DatabaseError"]
-
-# Each entry takes the schema one version further. Entries are only ever added.
-_MIGRATIONS = (
-    """
-    CREATE TABLE jobs (
-        number     INTEGER PRIMARY KEY AUTOINCREMENT,
-        job_id     TEXT NOT NULL UNIQUE,
-        request_id TEXT UNIQUE,
-        state      INTEGER NOT NULL,
-        body       BLOB NOT NULL          -- nablad.v1.Job
-    );
-    CREATE INDEX jobs_by_state ON jobs (state, number);
-    CREATE TABLE events (
-        job_id     TEXT NOT NULL REFERENCES jobs (job_id) ON DELETE CASCADE,
-        number     INTEGER NOT NULL,
-        body       BLOB NOT NULL,         -- nablad.v1.Event
-        PRIMARY KEY (job_id, number)
-    ) WITHOUT ROWID;
-    CREATE TABLE datasets (
-        name       TEXT PRIMARY KEY,
-        body       BLOB NOT NULL          -- nablad.v1.Dataset
-    );
-    CREATE TABLE models (
-        number     INTEGER PRIMARY KEY AUTOINCREMENT,
-        model_id   TEXT NOT NULL UNIQUE,
-        body       BLOB NOT NULL          -- nablad.v1.Model
-    );
-    """,
-)
-
 
 # Above every number, for pages that begin with the newest row.
 NEWEST = 1 << 62
@@ -69,6 +43,8 @@ class Database:
             damaged = error.sqlite_errorcode in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
             advice = "restore it from a backup" if damaged else "look at its permissions and its disk"
             raise DatabaseError(f"{path} cannot be used: {error}; {advice}") from error
+        except OSError as error:
+            raise DatabaseError(f"{path} cannot be brought up to date: no copy of it can be kept ({error})") from error
 
     def close(self) -> None:
         """Closes the connection."""
@@ -113,11 +89,37 @@ class Database:
 
     def _migrate(self, path: Path) -> None:
         ((version,),) = self.rows("PRAGMA user_version")
-        if not isinstance(version, int) or version > len(_MIGRATIONS):
+        if not isinstance(version, int) or version > len(MIGRATIONS):
             raise DatabaseError(
-                f"{path} has schema {version}, but this release knows schemas up to {len(_MIGRATIONS)}: "
+                f"{path} has schema {version}, but this release knows schemas up to {len(MIGRATIONS)}: "
                 "a newer nablad wrote it; run that one, or give another --data-dir"
             )
-        for number, script in enumerate(_MIGRATIONS[version:], start=version + 1):
-            # One transaction, the version number included: a crash leaves the schema before it or after it.
-            self._connection.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT;")
+        if 0 < version < len(MIGRATIONS):
+            self._keep_copy(path, version)
+        for number, migration in enumerate(MIGRATIONS[version:], start=version + 1):
+            self._apply(migration, number)
+
+    def _apply(self, migration: Migration, number: int) -> None:
+        """In one transaction, the version number included: a crash leaves the schema before it or after it."""
+        try:
+            self._connection.executescript(f"BEGIN IMMEDIATE; {migration.script}")
+            if migration.fill:
+                migration.fill(self._connection)
+            self._connection.execute(f"PRAGMA user_version = {number}")
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def _keep_copy(self, path: Path, version: int) -> None:
+        """A copy of the database with its old schema beside it, for who has to go back to the release before."""
+        copy = path.with_name(f"{path.name}.schema{version}")
+        unfinished = path.with_name(f".{copy.name}")
+        unfinished.unlink(missing_ok=True)
+        with closing(sqlite3.connect(unfinished)) as target:
+            self._connection.backup(target)
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())
+        unfinished.replace(copy)
+        sync_directory(path.parent)

@@ -1,0 +1,103 @@
+"""The schemas of the database, from the first one on, and the steps from each to the next."""
+
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nablad.v1 import jobs_pb2 as jobs_pb
+
+__all__ = ["MIGRATIONS", "Migration"]
+
+
+@dataclass(frozen=True)
+class Migration:
+    """Takes the schema one version further.
+
+    Attributes:
+        script: Statements of SQL.
+        fill: Fills the new columns from what the rows have; runs after the script, in the same transaction.
+    """
+
+    script: str
+    fill: Callable[[sqlite3.Connection], None] | None = None
+
+
+def _fill_schema_2(connection: sqlite3.Connection) -> None:
+    for number, body in connection.execute("SELECT number, body FROM jobs").fetchall():
+        job = jobs_pb.Job.FromString(body)
+        _complete_spec(job)
+        distribution = job.spec.distribution
+        connection.execute(
+            "UPDATE jobs SET workers = ?, cpus_per_worker = ?, body = ? WHERE number = ?",
+            (distribution.workers, distribution.cpus_per_worker, job.SerializeToString(), number),
+        )
+    ends = [
+        (job_id, number)
+        for job_id, number, body in connection.execute("SELECT job_id, number, body FROM events")
+        if jobs_pb.Event.FromString(body).HasField("epoch_end")
+    ]
+    connection.executemany("UPDATE events SET kind = 1 WHERE job_id = ? AND number = ?", ends)
+
+
+def _complete_spec(job: jobs_pb.Job) -> None:
+    """Gives a job what specs did not have under schema 1; such a job may still wait to run, or be tried again."""
+    job.spec.priority = 0
+    job.spec.limits.attempts = 3
+    job.spec.checkpoints.every_seconds = 30.0
+
+
+# Entries are only ever added: databases of every age are opened.
+MIGRATIONS = (
+    Migration(
+        """
+    CREATE TABLE jobs (
+        number     INTEGER PRIMARY KEY AUTOINCREMENT,
+        job_id     TEXT NOT NULL UNIQUE,
+        request_id TEXT UNIQUE,
+        state      INTEGER NOT NULL,
+        body       BLOB NOT NULL          -- nablad.v1.Job
+    );
+    CREATE INDEX jobs_by_state ON jobs (state, number);
+    CREATE TABLE events (
+        job_id     TEXT NOT NULL REFERENCES jobs (job_id) ON DELETE CASCADE,
+        number     INTEGER NOT NULL,
+        body       BLOB NOT NULL,         -- nablad.v1.Event
+        PRIMARY KEY (job_id, number)
+    ) WITHOUT ROWID;
+    CREATE TABLE datasets (
+        name       TEXT PRIMARY KEY,
+        body       BLOB NOT NULL          -- nablad.v1.Dataset
+    );
+    CREATE TABLE models (
+        number     INTEGER PRIMARY KEY AUTOINCREMENT,
+        model_id   TEXT NOT NULL UNIQUE,
+        body       BLOB NOT NULL          -- nablad.v1.Model
+    );
+    """
+    ),
+    Migration(
+        """
+    ALTER TABLE jobs ADD COLUMN priority        INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE jobs ADD COLUMN workers         INTEGER NOT NULL DEFAULT 1;
+    ALTER TABLE jobs ADD COLUMN cpus_per_worker INTEGER NOT NULL DEFAULT 1;
+    ALTER TABLE jobs ADD COLUMN retry_time      REAL NOT NULL DEFAULT 0;     -- Unix seconds; 0: at once
+    -- All that the queue asks for, of the jobs that are queued (state 1): bodies, which may be large, are not read.
+    CREATE INDEX jobs_in_queue ON jobs (state, priority DESC, number, job_id, workers, cpus_per_worker, retry_time)
+        WHERE state = 1;
+    ALTER TABLE events ADD COLUMN kind INTEGER NOT NULL DEFAULT 0;           -- service.stores.events.Kind
+    CREATE INDEX events_of_note ON events (job_id, number) WHERE kind = 0;
+    CREATE TABLE history (
+        job_id     TEXT NOT NULL REFERENCES jobs (job_id) ON DELETE CASCADE,
+        kind       INTEGER NOT NULL,      -- nablad.v1.HistoryKind
+        step       INTEGER NOT NULL,
+        body       BLOB NOT NULL,         -- nablad.v1.HistoryPoint
+        PRIMARY KEY (job_id, kind, step)
+    ) WITHOUT ROWID;
+    CREATE TABLE receipts (
+        job_id     TEXT PRIMARY KEY REFERENCES jobs (job_id) ON DELETE CASCADE,
+        body       BLOB NOT NULL          -- nablad.v1.Receipt
+    );
+    """,
+        _fill_schema_2,
+    ),
+)

@@ -1,0 +1,156 @@
+"""Databases of earlier releases: brought up to date with all they hold, a copy kept, or left as they were."""
+
+import hashlib
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from nablad.v1 import job_spec_pb2 as spec_pb
+from nablad.v1 import jobs_pb2 as jobs_pb
+from service.job_states import CANCELLED, FAILED, MOVES, PAUSED, QUEUED, RUNNING, STARTING, SUCCEEDED, State
+from service.stores import database as database_module
+from service.stores.catalogues import DatasetCatalogue, ModelCatalogue
+from service.stores.database import Database, DatabaseError
+from service.stores.jobs import JobStore, Waiting
+from service.stores.migrations import MIGRATIONS, Migration
+
+# As released: databases with these schemas exist.
+SCRIPTS = ["3a564982", "05a0f96d"]
+OLD_STATES = [QUEUED, STARTING, RUNNING, SUCCEEDED, FAILED, CANCELLED]
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def _old_job(state: State) -> jobs_pb.Job:
+    distribution = spec_pb.DistributionSpec(workers=2, cpus_per_worker=3)
+    spec = spec_pb.JobSpec(name="a", distribution=distribution)
+    return jobs_pb.Job(job_id=f"a-{state}", spec=spec, state=state, reason="because", attempt=1)
+
+
+def _old_events(job_id: str) -> list[jobs_pb.Event]:
+    queued = jobs_pb.Event(number=1, message=f"queued: {job_id}", state=QUEUED)
+    epoch = jobs_pb.Event(number=2, message="epoch 1", epoch_end=jobs_pb.Progress(epoch=1))
+    return [queued, epoch, jobs_pb.Event(number=3, message="worker-1 was lost", worker_joined=False)]
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """A database of schema 1 with a job in each of its states, each with events, a data set and a model."""
+    path = tmp_path / "nablad.sqlite3"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.executescript(f"{MIGRATIONS[0].script}; PRAGMA user_version = 1;")
+        for job in map(_old_job, OLD_STATES):
+            connection.execute(
+                "INSERT INTO jobs (job_id, request_id, state, body) VALUES (?, ?, ?, ?)",
+                (job.job_id, f"request {job.state}", job.state, job.SerializeToString()),
+            )
+            for event in _old_events(job.job_id):
+                values = (job.job_id, event.number, event.SerializeToString())
+                connection.execute("INSERT INTO events VALUES (?, ?, ?)", values)
+        connection.execute("INSERT INTO datasets VALUES ('d', x'')")
+        connection.execute("INSERT INTO models (model_id, body) VALUES ('m', x'')")
+        connection.commit()
+    return path
+
+
+def _content(path: Path) -> list[str]:
+    with closing(sqlite3.connect(path)) as connection:
+        return [*connection.iterdump(), str(connection.execute("PRAGMA user_version").fetchone())]
+
+
+@pytest.fixture
+def migrated(old: Path) -> Iterator[Database]:
+    """The same one, opened."""
+    database = Database(old)
+    yield database
+    database.close()
+
+
+def test_released_schemas_do_not_change() -> None:
+    """Who changes one leaves databases behind that are not what their number says."""
+    digests = [hashlib.sha256(migration.script.encode()).hexdigest()[:8] for migration in MIGRATIONS]
+    assert digests[: len(SCRIPTS)] == SCRIPTS
+
+
+def test_everything_is_there_after_a_migration(migrated: Database) -> None:
+    """Jobs in every state with what specs have by now, events, requests, data sets and models."""
+    jobs = JobStore(migrated, lambda: NOW)
+    for expected in map(_old_job, OLD_STATES):
+        job = jobs.requested(f"request {expected.state}")
+        assert job is not None
+        assert (job.spec.priority, job.spec.limits.attempts, job.spec.checkpoints.every_seconds) == (0, 3, 30)
+        for field in ("priority", "limits", "checkpoints"):
+            job.spec.ClearField(field)
+        assert job == expected
+        assert list(jobs.events(job.job_id, 1)) == _old_events(job.job_id)
+    assert jobs.counts() == dict.fromkeys(MOVES, 1) | {PAUSED: 0}
+    assert DatasetCatalogue(migrated).names() == ["d"]
+    assert len(ModelCatalogue(migrated).page(None, 9)[0]) == 1
+
+
+def test_new_columns_hold_what_old_rows_say(migrated: Database) -> None:
+    """The queue knows what its jobs ask for, and recent events are those of note."""
+    jobs = JobStore(migrated, lambda: NOW)
+    assert jobs.waiting() == [Waiting(f"a-{QUEUED}", 1, 0, 2, 3, 0.0)]
+    assert [event.number for event in jobs.recent_events(f"a-{QUEUED}", 9)] == [1, 3]
+
+
+def test_old_jobs_go_on(migrated: Database) -> None:
+    """Every move of theirs is one of today's, and their events count on."""
+    jobs = JobStore(migrated, lambda: NOW)
+    for state in (STARTING, FAILED):
+        jobs.move(f"a-{state}", QUEUED, "again")
+        assert jobs.last_event(f"a-{state}") == 4
+    jobs.delete(f"a-{SUCCEEDED}")
+    assert jobs.events(f"a-{SUCCEEDED}", 1) == []
+
+
+def test_a_copy_with_the_old_schema_is_kept(old: Path) -> None:
+    """Beside the database, with the same content, in place of what a crash left of it."""
+    (old.parent / ".nablad.sqlite3.schema1").write_bytes(b"half of one")
+    before = _content(old)
+    Database(old).close()
+    assert _content(old) != before
+    assert _content(old.with_name("nablad.sqlite3.schema1")) == before
+    assert {path.name for path in old.parent.iterdir()} == {"nablad.sqlite3", "nablad.sqlite3.schema1"}
+
+
+def test_only_a_migration_makes_a_copy(tmp_path: Path) -> None:
+    """A new database has nothing to keep, and one that is up to date neither."""
+    for _ in range(2):
+        Database(tmp_path / "db").close()
+    assert [path.name for path in tmp_path.iterdir()] == ["db"]
+
+
+def test_a_migration_that_fails_changes_nothing(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither its script nor its filling is half there; the next start tries again."""
+
+    def fail(connection: sqlite3.Connection) -> None:
+        connection.execute("DELETE FROM events")
+        connection.execute("DELETE FROM no_such_table")
+
+    before = _content(old)
+    with monkeypatch.context() as patch:
+        patch.setattr(database_module, "MIGRATIONS", (MIGRATIONS[0], Migration(MIGRATIONS[1].script, fail)))
+        with pytest.raises(DatabaseError, match="no such table"):
+            Database(old)
+    assert _content(old) == before
+    Database(old).close()
+    assert _content(old) != before
+
+
+def test_without_a_copy_nothing_is_migrated(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No room for the copy: said in a sentence, and the database stays as it was."""
+
+    def fail(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    before = _content(old)
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(DatabaseError, match=r"no copy of it can be kept.*No space left"):
+        Database(old)
+    assert _content(old) == before

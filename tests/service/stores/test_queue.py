@@ -1,0 +1,62 @@
+"""The queue: priority, then age, and nothing read that it does not need."""
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from nablad.v1 import job_spec_pb2 as spec_pb
+from service.job_states import CANCELLED, PAUSED, QUEUED, RUNNING, STARTING
+from service.stores.database import Database
+from service.stores.jobs import JobStore, Waiting
+
+
+def _spec(priority: int = 0, workers: int = 1, cpus_per_worker: int = 1) -> spec_pb.JobSpec:
+    distribution = spec_pb.DistributionSpec(workers=workers, cpus_per_worker=cpus_per_worker)
+    return spec_pb.JobSpec(name="a", priority=priority, distribution=distribution)
+
+
+def test_the_highest_priority_is_first_and_the_oldest_among_equals(jobs: JobStore) -> None:
+    """Whatever order they came in; negative priorities come last."""
+    priorities = [0, 5, -3, 5, 0, 1000, -1000, 0]
+    made = [(jobs.create(_spec(priority), "").job_id, priority) for priority in priorities]
+    expected = sorted(made, key=lambda job: -job[1])  # sorting keeps the order of equals
+    assert [(job.job_id, job.priority) for job in jobs.waiting()] == expected
+
+
+def test_only_queued_jobs_wait(jobs: JobStore) -> None:
+    """Those that left the queue are not in it, and those that came back are where they were."""
+    first, second, third = (jobs.create(_spec(), "").job_id for _ in range(3))
+    jobs.move(first, STARTING, "test")
+    jobs.move(second, CANCELLED, "test")
+    jobs.move(third, PAUSED, "test")
+    assert jobs.waiting() == []
+    for job_id, states in ((third, [QUEUED]), (first, [RUNNING, QUEUED])):
+        for state in states:
+            jobs.move(job_id, state, "test")
+    assert [job.job_id for job in jobs.waiting()] == [first, third]
+
+
+def test_it_tells_what_a_job_asks_for(jobs: JobStore) -> None:
+    """As submitted, as scaled, and until when it waits for another attempt."""
+    job_id = jobs.create(_spec(7, workers=2, cpus_per_worker=4), "").job_id
+    assert jobs.waiting() == [Waiting(job_id, 1, 7, 2, 4, 0.0)]
+    jobs.set_workers(job_id, 3, "3 workers")
+    assert jobs.waiting() == [Waiting(job_id, 1, 7, 3, 4, 0.0)]
+    jobs.move(job_id, STARTING, "test")
+    jobs.move(job_id, QUEUED, "lost", retry_time=Timestamp(seconds=1_000_000, nanos=500_000_000))
+    assert jobs.waiting() == [Waiting(job_id, 1, 7, 3, 4, 1_000_000.5)]
+    jobs.move(job_id, STARTING, "again")
+    assert not jobs.get(job_id).HasField("retry_time")
+
+
+def test_the_queue_is_read_from_its_index(database: Database) -> None:
+    """Without a look at the jobs, whose specs may be large, and without sorting."""
+    asked: list[str] = []
+    rows = database.rows
+
+    def listen(query: str, *parameters: object) -> list[tuple[object, ...]]:
+        asked.append(query)
+        return rows(query, *parameters)
+
+    database.rows = listen  # type: ignore[method-assign]
+    JobStore(database, lambda: NotImplemented).waiting()
+    ((_, _, _, plan),) = rows(f"EXPLAIN QUERY PLAN {asked[0]}")
+    assert plan == "SEARCH jobs USING COVERING INDEX jobs_in_queue (state=?)"

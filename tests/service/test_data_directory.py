@@ -1,0 +1,109 @@
+"""The data directory: one daemon at a time, swept at the start, and nothing of unknown jobs."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.data_directory import DataDirectory, DataDirectoryError
+
+
+def test_another_daemon_is_refused_and_named(tmp_path: Path) -> None:
+    """As long as the other lives, with its process and host; then it may be had."""
+    first = DataDirectory(tmp_path)
+    with pytest.raises(DataDirectoryError, match=f"process {os.getpid()} on {socket.gethostname()}.*uses it"):
+        DataDirectory(tmp_path)
+    first.close()
+    DataDirectory(tmp_path).close()
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from service.data_directory import DataDirectory
+directory = DataDirectory(Path(sys.argv[1]))
+print("taken", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_killed_daemon_leaves_it_free(tmp_path: Path) -> None:
+    """The lock ends with the process, whatever ends it."""
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout
+        assert holder.stdout.readline() == b"taken\n"
+        with pytest.raises(DataDirectoryError, match=f"another nablad .process {holder.pid} on "):
+            DataDirectory(tmp_path)
+        holder.kill()
+    DataDirectory(tmp_path).close()
+    assert (tmp_path / "lock").read_text() == f"process {os.getpid()} on {socket.gethostname()}\n"
+
+
+def test_a_full_disk_is_no_reason_not_to_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name in the lock file is only for people: the lock holds without it."""
+
+    def fail(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", fail)
+    first = DataDirectory(tmp_path)
+    with pytest.raises(DataDirectoryError, match="another nablad uses it"):
+        DataDirectory(tmp_path)
+    first.close()
+
+
+def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
+    """A file in the directory's place."""
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(DataDirectoryError, match=r"file cannot be used"):
+        DataDirectory(tmp_path / "file")
+
+
+def _make(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+
+
+def _files(path: Path) -> set[str]:
+    return {str(each.relative_to(path)) for each in path.rglob("*") if each.is_file()} - {"lock"}
+
+
+def test_a_start_sweeps_what_was_not_finished(tmp_path: Path) -> None:
+    """Staging, and temporary files of models and checkpoints; nothing else."""
+    kept = {"models/a.safetensors", "checkpoints/a/1.safetensors", "datasets/d/features.npy", "nablad.sqlite3"}
+    unfinished = {"models/.a.0123", "checkpoints/a/.1.0123", "staging/s/features.npy", "staging/.hidden"}
+    _make(*(tmp_path / name for name in kept | unfinished))
+    DataDirectory(tmp_path).close()
+    assert _files(tmp_path) == kept
+    assert not (tmp_path / "staging" / "s").exists()
+
+
+def test_links_are_not_followed_out_of_it(tmp_path: Path) -> None:
+    """Sweeping and dropping take the link, and leave what it leads to."""
+    outside = tmp_path / "outside"
+    _make(outside / ".precious")
+    data = tmp_path / "data"
+    for folder in ("staging", "checkpoints"):
+        (data / folder).mkdir(parents=True)
+        (data / folder / "link").symlink_to(outside)
+    directory = DataDirectory(data)
+    directory.drop_orphans([])
+    directory.close()
+    assert _files(outside) == {".precious"}
+    assert _files(data) == set()
+    assert not list((data / "checkpoints").iterdir())
+
+
+def test_checkpoints_of_unknown_jobs_go(tmp_path: Path) -> None:
+    """Those of known ones stay."""
+    directory = DataDirectory(tmp_path)
+    _make(*(directory.checkpoints(job_id) / "1.safetensors" for job_id in ("a", "b", "c")))
+    _make(tmp_path / "checkpoints" / "stray")
+    directory.drop_orphans(["b", "never-launched"])
+    directory.close()
+    assert _files(tmp_path) == {"checkpoints/b/1.safetensors"}
