@@ -15,7 +15,7 @@ from workers.mathematics.optimizers import Optimizer, optimizer
 from workers.mathematics.parameters import ParameterLayout
 from workers.plan import Plan
 
-__all__ = ["back_propagation", "dtype", "first_parameters", "message_bytes", "network", "plan", "update_rule"]
+__all__ = ["back_propagation", "dtype", "first_parameters", "message_bytes", "network", "plan", "size", "update_rule"]
 
 
 def dtype(spec: spec_pb.JobSpec) -> np.dtype[np.floating]:
@@ -39,6 +39,11 @@ def network(spec: spec_pb.JobSpec) -> Network:
 def back_propagation(spec: spec_pb.JobSpec) -> BackPropagation:
     """What computes gradients for a completed spec."""
     return BackPropagation(network(spec), dtype(spec))
+
+
+def size(spec: spec_pb.JobSpec) -> int:
+    """How many weights a job has."""
+    return ParameterLayout(tuple(spec.model.layers), spec.model.bias).size
 
 
 def first_parameters(spec: spec_pb.JobSpec) -> NDArray[np.floating]:

@@ -15,6 +15,8 @@ _ROW_ORDER = 1
 
 # Rows of one evaluation ticket: enough to amortise a message, few enough for small buffers.
 _EVALUATION_ROWS = 1000
+# Of a job's steps, the history keeps at most so many.
+_MOST_SAMPLED_STEPS = 1000
 
 
 @lru_cache(maxsize=2)
@@ -73,6 +75,10 @@ class Plan:
     def ends_epoch(self, step: int) -> bool:
         """Whether a step is the last one of its epoch."""
         return (step + 1) % self.steps_per_epoch == 0
+
+    def is_sampled(self, step: int) -> bool:
+        """Whether a step is one of those, evenly spread over the job, that its history keeps."""
+        return step % -(-self.steps // _MOST_SAMPLED_STEPS) == 0
 
     def parts(self, step: int) -> int:
         """Micro-batches of a step; none of them is empty."""

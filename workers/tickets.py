@@ -71,3 +71,5 @@ class Refusal(IntEnum):
     """Computed from other weights than the present ones."""
     WRONG_COUNT = 8
     """Counts more or fewer samples than the ticket's part has."""
+    NOT_HELD = 9
+    """The ticket is not one that this worker was given, or it was taken from it."""

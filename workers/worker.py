@@ -12,7 +12,9 @@ from threadpoolctl import threadpool_limits
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
+from workers.arithmetic import arithmetic
 from workers.computation import Computation
+from workers.failpoints import failpoint
 from workers.frames import ACTIVITIES
 from workers.line import Line, LineError, open_line
 from workers.scheduling import join_the_batch
@@ -139,7 +141,9 @@ class _Session:
         self._stopwatch = Stopwatch(ACTIVITIES)
 
     def run(self) -> None:
-        request = ps_pb.JoinRequest(host_fingerprint=host_fingerprint(), process_id=os.getpid())
+        request = ps_pb.JoinRequest(
+            host_fingerprint=host_fingerprint(), process_id=os.getpid(), arithmetic=arithmetic()
+        )
         joined = self._stub.Join(request, metadata=self._metadata)
         computation = Computation(joined.assignment)
         with open_line(joined, computation.layout, computation.dtype) as line:
@@ -163,14 +167,17 @@ class _Session:
             tickets.extend(order.tickets)
             if not tickets:
                 continue
+            failpoint("worker.ordered")
             ticket = tickets.popleft()
             computation.gather(ticket)
             lap("gathering")
             line.begin()
             result = computation.answer(ticket, line.weights, order.version, line.gradient, line.layer_done)
             lap("computing")
+            failpoint("worker.computing")
             line.send(result, attempt, self._stopwatch.seconds.values())
             lap("exchanging")
+            failpoint("worker.reported")
             # While the parameter server is at work.
             if tickets:
                 computation.gather(tickets[0])

@@ -111,6 +111,6 @@ def _checked(parts: Parts, case: Case, transport: str, workers: int, epochs: Seq
         predicted=predicted.seconds,
         computing=quiet.worker_s["computing"],
         predicted_computing=predicted.computing,
-        server=sum(seconds for activity, seconds in quiet.server_s.items() if activity != "waiting"),
+        server=sum(seconds for activity, seconds in quiet.server_s.items() if activity not in {"waiting", "booking"}),
         predicted_server=predicted.server,
     )  # fmt: skip

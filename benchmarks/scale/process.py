@@ -29,7 +29,7 @@ async def _serve(assignment: ps_pb.Assignment) -> None:
     async with grpc.aio.insecure_channel(running.address) as channel:
         stub = ps_grpc.ParameterServerServiceStub(channel)
         async for told in stub.Follow(ps_pb.FollowRequest(), metadata=((SECRET_KEY, _SECRET),)):
-            if told.WhichOneof("happening") == "epoch_end":
+            if any(happening.HasField("epoch_end") for happening in told.happenings):
                 _tell(told)
     await running.stop()
 

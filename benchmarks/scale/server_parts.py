@@ -14,7 +14,10 @@ from benchmarks.scale.forms import NUMBER_BYTES
 from benchmarks.scale.processes import started
 from benchmarks.scale.quantities import Curve
 from benchmarks.scale.quiet import quiet
+from nablad.v1 import parameter_server_pb2 as ps_pb
+from service.checkpoints.image import Snapshot
 from service.parameter_server.policies import Sync
+from service.parameter_server.stopping import StoppingRules
 from service.parameter_server.training import Training
 from workers.mathematics.optimizers import optimizer
 from workers.plan import Plan
@@ -144,7 +147,8 @@ def _training(weights: Vector, workers: int, steps: int) -> Training:
         Plan(rows=workers * (steps + 1), batch_size=workers, micro_batches=workers, epochs=1, seed=0),
         Sync(),
         optimizer("sgd", VALUE),
-        weights,
+        Snapshot(ps_pb.TrainingState(), weights),
+        StoppingRules(epochs=1),
         attempt=1,
         learning_rate=VALUE,
         labelled=True,

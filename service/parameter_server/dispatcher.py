@@ -36,6 +36,10 @@ class Dispatcher:
         """Whether the worker has a ticket yet to answer."""
         return bool(self._held.get(worker))
 
+    def has_given(self, worker: str, ticket: Ticket) -> bool:
+        """Whether it is this ticket that the worker has to answer, or one of these."""
+        return ticket in self._held.get(worker, ())
+
     def join(self, worker: str) -> None:
         """A worker asks for tickets."""
         self._held[worker] = set()
@@ -48,16 +52,13 @@ class Dispatcher:
         """New tickets wait for workers."""
         self._waiting.extend(tickets)
 
-    def done(self, ticket: Ticket) -> None:
-        """A result for the ticket was taken, from whomever: nobody has to compute it any more."""
-        for held in self._held.values():
-            held.discard(ticket)
-        if ticket in self._waiting:
-            self._waiting.remove(ticket)
+    def done(self, worker: str, ticket: Ticket) -> None:
+        """The worker's result for a ticket that it held was taken."""
+        self._held[worker].remove(ticket)
 
     def give_back(self, worker: str, ticket: Ticket) -> bool:
         """The worker's result for the ticket was refused: the ticket waits again, if the worker held it."""
-        held = ticket in self._held.get(worker, ())
+        held = self.has_given(worker, ticket)
         if held:
             self._held[worker].remove(ticket)
             self._waiting.appendleft(ticket)

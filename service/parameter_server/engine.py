@@ -6,159 +6,135 @@ call from the event loop's thread, which does everything that is not a step.
 
 import asyncio
 import logging
-import os
-import select
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from nablad.v1 import job_spec_pb2 as spec_pb
+from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from service.parameter_server.lines import Line, LineBrokenError
+from service.parameter_server.calls import Calls
+from service.parameter_server.checkpoints import Checkpoint, CheckpointDesk, CheckpointSchedule, Waiter
+from service.parameter_server.chronicle import Chronicle
+from service.parameter_server.lines import LineBrokenError
+from service.parameter_server.listeners import Listeners
+from service.parameter_server.members import Member, Members
 from service.parameter_server.training import Training
 from workers.scheduling import join_the_batch
-from workers.tickets import Refusal, Ticket
 
-__all__ = ["PATIENCE_SECONDS", "Engine", "Member"]
+__all__ = ["PATIENCE_SECONDS", "Engine", "Told"]
 
 PATIENCE_SECONDS: Final = 60.0
 """A worker that holds tickets and says nothing for so long is given up, and its tickets go to others."""
 
-# It is doubled with every time, up to this.
-_MOST_PATIENCE_SECONDS: Final = 960.0
 # How often silence is looked for.
 _LOOK_SECONDS: Final = 1.0
-
-_FINISHED: Final = ps_pb.FollowResponse(finished=True)
 
 _log = logging.getLogger(__name__)
 
 _Value = TypeVar("_Value")
 
 
-@dataclass(eq=False)
-class Member:
-    """A worker that belongs to the job.
+class Told(NamedTuple):
+    """What a follower is told at a time."""
 
-    Attributes:
-        worker: Its name.
-        line: Its line.
-        arrival: That it joined, as a sentence.
-        gone: Set, on the event loop, when the engine gives the worker up.
-        reason: Why it did; empty if the training is over.
-        refusals: Of the results that no order has answered yet; None for one that was taken.
-        heard: When it last said something, or was told something.
-        seconds: What its time went into until then, by activity.
-    """
-
-    worker: str
-    line: Line
-    arrival: str
-    gone: asyncio.Event = field(default_factory=asyncio.Event)
-    reason: str = ""
-    refusals: list[Refusal | None] = field(default_factory=list)
-    heard: float = 0.0
-    seconds: Sequence[float] = ()
-
-    @property
-    def loss(self) -> str:
-        """That it was lost, as a sentence."""
-        return f"{self.worker} was lost{f' ({self.reason})' if self.reason else ''}; its tickets go to others"
+    response: ps_pb.FollowResponse
+    seen: int
+    """Happenings that it has seen then."""
+    more: bool
+    """Whether there are others already."""
+    over: bool
+    """Whether nothing will follow."""
 
 
 class Engine:
     """Runs the training on a thread of its own."""
 
     def __init__(
-        self, training: Training, patience_seconds: float, tell: Callable[[ps_pb.FollowResponse], None]
+        self,
+        training: Training,
+        patience_seconds: float,
+        checkpoints: spec_pb.CheckpointsSpec,
+        description: Mapping[str, Any],
+        arithmetic: jobs_pb.Arithmetic,
+        news: Callable[[], None],
     ) -> None:
         """Starts the thread; to be called on the event loop's.
 
         Args:
             training: Not to be touched by anybody else from now on, but through `call`.
             patience_seconds: How long a worker that holds tickets may say nothing.
-            tell: Called on the event loop with what happened: a worker joined or was lost, an epoch ended, or the
-                training.
+            checkpoints: When they are due.
+            description: What they belong to.
+            arithmetic: What this process computes with.
+            news: Called on the event loop when something has happened that followers must be told at once.
         """
         self._training = training
-        self._patience_seconds = patience_seconds
-        self._tell = tell
-        self._told_over = False
-        self._members: dict[str, Member] = {}
-        self._calls: deque[Callable[[], None]] = deque()
-        self._calls_lock = threading.Lock()
-        self._loop = asyncio.get_running_loop()
-        self._epoll = select.epoll()
-        self._listeners: dict[int, Callable[[], None]] = {}
-        self._alarm = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._register(self._alarm, self._answer_calls)
-        self._closing = False
-        self._running = True
+        self._most_members: int | None = None
+        self._dealt_rounds = 0
         self._now = self._next_look = time.monotonic()
+        self._calls = Calls()
+        self._chronicle = Chronicle(partial(self._calls.to_loop, news))
+        self._chronicle.add_arithmetic(arithmetic)
+        schedule = CheckpointSchedule(checkpoints, training.position, self._now)
+        self._desk = CheckpointDesk(schedule, description, self._calls, self._chronicle)
+        self._listeners = Listeners()
+        self._listeners.add(self._calls.fileno(), self._calls.answer)
+        self._members = Members(patience_seconds, self._listeners, self._calls)
+        self._broken: Exception | None = None
+        self._closing = False
         self._thread = threading.Thread(target=self._run, name="steps", daemon=True)
         self._thread.start()
 
     async def call(self, function: Callable[[], _Value]) -> _Value:
         """Calls a function on the engine's thread, between two reports."""
-        answer: asyncio.Future[_Value] = self._loop.create_future()
-
-        def run() -> None:
-            try:
-                value = function()
-            except Exception as error:  # noqa: BLE001 (it is raised where it was called for)
-                self._to_loop(_set_exception, answer, error)
-            else:
-                self._to_loop(_set_result, answer, value)
-
-        with self._calls_lock:
-            if self._running:
-                self._calls.append(run)
-                os.eventfd_write(self._alarm, 1)
-            else:
-                run()
-        return await answer
+        return await self._calls.make(function)
 
     async def add(self, member: Member) -> None:
         """The worker gets tickets until it is removed; it is gone at once if there are none any more."""
-
-        def add() -> None:
-            if self._training.over or not self._running:
-                self._to_loop(member.gone.set)
-                return
-            self._members[member.worker] = member
-            self._register(member.line.fileno(), partial(self._listen, member))
-            self._training.join(member.worker)
-            # Before whatever comes of its tickets.
-            self._to_loop(self._tell, ps_pb.FollowResponse(worker_joined=member.arrival))
-            self._deal()
-
-        await self.call(add)
+        await self.call(partial(self._safely, partial(self._add, member)))
 
     async def remove(self, member: Member) -> None:
         """The worker belongs to the job no more, or never did; its tickets go to others."""
+        await self.call(partial(self._safely, partial(self._remove, member)))
 
-        def remove() -> None:
-            if not self._members.pop(member.worker, None):
-                member.line.close()
-                return
-            self._give_up(member, "")
-            self._training.totals.add_worker_seconds(member.seconds)
-            if not self._training.over:
-                self._to_loop(self._tell, ps_pb.FollowResponse(worker_lost=member.loss))
-            self._training.leave(member.worker)
-            self._deal()
+    async def set_workers(self, workers: int) -> None:
+        """From the next step on there are no more workers than this."""
 
-        await self.call(remove)
+        def set_workers() -> None:
+            self._most_members = workers
+
+        await self.call(set_workers)
+
+    async def checkpoint(self, *, now: bool) -> Checkpoint | None:
+        """Waits for the next checkpoint that is due, or takes one now; None if the training is over.
+
+        Raises:
+            MemoryError: There is no room for it. The training goes on.
+        """
+        waiter: Waiter = self._calls.loop.create_future()
+        ask = self._desk.take if now else self._desk.wait
+        await self.call(lambda: ask(waiter, self._training, time.monotonic()))
+        return await waiter
+
+    def tell(self, seen: int) -> Told:
+        """What a follower is told that has seen so many happenings; to be called on the engine's thread."""
+        chronicle = self._chronicle
+        seen = min(seen, len(chronicle))
+        response = self.state()
+        response.happenings.extend(chronicle.after(seen))
+        seen += len(response.happenings)
+        more = seen < len(chronicle)
+        return Told(response, seen, more, chronicle.ended and not more)
 
     def state(self) -> ps_pb.FollowResponse:
         """Where the training stands; to be called on the engine's thread."""
-        training, members = self._training, self._members.values()
+        training, members = self._training, self._members
         telemetry = training.totals.message(
             worker_seconds=[member.seconds for member in members],
             server_seconds=training.stopwatch.seconds,
@@ -170,14 +146,14 @@ class Engine:
         """Ends the thread and closes all lines."""
 
         def close() -> None:
-            for member in self._members.values():
-                self._give_up(member, "the parameter server stops")
+            self._members.give_up_all("the parameter server stops")
+            self._desk.close()
             self._closing = True
 
         await self.call(close)
         await asyncio.to_thread(self._thread.join)
-        self._epoll.close()
-        os.close(self._alarm)
+        self._listeners.close()
+        self._calls.close()
 
     # -- on the thread -------------------------------------------------------------------------------------------------
 
@@ -191,25 +167,33 @@ class Engine:
                 self._make_steps()
         except Exception as error:  # noqa: BLE001 (whatever it is, the service must learn of it)
             _log.exception("the steps cannot go on")
-            self._to_loop(self._tell, ps_pb.FollowResponse(failed=f"the parameter server failed: {error!r}"))
+            self._chronicle.add(ps_pb.Happening(failed=f"the parameter server failed: {error!r}"))
+            self._desk.close()
         finally:
-            self._answer_last_calls()
+            self._calls.answer_last()
 
     def _make_steps(self) -> None:
         """Waits for whatever comes first, and deals with it."""
+        self._training.stopwatch.lap("waiting")
+        self._deal()
         while not self._closing:
-            ready = self._epoll.poll(_LOOK_SECONDS)
+            ready = self._listeners.wait(_LOOK_SECONDS)
             self._now = time.monotonic()
             self._training.stopwatch.lap("waiting")
-            for file, _ in ready:
-                if listen := self._listeners.get(file):
-                    listen()
+            for file in ready:
+                self._listeners.call(file)
+            if self._broken:
+                raise self._broken
             if self._now > self._next_look:
-                self._look_for_silence()
+                self._next_look = self._now + min(_LOOK_SECONDS, self._members.patience_seconds / 2)
+                self._members.give_up_silent(self._training.holds, self._now)
 
-    def _register(self, file: int, listen: Callable[[], None]) -> None:
-        self._listeners[file] = listen
-        self._epoll.register(file, select.EPOLLIN)
+    def _safely(self, function: Callable[[], None]) -> None:
+        """Calls what must not be left half done: if it is, the steps cannot go on."""
+        try:
+            function()
+        except Exception as error:  # noqa: BLE001 (it is raised where the steps are made)
+            self._broken = error
 
     def _listen(self, member: Member) -> None:
         """Takes what has come on a line, and sends what could not be sent. What comes next is told by the selector."""
@@ -224,94 +208,68 @@ class Engine:
                 if training.stirred:
                     self._deal()
                 if member.refusals and training.holds(member.worker):
-                    self._send(member, [])
+                    self._members.send(member.worker, [], training.version, self._now)
             else:
-                line.flush()
-                self._watch(member)
+                self._members.flush(member)
         except LineBrokenError as broken:
-            self._give_up(member, f"its line broke: {broken}")
+            self._members.give_up(member, f"its line broke: {broken}")
 
     def _deal(self) -> None:
-        """Gives out what can be given out, and then tells what the last result brought about."""
+        """Gives out what can be given out, and then books and tells what the last result brought about."""
         training = self._training
+        if training.rounds != self._dealt_rounds:
+            self._dealt_rounds = training.rounds
+            self._release_surplus()
         for worker, tickets in training.deal().items():
-            self._send(self._members[worker], tickets)
+            self._members.send(worker, tickets, training.version, self._now)
         training.stopwatch.lap("dealing")
         training.book()
-        for epoch_end in training.pop_epoch_ends():
-            self._to_loop(self._tell, ps_pb.FollowResponse(epoch_end=epoch_end))
-        if training.over and not self._told_over:
-            self._told_over = True
-            for member in self._members.values():
-                self._give_up(member, "")
-            end = ps_pb.FollowResponse(failed=training.failure) if training.failure else _FINISHED
-            self._to_loop(self._tell, end)
+        self._chronicle.add_all(training.pop_happenings())
+        if training.over:
+            self._end()
+        self._desk.serve(training, self._now)
+        training.stopwatch.lap("booking")
 
-    def _send(self, member: Member, tickets: list[Ticket]) -> None:
-        refusals, member.refusals = member.refusals, []
-        member.heard = self._now
-        try:
-            member.line.send(tickets, refusals, self._training.version)
-        except LineBrokenError as broken:
-            self._give_up(member, f"its line broke: {broken}")
+    def _end(self) -> None:
+        """Lets all workers go, and tells why; once."""
+        if self._chronicle.ended:
             return
-        if member.line.unsent:
-            self._watch(member)
+        training = self._training
+        self._members.give_up_all("")
+        self._chronicle.add(
+            ps_pb.Happening(failed=training.failure) if training.failure else ps_pb.Happening(finished=training.ending)
+        )
 
-    def _watch(self, member: Member) -> None:
-        write = select.EPOLLOUT if member.line.unsent else 0
-        self._epoll.modify(member.line.fileno(), select.EPOLLIN | write)
+    # -- members -------------------------------------------------------------------------------------------------------
 
-    def _give_up(self, member: Member, reason: str) -> None:
-        """Closes the line. The worker's tickets stay its own until its membership ends, which this brings about."""
-        if member.line.fileno() < 0:
+    def _add(self, member: Member) -> None:
+        if self._training.over or not self._calls.answered:
+            self._calls.to_loop(member.gone.set)
             return
-        self._epoll.unregister(member.line.fileno())
-        del self._listeners[member.line.fileno()]
-        member.line.close()
-        member.reason = member.reason or reason
-        self._to_loop(member.gone.set)
+        self._members.add(member, partial(self._listen, member))
+        self._training.join(member.worker)
+        # Before whatever comes of its tickets.
+        if member.arithmetic:
+            self._chronicle.add_arithmetic(member.arithmetic)
+        self._chronicle.add(ps_pb.Happening(worker_joined=member.arrival))
+        self._deal()
 
-    def _look_for_silence(self) -> None:
-        """Workers may hang while their processes answer pings; one that is only slow joins again, and has more time."""
-        now = self._now
-        self._next_look = now + min(_LOOK_SECONDS, self._patience_seconds / 2)
-        silent = [
-            member
-            for member in self._members.values()
-            if member.line.fileno() >= 0
-            and self._training.holds(member.worker)
-            and now - member.heard > self._patience_seconds
-        ]
-        for member in silent:
-            self._give_up(member, f"no word of {member.worker} for {self._patience_seconds:.0f} s")
-        if silent:
-            self._patience_seconds = min(2 * self._patience_seconds, _MOST_PATIENCE_SECONDS)
+    def _remove(self, member: Member) -> None:
+        if not self._members.pop(member):
+            return
+        self._training.totals.add_worker_seconds(member.seconds)
+        if not self._training.over:
+            self._chronicle.add(ps_pb.Happening(worker_lost=member.loss))
+        self._training.leave(member.worker)
+        self._deal()
 
-    def _answer_calls(self) -> None:
-        os.eventfd_read(self._alarm)
-        while self._calls:
-            self._calls.popleft()()
-
-    def _answer_last_calls(self) -> None:
-        """Those that come later are made by the caller."""
-        with self._calls_lock:
-            self._running = False
-            while self._calls:
-                self._calls.popleft()()
-
-    def _to_loop(self, function: Callable[..., None], *arguments: object) -> None:
-        try:
-            self._loop.call_soon_threadsafe(function, *arguments)
-        except RuntimeError:
-            _log.debug("the event loop is closed already")
-
-
-def _set_result(answer: "asyncio.Future[_Value]", value: _Value) -> None:
-    if not answer.done():
-        answer.set_result(value)
-
-
-def _set_exception(answer: "asyncio.Future[Any]", error: Exception) -> None:
-    if not answer.done():
-        answer.set_exception(error)
+    def _release_surplus(self) -> None:
+        """Between two steps, those who are too many leave, the newest first."""
+        if self._most_members is None or len(self._members) <= self._most_members:
+            return
+        for member in self._members.surplus(self._most_members):
+            self._members.pop(member)
+            self._training.totals.add_worker_seconds(member.seconds)
+            self._training.leave(member.worker, lost=False)
+            left = f"{member.worker} left: there were more workers than the {self._most_members} that are wanted"
+            self._chronicle.add(ps_pb.Happening(worker_left=left))

@@ -14,9 +14,7 @@ Vector = NDArray[np.floating]
 
 
 def inspect(result: Result, round_: Round, parameters: Vector, version: int) -> Refusal | None:
-    """Why a result for a ticket of an open round must be refused; None if nothing speaks against it."""
-    if round_.is_in(result.ticket.micro_batch):
-        return Refusal.DUPLICATE
+    """Why a worker's result for a ticket that it holds must be refused; None if nothing speaks against it."""
     if result.version != version:
         return Refusal.WRONG_VERSION
     if not round_.counts_right(result):

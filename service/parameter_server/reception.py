@@ -25,6 +25,10 @@ _TOKEN_BYTES: Final = 32
 _OPEN_SECONDS: Final = 10.0
 _PAUSE_SECONDS: Final = 0.5
 _BACKLOG: Final = 1024
+# Connections that nobody has said a token on yet, at each listener; others wait until one of them is turned away.
+_MOST_UNKNOWN: Final = 1024
+# A worker attends as soon as its line is open; one that does not has died.
+_ATTEND_SECONDS: Final = 30.0
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +59,7 @@ class Reception:
         self._region = region
         self._buffers = buffers
         self._expected: dict[bytes, str] = {}
-        self._lines: dict[str, Line] = {}
+        self._lines: dict[str, tuple[Line, asyncio.TimerHandle]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._unix, self._tcp = None, None
         if region is not None:
@@ -82,7 +86,24 @@ class Reception:
     def take(self, worker: str) -> Line | None:
         """The line of a worker that attends now; None if it has not opened one."""
         self._expected = {token: name for token, name in self._expected.items() if name != worker}
-        return self._lines.pop(worker, None)
+        return self._give(worker)
+
+    def _keep(self, worker: str, line: Line) -> None:
+        """A line is open; it takes the place of an earlier one."""
+        self._drop(worker)
+        drop = asyncio.get_running_loop().call_later(_ATTEND_SECONDS, self._drop, worker)
+        self._lines[worker] = line, drop
+
+    def _give(self, worker: str) -> Line | None:
+        line, drop = self._lines.pop(worker, (None, None))
+        if drop:
+            drop.cancel()
+        return line
+
+    def _drop(self, worker: str) -> None:
+        """Closes the line of a worker that has not attended."""
+        if line := self._give(worker):
+            line.close()
 
     async def close(self) -> None:
         """Listens no more, and closes the lines of workers that did not attend."""
@@ -91,29 +112,37 @@ class Reception:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for listener in filter(None, (self._unix, self._tcp)):
             listener.close()
-        while self._lines:
-            self._lines.popitem()[1].close()
+        for worker in [*self._lines]:
+            self._drop(worker)
 
     def _receive(self, listener: socket.socket, greet: _Greet) -> None:
         listener.listen(_BACKLOG)
         listener.setblocking(False)
         self._start(self._accept(listener, greet))
 
-    def _start(self, work: Awaitable[None]) -> None:
+    def _start(self, work: Awaitable[None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _accept(self, listener: socket.socket, greet: _Greet) -> None:
+        unknown = asyncio.Semaphore(_MOST_UNKNOWN)
+        while True:
+            await unknown.acquire()
+            connection = await self._next_connection(listener)
+            connection.setblocking(False)
+            self._start(self._open(connection, greet)).add_done_callback(lambda _: unknown.release())
+
+    async def _next_connection(self, listener: socket.socket) -> socket.socket:
         while True:
             try:
                 connection, _ = await asyncio.get_running_loop().sock_accept(listener)
             except OSError as error:  # mostly that the process has no more files, for now
                 _log.error("a line cannot be opened now: %s", error)
                 await asyncio.sleep(_PAUSE_SECONDS)
-                continue
-            connection.setblocking(False)
-            self._start(self._open(connection, greet))
+            else:
+                return connection
 
     async def _open(self, connection: socket.socket, greet: _Greet) -> None:
         """Lets a worker in that has a token; whoever has none, or does not answer, is turned away."""
@@ -124,9 +153,7 @@ class Reception:
                 worker = self._worker(await _read(connection, _TOKEN_BYTES))
                 line = await greet(connection, worker)
                 await asyncio.get_running_loop().sock_sendall(connection, HANDSHAKE)
-            if earlier := self._lines.pop(worker, None):
-                earlier.close()
-            self._lines[worker] = line
+            self._keep(worker, line)
         except (OSError, ValueError, TimeoutError) as error:
             _log.warning("a line was not opened: %s", error)
             connection.close()

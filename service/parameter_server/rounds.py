@@ -82,22 +82,22 @@ class Round:
 
 
 class RoundQueue:
-    """All rounds of a job in their order: which are open, which come.
+    """All rounds of a job in their order, from any point on: which are open, which come.
 
     The steps follow one another as the policy says; after each epoch comes an evaluation, if there are validation rows,
     for which the weights stand still.
     """
 
-    def __init__(self, plan: Plan, policy: Policy, buffers: Buffers) -> None:
-        self._coming = _rounds(plan, buffers)
+    def __init__(
+        self, plan: Plan, policy: Policy, buffers: Buffers, version: int = 0, *, evaluated: bool = False
+    ) -> None:
+        """Begins with what comes after so many updates of the weights, which were evaluated already or not."""
+        self._plan = plan
+        self._buffers = buffers
+        self._coming = self._rounds(version, evaluated)
         self._next = next(self._coming, None)
         self._policy = policy
         self._open: list[Round] = []
-
-    @property
-    def finished(self) -> bool:
-        """Whether the last round is complete."""
-        return self._next is None and not self._open
 
     def find(self, ticket: Ticket) -> Round | None:
         """The open round that the ticket belongs to."""
@@ -117,24 +117,35 @@ class RoundQueue:
         """Takes out the first open round if it is complete; a later one waits for it."""
         return self._open.pop(0) if self._open and self._open[0].complete else None
 
+    def cut(self, version: int, *, evaluate: bool = False) -> None:
+        """No step comes any more, only an evaluation of the weights after `version` updates, if that is wanted."""
+        self._coming = iter(())
+        self._next = self._evaluation(version) if evaluate else None
+
     def _may_open(self, round_: Round, version: int) -> bool:
         if not self._open:
             return round_.kind == TicketKind.EVALUATION or self._policy.may_open(round_.step, version)
         kinds = {other.kind for other in (*self._open, round_)}
         return TicketKind.EVALUATION not in kinds and self._policy.may_open(round_.step, version)
 
+    def _rounds(self, version: int, evaluated: bool) -> Iterator[Round]:
+        plan = self._plan
+        # All steps of an epoch but the last are alike.
+        first, last = (
+            [plan.samples(step, part) for part in range(plan.parts(step))] for step in (0, plan.steps_per_epoch - 1)
+        )
+        if version and plan.ends_epoch(version - 1) and plan.validation_rows and not evaluated:
+            yield self._evaluation(version)
+        for step in range(version, plan.steps):
+            ends_epoch = plan.ends_epoch(step)
+            samples = last if ends_epoch else first
+            yield Round(TicketKind.GRADIENT, plan.epoch(step), step, samples, self._buffers)
+            if ends_epoch and plan.validation_rows:
+                yield self._evaluation(step + 1)
 
-def _rounds(plan: Plan, buffers: Buffers) -> Iterator[Round]:
-    evaluation_samples = [_length(plan.evaluation(part)) for part in range(plan.evaluation_parts)]
-    # All steps of an epoch but the last are alike.
-    first, last = (
-        [plan.samples(step, part) for part in range(plan.parts(step))] for step in (0, plan.steps_per_epoch - 1)
-    )
-    for step in range(plan.steps):
-        epoch, ends_epoch = plan.epoch(step), plan.ends_epoch(step)
-        yield Round(TicketKind.GRADIENT, epoch, step, last if ends_epoch else first, buffers)
-        if ends_epoch and plan.validation_rows:
-            yield Round(TicketKind.EVALUATION, epoch, step + 1, evaluation_samples, buffers)
+    def _evaluation(self, version: int) -> Round:
+        samples = [_length(self._plan.evaluation(part)) for part in range(self._plan.evaluation_parts)]
+        return Round(TicketKind.EVALUATION, self._plan.epoch(version - 1), version, samples, self._buffers)
 
 
 def _length(rows: slice) -> int:

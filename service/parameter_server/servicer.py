@@ -3,8 +3,9 @@
 import asyncio
 import hmac
 import itertools
-from collections.abc import AsyncIterator
-from typing import Final
+from collections.abc import AsyncIterator, Iterator, Mapping
+from functools import partial
+from typing import Any, Final
 
 import grpc
 import numpy as np
@@ -14,17 +15,22 @@ from nablad.files import CHUNK_BYTES
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
 from service.boundary import Context
-from service.parameter_server.engine import PATIENCE_SECONDS, Engine, Member
+from service.parameter_server.engine import PATIENCE_SECONDS, Engine
 from service.parameter_server.lines import Line
+from service.parameter_server.members import Member
 from service.parameter_server.reception import Reception
 from service.parameter_server.training import Training
 from service.waiting import wait_for_event
+from workers.arithmetic import arithmetic
+from workers.failpoints import failpoint
 from workers.worker import SECRET_KEY, host_fingerprint
 
 __all__ = ["ParameterServer"]
 
 # Followers see the progress this often, while there is any.
 _PROGRESS_SECONDS: Final = 0.25
+# And no more often than this: each message interrupts the steps.
+_PAUSE_SECONDS: Final = 0.02
 
 
 class ParameterServer(ps_grpc.ParameterServerServiceServicer):
@@ -36,19 +42,29 @@ class ParameterServer(ps_grpc.ParameterServerServiceServicer):
         secret: str,
         training: Training,
         reception: Reception,
+        description: Mapping[str, Any],
         patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
-        """Starts the engine, which the training belongs to from now on."""
+        """Starts the engine, which the training belongs to from now on.
+
+        Args:
+            assignment: Handed to every worker.
+            secret: Calls without it are refused.
+            training: The attempt.
+            reception: Where workers open their lines.
+            description: What checkpoints belong to.
+            patience_seconds: How long a worker that holds tickets may say nothing.
+        """
         self._assignment = assignment
         self._secret = secret
         self._training = training
         self._reception = reception
-        self._engine = Engine(training, patience_seconds, self._happen)
         self._numbers = itertools.count(1)
         self._joined: dict[str, ps_pb.JoinRequest] = {}
-        self._happenings: list[ps_pb.FollowResponse] = []
-        self._happened = asyncio.Event()
-        self._ended = False
+        self._news = asyncio.Event()
+        self._engine = Engine(
+            training, patience_seconds, assignment.spec.checkpoints, description, arithmetic(), self._spread_news
+        )
 
     async def close(self) -> None:
         """Ends everything that was started."""
@@ -79,7 +95,7 @@ class ParameterServer(ps_grpc.ParameterServerServiceServicer):
             await context.abort(
                 grpc.StatusCode.FAILED_PRECONDITION, f"{worker!r} has not joined, or not opened its line: do that first"
             )
-        member = Member(worker, line, _arrival(worker, self._joined.pop(worker), line))
+        member = _member(worker, self._joined.pop(worker), line)
         try:
             await self._engine.add(member)
             await member.gone.wait()
@@ -91,19 +107,17 @@ class ParameterServer(ps_grpc.ParameterServerServiceServicer):
     async def Follow(self, request: ps_pb.FollowRequest, context: Context) -> AsyncIterator[ps_pb.FollowResponse]:
         """Tells what happened, and in between where the training stands, until it is over."""
         await self._authenticate(context)
-        seen = min(request.seen, len(self._happenings))
+        seen = request.seen
         while True:
-            while seen < len(self._happenings):
-                told = await self._engine.call(self._engine.state)
-                told.MergeFrom(self._happenings[seen])
-                seen += 1
-                yield told
-            if self._ended:
+            news = self._news
+            told = await self._engine.call(partial(self._engine.tell, seen))
+            seen = told.seen
+            yield told.response
+            if told.over:
                 return
-            self._happened.clear()
-            await wait_for_event(self._happened, _PROGRESS_SECONDS)
-            if seen == len(self._happenings):
-                yield await self._engine.call(self._engine.state)
+            if not told.more:
+                await asyncio.sleep(_PAUSE_SECONDS)
+                await wait_for_event(news, _PROGRESS_SECONDS - _PAUSE_SECONDS)
 
     async def FetchWeights(
         self, request: ps_pb.FetchWeightsRequest, context: Context
@@ -111,19 +125,45 @@ class ParameterServer(ps_grpc.ParameterServerServiceServicer):
         """The present weights, byte by byte."""
         await self._authenticate(context)
         weights = await self._engine.call(self._standing_weights)
-        data = weights.data.cast("B")
-        for start in range(0, len(data), CHUNK_BYTES):
-            yield ps_pb.FetchWeightsResponse(chunk=bytes(data[start : start + CHUNK_BYTES]))
+        for chunk in _chunks(weights.data.cast("B")):
+            yield ps_pb.FetchWeightsResponse(chunk=chunk)
+
+    async def FetchCheckpoint(
+        self, request: ps_pb.FetchCheckpointRequest, context: Context
+    ) -> AsyncIterator[ps_pb.FetchCheckpointResponse]:
+        """The next checkpoint that is due, or one of now; nothing when the training is over."""
+        await self._authenticate(context)
+        try:
+            checkpoint = await self._engine.checkpoint(now=request.now)
+        except MemoryError:
+            await context.abort(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                "the parameter server has no memory for a checkpoint beside the training: give its host more",
+            )
+        if checkpoint is None:
+            return
+        failpoint("ps.checkpoint_taken")
+        yield ps_pb.FetchCheckpointResponse(state=checkpoint.state, happenings=checkpoint.happenings)
+        for chunk in _chunks(memoryview(checkpoint.image)):
+            yield ps_pb.FetchCheckpointResponse(chunk=chunk)
+
+    async def SetWorkers(self, request: ps_pb.SetWorkersRequest, context: Context) -> ps_pb.SetWorkersResponse:
+        """Those who are too many leave at the end of the step; others join by themselves."""
+        await self._authenticate(context)
+        if not request.workers:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "workers must be at least 1, but is 0")
+        await self._engine.set_workers(request.workers)
+        return ps_pb.SetWorkersResponse()
 
     def _standing_weights(self) -> NDArray[np.floating]:
-        """Weights that do not change any more: the training's own when it is over."""
-        parameters = self._training.parameters
-        return parameters if self._training.over else parameters.copy()
+        """Weights that do not change any more: those that the training leaves when it is over."""
+        training = self._training
+        return training.result if training.over else training.parameters.copy()
 
-    def _happen(self, happening: ps_pb.FollowResponse) -> None:
-        self._happenings.append(happening)
-        self._ended = self._ended or happening.WhichOneof("happening") in ("finished", "failed")
-        self._happened.set()
+    def _spread_news(self) -> None:
+        """Wakes those who wait for news now; later ones wait for the next."""
+        news, self._news = self._news, asyncio.Event()
+        news.set()
 
     async def _authenticate(self, context: Context) -> dict[str, str | bytes]:
         """The call's metadata, if it carries the job's secret; aborts the call if not."""
@@ -133,5 +173,11 @@ class ParameterServer(ps_grpc.ParameterServerServiceServicer):
         return metadata
 
 
-def _arrival(worker: str, whence: ps_pb.JoinRequest, line: Line) -> str:
-    return f"{worker} joined: process {whence.process_id} on {whence.host_fingerprint}, transport {line.transport}"
+def _member(worker: str, whence: ps_pb.JoinRequest, line: Line) -> Member:
+    arrival = f"{worker} joined: process {whence.process_id} on {whence.host_fingerprint}, transport {line.transport}"
+    return Member(worker, line, arrival, whence.arithmetic if whence.HasField("arithmetic") else None)
+
+
+def _chunks(data: memoryview) -> Iterator[bytes]:
+    for start in range(0, len(data), CHUNK_BYTES):
+        yield bytes(data[start : start + CHUNK_BYTES])

@@ -1,65 +1,29 @@
-"""What the parameter server counts while it trains: the figures of an epoch, and running totals for metrics."""
+"""What the parameter server counts while it trains: running totals of an attempt, for metrics."""
 
 import math
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.parameter_server.lines import TRANSPORTS
-from service.parameter_server.rounds import Round
 from workers.frames import ACTIVITIES as WORKER_ACTIVITIES
 from workers.tickets import Refusal
 
-__all__ = ["ACTIVITIES", "EpochFigures", "Totals"]
+__all__ = ["ACTIVITIES", "Totals"]
 
-ACTIVITIES = ("waiting", "receiving", "inspecting", "reducing", "updating", "dealing")
+ACTIVITIES = ("waiting", "receiving", "inspecting", "reducing", "updating", "dealing", "booking")
 """What a parameter server's time goes into: waiting for results, reading them, checking them, adding gradients, the
-update of the weights, giving out tickets and weights."""
+update of the weights, giving out tickets and weights, figures, digests and checkpoints."""
 
 # Upper bounds of the classes of step_seconds, in seconds.
 _BOUNDS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-
-
-@dataclass
-class EpochFigures:
-    """Sums over the steps of one epoch so far, each mini-batch before its update."""
-
-    epoch: int
-    cost_sum: float = 0.0
-    correct_count: int = 0
-    samples: int = 0
-    seconds: float = 0.0
-
-    def add(self, step: Round, seconds: float) -> None:
-        """Counts a step that took this long."""
-        self.cost_sum += step.cost_sum
-        self.correct_count += step.correct_count
-        self.samples += step.samples
-        self.seconds += seconds
-
-    @property
-    def cost(self) -> float | None:
-        """Mean per sample."""
-        return self.cost_sum / self.samples if self.samples else None
-
-    @property
-    def accuracy(self) -> float | None:
-        """Share of samples classified right."""
-        return self.correct_count / self.samples if self.samples else None
-
-    @property
-    def samples_per_second(self) -> float:
-        """Over the time that the steps took; evaluations are not in it."""
-        return self.samples / self.seconds if self.seconds else 0.0
 
 
 class Totals:
     """Running totals of an attempt."""
 
     def __init__(self) -> None:
-        self.samples = 0
         self.workers_lost = 0
         self.refused: Counter[Refusal] = Counter()
         self._worker_seconds = dict.fromkeys(WORKER_ACTIVITIES, 0.0)
@@ -68,9 +32,8 @@ class Totals:
         self._evaluations = 0
         self._evaluation_seconds = 0.0
 
-    def add_step(self, step: Round, seconds: float) -> None:
+    def add_step(self, seconds: float) -> None:
         """Counts a step that took this long, from its first ticket to its update."""
-        self.samples += step.samples
         self._step_counts[bisect_left(_BOUNDS, seconds)] += 1
         self._step_seconds += seconds
 

@@ -1,20 +1,27 @@
 """The training of one attempt as a state machine: results in, tickets and weights out. No gRPC, threads or files."""
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nablad.v1 import jobs_pb2 as jobs_pb
+from nablad.v1 import parameter_server_pb2 as ps_pb
+from service.checkpoints.image import Snapshot
+from service.parameter_server.course import Course, Next
 from service.parameter_server.dispatcher import Dispatcher
-from service.parameter_server.inspection import all_finite, inspect
+from service.parameter_server.inspection import inspect
 from service.parameter_server.policies import Policy
 from service.parameter_server.reduction import Buffers
+from service.parameter_server.refusals import Refusals
 from service.parameter_server.rounds import Round, RoundQueue
-from service.parameter_server.telemetry import ACTIVITIES, EpochFigures, Totals
-from workers.mathematics.optimizers import Block, Optimizer
+from service.parameter_server.standing import Position, Standing
+from service.parameter_server.stopping import StoppingRules
+from service.parameter_server.telemetry import ACTIVITIES
+from service.parameter_server.weights import Weights
+from workers.failpoints import failpoint
+from workers.mathematics.optimizers import Optimizer
 from workers.plan import Plan
 from workers.stopwatch import Stopwatch
 from workers.tickets import Refusal, Result, Ticket, TicketKind
@@ -23,22 +30,19 @@ __all__ = ["Training"]
 
 Vector = NDArray[np.floating]
 
-# A ticket whose results are refused this often fails the job: the answer to a ticket depends on nothing but the ticket.
-_TRIES = 3
 # Seconds between two looks at the gradient's norm: it is not worth a pass over the gradient at every step.
 _NORM_INTERVAL = 0.5
-# Numbers that are added and applied at a time, so that they stay in the cache from the sum to the update.
-_BLOCK = 128 * 1024
 
 
 class Training:
-    """The weights of an attempt and the only code that changes them.
+    """The weights of an attempt, and what becomes of them.
 
     Attributes:
         parameters: The weights, a flat vector of shape (size,).
         version: Updates that the weights have seen.
-        failure: Why the training cannot go on, as a sentence; empty while it can.
-        totals: What was counted since the beginning.
+        rounds: Steps and evaluations that this attempt has made.
+        failure: Why it cannot go on, as a sentence; empty while it can.
+        totals: What was counted since the beginning of the attempt.
         buffers: Of gradients; what is taken for a result comes back with it.
         stopwatch: Where the time goes.
     """
@@ -48,74 +52,81 @@ class Training:
         plan: Plan,
         policy: Policy,
         optimizer: Optimizer,
-        parameters: Vector,
+        start: Snapshot,
+        rules: StoppingRules,
         *,
         attempt: int,
         learning_rate: float,
         labelled: bool,
         clock: Callable[[], float],
     ) -> None:
-        """Opens the first round; nothing moves until workers join.
+        """Opens the round that comes next; nothing moves until workers join.
 
         Args:
             plan: The cut of the rows into tickets.
             policy: When the tickets of a step may go out.
             optimizer: The update rule.
-            parameters: The first weights, taken over.
+            start: Where the training stands; its vectors are taken over.
+            rules: When to end.
             attempt: Results of other attempts are refused.
             learning_rate: Only reported.
             labelled: Whether targets are class labels, so that there is an accuracy.
             clock: Monotonic seconds.
         """
-        self.parameters = parameters
-        self.version = 0
+        state = start.state
+        self.parameters = start.parameters
+        self.version = state.step
+        self.rounds = 0
         self.failure = ""
-        self.totals = Totals()
-        self.buffers = Buffers(parameters.size, parameters.dtype)
+        self.buffers = Buffers(start.parameters.size, start.parameters.dtype)
         self.stopwatch = Stopwatch(ACTIVITIES, clock)
         self._plan = plan
-        self._optimizer = optimizer
-        self._optimizer_state = optimizer.init(parameters)
         self._attempt = attempt
-        self._learning_rate = learning_rate
-        self._labelled = labelled
         self._clock = clock
         self._mark = clock()
+        self._weights = Weights(optimizer, start, keep_best=rules.keep_best)
+        standing = Standing(plan, state, attempt=attempt, learning_rate=learning_rate, labelled=labelled)
+        self._course = Course(plan, self._weights, standing, rules, state)
+        self.totals = self._course.totals
         self._dispatcher = Dispatcher()
-        self._refusals: Counter[Ticket] = Counter()
-        self._figures = EpochFigures(epoch=0)
-        self._validation: Round | None = None
-        self._gradient_norm: float | None = None
+        self._refusals = Refusals(plan, learning_rate)
         self._norm_time = -math.inf
         self._lent: dict[str, tuple[Round, Vector]] = {}  # gradients in memory that their workers write to again
-        self._sum = np.empty(min(_BLOCK, parameters.size), parameters.dtype)
-        self._blocks = [slice(start, start + _BLOCK) for start in range(0, parameters.size, _BLOCK)]
-        self._closed: list[tuple[Round, float]] = []  # with their seconds, not counted yet
-        self._epoch_ends: list[jobs_pb.Progress] = []
-        self._queue = RoundQueue(plan, policy, self.buffers)
-        self._open_rounds()
+        self._queue = RoundQueue(plan, policy, self.buffers, self.version, evaluated=state.evaluated)
+        self._go_on(self._course.begin(self.version, evaluated=state.evaluated))
+        self.book()
 
     @property
-    def finished(self) -> bool:
-        """Whether the last round is complete."""
-        return self._queue.finished
+    def ending(self) -> str:
+        """Why it ended, as a sentence; empty while it goes on."""
+        return self._course.ending
 
     @property
     def over(self) -> bool:
         """Whether there will be no more tickets."""
-        return self.finished or bool(self.failure)
+        return bool(self._course.ending or self.failure)
+
+    @property
+    def position(self) -> Position:
+        """How far it is; of what was booked."""
+        return self._course.position
+
+    @property
+    def result(self) -> Vector:
+        """The weights that it leaves: those of the best epoch if they are kept, else the present ones."""
+        return self._weights.result
 
     def join(self, worker: str) -> None:
         """A worker is ready for tickets."""
-        if not self._dispatcher.workers and not self.version:
+        if not self._dispatcher.workers and not self.rounds:
             self._mark = self._clock()
         self._dispatcher.join(worker)
 
-    def leave(self, worker: str) -> None:
-        """A worker is gone; its open tickets go to others. It counts as lost unless the training is over."""
+    def leave(self, worker: str, *, lost: bool = True) -> None:
+        """A worker is gone; its open tickets go to others. One that is lost counts, unless the training is over."""
         self._settle(worker)
         self._dispatcher.leave(worker)
-        if not self.over:
+        if lost and not self.over:
             self.totals.workers_lost += 1
 
     def holds(self, worker: str) -> bool:
@@ -125,7 +136,7 @@ class Training:
     @property
     def stirred(self) -> bool:
         """Whether there is something to deal, to book or to tell."""
-        return bool(self._closed or self.failure or self._dispatcher.waiting)
+        return self._course.to_count or self.over or self._dispatcher.waiting > 0
 
     def deal(self) -> dict[str, list[Ticket]]:
         """The tickets that free workers get now, by worker; to be computed with the present version."""
@@ -140,7 +151,7 @@ class Training:
         Its gradient is taken over; one that is lent may be written to as soon as the worker has another ticket.
         """
         round_ = self._queue.find(result.ticket)
-        refusal = self._inspect(attempt, result, round_)
+        refusal = self._inspect(worker, attempt, result, round_)
         self.stopwatch.lap("inspecting")
         if refusal is None and round_ is not None:
             self._enter(worker, result, round_)
@@ -151,56 +162,39 @@ class Training:
 
     def book(self) -> None:
         """Counts the rounds that were closed: it can wait until the next tickets are out, but not for another take."""
-        closed, self._closed = self._closed, []
-        for round_, seconds in closed:
-            if round_.kind == TicketKind.EVALUATION:
-                self._validation = round_
-                self.totals.add_evaluation(seconds)
-            else:
-                self._count_step(round_, seconds)
-            if round_.kind == TicketKind.EVALUATION or (
-                self._plan.ends_epoch(round_.step) and not self._plan.validation_rows
-            ):
-                self._end_epoch()
+        if failure := self._course.book(self._dispatcher.workers):
+            self.failure = f"{failure}: {self._refusals.divergence}"
 
-    def pop_epoch_ends(self) -> list[jobs_pb.Progress]:
-        """The figures of the epochs that ended since the last call."""
-        ends, self._epoch_ends = self._epoch_ends, []
-        return ends
+    def pop_happenings(self) -> list[ps_pb.Happening]:
+        """What was booked since the last call: steps of the history, the ends of epochs."""
+        return self._course.pop_happenings()
 
     def progress(self) -> jobs_pb.Progress:
         """Where the training stands."""
-        progress = jobs_pb.Progress(
-            epoch=self._figures.epoch + 1 if self._figures.samples else 0,
-            epochs=self._plan.epochs,
-            step=self.version,
-            steps=self._plan.steps,
-            samples=self.totals.samples,
-            samples_per_second=self._figures.samples_per_second,
-            training_cost=self._figures.cost,
-            learning_rate=self._learning_rate,
-            gradient_norm=self._gradient_norm,
-            workers_alive=self._dispatcher.workers,
-        )
-        if self._labelled and self._figures.accuracy is not None:
-            progress.training_accuracy = self._figures.accuracy
-        if self._validation is not None:
-            progress.validation_cost = self._validation.cost_sum / self._validation.samples
-            if self._labelled:
-                progress.validation_accuracy = self._validation.correct_count / self._validation.samples
-        return progress
+        return self._course.progress(self._dispatcher.workers)
+
+    def snapshot(self) -> Snapshot:
+        """All that it takes to go on from here, in arrays that change with the next result; to be called after `book`.
+
+        What is in of a round that is not complete is no part of it.
+        """
+        return self._course.snapshot()
 
     # -- results -------------------------------------------------------------------------------------------------------
 
-    def _inspect(self, attempt: int, result: Result, round_: Round | None) -> Refusal | None:
+    def _inspect(self, worker: str, attempt: int, result: Result, round_: Round | None) -> Refusal | None:
         if attempt != self._attempt:
             return Refusal.WRONG_ATTEMPT
         if round_ is None:
             return Refusal.LATE if self._was_given_out(result.ticket) else Refusal.UNKNOWN_TICKET
+        if round_.is_in(result.ticket.micro_batch):
+            return Refusal.DUPLICATE
+        if not self._dispatcher.has_given(worker, result.ticket):
+            return Refusal.NOT_HELD
         return inspect(result, round_, self.parameters, self.version)
 
     def _enter(self, worker: str, result: Result, round_: Round) -> None:
-        self._dispatcher.done(result.ticket)
+        self._dispatcher.done(worker, result.ticket)
         round_.take(result)
         if result.gradient is not None and not result.gradient.flags.writeable:
             self._lent[worker] = (round_, result.gradient)
@@ -208,8 +202,7 @@ class Training:
                 self._settle(worker)
         self.stopwatch.lap("reducing")
         while complete := self._queue.pop_complete():
-            self._close(complete)
-            self._open_rounds()
+            self._go_on(self._close(complete))
 
     def _settle(self, worker: str) -> None:
         """The worker may write to its gradient again."""
@@ -221,22 +214,7 @@ class Training:
         """Counts the refusal; a ticket that the worker holds waits again."""
         self.totals.refused[refusal] += 1
         if self._dispatcher.give_back(worker, ticket):
-            self._refusals[ticket] += 1
-            if self._refusals[ticket] >= _TRIES:
-                self.failure = self._refusal_sentence(ticket, refusal)
-
-    def _refusal_sentence(self, ticket: Ticket, refusal: Refusal) -> str:
-        epoch = self._plan.epoch(ticket.step - (ticket.kind == TicketKind.EVALUATION))
-        what = f"micro-batch {ticket.micro_batch} of step {ticket.step} in epoch {epoch + 1}"
-        if refusal == Refusal.NOT_FINITE:
-            return f"the cost or the gradient of {what} is not finite: {self._divergence()}"
-        return f"the results for {what} were refused {_TRIES} times, the last one as {refusal.name.lower()}"
-
-    def _divergence(self) -> str:
-        return (
-            f"the training diverged; give a training.learning_rate below {self._learning_rate:g}, "
-            "and data.scaling if features are large"
-        )
+            self.failure = self.failure or self._refusals.add(ticket, refusal)
 
     def _was_given_out(self, ticket: Ticket) -> bool:
         """Whether the ticket is of a round that was closed."""
@@ -249,52 +227,32 @@ class Training:
 
     # -- rounds --------------------------------------------------------------------------------------------------------
 
-    def _open_rounds(self) -> None:
+    def _go_on(self, following: Next) -> None:
+        """Opens the rounds that may be."""
+        if following != Next.PLAN:
+            self._queue.cut(self.version, evaluate=following == Next.EVALUATION)
         for round_ in self._queue.open(self.version):
             self._dispatcher.open(Ticket(round_.step, round_.kind, part) for part in range(round_.parts))
 
-    def _close(self, round_: Round) -> None:
+    def _close(self, round_: Round) -> Next:
         self._refusals.clear()
         self._lent = {worker: lent for worker, lent in self._lent.items() if lent[0] is not round_}
-        if round_.kind == TicketKind.GRADIENT:
-            self._apply(round_)
+        norm = self._apply(round_) if round_.kind == TicketKind.GRADIENT else None
         now = self._clock()
-        self._closed.append((round_, now - self._mark))
-        self._mark = now
+        seconds, self._mark = now - self._mark, now
+        self.rounds += 1
+        return self._course.close(round_, seconds, norm)
 
-    def _apply(self, round_: Round) -> None:
-        """W ← W − ε ∇ with ∇ the mean over the mini-batch: eq. (94) of the paper, and the 1/n of its eq. (37)."""
-        norm_due = self._mark - self._norm_time >= _NORM_INTERVAL or self._plan.ends_epoch(round_.step)
-        squares: list[float] | None = [] if norm_due else None
-        blocks = self._gradient_blocks(round_.addends, squares)
-        self._optimizer_state = self._optimizer.update(self.parameters, blocks, round_.samples, self._optimizer_state)
-        if squares is not None:
-            self._gradient_norm, self._norm_time = math.sqrt(math.fsum(squares)) / round_.samples, self._mark
+    def _apply(self, round_: Round) -> float | None:
+        """Updates the weights; gives the norm of the gradient at the steps where it is looked at."""
+        due = self._mark - self._norm_time >= _NORM_INTERVAL
+        with_norm = due or self._plan.is_sampled(round_.step) or self._plan.ends_epoch(round_.step)
+        norm = self._weights.update(round_.addends, round_.samples, with_norm=with_norm)
+        if with_norm:
+            self._norm_time = self._mark
         for vector in round_.addends:
             self.buffers.give(vector)
         self.version += 1
         self.stopwatch.lap("updating")
-
-    def _gradient_blocks(self, addends: tuple[Vector, ...], squares: list[float] | None) -> Iterator[Block]:
-        """The sum of the samples' gradients; the squares of each block are added to the list, if there is one."""
-        for place in self._blocks:
-            first = addends[0][place]
-            total = self._sum[: first.size]
-            if len(addends) == 2:
-                np.add(first, addends[1][place], out=total)
-            else:
-                np.copyto(total, first)
-            if squares is not None:
-                squares.append(float(np.dot(total, total)))
-            yield place, total
-
-    def _count_step(self, round_: Round, seconds: float) -> None:
-        if round_.epoch != self._figures.epoch:
-            self._figures = EpochFigures(round_.epoch)
-        self._figures.add(round_, seconds)
-        self.totals.add_step(round_, seconds)
-
-    def _end_epoch(self) -> None:
-        if not all_finite(self.parameters):
-            self.failure = f"the weights are not finite after epoch {self._figures.epoch + 1}: {self._divergence()}"
-        self._epoch_ends.append(self.progress())
+        failpoint("ps.updated")
+        return norm

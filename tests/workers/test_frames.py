@@ -86,7 +86,7 @@ def test_a_refusal_that_is_none_is_an_error() -> None:
     """Only the reasons that there are can be told."""
     frame = bytearray(encode_order([], [Refusal.LATE], 0))
     frame[-1] = max(Refusal) + 1
-    with pytest.raises(ValueError, match="9 is not a valid Refusal"):
+    with pytest.raises(ValueError, match=f"{max(Refusal) + 1} is not a valid Refusal"):
         Order.decode(frame[:ORDER_BYTES], frame[ORDER_BYTES:])
 
 

@@ -1,5 +1,7 @@
 """The plan: every row once per epoch, the same on every process, with no history."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -65,6 +67,16 @@ def test_an_evaluation_covers_the_validation_rows_in_order(plan: Plan) -> None:
     rows = [row for part in parts for row in range(part.start, part.stop)]
     assert rows == list(range(plan.validation_rows))
     assert all(part.stop > part.start for part in parts)
+
+
+@given(rows=st.integers(1, 5000), epochs=st.integers(1, 5000))
+def test_at_most_a_thousand_steps_are_sampled_evenly(rows: int, epochs: int) -> None:
+    """The first one, and from there on at equal distances; all of them where there are not more."""
+    plan = Plan(rows=rows, batch_size=1 + rows // 3, micro_batches=1, epochs=epochs, seed=0)
+    sampled = [step for step in range(plan.steps) if plan.is_sampled(step)]
+    assert sampled[0] == 0
+    assert len(sampled) == plan.steps if plan.steps <= 1000 else 500 <= len(sampled) <= 1000
+    assert len({after - before for before, after in pairwise(sampled)}) <= 1
 
 
 @pytest.mark.parametrize("other", [{"seed": 8}, {"rows": 101}])

@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
 from workers import worker as worker_module
+from workers.arithmetic import arithmetic
 from workers.computation import Computation
 from workers.frames import Report, encode_order
 from workers.tickets import Refusal, Result, Ticket, TicketKind
@@ -58,7 +59,10 @@ def test_every_ticket_of_an_order_is_answered(
     receive_report: ReceiveReport,
     small_assignment: ps_pb.Assignment,
 ) -> None:
-    """One after each order, also the one that gives no new tickets; with what the worker's time went into so far."""
+    """One after each order, also the one that gives no new tickets; with what the worker's time went into so far.
+
+    Before, the worker says what it computes with.
+    """
     computation = Computation(small_assignment)
     weights = np.linspace(-1, 1, computation.layout.size)
     tickets = [Ticket(2, kind, 1) for kind in (TicketKind.GRADIENT, TicketKind.EVALUATION)]
@@ -74,6 +78,7 @@ def test_every_ticket_of_an_order_is_answered(
 
     server.sessions = [session]
     start_worker(server.address).result(SECONDS)
+    assert [joined.arithmetic for joined in server.joined] == [arithmetic()]
     seconds = []
     for ticket, (report, gradient) in zip(tickets, came, strict=True):
         expected = computation.answer(ticket, weights, 9, np.empty_like(weights))

@@ -11,13 +11,28 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
+from nablad.spec import complete, parse
+from nablad.v1 import job_spec_pb2 as spec_pb
+from nablad.v1 import parameter_server_pb2 as ps_pb
+from service.checkpoints.image import Snapshot, make_image
 from service.parameter_server.policies import Sync
+from service.parameter_server.start import first_snapshot, share
+from service.parameter_server.stopping import StoppingRules, stopping_rules
 from service.parameter_server.training import Training
+from workers import build
+from workers.computation import Computation
 from workers.mathematics.optimizers import optimizer
 from workers.plan import Plan
 from workers.tickets import Result, Ticket, TicketKind
 
 _SECONDS = 30
+_JOB_FILE = """
+name: small
+data: {train: train, validation: validation, scaling: standard}
+model: {layers: [6, 5, 3], activation: sigmoid, output_activation: sigmoid, dtype: float64}
+cost: {function: log_loss}
+training: {epochs: 2, batch_size: 16, learning_rate: 0.5, seed: 3}
+"""
 
 _Value = TypeVar("_Value")
 
@@ -30,16 +45,35 @@ def one_blas_thread() -> Iterator[None]:
 
 
 @pytest.fixture
-def make_training() -> Callable[..., Training]:
-    """Makes a training of attempt 2 from a plan, the size of the vector and its type; the clock ticks in seconds."""
+def make_job(assignment: Callable[..., ps_pb.Assignment]) -> Callable[..., ps_pb.Assignment]:
+    """A small job on so many rows; other keywords are those of its distribution."""
 
-    def make(plan: Plan, size: int, dtype: str = "float64") -> Training:
+    def make(rows: int = 50, **distribution: int | str) -> ps_pb.Assignment:
+        given = {"micro_batches": 4} | distribution
+        spec, violations = parse(f"{_JOB_FILE}distribution: {given}")
+        assert not violations
+        return assignment(complete(spec, None), rows)
+
+    return make
+
+
+@pytest.fixture
+def make_training() -> Callable[..., Training]:
+    """Makes a training of attempt 2 from a plan, the size of the vector and its type; the clock ticks in seconds.
+
+    It may begin with another state than nothing; other keywords are those of its stopping rules.
+    """
+
+    def make(
+        plan: Plan, size: int, dtype: str = "float64", state: ps_pb.TrainingState | None = None, **rules: Any
+    ) -> Training:
         clock = itertools.count()
         return Training(
             plan,
             Sync(),
             optimizer("sgd", 0.5),
-            np.zeros(size, dtype),
+            Snapshot(state or ps_pb.TrainingState(), np.zeros(size, dtype)),
+            StoppingRules(plan.epochs, **rules),
             attempt=2,
             learning_rate=0.5,
             labelled=True,
@@ -65,6 +99,77 @@ def _answer(training: Training, ticket: Ticket, plan: Plan) -> Result:
     gradient = (generator.normal(size=size) * 10.0 ** generator.integers(-5, 5, size)).astype(training.parameters.dtype)
     samples = plan.samples(ticket.step, ticket.micro_batch)
     return Result(ticket, training.version, float(generator.normal()), samples, 1, gradient)
+
+
+class Run:
+    """An attempt in this thread: its training, and one worker that computes for it. The clock ticks in seconds.
+
+    Attributes:
+        training: The training.
+        told: What happened until now, without what depends on the time and on who is there.
+    """
+
+    def __init__(self, job: ps_pb.Assignment) -> None:
+        clock = itertools.count()
+        spec = job.spec
+        start, _ = share(first_snapshot(job), spec_pb.TRANSPORT_INLINE)
+        self.training = Training(
+            build.plan(job),
+            Sync(),
+            build.update_rule(spec),
+            start,
+            stopping_rules(job),
+            attempt=job.attempt,
+            learning_rate=spec.training.learning_rate,
+            labelled=job.train.dataset.classes > 0,
+            clock=lambda: float(next(clock)),
+        )
+        self.told: list[ps_pb.Happening] = []
+        self._attempt = job.attempt
+        self._computation = Computation(job)
+        self._tell()
+        self.training.join("w")
+
+    def make_round(self) -> None:
+        """Makes a step, or an evaluation."""
+        training = self.training
+        for ticket in training.deal()["w"]:
+            weights = training.parameters
+            result = self._computation.answer(ticket, weights, training.version, np.empty_like(weights))
+            assert training.take("w", self._attempt, result) is None
+        training.book()
+        self._tell()
+
+    def finish(self) -> "Run":
+        """Makes all rounds that are left."""
+        while not self.training.over:
+            self.make_round()
+        return self
+
+    def image(self) -> bytes:
+        """All that it takes to go on, without what depends on the time."""
+        snapshot = self.training.snapshot()
+        snapshot.state.seconds = snapshot.state.epoch.seconds = 0
+        return bytes(make_image(snapshot, {}))
+
+    def epochs(self) -> list[ps_pb.EpochEnd]:
+        """The epochs that ended."""
+        return [happening.epoch_end for happening in self.told if happening.HasField("epoch_end")]
+
+    def _tell(self) -> None:
+        for happening in self.training.pop_happenings():
+            if happening.HasField("step"):
+                happening.step.attempt = 0
+            elif happening.HasField("epoch_end"):
+                happening.epoch_end.progress.samples_per_second = 0
+                happening.epoch_end.progress.workers_alive = 0
+            self.told.append(happening)
+
+
+@pytest.fixture
+def begin() -> Callable[[ps_pb.Assignment], Run]:
+    """Begins an attempt in this thread."""
+    return Run
 
 
 class Loop:

@@ -49,7 +49,7 @@ def test_who_is_done_gets_what_still_waits() -> None:
     tickets = _tickets(0, 200)
     dispatcher.open(tickets)
     for ticket in dispatcher.deal()["fast"]:
-        dispatcher.done(ticket)
+        dispatcher.done("fast", ticket)
     assert dispatcher.deal() == {"fast": tickets[2 * MOST_TICKETS : 3 * MOST_TICKETS]}
 
 
@@ -122,19 +122,23 @@ class DispatcherMachine(RuleBasedStateMachine):
         free = {worker for worker in self.workers if not self.dispatcher.holds(worker)}
         assert self.dispatcher.deal().keys() <= free
 
-    @precondition(lambda self: self.open)
+    @precondition(lambda self: self._held())
     @rule(data=st.data())
     def done(self, data: st.DataObject) -> None:
-        ticket = data.draw(st.sampled_from(sorted(self.open)))
+        worker, ticket = data.draw(st.sampled_from(self._held()))
         self.open.remove(ticket)
-        self.dispatcher.done(ticket)
+        self.dispatcher.done(worker, ticket)
 
     @precondition(lambda self: self.open and self.workers)
     @rule(data=st.data())
     def give_back(self, data: st.DataObject) -> None:
         worker, ticket = data.draw(st.sampled_from(self.workers)), data.draw(st.sampled_from(sorted(self.open)))
-        held = ticket in self.dispatcher._held[worker]
+        held = (worker, ticket) in self._held()
+        assert self.dispatcher.has_given(worker, ticket) == held
         assert self.dispatcher.give_back(worker, ticket) == held
+
+    def _held(self) -> list[tuple[str, Ticket]]:
+        return [(worker, ticket) for worker in self.workers for ticket in sorted(self.dispatcher._held[worker])]
 
     @invariant()
     def every_open_ticket_is_in_one_place(self) -> None:

@@ -68,7 +68,9 @@ def test_a_bad_result_is_refused_with_its_reason_and_changes_nothing(
     assert not training.parameters.any()
     assert training.version == 0
     assert training.totals.refused == {refusal: 1}
-    assert training.take("w", 2, answer(training, ticket, PLAN)) is None
+    training.join("next")
+    holder = "next" if training.deal() else "w"  # a ticket that was held is dealt again
+    assert training.take(holder, 2, answer(training, ticket, PLAN)) is None
 
 
 def test_large_gradients_are_not_mistaken_for_infinite_ones(make_training: MakeTraining) -> None:
@@ -102,9 +104,32 @@ def test_refusals_of_what_a_worker_does_not_hold_fail_nothing(training: Training
     training.join("stranger")
     for _ in range(5):
         result = replace(answer(training, ticket, PLAN), gradient=NAN)
-        assert training.take("stranger", 2, result) == Refusal.NOT_FINITE
+        assert training.take("stranger", 2, result) == Refusal.NOT_HELD
     assert not training.over
     assert training.take("w", 2, answer(training, ticket, PLAN)) is None
+
+
+def test_a_result_of_somebody_else_is_refused_however_good_it_is(training: Training, answer: Answer) -> None:
+    """Only the worker that holds a ticket may answer it; that it was answered, or is closed, is said first."""
+    first, *others = _first_tickets(training)
+    training.join("stranger")
+    assert training.take("stranger", 2, answer(training, first, PLAN)) == Refusal.NOT_HELD
+    assert training.take("w", 2, answer(training, first, PLAN)) is None
+    assert training.take("stranger", 2, answer(training, first, PLAN)) == Refusal.DUPLICATE
+    for ticket in others:
+        assert training.take("w", 2, answer(training, ticket, PLAN)) is None
+    assert training.take("stranger", 2, answer(training, first, PLAN)) == Refusal.LATE
+    assert training.version == 1
+
+
+def test_a_worker_that_was_lost_holds_nothing_any_more(training: Training, answer: Answer) -> None:
+    """Its result comes too late: the ticket is another one's."""
+    ticket = _first_tickets(training)[0]
+    training.leave("w")
+    training.join("other")
+    training.deal()
+    assert training.take("w", 2, answer(training, ticket, PLAN)) == Refusal.NOT_HELD
+    assert training.take("other", 2, answer(training, ticket, PLAN)) is None
 
 
 def test_a_late_result_is_told_from_an_unknown_one(training: Training, answer: Answer) -> None:
@@ -128,7 +153,7 @@ def test_a_ticket_that_is_never_finite_fails_the_job_with_advice(training: Train
             result = answer(training, ticket, PLAN)
             training.take("w", 2, replace(result, gradient=NAN) if ticket.micro_batch == 1 else result)
     assert training.over
-    assert not training.finished
+    assert not training.ending
     assert "micro-batch 1 of step 0" in training.failure
     assert "training.learning_rate below 0.5" in training.failure
     assert training.deal() == {}

@@ -81,14 +81,15 @@ def test_a_vector_longer_than_a_block_is_updated_once_everywhere(
 def test_the_epochs_figures_are_means_over_all_samples(run_alone: Callable[[], Training], answer: Answer) -> None:
     """An epoch end reports the mean training cost, the accuracy, and the evaluation of the weights after it."""
     training = run_alone()
-    first, second = training.pop_epoch_ends()
+    told = training.pop_happenings()
+    first, second = (happening.epoch_end.progress for happening in told if happening.HasField("epoch_end"))
     assert (first.epoch, first.step, first.samples, second.epoch, second.step, second.samples) == (1, 3, 10, 2, 6, 20)
     assert first.validation_cost == pytest.approx(0.5)
     assert first.validation_accuracy == pytest.approx(0.6)
     tickets = [Ticket(step, TicketKind.GRADIENT, part) for step in range(3) for part in range(PLAN.parts(step))]
     costs = [answer(training, ticket, PLAN).cost_sum for ticket in tickets]
     assert first.training_cost == pytest.approx(math.fsum(costs) / 10)
-    assert training.pop_epoch_ends() == []
+    assert training.pop_happenings() == []
 
 
 def test_figures_can_be_counted_after_the_next_tickets_are_dealt(training: Training, answer: Answer) -> None:
@@ -97,10 +98,10 @@ def test_figures_can_be_counted_after_the_next_tickets_are_dealt(training: Train
         training.take("w", 2, answer(training, ticket, PLAN))
     assert training.version == 1
     assert {ticket.step for ticket in training.deal()["w"]} == {1}
-    assert training.totals.samples == 0
+    assert training.progress().samples == 0
     training.book()
     training.book()
-    assert training.totals.samples == 4
+    assert training.progress().samples == 4
 
 
 def test_the_time_of_steps_and_evaluations_is_told_apart(run_alone: Callable[[], Training]) -> None:
@@ -140,7 +141,7 @@ def test_who_works_and_who_is_lost_never_changes_a_bit(
             held[worker].extend(tickets)
         training.book()
     assert training.parameters.tobytes() == run_alone().parameters.tobytes()
-    assert training.totals.samples == PLAN.rows * PLAN.epochs
+    assert training.progress().samples == PLAN.rows * PLAN.epochs
 
 
 def test_a_long_training_makes_few_buffers(make_training: MakeTraining, answer: Answer) -> None:
@@ -186,9 +187,11 @@ def _received(training: Training, result: Result) -> Result:
 def test_a_lost_worker_is_counted_only_while_there_is_work(
     training: Training, run_alone: Callable[[], Training]
 ) -> None:
-    """Workers that leave when all is done are not lost."""
+    """Workers that leave when all is done, or when there are too many, are not lost."""
     training.join("a")
     training.leave("a")
+    training.join("b")
+    training.leave("b", lost=False)
     done = run_alone()
     done.leave("only")
     assert (training.totals.workers_lost, done.totals.workers_lost) == (1, 0)

@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nablad.v1 import job_spec_pb2 as spec_pb
+from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.parameter_server import engine as engine_module
-from service.parameter_server.engine import Engine, Member
+from service.parameter_server.engine import Engine
 from service.parameter_server.lines import Line as ServerLine
+from service.parameter_server.members import Member
 from service.parameter_server.training import Training
 from workers.line import Line as WorkerLine
 from workers.plan import Plan
@@ -48,25 +51,45 @@ class Bench:
     Attributes:
         training: Not to be touched while the engine has something to do.
         engine: The engine.
-        told: What it told.
+        news: How often it said that there are news.
         epoll: What it waits with.
         seconds: The time, which stands still but for the test.
     """
 
-    def __init__(self, training: Training, loop: Any, answer: Answer, patch: pytest.MonkeyPatch) -> None:
+    def __init__(
+        self,
+        training: Training,
+        loop: Any,
+        answer: Answer,
+        patch: pytest.MonkeyPatch,
+        checkpoints: spec_pb.CheckpointsSpec,
+    ) -> None:
         self.training = training
-        self.told: list[ps_pb.FollowResponse] = []
+        self.news = 0
         self.seconds = 0.0
         patch.setattr(engine_module, "time", SimpleNamespace(monotonic=lambda: self.seconds))
         self._loop, self._answer = loop, answer
         self._peers: list[Peer] = []
-        self.engine: Engine = self.run(self._start())
-        self.epoll = CountingEpoll(self.engine._epoll)
-        self.engine._epoll = self.epoll  # type: ignore[assignment]
+        self.engine: Engine = self.run(self._start(checkpoints))
+        self.epoll = CountingEpoll(self.engine._listeners._epoll)
+        self.engine._listeners._epoll = self.epoll  # type: ignore[assignment]
         self.call(lambda: None)  # it waits for something on the other one still
 
-    async def _start(self) -> Engine:
-        return Engine(self.training, PATIENCE_SECONDS, self.told.append)
+    async def _start(self, checkpoints: spec_pb.CheckpointsSpec) -> Engine:
+        arithmetic = jobs_pb.Arithmetic(cpu="abacus")
+        return Engine(self.training, PATIENCE_SECONDS, checkpoints, {"job_id": "j"}, arithmetic, self._count_news)
+
+    def _count_news(self) -> None:
+        self.news += 1
+
+    def told(self) -> list[ps_pb.Happening]:
+        """What happened until now."""
+        return list(self.call(lambda: self.engine.tell(0)).response.happenings)
+
+    def story(self) -> list[str]:
+        """What happened until now, by its name; without history, digests and arithmetic."""
+        names = [str(happening.WhichOneof("what")) for happening in self.told()]
+        return [name for name in names if name not in ("step", "arithmetic", "first_weights_sha256")]
 
     def run(self, coroutine: Any) -> Any:
         """What a coroutine gives on the event loop."""
@@ -110,9 +133,9 @@ class Bench:
 
     def remove(self, peer: "Peer") -> bool:
         """Whether it is told as lost."""
-        told = len(self.told)
+        told = len(self.told())
         self.run(self.engine.remove(peer.member))
-        return any(happening.worker_lost for happening in self.told[told:])
+        return any(happening.worker_lost for happening in self.told()[told:])
 
     def gone(self, peer: "Peer") -> str:
         """Waits until the engine gives the worker up; gives the reason."""
@@ -176,8 +199,22 @@ class Peer:
 def make_bench(
     loop: Any, make_training: Callable[..., Training], answer: Answer, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Bench]:
-    """Starts an engine without workers on a training of so many weights; it must be closed."""
-    return lambda size=SIZE: Bench(make_training(PLAN, size), loop, answer, monkeypatch)
+    """Starts an engine without workers on a training of so many weights; it must be closed.
+
+    The training may have ended before it begins. Other keywords say when checkpoints are due.
+    """
+
+    def make(size: int = SIZE, *, ended: bool = False, **checkpoints: Any) -> Bench:
+        state = ps_pb.TrainingState(
+            step=PLAN.steps,
+            evaluated=True,
+            epoch=ps_pb.EpochSums(epoch=1, samples=10),
+            validation=ps_pb.EvaluationSums(samples=5),
+        )
+        training = make_training(PLAN, size, state=state if ended else None)
+        return Bench(training, loop, answer, monkeypatch, spec_pb.CheckpointsSpec(**checkpoints))
+
+    return make
 
 
 @pytest.fixture

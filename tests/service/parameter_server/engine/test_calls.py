@@ -66,7 +66,7 @@ def test_calls_after_the_end_are_answered_too(make_bench: MakeBench) -> None:
     assert bench.gone(late) == ""
     assert not bench.remove(late)
     assert not late.listen()
-    assert bench.told == []
+    assert bench.story() == []
     late.line.__exit__()
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import grpc
 import pytest
 
-from nablad.spec import complete, parse
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
 from service.parameter_server.process import RunningParameterServer, start_parameter_server
@@ -24,14 +23,6 @@ from workers.worker import SECRET_KEY, host_fingerprint, work
 _SECRET = "secret"  # noqa: S105 (of jobs that only exist here)
 _METADATA = ((SECRET_KEY, _SECRET),)
 _SECONDS = 30
-_JOB_FILE = """
-name: small
-data: {train: train, validation: validation, scaling: standard}
-model: {layers: [6, 5, 3], activation: sigmoid, output_activation: sigmoid, dtype: float64}
-cost: {function: log_loss}
-training: {epochs: 2, batch_size: 16, learning_rate: 0.5, seed: 3}
-"""
-
 
 _reading = threading.Lock()
 
@@ -139,18 +130,44 @@ class Served:
         call = self.stub.FetchWeights(ps_pb.FetchWeightsRequest(), metadata=_METADATA, timeout=_SECONDS)
         return b"".join(response.chunk for response in call)
 
-    def follow(self, seen: int = 0) -> list[ps_pb.FollowResponse]:
+    def follow(self, seen: int = 0) -> list[ps_pb.Happening]:
         """What happens until the end."""
         call = self.stub.Follow(ps_pb.FollowRequest(seen=seen), metadata=_METADATA, timeout=_SECONDS)
-        return [told for told in call if told.WhichOneof("happening")]
+        return [happening for told in call for happening in told.happenings]
 
-    def wait_for(self, happening: str, count: int = 1) -> ps_pb.FollowResponse:
-        """What is told when something has happened so often."""
+    def story(self) -> list[str]:
+        """What happens until the end, by its name; without history, digests and arithmetic."""
+        names = [str(happening.WhichOneof("what")) for happening in self.follow()]
+        return [name for name in names if name not in ("step", "arithmetic", "first_weights_sha256")]
+
+    def wait_for(self, what: str, count: int = 1) -> tuple[ps_pb.Happening, ps_pb.FollowResponse]:
+        """What is told when something has happened so often, and with what."""
         call = self.stub.Follow(ps_pb.FollowRequest(), metadata=_METADATA, timeout=_SECONDS)
-        told = (each for each in call if each.WhichOneof("happening") == happening)
+        told = (
+            (each, response) for response in call for each in response.happenings if each.WhichOneof("what") == what
+        )
         wanted = next(itertools.islice(told, count - 1, None))
         call.cancel()
         return wanted
+
+    def state(self) -> ps_pb.FollowResponse:
+        """Where the training stands."""
+        call = self.stub.Follow(ps_pb.FollowRequest(seen=2**64 - 1), metadata=_METADATA, timeout=_SECONDS)
+        state = next(iter(call))
+        call.cancel()
+        return state
+
+    def checkpoint(self, *, now: bool) -> tuple[ps_pb.TrainingState, bytes] | None:
+        """Waits for a checkpoint; None if there is none any more."""
+        call = self.stub.FetchCheckpoint(ps_pb.FetchCheckpointRequest(now=now), metadata=_METADATA, timeout=_SECONDS)
+        messages = list(call)
+        if not messages:
+            return None
+        return messages[0].state, b"".join(message.chunk for message in messages[1:])
+
+    def set_workers(self, workers: int) -> None:
+        """So many workers are wanted."""
+        self.stub.SetWorkers(ps_pb.SetWorkersRequest(workers=workers), metadata=_METADATA, timeout=_SECONDS)
 
     def stop(self) -> None:
         """Stops the parameter server, if that was not done before."""
@@ -164,19 +181,6 @@ class Served:
         for hand in self._hands:
             hand.close()
         self._hands.clear()
-
-
-@pytest.fixture
-def make_job(assignment: Callable[..., ps_pb.Assignment]) -> Callable[..., ps_pb.Assignment]:
-    """A small job on so many rows; other keywords are those of its distribution."""
-
-    def make(rows: int = 50, **distribution: int | str) -> ps_pb.Assignment:
-        given = {"micro_batches": 4} | distribution
-        spec, violations = parse(f"{_JOB_FILE}distribution: {given}")
-        assert not violations
-        return assignment(complete(spec, None), rows)
-
-    return make
 
 
 @pytest.fixture

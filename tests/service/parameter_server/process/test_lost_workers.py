@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from service.parameter_server.engine import Engine, Member
+from service.parameter_server.engine import Engine
+from service.parameter_server.members import Member
 from workers.frames import Order
 from workers.tickets import Result, Ticket
 
@@ -34,12 +35,11 @@ def test_a_worker_that_breaks_off_is_replaced_without_a_trace(
     hand.leave()
     served.wait_for("worker_lost")
     served.work()
-    told = served.follow()
     assert served.weights() == plain_training(job)
-    assert [each.WhichOneof("happening") for each in told] == [
+    assert served.story() == [
         "worker_joined", "worker_lost", "worker_joined", "epoch_end", "epoch_end", "finished",
     ]  # fmt: skip
-    assert told[-1].telemetry.workers_lost == 1
+    assert served.state().telemetry.workers_lost == 1
 
 
 @both_transports
@@ -56,7 +56,7 @@ def test_a_worker_that_hangs_is_given_up(
     assert hand.line.next_order() is None
     served.work()
     assert served.weights() == plain_training(job)
-    assert "no word of" in served.follow()[1].worker_lost
+    assert "no word of" in served.wait_for("worker_lost")[0].worker_lost
 
 
 @both_transports
@@ -82,7 +82,7 @@ def test_refused_results_do_not_disturb_the_training(
     served.wait_for("worker_lost")
     served.work()
     assert served.weights() == plain_training(job)
-    assert served.follow()[-1].telemetry.refused == {"wrong_count": 4}
+    assert served.state().telemetry.refused == {"wrong_count": 4}
 
 
 @both_transports

@@ -21,7 +21,7 @@ def _train(served: Any, workers: int) -> dict[str, int]:
     with ThreadPoolExecutor(workers) as pool:
         runs = [pool.submit(served.work) for _ in range(workers)]
         try:
-            told = served.wait_for("worker_joined", 1 + workers)
+            _, told = served.wait_for("worker_joined", 1 + workers)
         finally:
             first.leave()
         for run in runs:
@@ -67,7 +67,7 @@ def test_workers_with_both_transports_work_together(
     with monkeypatch.context() as patch, ThreadPoolExecutor(1) as pool:
         patch.setattr("workers.worker.host_fingerprint", lambda: "elsewhere")
         there = pool.submit(served.work)
-        told = served.wait_for("worker_joined", 2)
+        _, told = served.wait_for("worker_joined", 2)
         here.work()
         there.result()
     assert _present(told) == {"shared": 1, "inline": 1}

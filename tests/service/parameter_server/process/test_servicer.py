@@ -17,20 +17,18 @@ MakeJob = Callable[..., ps_pb.Assignment]
 Serve = Callable[..., Any]
 
 SECRET = ((SECRET_KEY, "secret"),)
-
-
-def _happenings(told: list[ps_pb.FollowResponse]) -> list[str | None]:
-    return [each.WhichOneof("happening") for each in told]
+CALLS = ["Join", "Attend", "Follow", "FetchWeights", "FetchCheckpoint", "SetWorkers"]
 
 
 def test_a_follower_resumes_where_it_was(serve: Serve, make_job: MakeJob) -> None:
     """Happenings that were seen are not told again, and none is left out."""
     served = serve(make_job())
     served.work()
-    everything, rest = served.follow(), served.follow(seen=2)
-    assert _happenings(everything) == ["worker_joined", "epoch_end", "epoch_end", "finished"]
-    assert [each.epoch_end for each in rest] == [each.epoch_end for each in everything[2:]]
-    assert rest[0].epoch_end.epoch == 2
+    assert served.story() == ["worker_joined", "epoch_end", "epoch_end", "finished"]
+    everything = served.follow()
+    assert [served.follow(seen) for seen in range(len(everything))] == [
+        everything[seen:] for seen in range(len(everything))
+    ]
 
 
 def test_a_follower_from_the_future_waits_for_what_comes_next(serve: Serve, make_job: MakeJob) -> None:
@@ -41,16 +39,16 @@ def test_a_follower_from_the_future_waits_for_what_comes_next(serve: Serve, make
     ahead = served.stub.Follow(ps_pb.FollowRequest(seen=2**64 - 1), metadata=SECRET)
     assert next(ahead).progress.workers_alive == 1
     hand.work()
-    assert _happenings([told for told in ahead if told.WhichOneof("happening")])[-1] == "finished"
+    assert [happening for told in ahead for happening in told.happenings][-1].finished
 
 
 def test_a_follower_is_told_how_each_worker_came(serve: Serve, make_job: MakeJob) -> None:
     """Who, from where, and how its weights and gradients travel."""
     served = serve(make_job(transport="inline"))
     served.hand()
-    told = served.wait_for("worker_joined")
-    assert "worker-1 joined: process " in told.worker_joined
-    assert told.worker_joined.endswith("transport inline")
+    happening, told = served.wait_for("worker_joined")
+    assert "worker-1 joined: process " in happening.worker_joined
+    assert happening.worker_joined.endswith("transport inline")
     assert dict(told.telemetry.transport_workers) == {"shared": 0, "inline": 1}
 
 
@@ -64,9 +62,7 @@ def test_a_diverging_training_is_told_as_failed(serve: Serve, make_job: MakeJob)
     spec.training.epochs = 100
     served = serve(job)
     served.work()
-    told = served.follow()
-    assert told[-1].WhichOneof("happening") == "failed"
-    assert "training.learning_rate below 1000" in told[-1].failed
+    assert "training.learning_rate below 1000" in served.follow()[-1].failed
 
 
 def test_a_worker_that_comes_when_all_is_done_ends_at_once(serve: Serve, make_job: MakeJob) -> None:
@@ -74,10 +70,10 @@ def test_a_worker_that_comes_when_all_is_done_ends_at_once(serve: Serve, make_jo
     served = serve(make_job())
     served.work()
     served.work()
-    assert _happenings(served.follow()) == ["worker_joined", "epoch_end", "epoch_end", "finished"]
+    assert served.story() == ["worker_joined", "epoch_end", "epoch_end", "finished"]
 
 
-@pytest.mark.parametrize("name", ["Join", "Attend", "Follow", "FetchWeights"])
+@pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("metadata", [(), ((SECRET_KEY, ""),), ((SECRET_KEY, "guess"),)])
 def test_every_call_needs_the_secret(
     serve: Serve, make_job: MakeJob, name: str, metadata: tuple[tuple[str, str], ...]
@@ -86,7 +82,8 @@ def test_every_call_needs_the_secret(
     served = serve(make_job())
     request = getattr(ps_pb, f"{name}Request")()
     method = getattr(served.stub, name)
-    call = method.future(request, metadata=metadata) if name == "Join" else method(request, metadata=metadata)
+    one_answer = name in ("Join", "SetWorkers")
+    call = method.future(request, metadata=metadata) if one_answer else method(request, metadata=metadata)
     assert call.code() == grpc.StatusCode.UNAUTHENTICATED
 
 
@@ -94,7 +91,7 @@ def test_bytes_that_are_no_message_are_refused(serve: Serve, make_job: MakeJob) 
     """With the secret or without, never UNKNOWN or INTERNAL."""
     served = serve(make_job())
     with grpc.insecure_channel(served.address) as channel:
-        for name in ("Join", "Attend", "Follow", "FetchWeights"):
+        for name in CALLS:
             call = channel.unary_stream(f"/nablad.v1.ParameterServerService/{name}", None, None)
             assert call(b"\xff" * 9, metadata=SECRET).code() == grpc.StatusCode.INVALID_ARGUMENT
 
@@ -114,7 +111,7 @@ def test_attending_needs_a_join_and_a_line_of_its_own(serve: Serve, make_job: Ma
         code, details = _attend(served, worker)
         assert code == grpc.StatusCode.FAILED_PRECONDITION
         assert repr(worker) in details
-    assert served.wait_for("worker_joined").progress.workers_alive == 1
+    assert served.state().progress.workers_alive == 1
 
 
 def test_stopping_ends_every_call(serve: Serve, make_job: MakeJob) -> None:

@@ -33,7 +33,7 @@ def blind(monkeypatch: pytest.MonkeyPatch) -> None:
 def _trained_by(served: Any) -> str:
     """Runs a worker; gives the transport that it had."""
     served.work()
-    joined: str = served.follow()[0].worker_joined
+    joined: str = served.wait_for("worker_joined")[0].worker_joined
     return joined.rpartition(" ")[2]
 
 

@@ -145,6 +145,50 @@ def test_a_challenge_must_be_answered(make_desk: MakeDesk, hangs_up: HangsUp, im
     assert desk.take() is None
 
 
+@both_ways
+def test_a_worker_that_does_not_attend_has_its_line_closed(
+    make_desk: MakeDesk, monkeypatch: pytest.MonkeyPatch, shared: bool
+) -> None:
+    """It died after it was let in, and nobody else would ever know."""
+    monkeypatch.setattr("service.parameter_server.reception._ATTEND_SECONDS", 0.01)
+    desk = make_desk()
+    with desk.open(desk.join(same_host=shared)) as worker:
+        assert worker.next_order() is None
+        assert desk.take() is None
+
+
+@both_ways
+def test_a_worker_that_attends_keeps_its_line(make_desk: MakeDesk, shared: bool) -> None:
+    """Nobody waits any more for it to attend."""
+    desk = make_desk()
+    with desk.open(desk.join(same_host=shared)):
+        desk.settle()
+        _, timer = desk.reception._lines["a"]
+        line = desk.take()
+        assert line is not None
+        assert timer.cancelled()
+        line.close()
+
+
+@both_ways
+def test_few_may_say_nothing_at_a_time(
+    make_desk: MakeDesk, hangs_up: HangsUp, monkeypatch: pytest.MonkeyPatch, shared: bool
+) -> None:
+    """Who comes when there are too many waits until one of them is turned away, and is served then."""
+    monkeypatch.setattr("service.parameter_server.reception._OPEN_SECONDS", 0.1)
+    monkeypatch.setattr("service.parameter_server.reception._MOST_UNKNOWN", 2)
+    desk = make_desk()
+    joined = desk.join(same_host=shared)
+    silent = [desk.connect(joined, shared=shared) for _ in range(5)]
+    with desk.open(joined):
+        line = desk.take()
+        assert line is not None
+        line.close()
+    for connection in silent:
+        assert hangs_up(connection)
+        connection.close()
+
+
 def _open_files() -> int:
     gc.collect()
     return len(list(Path("/proc/self/fd").iterdir()))

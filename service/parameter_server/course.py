@@ -1,0 +1,169 @@
+"""The course of a training: its figures as rounds close, what is told of them, and whether it goes on."""
+
+from enum import Enum, auto
+from typing import NamedTuple
+
+from nablad.v1 import jobs_pb2 as jobs_pb
+from nablad.v1 import parameter_server_pb2 as ps_pb
+from service.checkpoints.image import Snapshot
+from service.parameter_server.inspection import all_finite
+from service.parameter_server.rounds import Round
+from service.parameter_server.standing import Position, Standing
+from service.parameter_server.stopping import BestEpoch, Stopping, StoppingRules
+from service.parameter_server.telemetry import Totals
+from service.parameter_server.weights import Weights
+from workers.failpoints import failpoint
+from workers.plan import Plan
+from workers.tickets import TicketKind
+
+__all__ = ["Course", "Next"]
+
+
+class Next(Enum):
+    """What follows a round."""
+
+    PLAN = auto()
+    """Whatever the plan says."""
+    EVALUATION = auto()
+    """An evaluation of the present weights, and then nothing."""
+    NOTHING = auto()
+
+
+class _Closed(NamedTuple):
+    """A round that is complete and applied, and not counted yet."""
+
+    round: Round
+    seconds: float
+    gradient_norm: float | None
+
+
+class Course:
+    """Decides at once what follows a round, and counts what can wait when there is time.
+
+    Attributes:
+        ending: Why the training ended, as a sentence; empty while it goes on.
+        totals: What was counted since the beginning of the attempt.
+    """
+
+    def __init__(
+        self, plan: Plan, weights: Weights, standing: Standing, rules: StoppingRules, state: ps_pb.TrainingState
+    ) -> None:
+        """Begins where an attempt begins.
+
+        Args:
+            plan: Of the job.
+            weights: Only looked at, but for the best ones, which are kept when they are known to be.
+            standing: The figures.
+            rules: When to end.
+            state: Where the training stands.
+        """
+        self.ending = ""
+        self.totals = Totals()
+        self._plan = plan
+        self._weights = weights
+        self._standing = standing
+        best = BestEpoch(state.best.epoch, state.best.validation_cost) if state.HasField("best") else None
+        self._stopping = Stopping(rules, best)
+        self._seconds = state.seconds  # of training, over all attempts
+        self._closed: list[_Closed] = []
+        self._better = False  # the weights are the best ones, and not kept yet
+        self._epoch_ended = False  # and was not told yet
+        self._happenings: list[ps_pb.Happening] = []
+
+    def begin(self, version: int, *, evaluated: bool) -> Next:
+        """What follows where the attempt begins."""
+        if version:
+            following = self._decide(version, evaluated)
+            # What happened before a checkpoint was told before it.
+            self._epoch_ended = False
+            return following
+        self._happenings.append(ps_pb.Happening(first_weights_sha256=self._weights.digest()))
+        return Next.PLAN
+
+    @property
+    def to_count(self) -> bool:
+        """Whether rounds were closed that are not counted yet."""
+        return bool(self._closed)
+
+    @property
+    def position(self) -> Position:
+        """How far the training is; of what was booked."""
+        return self._standing.position
+
+    def close(self, round_: Round, seconds: float, gradient_norm: float | None) -> Next:
+        """A round is complete and applied, and took so long: what follows?"""
+        self._closed.append(_Closed(round_, seconds, gradient_norm))
+        self._seconds += seconds
+        if round_.kind == TicketKind.EVALUATION:
+            return self._decide(round_.step, evaluated=True)
+        return self._decide(round_.step + 1, evaluated=False)
+
+    def book(self, workers: int) -> str:
+        """Counts what was closed.
+
+        Returns:
+            Why the training cannot go on, as a sentence; empty if it can.
+        """
+        self._count()
+        if self._better:
+            self._better = False
+            self._weights.keep()
+        if not self._epoch_ended:
+            return ""
+        self._epoch_ended = False
+        self._end_epoch(workers)
+        finite = all_finite(self._weights.parameters)
+        return "" if finite else f"the weights are not finite after epoch {self.position.epochs_ended}"
+
+    def pop_happenings(self) -> list[ps_pb.Happening]:
+        """What was booked since the last call."""
+        happenings, self._happenings = self._happenings, []
+        return happenings
+
+    def progress(self, workers: int) -> jobs_pb.Progress:
+        """For whoever looks at the job; `workers` are there."""
+        return self._standing.progress(workers)
+
+    def snapshot(self) -> Snapshot:
+        """All that it takes to go on, in arrays that change with the next update."""
+        return self._weights.snapshot(self._standing.state(self._seconds, self._weights.updates, self._stopping.best))
+
+    def _decide(self, version: int, evaluated: bool) -> Next:
+        limit = self._stopping.limit(version, self._seconds)
+        ends_epoch = self._plan.ends_epoch(version - 1)
+        if not (limit or ends_epoch):
+            return Next.PLAN
+        if self._plan.validation_rows and not evaluated:
+            return Next.EVALUATION if limit else Next.PLAN
+        self._conclude(limit, ends_epoch)
+        return Next.NOTHING if self.ending else Next.PLAN
+
+    def _conclude(self, limit: str, ends_epoch: bool) -> None:
+        """The figures of an epoch are complete, or those of the last evaluation: do they end the training?"""
+        self._count()
+        standing = self._standing
+        figures, epoch = standing.validation or standing.epoch, standing.epoch.epoch + 1
+        cost = figures.cost_sum / figures.samples
+        self._better = standing.validation is not None and self._stopping.is_better(epoch, cost)
+        ending = self._stopping.ending(epoch, cost, standing.accuracy(figures)) if ends_epoch else ""
+        self.ending = ending or limit
+        self._epoch_ended = ends_epoch
+
+    def _count(self) -> None:
+        closed, self._closed = self._closed, []
+        for round_, seconds, norm in closed:
+            if round_.kind == TicketKind.EVALUATION:
+                self._standing.add_evaluation(round_)
+                self.totals.add_evaluation(seconds)
+                continue
+            self._standing.add_step(round_, seconds, norm)
+            self.totals.add_step(seconds)
+            if self._plan.is_sampled(round_.step):
+                self._happenings.append(ps_pb.Happening(step=self._standing.point(round_, norm)))
+
+    def _end_epoch(self, workers: int) -> None:
+        """Tells the figures of an epoch, and the digest of the weights at its end."""
+        self._standing.end_epoch()
+        end = ps_pb.EpochEnd(progress=self.progress(workers), weights_sha256=self._weights.digest())
+        self._happenings.append(ps_pb.Happening(epoch_end=end))
+        failpoint("ps.epoch_ended")

@@ -1,0 +1,72 @@
+"""Where an attempt begins: with weights that are drawn, or with a checkpoint."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from nablad.v1 import job_spec_pb2 as spec_pb
+from nablad.v1 import parameter_server_pb2 as ps_pb
+from service.checkpoints.image import CheckpointError, Snapshot, read_image
+from service.parameter_server.stopping import stopping_rules
+from workers import build
+from workers.regions import PROBE_BYTES, Region
+
+__all__ = ["first_snapshot", "share"]
+
+_log = logging.getLogger(__name__)
+
+
+def first_snapshot(assignment: ps_pb.Assignment) -> Snapshot:
+    """Where the training stands before the first step of the attempt.
+
+    Raises:
+        CheckpointError: The checkpoint that it shall begin with cannot be used.
+    """
+    if not assignment.HasField("start"):
+        return Snapshot(ps_pb.TrainingState(), build.first_parameters(assignment.spec))
+    snapshot = read_image(Path(assignment.start.path), assignment.start.sha256)
+    _require_fitting(snapshot, assignment)
+    return snapshot
+
+
+def share(snapshot: Snapshot, transport: spec_pb.Transport.ValueType) -> tuple[Snapshot, Region | None]:
+    """The snapshot with weights that may be written to.
+
+    They lie in a region that can be handed to workers, unless the spec does not want that or the system has none.
+    """
+    parameters = snapshot.parameters
+    if transport != spec_pb.TRANSPORT_INLINE:
+        try:
+            region = Region.create("weights", max(parameters.nbytes, PROBE_BYTES), others_may_write=False)
+        except OSError as error:
+            _log.warning("this system has no memory that can be shared, weights and gradients go inline: %s", error)
+        else:
+            shared = region.vector(parameters.dtype, parameters.size)
+            np.copyto(shared, parameters)
+            return replace(snapshot, parameters=shared), region
+    if parameters.flags.writeable:
+        return snapshot, None
+    return replace(snapshot, parameters=parameters.copy()), None
+
+
+def _require_fitting(snapshot: Snapshot, assignment: ps_pb.Assignment) -> None:
+    """Raises CheckpointError if the checkpoint is not one of such a job."""
+    name, spec, plan = Path(assignment.start.path).name, assignment.spec, build.plan(assignment)
+    vector = snapshot.parameters
+    expected = build.size(spec), build.dtype(spec)
+    if (vector.size, vector.dtype) != expected:
+        raise CheckpointError(
+            f"checkpoint {name} has {vector.size} weights of type {vector.dtype}, but the job has {expected[0]} of "
+            f"type {expected[1]}"
+        )
+    moments = len(build.update_rule(spec).init(np.empty(0, vector.dtype)).moments)
+    if len(snapshot.moments) != moments and (snapshot.moments or snapshot.state.step):
+        raise CheckpointError(
+            f"checkpoint {name} has {len(snapshot.moments)} moments, but the job's optimizer has {moments}"
+        )
+    if snapshot.state.step > plan.steps:
+        raise CheckpointError(f"checkpoint {name} is of step {snapshot.state.step}, but the job has {plan.steps} steps")
+    if snapshot.best is None and snapshot.state.HasField("best") and stopping_rules(assignment).keep_best:
+        raise CheckpointError(f"checkpoint {name} lacks the weights of its best epoch, which the job keeps")

@@ -1,0 +1,116 @@
+"""When a training ends, and which epoch was the best: rules over figures, without weights, clocks or messages."""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from nablad.v1 import parameter_server_pb2 as ps_pb
+
+__all__ = ["BestEpoch", "Stopping", "StoppingRules", "stopping_rules"]
+
+
+@dataclass(frozen=True)
+class StoppingRules:
+    """What a training ends with, beside its last epoch.
+
+    Attributes:
+        epochs: Of the job.
+        target_cost: Cost that is good enough; None if none is.
+        target_accuracy: Accuracy that is good enough; None if none is.
+        patience: Epochs in a row that may pass without a better validation cost; 0 for any number.
+        minimum_improvement: By how much a validation cost must be below the best one to be better.
+        keep_best: Whether the weights of the best epoch are the result.
+        wall_time_seconds: Seconds of training, over all attempts, after which it ends.
+        last_step: Updates of the weights after which it ends; 0 for all of them.
+    """
+
+    epochs: int
+    target_cost: float | None = None
+    target_accuracy: float | None = None
+    patience: int = 0
+    minimum_improvement: float = 0.0
+    keep_best: bool = False
+    wall_time_seconds: float = math.inf
+    last_step: int = 0
+
+
+def stopping_rules(assignment: ps_pb.Assignment) -> StoppingRules:
+    """The rules of a completed spec, and of its assignment."""
+    spec, limits = assignment.spec.training.stopping, assignment.spec.limits
+    return StoppingRules(
+        epochs=assignment.spec.training.epochs,
+        target_cost=spec.target_cost if spec.HasField("target_cost") else None,
+        target_accuracy=spec.target_accuracy if spec.HasField("target_accuracy") else None,
+        patience=spec.patience,
+        minimum_improvement=spec.minimum_improvement,
+        keep_best=spec.keep_best if spec.HasField("keep_best") else bool(spec.patience),
+        wall_time_seconds=limits.wall_time_seconds if limits.HasField("wall_time_seconds") else math.inf,
+        last_step=assignment.last_step,
+    )
+
+
+class BestEpoch(NamedTuple):
+    """The epoch with the best validation cost so far."""
+
+    epoch: int
+    """From 1."""
+    validation_cost: float
+    """Mean per sample."""
+
+
+class Stopping:
+    """Looks at the figures as they come.
+
+    Attributes:
+        best: The best epoch so far; None before the first evaluation, or if no rule asks for it.
+    """
+
+    def __init__(self, rules: StoppingRules, best: BestEpoch | None = None) -> None:
+        """`best` is that of the attempt before."""
+        self.best = best
+        self._rules = rules
+
+    def is_better(self, epoch: int, validation_cost: float) -> bool:
+        """Enters an evaluation; whether it is the best one so far, and somebody wants to know."""
+        rules, best = self._rules, self.best
+        if not (rules.patience or rules.keep_best):
+            return False
+        if best is not None and not validation_cost < best.validation_cost - rules.minimum_improvement:
+            return False
+        self.best = BestEpoch(epoch, validation_cost)
+        return True
+
+    def limit(self, step: int, seconds: float) -> str:
+        """Why no more steps may follow after `step` of them and so many seconds of training; empty if they may."""
+        rules = self._rules
+        if seconds >= rules.wall_time_seconds:
+            return f"stopped at step {step} after {rules.wall_time_seconds:g} s (limits.wall_time_seconds)"
+        if 0 < rules.last_step <= step:
+            return f"stopped at step {step}, the last one that was asked for"
+        return ""
+
+    def ending(self, epoch: int, cost: float, accuracy: float | None) -> str:
+        """Why the training ends with this epoch, as a sentence; empty if it goes on.
+
+        Args:
+            epoch: From 1.
+            cost: Of its evaluation, which is entered already, or of its steps if nothing is evaluated.
+            accuracy: Where the cost is of; None without class labels.
+        """
+        rules = self._rules
+        if rules.target_cost is not None and cost <= rules.target_cost:
+            return f"the target cost {rules.target_cost:g} was reached after epoch {epoch}"
+        if rules.target_accuracy is not None and accuracy is not None and accuracy >= rules.target_accuracy:
+            return f"the target accuracy {rules.target_accuracy:g} was reached after epoch {epoch}"
+        if epoch >= rules.epochs:
+            return f"all {rules.epochs} epochs are done" if rules.epochs > 1 else "the only epoch is done"
+        if rules.patience and self.best is not None and epoch - self.best.epoch >= rules.patience:
+            return self._impatience(epoch, self.best)
+        return ""
+
+    def _impatience(self, epoch: int, best: BestEpoch) -> str:
+        count = f"{self._rules.patience} epoch{'s' if self._rules.patience > 1 else ''}"
+        return (
+            f"the validation cost was not better than {best.validation_cost:.6g} (epoch {best.epoch}) "
+            f"for {count}: stopped after epoch {epoch}"
+        )

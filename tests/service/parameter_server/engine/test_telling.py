@@ -1,0 +1,80 @@
+"""What followers are told: all that happened, in order, from any point on, and no more often than it must be."""
+
+from collections.abc import Callable
+from typing import Any
+
+from nablad.v1 import jobs_pb2 as jobs_pb
+from nablad.v1 import parameter_server_pb2 as ps_pb
+from service.parameter_server.chronicle import Chronicle
+
+MakeBench = Callable[..., Any]
+
+
+def _joined(number: int) -> ps_pb.Happening:
+    return ps_pb.Happening(worker_joined=f"w{number}")
+
+
+def test_steps_wait_until_something_else_happens() -> None:
+    """A step of the history wakes nobody; it is there, with its time, whenever somebody looks."""
+    news: list[int] = []
+    chronicle = Chronicle(lambda: news.append(len(chronicle)))
+    for step in range(3):
+        chronicle.add(ps_pb.Happening(step=jobs_pb.HistoryPoint(step=step)))
+    assert news == []
+    assert [happening.step.step for happening in chronicle.after(1)] == [1, 2]
+    chronicle.add(_joined(1))
+    assert news == [4]
+    times = [happening.step.time.ToNanoseconds() for happening in chronicle.after(0)[:3]]
+    assert 0 < times[0] <= times[1] <= times[2]
+
+
+def test_each_kind_of_arithmetic_is_told_once() -> None:
+    """However many workers have it."""
+    chronicle = Chronicle(lambda: None)
+    for cpu in ("abacus", "slide rule", "abacus", "slide rule"):
+        chronicle.add_arithmetic(jobs_pb.Arithmetic(cpu=cpu))
+    assert [happening.arithmetic.cpu for happening in chronicle.after(0)] == ["abacus", "slide rule"]
+
+
+def test_a_follower_far_behind_is_told_in_parts(bench: Any) -> None:
+    """A message holds so much; the next one follows, and nothing is left out."""
+    bench.call(lambda: bench.engine._chronicle.add_all(_joined(number) for number in range(2500)))
+    told, seen, more, counts = [], 0, True, []
+    while more:
+        part = bench.call(lambda seen=seen: bench.engine.tell(seen))
+        told += part.response.happenings
+        counts.append(len(part.response.happenings))
+        seen, more = part.seen, part.more
+        assert not part.over
+    assert told == bench.call(lambda: bench.engine._chronicle._happenings)
+    assert counts == [1000, 1000, 502]
+
+
+def test_the_end_is_told_to_whoever_has_seen_all_else(bench: Any) -> None:
+    """Also to who has seen even that."""
+    bench.peer("peer").finish()
+    told = bench.told()
+    last = bench.call(lambda: bench.engine.tell(len(told) - 1))
+    assert [happening.finished for happening in last.response.happenings] == ["all 2 epochs are done"]
+    assert last.over
+    assert bench.call(lambda: bench.engine.tell(len(told))).over
+    assert bench.call(lambda: bench.engine.tell(2**64 - 1)).over
+
+
+def test_what_decides_the_bits_is_told_first(bench: Any) -> None:
+    """The parameter server's own arithmetic, and the weights that the job begins with."""
+    bench.turn()
+    arithmetic, digest = bench.told()
+    assert arithmetic.arithmetic.cpu == "abacus"
+    assert len(digest.first_weights_sha256) == 64
+
+
+def test_a_training_that_has_nothing_left_to_do_ends_without_workers(make_bench: MakeBench) -> None:
+    """It is told as any other end is; its last epoch was told before."""
+    bench = make_bench(ended=True)
+    bench.turn()
+    assert bench.story() == ["finished"]
+    late = bench.peer("late")
+    assert bench.gone(late) == ""
+    assert not bench.remove(late)
+    bench.close()
