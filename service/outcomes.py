@@ -1,11 +1,48 @@
-"""How an attempt can end, other than well."""
+"""How an attempt can end."""
 
-__all__ = ["AttemptFailed", "AttemptLost"]
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ["CAUSES", "AttemptFailed", "AttemptLost", "Ending"]
+
+CAUSES: Final = ("parameter_server", "worker", "ray", "service")
+"""What can be lost of an attempt, as metrics write it."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The training has come to its end.
+
+    Attributes:
+        reason: Why, as a sentence.
+        model_id: The model that was kept; empty if none was to be.
+    """
+
+    reason: str
+    model_id: str = ""
 
 
 class AttemptFailed(Exception):  # noqa: N818 (not an error of the program)
-    """The job cannot succeed; another attempt would end the same way. The message says why."""
+    """The job cannot succeed; another attempt would end the same way. The message says why.
+
+    Attributes:
+        error_lines: The last lines that the failed process wrote to its log; empty if there are none.
+    """
+
+    def __init__(self, reason: str, *, error_lines: str = "") -> None:
+        super().__init__(reason)
+        self.error_lines = error_lines
 
 
 class AttemptLost(Exception):  # noqa: N818 (not an error of the program)
-    """The processes of the attempt are gone; another attempt may succeed. The message says what happened."""
+    """The processes of the attempt are gone; another attempt may succeed. The message says what happened.
+
+    Attributes:
+        cause: What was lost, one of CAUSES.
+        error_lines: The last lines that the lost process wrote to its log; empty if there are none.
+    """
+
+    def __init__(self, reason: str, *, cause: str, error_lines: str = "") -> None:
+        super().__init__(reason)
+        self.cause = cause
+        self.error_lines = error_lines

@@ -50,9 +50,9 @@ def test_the_mathematics_is_pure(path: Path) -> None:
     assert all(name.startswith(("numpy", "workers.mathematics")) for name in others), others
 
 
-def test_only_the_fleet_knows_ray() -> None:
-    """One file imports Ray."""
-    assert [_name(path) for path in MODULES if "ray" in _packages(path)] == ["service/fleet.py"]
+def test_only_one_file_knows_ray() -> None:
+    """All that is Ray goes through one file."""
+    assert [_name(path) for path in MODULES if "ray" in _packages(path)] == ["service/cluster/ray_cluster.py"]
 
 
 @pytest.mark.parametrize("path", [path for path in MODULES if path.is_relative_to(ROOT / "nablad")], ids=_name)

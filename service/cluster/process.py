@@ -1,0 +1,118 @@
+"""The cluster process: speaks to Ray for the daemon, and ends with either of them."""
+
+import asyncio
+import ctypes
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NoReturn
+
+import click
+import grpc
+
+from nablad.v1 import cluster_pb2_grpc as cluster_grpc
+from service.cluster.child import READY
+from service.cluster.errors import ClusterError
+from service.cluster.ray_cluster import Cluster
+from service.cluster.servicer import ClusterServicer
+from service.cluster.watchdog import Watchdog
+
+__all__ = ["CANNOT_START", "main"]
+
+CANNOT_START: Final = 3
+"""The exit code when Ray cannot be started or reached."""
+
+# From <linux/prctl.h>.
+_PR_SET_PDEATHSIG: Final = 1
+# To end in order may take so long.
+_END_SECONDS: Final = 20.0
+# Whom it speaks to is trusted, and an assignment holds two figures for each feature.
+_OPTIONS: Final = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
+
+_log = logging.getLogger(__name__)
+
+
+@click.command()
+@click.option("--socket", type=click.Path(path_type=Path), required=True, help="Unix socket to listen at.")
+@click.option("--folder", type=click.Path(path_type=Path), required=True, help="For an embedded Ray's files.")
+@click.option("--ray", help="HOST:PORT of a running Ray cluster; else an embedded one is started.")
+@click.option("--cpus", type=click.IntRange(min=1), default=os.cpu_count() or 1, help="CPUs of an embedded Ray.")
+def main(socket: Path, folder: Path, ray: str | None, cpus: int) -> None:
+    """Speaks to Ray for the service, which starts this and keeps standard input open as long as it lives."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    say = _take_standard_output()
+    _end_with_parent()
+    # Whoever sends it: the service decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        cluster = Cluster(ray, cpus, folder)
+    except ClusterError as error:
+        say(str(error))
+        sys.exit(CANNOT_START)
+    watchdog = Watchdog(cluster.processes(), cluster.check, lambda sentence: _give_up(say, sentence))
+    asyncio.run(_serve(cluster, socket, say))
+    watchdog.stop()
+    cluster.close()
+
+
+async def _serve(cluster: Cluster, socket: Path, say: Callable[[str], None]) -> None:
+    """Until SIGTERM, or the end of the service."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    threading.Thread(target=_read_to_the_end, args=(loop, stop), daemon=True).start()
+    servicer = ClusterServicer(cluster)
+    server = grpc.aio.server(options=_OPTIONS)
+    cluster_grpc.add_ClusterServiceServicer_to_server(servicer, server)
+    server.add_insecure_port(f"unix:{socket}")
+    await server.start()
+    say(READY)
+    await stop.wait()
+    _end_within(_END_SECONDS)
+    await server.stop(None)
+    await servicer.close()
+
+
+def _take_standard_output() -> Callable[[str], None]:
+    """A function that says one line to who started this; nothing else comes there, and it ends with this process."""
+    output = os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+    def say(sentence: str) -> None:
+        with suppress(BrokenPipeError):  # who started this is gone: nobody has to be told
+            os.write(output, (" ".join(sentence.split()) + "\n").encode())
+
+    return say
+
+
+def _end_with_parent() -> None:
+    """SIGTERM when the service is gone, however it ended; standard input tells it too, but not while this starts."""
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0):
+        _log.warning("the end of the service cannot be told by signal: %s", os.strerror(ctypes.get_errno()))
+
+
+def _read_to_the_end(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    while os.read(sys.stdin.fileno(), 1024):
+        pass
+    loop.call_soon_threadsafe(stop.set)
+
+
+def _end_within(seconds: float) -> None:
+    """Whatever Ray does."""
+    timer = threading.Timer(seconds, os._exit, (1,))
+    timer.daemon = True
+    timer.start()
+
+
+def _give_up(say: Callable[[str], None], sentence: str) -> NoReturn:
+    """Ray's own processes on this host, and with them the fleets, end with this one."""
+    say(sentence)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
