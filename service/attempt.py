@@ -1,10 +1,14 @@
-"""One attempt of a job: starts its fleet, follows the parameter server, and keeps the model."""
+"""One attempt of a job: starts its fleet, follows the parameter server, and keeps checkpoints and the model."""
 
 import asyncio
+import hashlib
+import logging
 import secrets
-import time
+import sqlite3
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, Final
 
 import grpc
 import numpy as np
@@ -13,209 +17,265 @@ from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import models_pb2 as models_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
-from service.controller import FleetLike
+from service.assignments import make_assignment
+from service.checkpointing import Checkpointing
+from service.checkpoints.folder import CheckpointFolder
+from service.code_version import code_version
+from service.counters import Counters
 from service.data_directory import DataDirectory
-from service.datasets import DatasetError, fit_scaling
+from service.datasets import DatasetError
 from service.errors import ServiceError
+from service.following import Following
 from service.live import LiveJobs
 from service.model_files import save_model
-from service.outcomes import AttemptFailed, AttemptLost
+from service.outcomes import AttemptFailed, AttemptLost, Ending
+from service.parts import FleetLike
+from service.receipts import make_receipt, spec_digest
 from service.stores.catalogues import DatasetCatalogue, ModelCatalogue
 from service.stores.jobs import JobStore
+from service.verification import Verification
 from service.waiting import run_to_its_end
 from workers import build
+from workers.failpoints import failpoint
 from workers.worker import SECRET_KEY, channel_options
 
-__all__ = ["AttemptRunner"]
+__all__ = ["Attempt", "Records"]
 
-# A parameter server that does not answer for so long is taken for lost.
-_SILENCE_SECONDS = 10.0
-_RETRY_SECONDS = 0.5
-# Epochs that end faster than this are written down together.
-_WRITE_SECONDS = 0.1
+_log = logging.getLogger(__name__)
+
+# A model that cannot be written, on a full disk, is tried again after so long.
+_WRITE_AGAIN_SECONDS: Final = 5.0
 
 
-class AttemptRunner:
-    """Runs attempts, one call each."""
+@dataclass(frozen=True)
+class Records:
+    """What attempts read and write.
 
-    def __init__(
-        self,
-        directory: DataDirectory,
-        jobs: JobStore,
-        live: LiveJobs,
-        datasets: DatasetCatalogue,
-        models: ModelCatalogue,
-        now: Callable[[], datetime],
-    ) -> None:
-        self._directory = directory
-        self._jobs = jobs
-        self._live = live
-        self._datasets = datasets
-        self._models = models
-        self._now = now
+    Attributes:
+        now: The time.
+    """
 
-    async def __call__(self, job: jobs_pb.Job, fleet: FleetLike) -> str:
-        """Trains on the fleet and keeps the model; gives its id.
+    directory: DataDirectory
+    jobs: JobStore
+    live: LiveJobs
+    datasets: DatasetCatalogue
+    models: ModelCatalogue
+    counters: Counters
+    now: Callable[[], datetime]
+
+
+class Attempt:
+    """Runs once."""
+
+    def __init__(self, records: Records, job: jobs_pb.Job, fleet: FleetLike) -> None:
+        """`job` has just been launched on `fleet`, which is somebody else's to stop."""
+        self._records = records
+        self._job = job
+        self._fleet = fleet
+        self._secret = ((SECRET_KEY, secrets.token_hex(16)),)
+        self._folder = CheckpointFolder(records.directory.checkpoints(job.job_id))
+        self._stub: ps_grpc.ParameterServerServiceAsyncStub | None = None
+        self._checkpointing: Checkpointing | None = None
+        self._complained = False  # of a checkpoint that could not be written
+
+    async def run(self) -> Ending:
+        """Trains on the fleet and keeps the model.
 
         Raises:
             AttemptFailed: The job cannot succeed.
             AttemptLost: Its processes are gone.
         """
-        assignment = self._assignment(job)
-        secret = secrets.token_hex(16)
-        address = await fleet.start(assignment, secret)
+        verification = Verification.of(self._job, self._records.jobs)
+        assignment = await self._assignment(verification)
+        following = Following(
+            self._records.jobs, self._records.live, self._job, self._records.now, verification.check_epoch
+        )
+        failpoint("attempt.starting")
+        address = await self._fleet.start(assignment, self._secret[0][1])
         options = channel_options(build.message_bytes(assignment))
         async with grpc.aio.insecure_channel(address, options) as channel:
-            stub = ps_grpc.ParameterServerServiceStub(channel)
-            following = _Following(self._jobs, self._live, job.job_id, stub, secret)
-            await _until_failure(following.run(), fleet)
-            parameters = await _fetch_weights(stub, secret)
-        # On another thread: a large model takes a while to reach the disk.
-        try:
-            model = await run_to_its_end(self._save, assignment, following.progress, parameters)
-        except asyncio.CancelledError:
-            self._directory.model(job.job_id).unlink(missing_ok=True)
-            raise
-        self._models.add(model)
-        return model.model_id
-
-    def _assignment(self, job: jobs_pb.Job) -> ps_pb.Assignment:
-        data = job.spec.data
-        try:
-            return ps_pb.Assignment(
-                job_id=job.job_id,
-                attempt=job.attempt,
-                spec=job.spec,
-                train=self._source(data.train),
-                validation=self._source(data.validation) if data.validation else None,
-                scaling=fit_scaling(data.scaling, self._directory.dataset(data.train)),
+            self._stub = ps_grpc.ParameterServerServiceStub(channel)
+            self._checkpointing = Checkpointing(
+                self._stub,
+                self._secret,
+                self._folder,
+                self._job.attempt,
+                following.written,
+                self._checkpoint_written,
+                self._not_written,
             )
+            # A number of workers that was asked for while the processes were being started.
+            await self.set_workers(self._records.jobs.get(self._job.job_id).spec.distribution.workers)
+            why = await _first_end(
+                following.run(self._stub, self._secret), self._fleet.failure(), self._checkpointing.run()
+            )
+            parameters = await self._fetch_weights(self._stub)
+        receipt = self._receipt(assignment, following.progress.step, parameters, why)
+        if self._job.verifies:
+            return Ending(verification.verdict(receipt))
+        # The weights need not be those of the last epoch.
+        best = self._records.jobs.epoch_with(self._job.job_id, receipt.final_weights_sha256)
+        model = await self._keep_model(assignment, best or following.progress, parameters)
+        self._records.jobs.keep_receipt(receipt)
+        return Ending(f"{why}; model {model.model_id} is ready", model.model_id)
+
+    async def checkpoint(self) -> jobs_pb.Checkpoint | None:
+        """Takes a checkpoint now; None before the processes have started and after the training.
+
+        Raises:
+            AttemptLost: The parameter server does not answer.
+            OSError: The checkpoint cannot be written.
+        """
+        return await self._checkpointing.take() if self._checkpointing else None
+
+    async def set_workers(self, workers: int) -> None:
+        """Changes the number of workers at a step boundary."""
+        if self._stub is None:
+            return
+        try:
+            await self._stub.SetWorkers(ps_pb.SetWorkersRequest(workers=workers), metadata=self._secret)
+        except grpc.aio.AioRpcError as error:
+            # The next attempt starts with the new number.
+            _log.warning(
+                "job %s: the parameter server did not hear of its workers: %s", self._job.job_id, error.details()
+            )
+        await self._fleet.set_workers(workers)
+
+    # -- where it begins -----------------------------------------------------------------------------------------------
+
+    async def _assignment(self, verification: Verification) -> ps_pb.Assignment:
+        job, records = self._job, self._records
+        try:
+            assignment = make_assignment(records.directory, records.datasets, job.spec, job.job_id, job.attempt)
         except (ServiceError, DatasetError) as error:
             raise AttemptFailed(str(error)) from error
+        verification.prepare(assignment)
+        await self._start_from_checkpoint(assignment)
+        return assignment
 
-    def _source(self, name: str) -> ps_pb.DataSource:
-        return ps_pb.DataSource(dataset=self._datasets.get(name), directory=str(self._directory.dataset(name)))
+    async def _start_from_checkpoint(self, assignment: ps_pb.Assignment) -> None:
+        """With the newest one that is whole, if there is one."""
+        checkpoint, skipped = await run_to_its_end(self._folder.newest, spec_digest(assignment))
+        for sentence in skipped:
+            self._note(f"{sentence}; the one before is used")
+        if checkpoint is not None:
+            path = self._folder.path_of(checkpoint)
+            assignment.start.CopyFrom(ps_pb.CheckpointSource(path=str(path), sha256=checkpoint.sha256))
+            self._note(f"attempt {self._job.attempt} goes on from the checkpoint of step {checkpoint.step}")
+        elif self._job.spec.training.HasField("warm_start"):
+            raise AttemptFailed("the weights that the job was to start from are damaged: submit it again")
 
-    def _save(self, assignment: ps_pb.Assignment, progress: jobs_pb.Progress, parameters: bytes) -> models_pb.Model:
-        path = self._directory.model(assignment.job_id)
+    # -- what it keeps -------------------------------------------------------------------------------------------------
+
+    def _receipt(self, assignment: ps_pb.Assignment, steps: int, parameters: bytes, ending: str) -> jobs_pb.Receipt:
+        jobs, job_id = self._records.jobs, self._job.job_id
+        return make_receipt(
+            assignment,
+            jobs.receipt(job_id),
+            code_version=code_version(),
+            epoch_weights_sha256=jobs.epoch_digests(job_id),
+            final_weights_sha256=hashlib.sha256(parameters).hexdigest(),
+            steps=steps,
+            ending=ending,
+        )
+
+    def _checkpoint_written(self, checkpoint: jobs_pb.Checkpoint, seconds: float) -> None:
+        failpoint("checkpoint.noted")
+        counters = self._records.counters
+        counters.checkpoints.inc()
+        counters.checkpoint_bytes.inc(checkpoint.size_bytes)
+        counters.checkpoint_seconds.inc(seconds)
+        self._complained = False
+        size = f"{checkpoint.size_bytes:,} bytes in {seconds:.2f} s"
+        self._note(
+            f"checkpoint of step {checkpoint.step} in epoch {checkpoint.epoch}: {size}", checkpoint=checkpoint.step
+        )
+        self._records.jobs.forget_losses(self._job.job_id)
+
+    def _not_written(self, why: str) -> None:
+        self._records.counters.checkpoint_failures.inc()
+        if not self._complained:
+            self._complained = True
+            self._note(
+                f"a checkpoint could not be written: {why}; the training goes on, the checkpoints before are kept, and "
+                "it is tried again until there is room"
+            )
+
+    def _note(self, message: str, **what: Any) -> None:
+        """Writes an event down; one that tells of a full disk may itself find no room, and is logged then."""
+        try:
+            self._records.jobs.event(self._job.job_id, message, **(what or {"notice": True}))
+        except sqlite3.Error as error:
+            _log.warning("job %s: %s (%s)", self._job.job_id, message, error)
+        self._records.live.ring(self._job.job_id)
+
+    async def _fetch_weights(self, stub: "ps_grpc.ParameterServerServiceAsyncStub") -> bytes:
+        try:
+            call = stub.FetchWeights(ps_pb.FetchWeightsRequest(), metadata=self._secret)
+            return b"".join([response.chunk async for response in call])
+        except grpc.aio.AioRpcError as error:
+            lost = f"the parameter server was lost before its weights were fetched: {error.details()}"
+            raise AttemptLost(lost, cause="parameter_server") from error
+
+    async def _keep_model(
+        self, assignment: ps_pb.Assignment, figures: jobs_pb.Progress | jobs_pb.HistoryPoint, parameters: bytes
+    ) -> models_pb.Model:
+        """Waits for room on the disk, if need be: the training is done and must not be lost."""
+        complained = False
+        while True:
+            try:
+                # On another thread: a large model takes a while to reach the disk.
+                model = await run_to_its_end(self._save, assignment, figures, parameters)
+                failpoint("model.written")
+                self._records.models.add(model)
+            except asyncio.CancelledError:
+                self._records.directory.model(self._job.job_id).unlink(missing_ok=True)
+                raise
+            except (OSError, sqlite3.Error) as error:
+                if not complained:
+                    complained = True
+                    self._note(f"the model could not be written: {error}; it is tried again until there is room")
+                await asyncio.sleep(_WRITE_AGAIN_SECONDS)
+            else:
+                return model
+
+    def _save(
+        self, assignment: ps_pb.Assignment, figures: jobs_pb.Progress | jobs_pb.HistoryPoint, parameters: bytes
+    ) -> models_pb.Model:
+        path = self._records.directory.model(assignment.job_id)
         vector = np.frombuffer(parameters, build.dtype(assignment.spec))
         model = models_pb.Model(
             model_id=assignment.job_id,
             spec=assignment.spec,
             sha256=save_model(path, assignment, vector),
             size_bytes=path.stat().st_size,
-            training_cost=progress.training_cost,
+            training_cost=figures.training_cost,
             classes=assignment.train.dataset.classes,
         )
         for name in ("validation_cost", "validation_accuracy"):
-            if progress.HasField(name):
-                setattr(model, name, getattr(progress, name))
-        model.create_time.FromDatetime(self._now())
+            if figures.HasField(name):
+                setattr(model, name, getattr(figures, name))
+        model.create_time.FromDatetime(self._records.now())
         return model
 
 
-class _Following:
-    """Reads what the parameter server tells, and writes it down."""
-
-    def __init__(
-        self,
-        jobs: JobStore,
-        live: LiveJobs,
-        job_id: str,
-        stub: "ps_grpc.ParameterServerServiceAsyncStub",
-        secret: str,
-    ) -> None:
-        self.progress = jobs_pb.Progress()
-        self._jobs = jobs
-        self._live = live
-        self._job_id = job_id
-        self._stub = stub
-        self._metadata = ((SECRET_KEY, secret),)
-        self._seen = 0
-        self._running = False
-        self._epoch_ends: list[tuple[jobs_pb.Progress, str]] = []
-        self._written = 0.0
-        self._silent_since: float | None = None
-
-    async def run(self) -> None:
-        """Returns when the training has finished."""
-        while True:
-            try:
-                async for told in self._stub.Follow(ps_pb.FollowRequest(seen=self._seen), metadata=self._metadata):
-                    self._silent_since = None
-                    if self._write_down(told):
-                        return
-            except grpc.aio.AioRpcError as error:
-                self._silent_since = self._silent_since or time.monotonic()
-                if time.monotonic() - self._silent_since > _SILENCE_SECONDS:
-                    raise AttemptLost(f"the parameter server was lost: {error.details()}") from error
-            await asyncio.sleep(_RETRY_SECONDS)
-
-    def _write_down(self, told: ps_pb.FollowResponse) -> bool:
-        """Whether this was the end."""
-        self.progress = told.progress
-        happening = told.WhichOneof("happening")
-        if happening != "epoch_end" or time.monotonic() - self._written > _WRITE_SECONDS:
-            self._write_epoch_ends()
-        self._live.update(self._job_id, told.progress, told.telemetry)
-        if happening is None:
-            return False
-        self._seen += 1
-        if happening == "worker_joined":
-            self._worker_joined(told.worker_joined)
-        elif happening == "worker_lost":
-            self._jobs.worker_event(self._job_id, told.worker_lost, joined=False)
-        elif happening == "epoch_end":
-            self._epoch_ends.append((told.epoch_end, _epoch_sentence(told.epoch_end)))
-        elif happening == "failed":
-            raise AttemptFailed(told.failed)
-        self._live.ring(self._job_id)
-        return happening == "finished"
-
-    def _write_epoch_ends(self) -> None:
-        """In one transaction: each one waits for the disk, and tiny epochs end faster than that."""
-        if self._epoch_ends:
-            self._jobs.end_epochs(self._job_id, self._epoch_ends)
-            self._epoch_ends = []
-            self._written = time.monotonic()
-            self._live.ring(self._job_id)
-
-    def _worker_joined(self, sentence: str) -> None:
-        if not self._running:
-            self._running = True
-            self._jobs.move(self._job_id, jobs_pb.JOB_STATE_RUNNING, "the first worker has joined")
-        self._jobs.worker_event(self._job_id, sentence, joined=True)
-
-
-async def _until_failure(following: Coroutine[None, None, None], fleet: FleetLike) -> None:
-    """Follows to the end, unless a process of the fleet fails for good before."""
-    end, failure = asyncio.ensure_future(following), asyncio.ensure_future(fleet.failure())
+async def _first_end(
+    following: Coroutine[None, None, str],
+    failure: Coroutine[None, None, Any],
+    checkpointing: Coroutine[None, None, None],
+) -> str:
+    """Follows to the end, with checkpoints meanwhile, unless a process of the fleet fails for good before."""
+    end, fail = asyncio.ensure_future(following), asyncio.ensure_future(failure)
+    keep = asyncio.ensure_future(checkpointing)
     try:
-        await asyncio.wait([end, failure], return_when=asyncio.FIRST_COMPLETED)
-        (end if end.done() else failure).result()
+        waiting = {end, fail, keep}
+        while not end.done():
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {end}:
+                task.result()  # raises what ends the attempt; checkpoints merely come to their end
+        return end.result()
     finally:
-        # Both have ended when this returns: nothing is written down of a job that is not followed any more.
-        end.cancel()
-        failure.cancel()
-        await asyncio.gather(end, failure, return_exceptions=True)
-
-
-async def _fetch_weights(stub: "ps_grpc.ParameterServerServiceAsyncStub", secret: str) -> bytes:
-    try:
-        call = stub.FetchWeights(ps_pb.FetchWeightsRequest(), metadata=((SECRET_KEY, secret),))
-        return b"".join([response.chunk async for response in call])
-    except grpc.aio.AioRpcError as error:
-        raise AttemptLost(
-            f"the parameter server was lost before its weights were fetched: {error.details()}"
-        ) from error
-
-
-def _epoch_sentence(progress: jobs_pb.Progress) -> str:
-    parts = [f"epoch {progress.epoch} of {progress.epochs}: training cost {progress.training_cost:.6g}"]
-    if progress.HasField("training_accuracy"):
-        parts.append(f"accuracy {progress.training_accuracy:.2%}")
-    if progress.HasField("validation_cost"):
-        parts.append(f"validation cost {progress.validation_cost:.6g}")
-    if progress.HasField("validation_accuracy"):
-        parts.append(f"accuracy {progress.validation_accuracy:.2%}")
-    return ", ".join(parts)
+        # All have ended when this returns: nothing is written down of a job that is not followed any more.
+        for task in (end, fail, keep):
+            task.cancel()
+        await asyncio.gather(end, fail, keep, return_exceptions=True)

@@ -74,7 +74,8 @@ async def _answer(error: Exception, method: str, context: Context) -> NoReturn:
 
 def _is_full_disk(error: Exception) -> bool:
     if isinstance(error, sqlite3.Error):
-        return error.sqlite_errorcode == sqlite3.SQLITE_FULL
+        # Errors of the module itself have no code.
+        return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 

@@ -3,72 +3,67 @@
 import asyncio
 import logging
 import sqlite3
-from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
-from typing import NoReturn, Protocol
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from nablad.v1 import jobs_pb2 as jobs_pb
-from nablad.v1 import parameter_server_pb2 as ps_pb
-from service.job_states import ENDED, LAUNCHED
+from service.admission import Admission
+from service.cluster.errors import ClusterLostError
+from service.commands import Commands
+from service.counters import Counters
+from service.job_states import FAILED, LAUNCHED, QUEUED, STARTING, SUCCEEDED
+from service.launched import Launched, LaunchedJobs, Mover
 from service.live import LiveJobs
 from service.outcomes import AttemptFailed, AttemptLost
-from service.stores.jobs import JobStore
+from service.parts import AttemptLike, ClusterLike, FleetLike
+from service.stores.jobs import JobStore, Waiting
 from service.waiting import wait_for_event
+from workers.failpoints import failpoint
 
-__all__ = ["ClusterLike", "Controller", "FleetLike"]
+__all__ = ["Controller"]
 
 _log = logging.getLogger(__name__)
 
-# Attempts of one job that may be lost before it is given up. That the service itself ended does not count.
-_LOSSES = 3
 # The queue is looked at anew at least this often: a cluster may have grown.
-_LOOK_SECONDS = 2.0
-
-
-class FleetLike(Protocol):
-    """The processes of one attempt."""
-
-    async def start(self, assignment: ps_pb.Assignment, secret: str) -> str:
-        """Starts them; gives the address of the parameter server."""
-        ...
-
-    async def failure(self) -> NoReturn:
-        """Waits until one fails for good, and raises AttemptFailed or AttemptLost."""
-        ...
-
-
-class ClusterLike(Protocol):
-    """Where fleets run."""
-
-    async def node_cpus(self) -> list[int]:
-        """The CPUs of each node that is there, busy or not."""
-        ...
-
-    def reserve(self, workers: int, cpus_per_worker: int) -> AbstractAsyncContextManager[FleetLike]:
-        """Waits for CPUs; stops the fleet at the end."""
-        ...
-
-
-Attempt = Callable[[jobs_pb.Job, FleetLike], Awaitable[str]]
+_LOOK_SECONDS: Final = 2.0
+# A lost attempt is followed by the next one after so long, doubled with every loss.
+_FIRST_PAUSE_SECONDS: Final = 1.0
+_LONGEST_PAUSE_SECONDS: Final = 60.0
 
 
 class Controller:
-    """Starts jobs in the order of their submission as CPUs become free; each launched job has a task of its own.
+    """Starts jobs as CPUs become free; each launched job has a task of its own.
 
-    A job that needs more CPUs than the cluster has is passed over until nodes are added.
+    Attributes:
+        commands: What clients may ask for.
     """
 
-    def __init__(self, jobs: JobStore, live: LiveJobs, cluster: ClusterLike, attempt: Attempt) -> None:
-        """`attempt` runs a launched job on a fleet to its end and gives the id of the model."""
+    def __init__(
+        self,
+        jobs: JobStore,
+        live: LiveJobs,
+        cluster: ClusterLike,
+        attempt: Callable[[jobs_pb.Job, FleetLike], AttemptLike],
+        counters: Counters,
+        now: Callable[[], datetime],
+        admission: Admission,
+    ) -> None:
+        """`attempt` makes the attempt of a launched job on a fleet."""
         self._jobs = jobs
         self._live = live
         self._cluster = cluster
         self._attempt = attempt
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._cancelling: set[str] = set()
-        self._losses: Counter[str] = Counter()
+        self._counters = counters
+        self._now = now
+        self._admission = admission
+        self._launched = LaunchedJobs()
+        self._move = Mover(jobs, live)
+        self.commands = Commands(jobs, live, self._launched, self._move, self.wake)
         self._look = asyncio.Event()
+        self._draining = False
 
     def wake(self) -> None:
         """Something changed: look at the queue."""
@@ -79,41 +74,60 @@ class Controller:
         try:
             while True:
                 self._look.clear()
-                try:
-                    while job := self._next(await self._cluster.node_cpus()):
-                        await self._admit(job)
-                except Exception:  # noqa: BLE001 (a full disk, Ray out of reach: both may come back)
-                    _log.exception("the queue could not be worked on; the next look follows")
-                await wait_for_event(self._look, _LOOK_SECONDS)
+                await self._look_at_queue()
+                await wait_for_event(self._look, self._seconds_to_next_look())
         finally:
             await self._stop_all()
 
-    async def cancel(self, job_id: str) -> jobs_pb.Job:
-        """Cancels a job in any state that is not final; its processes are told to end before it is cancelled."""
-        # A task of its own, so that a client that goes away does not stop half of it.
-        return await asyncio.shield(asyncio.create_task(self._cancel(job_id)))
+    async def drain(self) -> None:
+        """Starts no more jobs, and takes those that run off their processes, in order."""
+        self._draining = True
+        await self.commands.drain()
 
-    async def _cancel(self, job_id: str) -> jobs_pb.Job:
-        self._cancelling.add(job_id)
+    # -- the queue -----------------------------------------------------------------------------------------------------
+
+    async def _look_at_queue(self) -> None:
         try:
-            if task := self._tasks.get(job_id):
-                task.cancel()
-                await asyncio.wait([task])
-            return self._move(job_id, jobs_pb.JOB_STATE_CANCELLED, "cancelled by a client")
-        finally:
-            self._cancelling.discard(job_id)
+            self._requeue_orphans()
+            while await self._launch_next():
+                pass
+        except ClusterLostError as error:
+            _log.info("no job can be started: %s", error)
+        except Exception:  # noqa: BLE001 (a full disk, say: it may come right)
+            _log.exception("the queue could not be worked on; the next look follows")
 
-    def _next(self, node_cpus: Sequence[int]) -> jobs_pb.Job | None:
-        """The oldest queued job that nodes with so many CPUs can ever hold; the others are told why they wait."""
-        self._requeue_orphans()
-        for job in self._jobs.in_states([jobs_pb.JOB_STATE_QUEUED]):
-            if job.job_id in self._tasks or job.job_id in self._cancelling:
-                continue
-            room = _room(job, node_cpus)
-            if room >= job.spec.distribution.workers:
-                return job
-            self._note(job, f"needs {_asked(job)}, but the cluster has room for {room}: it waits until nodes are added")
-        return None
+    async def _launch_next(self) -> bool:
+        """Starts the next job that may start; whether another may follow."""
+        waiting = [job for job in self._jobs.waiting() if self._launched.is_free(job.job_id)]
+        if self._draining or not waiting:
+            return False
+        decision = self._admission.decide(waiting, await self._cluster.nodes(), self._now().timestamp())
+        for job_id, reason in decision.reasons.items():
+            self._live.explain(job_id, reason)
+        return await self._launch(decision.job) if decision.job else False
+
+    async def _launch(self, waiting: Waiting) -> bool:
+        fleet = await self._cluster.reserve(waiting.workers, waiting.cpus_per_worker)
+        if fleet is None:
+            self._live.explain(waiting.job_id, "waits for CPUs that somebody else took")
+            return False
+        try:
+            if not self._may_start(waiting):
+                await fleet.stop()
+                return not self._draining
+            job = self._move(waiting.job_id, STARTING, "its processes are being started")
+            attempt = self._attempt(job, fleet)
+        except BaseException:
+            await fleet.stop()
+            raise
+        task = asyncio.create_task(self._run_job(job.job_id, attempt, fleet), name=job.job_id)
+        self._launched.add(job.job_id, Launched(attempt, task))
+        task.add_done_callback(lambda _: self._forget(job.job_id))
+        return True
+
+    def _may_start(self, waiting: Waiting) -> bool:
+        """Whether the job still waits for just these CPUs: clients may have changed their minds meanwhile."""
+        return not self._draining and self._launched.is_free(waiting.job_id) and waiting in self._jobs.waiting()
 
     def _requeue_orphans(self) -> None:
         """What is launched without a task of ours has no processes any more.
@@ -121,97 +135,66 @@ class Controller:
         The service that had it has ended, or its end could not be written down.
         """
         for job in self._jobs.in_states(LAUNCHED):
-            if job.job_id not in self._tasks and job.job_id not in self._cancelling:
-                self._move(job.job_id, jobs_pb.JOB_STATE_QUEUED, "the service was restarted; another attempt follows")
+            if self._launched.is_free(job.job_id):
+                self._move(job.job_id, QUEUED, "the service was restarted; another attempt follows")
 
-    async def _admit(self, job: jobs_pb.Job) -> None:
-        """Launches a job; returns when it has its CPUs, so that later jobs cannot take them, or has ended.
+    def _seconds_to_next_look(self) -> float:
+        now = self._now().timestamp()
+        pauses = [job.retry_time - now for job in self._jobs.waiting() if job.retry_time > now]
+        return min([_LOOK_SECONDS, *pauses])
 
-        A job that waits while the cluster loses nodes, so that it no longer fits, goes back to the queue.
-        """
-        admitted = asyncio.Event()
-        task = asyncio.create_task(self._run_job(job, admitted), name=job.job_id)
-        self._tasks[job.job_id] = task
-        task.add_done_callback(lambda _: self._forget(job.job_id, admitted))
-        while not admitted.is_set():
-            await wait_for_event(admitted, _LOOK_SECONDS)
-            if not admitted.is_set() and not await self._fits(job):
-                task.cancel()
-                await asyncio.wait([task])
+    # -- one job -------------------------------------------------------------------------------------------------------
 
-    async def _fits(self, job: jobs_pb.Job) -> bool:
-        """Whether the cluster can ever hold the job; as long as it does not answer, what it last said is believed."""
+    async def _run_job(self, job_id: str, attempt: AttemptLike, fleet: FleetLike) -> None:
         try:
-            return _room(job, await self._cluster.node_cpus()) >= job.spec.distribution.workers
-        except Exception:  # noqa: BLE001 (of whatever kind: Ray may come back)
-            _log.exception("the cluster does not answer")
-            return True
-
-    async def _run_job(self, job: jobs_pb.Job, admitted: asyncio.Event) -> None:
-        job_id, spec = job.job_id, job.spec.distribution
-        try:
-            self._note(job, f"waits for {_asked(job)}")
-            async with self._cluster.reserve(spec.workers, spec.cpus_per_worker) as fleet:
-                admitted.set()
-                job = self._move(job_id, jobs_pb.JOB_STATE_STARTING, "its processes are being started")
-                model_id = await self._attempt(job, fleet)
-            self._move(job_id, jobs_pb.JOB_STATE_SUCCEEDED, f"model {model_id} is ready", model_id)
+            try:
+                ending = await attempt.run()
+            finally:
+                await fleet.stop()
+            failpoint("job.ending")
+            self._move(job_id, SUCCEEDED, ending.reason, model_id=ending.model_id)
         except AttemptFailed as failure:
-            self._move(job_id, jobs_pb.JOB_STATE_FAILED, str(failure))
+            self._move(job_id, FAILED, str(failure), last_error_lines=failure.error_lines)
         except AttemptLost as loss:
-            self._again(job, str(loss))
+            self._again(job_id, loss)
         except (OSError, sqlite3.Error) as error:
             _log.exception("job %s", job_id)
-            self._again(job, f"the service could not write: {error}")
+            self._again(job_id, AttemptLost(f"the service could not write: {error}", cause="service"))
         except Exception:  # noqa: BLE001 (one job must not take the controller down)
             _log.exception("job %s failed in the service", job_id)
-            self._move(job_id, jobs_pb.JOB_STATE_FAILED, "the service failed at running it; its log says more")
+            self._move(job_id, FAILED, "the service failed at running it; its log says more")
 
-    def _again(self, job: jobs_pb.Job, cause: str) -> None:
-        self._losses[job.job_id] += 1
-        if self._losses[job.job_id] < _LOSSES:
-            self._move(job.job_id, jobs_pb.JOB_STATE_QUEUED, f"{cause}; attempt {job.attempt + 1} follows")
-        else:
-            self._move(job.job_id, jobs_pb.JOB_STATE_FAILED, f"{cause}; given up after {_LOSSES} lost attempts")
+    def _again(self, job_id: str, loss: AttemptLost) -> None:
+        """Another attempt follows, unless too many were lost without any headway. Ray's end is not the job's fault."""
+        self._counters.attempts_lost.labels(loss.cause).inc()
+        job = self._jobs.get(job_id)
+        lost = job.lost_attempts + (loss.cause != "ray")
+        changes: dict[str, Any] = {"lost_attempts": lost, "last_error_lines": loss.error_lines}
+        if lost >= job.spec.limits.attempts:
+            self._move(job_id, FAILED, _given_up(job, str(loss), lost), **changes)
+            return
+        pause = min(_FIRST_PAUSE_SECONDS * 2 ** max(lost - 1, 0), _LONGEST_PAUSE_SECONDS)
+        retry_time = Timestamp()
+        retry_time.FromDatetime(self._now() + timedelta(seconds=pause))
+        reason = f"{loss}; attempt {job.attempt + 1} follows in {pause:.0f} s"
+        self._move(job_id, QUEUED, reason, retry_time=retry_time, **changes)
 
-    def _move(self, job_id: str, state: jobs_pb.JobState.ValueType, reason: str, model_id: str = "") -> jobs_pb.Job:
-        job = self._jobs.move(job_id, state, reason, model_id=model_id)
-        _log.info("job %s: %s", job_id, reason)
-        if state in ENDED:
-            self._losses.pop(job_id, None)
-            self._live.end(job_id)
-        elif state == jobs_pb.JOB_STATE_QUEUED:
-            self._live.forget(job_id)
-        else:
-            self._live.ring(job_id)
-        return job
-
-    def _note(self, job: jobs_pb.Job, reason: str) -> None:
-        if job.reason != reason:
-            self._jobs.note(job.job_id, reason)
-            self._live.ring(job.job_id)
-
-    def _forget(self, job_id: str, admitted: asyncio.Event) -> None:
-        task = self._tasks.pop(job_id)
+    def _forget(self, job_id: str) -> None:
+        task = self._launched.remove(job_id).task
         if not task.cancelled() and (error := task.exception()):
             _log.error("job %s: its end could not be written down; it is queued again", job_id, exc_info=error)
-        admitted.set()
         self.wake()
 
     async def _stop_all(self) -> None:
-        tasks = list(self._tasks.values())
+        tasks = self._launched.tasks()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _room(job: jobs_pb.Job, node_cpus: Sequence[int]) -> int:
-    """How many of the job's workers the nodes could hold if nothing else ran."""
-    return sum(cpus // job.spec.distribution.cpus_per_worker for cpus in node_cpus)
-
-
-def _asked(job: jobs_pb.Job) -> str:
-    """What a job asks for, in words."""
-    spec = job.spec.distribution
-    workers = "1 worker" if spec.workers == 1 else f"{spec.workers} workers"
-    return f"{workers} with {spec.cpus_per_worker} CPU" + ("" if spec.cpus_per_worker == 1 else "s") + " each"
+def _given_up(job: jobs_pb.Job, cause: str, lost: int) -> str:
+    times = "attempt was" if lost == 1 else f"{lost} attempts in a row were"
+    return (
+        f"{cause}; given up after {times} lost without a newer checkpoint: `nabla job get {job.job_id}` shows the last "
+        f"lines of what failed, and `nabla job retry {job.job_id}` tries again"
+    )

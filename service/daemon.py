@@ -2,28 +2,33 @@
 
 import asyncio
 import logging
+import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import TypeVar
 
 import click
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry
 
 from nablad.address import DEFAULT_ADDRESS
 from nablad.v1 import datasets_pb2, datasets_pb2_grpc, jobs_pb2, jobs_pb2_grpc, models_pb2, models_pb2_grpc
+from service.admission import Admission
 from service.api.datasets import DatasetServicer
 from service.api.jobs import JobServicer
 from service.api.models import ModelServicer
-from service.attempt import AttemptRunner
+from service.attempt import Attempt, Records
 from service.boundary import RefuseUnreadable
+from service.cluster.link import ClusterError, ClusterLink
 from service.controller import Controller
+from service.counters import Counters
 from service.data_directory import DataDirectory, DataDirectoryError
-from service.fleet import Cluster, ClusterError
 from service.job_states import State
 from service.live import LiveJob, LiveJobs
 from service.metrics import JobCollector, MetricsServer
@@ -31,6 +36,10 @@ from service.settings import Settings
 from service.stores.catalogues import DatasetCatalogue, ModelCatalogue
 from service.stores.database import Database, DatabaseError
 from service.stores.jobs import JobStore
+from service.submission import Submission
+from service.warm_start import WarmStarts
+from service.watching import Watches
+from workers.failpoints import check_failpoints
 
 __all__ = ["StartError", "serve"]
 
@@ -73,55 +82,83 @@ def serve(settings: Settings) -> None:
     """
     for address in (settings.address, settings.metrics_address):
         _host_and_port(address)
+    check_failpoints()
     with ExitStack() as stack:
         try:
             directory = DataDirectory(settings.data_dir)
             stack.callback(directory.close)
             database = Database(directory.database)
             stack.callback(database.close)
-            cluster = Cluster(settings.ray, settings.cpus, directory.scratch)
-            stack.callback(cluster.close)
-        except (DataDirectoryError, DatabaseError, ClusterError) as error:
+        except (DataDirectoryError, DatabaseError) as error:
             raise StartError(str(error)) from error
-        asyncio.run(_Service(settings, directory, database, cluster).run())
+        asyncio.run(_Service(settings, directory, database).run())
 
 
 class _Service:
     """The parts of a running service."""
 
-    def __init__(self, settings: Settings, directory: DataDirectory, database: Database, cluster: Cluster) -> None:
+    def __init__(self, settings: Settings, directory: DataDirectory, database: Database) -> None:
         self._settings = settings
+        self._registry = CollectorRegistry()
+        self._counters = Counters(self._registry)
         self._jobs = JobStore(database, _now)
         self._live = LiveJobs(time.monotonic)
+        self._watches = Watches(self._jobs, self._live, time.monotonic)
+        directory.drop_orphans(self._jobs.ids())
         datasets, models = DatasetCatalogue(database), ModelCatalogue(database)
-        attempt = AttemptRunner(directory, self._jobs, self._live, datasets, models, _now)
-        self._controller = Controller(self._jobs, self._live, cluster, attempt)
-        self._job_servicer = JobServicer(self._jobs, self._live, datasets, self._controller)
+        records = Records(directory, self._jobs, self._live, datasets, models, self._counters, _now)
+        self._cluster = ClusterLink(settings.ray, settings.cpus, directory.scratch, self._cluster_changed)
+        self._controller = Controller(
+            self._jobs, self._live, self._cluster, partial(Attempt, records), self._counters, _now, Admission()
+        )
+        submission = Submission(directory, self._jobs, datasets, WarmStarts(directory, self._jobs, models))
+        self._job_servicer = JobServicer(directory, self._jobs, self._live, submission, self._controller, self._watches)
         self._dataset_servicer = DatasetServicer(directory, datasets, self._jobs, _now)
         self._model_servicer = ModelServicer(directory, models)
         self._health = health.aio.HealthServicer()
+        self._stop = asyncio.Event()
 
     async def run(self) -> None:
         """Until a signal comes."""
-        stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+            asyncio.get_running_loop().add_signal_handler(number, self._signalled, number)
         async with AsyncExitStack() as stack:
+            # Taken down in the opposite order: first no more calls, then the jobs, then their processes.
             metrics = self._metrics()
             # On another thread: a scrape that goes on needs the loop to end.
             stack.push_async_callback(asyncio.to_thread, metrics.close)
-            # Taken down in the opposite order: first no more calls, then the fleets.
+            await self._start_cluster()
+            stack.push_async_callback(self._cluster.close)
             controller = asyncio.create_task(self._controller.run())
             stack.push_async_callback(_cancelled, controller)
+            stack.push_async_callback(self._controller.drain)
             address = await stack.enter_async_context(self._grpc())
             click.echo(f"nablad: listening on {address}")
             click.echo(f"nablad: metrics on http://{metrics.address}/metrics")
             click.echo("nablad: ready")
-            stopping = asyncio.create_task(stop.wait())
+            stopping = asyncio.create_task(self._stop.wait())
             await asyncio.wait([controller, stopping], return_when=asyncio.FIRST_COMPLETED)
             if controller.done():
                 controller.result()
-            _log.info("going away")
+            _log.info("going away: jobs that run are written down first; another signal ends this at once")
+
+    def _signalled(self, number: int) -> None:
+        """The first signal takes everything down in order. The second is obeyed at once, and nothing is lost by it."""
+        if self._stop.is_set():
+            _log.warning("going away at once: jobs go on from their last checkpoints")
+            # The cluster process sees that this one is gone, and takes its own down.
+            os._exit(128 + number)
+        self._stop.set()
+
+    async def _start_cluster(self) -> None:
+        try:
+            await self._cluster.start()
+        except ClusterError as error:
+            raise StartError(str(error)) from error
+
+    def _cluster_changed(self, sentence: str) -> None:
+        _log.warning("%s", sentence)
+        self._controller.wake()
 
     @asynccontextmanager
     async def _grpc(self) -> AsyncIterator[str]:
@@ -147,14 +184,14 @@ class _Service:
             yield f"{host}:{port}"
         finally:
             await self._health.enter_graceful_shutdown()
-            self._job_servicer.go_away()
+            self._watches.go_away()
             await server.stop(_GRACE_SECONDS)
 
     def _metrics(self) -> MetricsServer:
         host, port = _host_and_port(self._settings.metrics_address)
-        collector = JobCollector(_on_loop(asyncio.get_running_loop(), self._snapshot))
+        self._registry.register(JobCollector(_on_loop(asyncio.get_running_loop(), self._snapshot)))
         try:
-            return MetricsServer(collector, host, port)
+            return MetricsServer(self._registry, host, port)
         except OSError as error:
             raise StartError(
                 f"the address {self._settings.metrics_address} cannot be had: give another --metrics-address "

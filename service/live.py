@@ -1,11 +1,13 @@
-"""What is known of jobs beyond the database: progress and telemetry as they come, and a bell for those who watch."""
+"""What is known of jobs beyond the database: figures as they come, why jobs wait, and a bell for those who watch."""
 
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
 
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
+from service.job_states import ENDED, QUEUED
 
 __all__ = ["LiveJob", "LiveJobs"]
 
@@ -23,13 +25,15 @@ class LiveJob:
 
 
 class LiveJobs:
-    """The figures of all jobs that run or have ended a short time ago."""
+    """The figures of all jobs that run or have ended a short time ago, and why others wait."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         """`clock` gives monotonic seconds."""
         self._clock = clock
         self._jobs: dict[str, LiveJob] = {}
-        self._bells: dict[str, asyncio.Event] = {}
+        self._explanations: dict[str, str] = {}
+        # A bell is here as long as somebody waits for it.
+        self._bells: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
 
     def update(self, job_id: str, progress: jobs_pb.Progress, telemetry: ps_pb.Telemetry) -> None:
         """New figures came."""
@@ -39,6 +43,7 @@ class LiveJobs:
     def end(self, job_id: str) -> None:
         """The job has ended; its figures go after a while. What is a state and not a total goes to zero at once."""
         self._drop_old()
+        self._explanations.pop(job_id, None)
         if live := self._jobs.get(job_id):
             live.ended = self._clock()
             live.progress.workers_alive = 0
@@ -47,14 +52,34 @@ class LiveJobs:
         self.ring(job_id)
 
     def forget(self, job_id: str) -> None:
-        """The figures say nothing any more: the job was deleted, or another attempt follows."""
+        """What is known says nothing any more: the job was deleted or paused, or another attempt follows."""
         self._jobs.pop(job_id, None)
+        self._explanations.pop(job_id, None)
         self.ring(job_id)
+
+    def explain(self, job_id: str, reason: str) -> None:
+        """Says, as a sentence, why a queued job still waits; until it moves."""
+        if self._explanations.get(job_id) != reason:
+            self._explanations[job_id] = reason
+            self.ring(job_id)
 
     def progress(self, job_id: str) -> jobs_pb.Progress | None:
         """The newest progress of a job, if any is known."""
         live = self._jobs.get(job_id)
         return live.progress if live else None
+
+    def current(self, job: jobs_pb.Job) -> jobs_pb.Job:
+        """A copy of the job as it is now: with its newest progress, and why it waits if it does.
+
+        One that has ended keeps the figures of its last epoch.
+        """
+        current = jobs_pb.Job()
+        current.CopyFrom(job)
+        if job.state not in ENDED and (progress := self.progress(job.job_id)):
+            current.progress.CopyFrom(progress)
+        if job.state == QUEUED:
+            current.reason = self._explanations.get(job.job_id, job.reason)
+        return current
 
     def snapshot(self) -> Mapping[str, LiveJob]:
         """All figures; those of jobs that ended long ago are dropped first."""
@@ -63,7 +88,9 @@ class LiveJobs:
 
     def bell(self, job_id: str) -> asyncio.Event:
         """An event that is set when next anything happens to the job. Ask for it before looking at the job."""
-        return self._bells.setdefault(job_id, asyncio.Event())
+        if (bell := self._bells.get(job_id)) is None:
+            bell = self._bells[job_id] = asyncio.Event()
+        return bell
 
     def ring(self, job_id: str) -> None:
         """Wakes those who watch the job."""

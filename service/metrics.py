@@ -174,14 +174,12 @@ def _log_connection(request: object, client_address: object) -> None:  # noqa: A
 class MetricsServer:
     """The HTTP server of ``/metrics``."""
 
-    def __init__(self, collector: Collector, host: str, port: int) -> None:
-        """Listens at once; port 0 takes a free one.
+    def __init__(self, registry: CollectorRegistry, host: str, port: int) -> None:
+        """Serves what is registered, at once; port 0 takes a free one.
 
         Raises:
             OSError: The address cannot be had.
         """
-        registry = CollectorRegistry()
-        registry.register(collector)
         self._server, self._thread = start_http_server(port, host, registry)
         # What fails is the connection of a scraper that hung up.
         self._server.handle_error = _log_connection  # type: ignore[method-assign]

@@ -1,70 +1,101 @@
-"""The controller: order of the queue, ends of attempts, cancelling; on a cluster of the test's making."""
+"""The controller: order of the queue, ends of attempts, and what clients ask for; on a cluster of the test's making."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import NoReturn
 
 import pytest
+from prometheus_client import CollectorRegistry
 
+from nablad.v1 import cluster_pb2 as cluster_pb
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
-from service.controller import Controller, FleetLike
+from service.admission import Admission
+from service.controller import Controller
+from service.counters import Counters
 from service.errors import ServiceError
-from service.job_states import QUEUED, RUNNING, STARTING, state_name
+from service.job_states import ENDED, QUEUED, RUNNING, STARTING, state_name
 from service.live import LiveJobs
-from service.outcomes import AttemptFailed, AttemptLost
+from service.outcomes import AttemptFailed, AttemptLost, Ending
 from service.stores.jobs import JobStore
 
 
-class FakeCluster:
+class FakeFleet:
     """CPUs without processes."""
+
+    def __init__(self, cluster: "FakeCluster", cpus: int) -> None:
+        self._cluster = cluster
+        self._cpus = cpus
+
+    async def start(self, *_: object) -> str:
+        raise AssertionError("attempts of these tests start nothing")
+
+    async def failure(self) -> NoReturn:
+        raise AssertionError("attempts of these tests do not fail by their fleet")
+
+    async def set_workers(self, *_: object) -> None:
+        raise AssertionError("attempts of these tests do not scale")
+
+    async def stop(self) -> None:
+        self._cluster.free += self._cpus
+
+
+class FakeCluster:
+    """A node."""
 
     def __init__(self, cpus: int) -> None:
         self.cpus = cpus
         self.free = cpus
-        self._changed = asyncio.Condition()
+        self.on_reserve: Callable[[], None] = lambda: None
 
-    async def node_cpus(self) -> list[int]:
-        return [self.cpus]
+    async def nodes(self) -> list[cluster_pb.Node]:
+        return [cluster_pb.Node(cpus=self.cpus, free_cpus=self.free)]
 
-    @asynccontextmanager
-    async def reserve(self, workers: int, cpus_per_worker: int) -> AsyncIterator[FleetLike]:
-        needed = workers * cpus_per_worker
-        async with self._changed:
-            await self._changed.wait_for(lambda: self.free >= needed)
-            self.free -= needed
-        try:
-            yield None  # type: ignore[misc] (attempts of these tests use no fleet)
-        finally:
-            self.free += needed
-            async with self._changed:
-                self._changed.notify_all()
+    async def reserve(self, workers: int, cpus_per_worker: int) -> FakeFleet | None:
+        self.on_reserve()
+        if self.free < workers * cpus_per_worker:
+            return None
+        self.free -= workers * cpus_per_worker
+        return FakeFleet(self, workers * cpus_per_worker)
 
 
-class Attempts:
-    """Attempts that run until the test ends them."""
+class FakeAttempt:
+    """An attempt that runs until the test ends it."""
 
-    def __init__(self, jobs: JobStore) -> None:
-        self._jobs = jobs
-        self.started: list[str] = []
+    def __init__(self, stage: "Stage", job: jobs_pb.Job) -> None:
+        self._stage = stage
+        self._job_id = job.job_id
+        self.attempt = job.attempt
+        self.end: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
+        self.workers: list[int] = []
+        self.checkpoints: list[jobs_pb.Checkpoint | Exception] = []
         self.last_word: Callable[[], None] = lambda: None
-        self.ends: dict[str, asyncio.Future[str]] = {}
-        self._news = asyncio.Condition()
 
-    async def __call__(self, job: jobs_pb.Job, _fleet: FleetLike) -> str:
-        self._jobs.move(job.job_id, RUNNING, "test")
-        self.ends[job.job_id] = asyncio.get_running_loop().create_future()
-        self.started.append(job.job_id)
-        async with self._news:
-            self._news.notify_all()
+    async def run(self) -> Ending:
+        self._stage.jobs.move(self._job_id, RUNNING, "test")
+        self._stage.live.ring(self._job_id)
+        await self._stage.has_started(self._job_id, self)
         try:
-            return await self.ends[job.job_id]
+            return await self.end
         finally:
             self.last_word()
 
-    async def wait_started(self, count: int) -> None:
-        async with self._news, asyncio.timeout(10):
-            await self._news.wait_for(lambda: len(self.started) >= count)
+    async def checkpoint(self) -> jobs_pb.Checkpoint | None:
+        taken = self.checkpoints.pop() if self.checkpoints else None
+        if isinstance(taken, Exception):
+            raise taken
+        return taken
+
+    async def set_workers(self, workers: int) -> None:
+        self.workers.append(workers)
+
+    def succeed(self) -> None:
+        self.end.set_result(Ending("done", "the-model"))
+
+    def lose(self, cause: str = "parameter_server") -> None:
+        self.end.set_exception(AttemptLost("it was lost", cause=cause, error_lines="last words"))
 
 
 class Stage:
@@ -73,12 +104,39 @@ class Stage:
     def __init__(self, jobs: JobStore, cpus: int) -> None:
         self.jobs = jobs
         self.cluster = FakeCluster(cpus)
-        self.attempts = Attempts(jobs)
         self.live = LiveJobs(lambda: 0.0)
-        self.controller = Controller(jobs, self.live, self.cluster, self.attempts)
+        self.started: list[str] = []
+        self.attempts: dict[str, FakeAttempt] = {}
+        self.time = datetime.fromisoformat("2026-01-01T00:00:00+00:00")
+        self._news = asyncio.Condition()
+        counters = Counters(CollectorRegistry())
+        self.controller = Controller(
+            jobs,
+            self.live,
+            self.cluster,
+            lambda job, _: FakeAttempt(self, job),
+            counters,
+            lambda: self.time,
+            Admission(),
+        )
 
-    def submit(self, workers: int) -> str:
-        spec = spec_pb.JobSpec(name="a", distribution=spec_pb.DistributionSpec(workers=workers, cpus_per_worker=1))
+    async def has_started(self, job_id: str, attempt: FakeAttempt) -> None:
+        self.started.append(job_id)
+        self.attempts[job_id] = attempt
+        async with self._news:
+            self._news.notify_all()
+
+    async def wait_started(self, count: int) -> None:
+        async with self._news, asyncio.timeout(10):
+            await self._news.wait_for(lambda: len(self.started) >= count)
+
+    def submit(self, workers: int = 1, priority: int = 0, attempts: int = 3) -> str:
+        spec = spec_pb.JobSpec(
+            name="a",
+            priority=priority,
+            distribution=spec_pb.DistributionSpec(workers=workers, cpus_per_worker=1),
+            limits=spec_pb.LimitsSpec(attempts=attempts),
+        )
         job_id = self.jobs.create(spec, "").job_id
         self.controller.wake()
         return job_id
@@ -93,8 +151,12 @@ class Stage:
 
     async def wait_for_reason(self, job_id: str, reason: str) -> None:
         async with asyncio.timeout(10):
-            while self.jobs.get(job_id).reason != reason:
+            while reason not in self.live.current(self.jobs.get(job_id)).reason:
                 await self.live.bell(job_id).wait()
+
+    def pass_time(self, seconds: float) -> None:
+        self.time += timedelta(seconds=seconds)
+        self.controller.wake()
 
 
 def _play(jobs: JobStore, cpus: int, scene: Callable[[Stage], Awaitable[None]]) -> None:
@@ -112,51 +174,74 @@ def _play(jobs: JobStore, cpus: int, scene: Callable[[Stage], Awaitable[None]]) 
     asyncio.run(run())
 
 
-def test_jobs_start_in_the_order_of_submission_as_cpus_become_free(jobs: JobStore) -> None:
-    """A small job does not pass an older, bigger one that waits for CPUs."""
+# -- the queue ---------------------------------------------------------------------------------------------------------
+
+
+def test_jobs_start_by_priority_then_age(jobs: JobStore) -> None:
+    """As CPUs become free."""
+
+    async def scene(stage: Stage) -> None:
+        first = stage.submit()
+        await stage.wait_started(1)
+        low, older, newer, high = (stage.submit(priority=priority) for priority in (-1, 0, 0, 5))
+        for count, job_id in enumerate([first, high, older, newer, low], start=1):
+            await stage.wait_started(count)
+            assert stage.started[-1] == job_id
+            stage.attempts[job_id].succeed()
+        await stage.wait_for(low, "succeeded")
+
+    _play(jobs, 1, scene)
+
+
+def test_a_small_job_passes_a_big_one_that_waits_but_not_for_ever(jobs: JobStore) -> None:
+    """After a minute the big one's CPUs are kept for it."""
 
     async def scene(stage: Stage) -> None:
         first, big, small = stage.submit(3), stage.submit(4), stage.submit(1)
-        await stage.attempts.wait_started(1)
-        assert stage.attempts.started == [first]
+        await stage.wait_started(2)
+        assert stage.started == [first, small]
         await stage.wait_for_reason(big, "waits for 4 workers with 1 CPU each")
-        stage.attempts.ends[first].set_result("m")
-        await stage.attempts.wait_started(2)
-        stage.attempts.ends[big].set_result("m")
-        await stage.attempts.wait_started(3)
-        assert stage.attempts.started == [first, big, small]
+        stage.pass_time(61)
+        stage.attempts[small].succeed()
+        late = stage.submit(1)
+        await stage.wait_for(small, "succeeded")
+        assert stage.started == [first, small]
+        stage.attempts[first].succeed()
+        await stage.wait_started(3)
+        stage.attempts[big].succeed()
+        await stage.wait_started(4)
+        assert stage.started == [first, small, big, late]
 
     _play(jobs, 4, scene)
 
 
-def test_a_job_that_no_cluster_like_this_can_hold_is_passed_over_and_told_so(jobs: JobStore) -> None:
-    """It waits for nodes, while later jobs run."""
+def test_a_job_that_was_cancelled_while_its_cpus_were_reserved_does_not_start(jobs: JobStore) -> None:
+    """Nor one that wants another number of workers by then; the CPUs go back."""
 
     async def scene(stage: Stage) -> None:
-        giant, small = stage.submit(9), stage.submit(1)
-        await stage.attempts.wait_started(1)
-        assert stage.attempts.started == [small]
-        assert stage.state(giant) == "queued"
-        assert "needs 9 workers with 1 CPU each, but the cluster has room for 2" in stage.jobs.get(giant).reason
-        stage.cluster.cpus += 8
-        stage.cluster.free += 8
-        stage.controller.wake()
-        stage.attempts.ends[small].set_result("m")
-        await stage.attempts.wait_started(2)
-        assert stage.attempts.started == [small, giant]
+        job_id = stage.submit(2)
+        stage.cluster.on_reserve = lambda: (
+            jobs.set_workers(job_id, 1, "scaled") and None if jobs.get(job_id).spec.distribution.workers == 2 else None
+        )
+        await stage.wait_started(1)
+        assert stage.cluster.free == 1
 
     _play(jobs, 2, scene)
 
 
+# -- ends --------------------------------------------------------------------------------------------------------------
+
+
 def test_an_attempt_that_ends_well_makes_a_model(jobs: JobStore) -> None:
-    """The job succeeds and names the model."""
+    """The job succeeds, says why it ended, and names the model."""
 
     async def scene(stage: Stage) -> None:
-        job_id = stage.submit(1)
-        await stage.attempts.wait_started(1)
-        stage.attempts.ends[job_id].set_result("the-model")
+        job_id = stage.submit()
+        await stage.wait_started(1)
+        stage.attempts[job_id].succeed()
         await stage.wait_for(job_id, "succeeded")
-        assert stage.jobs.get(job_id).model_id == "the-model"
+        job = jobs.get(job_id)
+        assert (job.reason, job.model_id) == ("done", "the-model")
 
     _play(jobs, 1, scene)
 
@@ -165,26 +250,68 @@ def test_a_failed_attempt_fails_the_job_with_its_sentence(jobs: JobStore) -> Non
     """What another attempt would only repeat is not tried again."""
 
     async def scene(stage: Stage) -> None:
-        job_id = stage.submit(1)
-        await stage.attempts.wait_started(1)
-        stage.attempts.ends[job_id].set_exception(AttemptFailed("it diverged"))
+        job_id = stage.submit()
+        await stage.wait_started(1)
+        stage.attempts[job_id].end.set_exception(AttemptFailed("it diverged", error_lines="lines"))
         await stage.wait_for(job_id, "failed")
-        assert stage.jobs.get(job_id).reason == "it diverged"
+        assert (jobs.get(job_id).reason, jobs.get(job_id).last_error_lines) == ("it diverged", "lines")
 
     _play(jobs, 1, scene)
 
 
-def test_a_lost_attempt_is_followed_by_another_three_in_all(jobs: JobStore) -> None:
-    """After the third loss the job fails, and says why."""
+def test_a_lost_attempt_is_followed_by_another_later_each_time(jobs: JobStore) -> None:
+    """After 1, 2, 4… s; after the last that the limits allow the job fails, with cause, last lines and advice."""
 
     async def scene(stage: Stage) -> None:
-        job_id = stage.submit(1)
-        for attempt in (1, 2, 3):
-            await stage.attempts.wait_started(attempt)
-            stage.attempts.ends[job_id].set_exception(AttemptLost("the parameter server was lost"))
+        job_id = stage.submit(attempts=4)
+        for attempt, pause in ((1, 1), (2, 2), (3, 4)):
+            await stage.wait_started(attempt)
+            stage.attempts[job_id].lose()
+            await stage.wait_for(job_id, "queued")
+            assert f"it was lost; attempt {attempt + 1} follows in {pause} s" in jobs.get(job_id).reason
+            stage.pass_time(pause - 0.5)
+            await asyncio.sleep(0)
+            assert len(stage.started) == attempt
+            stage.pass_time(0.6)
+        await stage.wait_started(4)
+        stage.attempts[job_id].lose()
         await stage.wait_for(job_id, "failed")
-        job = stage.jobs.get(job_id)
-        assert (job.attempt, job.reason) == (3, "the parameter server was lost; given up after 3 lost attempts")
+        job = jobs.get(job_id)
+        assert (job.attempt, job.lost_attempts, job.last_error_lines) == (4, 4, "last words")
+        assert "it was lost; given up after 4 attempts in a row were lost without a newer checkpoint" in job.reason
+        assert f"nabla job retry {job_id}" in job.reason
+
+    _play(jobs, 1, scene)
+
+
+def test_a_checkpoint_in_between_begins_the_count_anew(jobs: JobStore) -> None:
+    """Losses far apart do not add up."""
+
+    async def scene(stage: Stage) -> None:
+        job_id = stage.submit(attempts=2)
+        for attempt in range(1, 5):
+            await stage.wait_started(attempt)
+            jobs.forget_losses(job_id)
+            stage.attempts[job_id].lose()
+            await stage.wait_for(job_id, "queued")
+            stage.pass_time(60)
+        await stage.wait_started(5)
+
+    _play(jobs, 1, scene)
+
+
+def test_the_loss_of_ray_does_not_count_against_the_job(jobs: JobStore) -> None:
+    """However often it happens."""
+
+    async def scene(stage: Stage) -> None:
+        job_id = stage.submit(attempts=1)
+        for attempt in range(1, 4):
+            await stage.wait_started(attempt)
+            stage.attempts[job_id].lose("ray")
+            await stage.wait_for(job_id, "queued")
+            stage.pass_time(60)
+        await stage.wait_started(4)
+        assert jobs.get(job_id).lost_attempts == 0
 
     _play(jobs, 1, scene)
 
@@ -193,30 +320,11 @@ def test_an_error_of_the_service_fails_only_that_job(jobs: JobStore) -> None:
     """The next job runs."""
 
     async def scene(stage: Stage) -> None:
-        broken, sound = stage.submit(1), stage.submit(1)
-        await stage.attempts.wait_started(1)
-        stage.attempts.ends[broken].set_exception(RuntimeError("a bug"))
-        await stage.attempts.wait_started(2)
-        assert stage.state(broken) == "failed"
-        assert stage.state(sound) == "running"
-
-    _play(jobs, 1, scene)
-
-
-@pytest.mark.parametrize("running", [True, False])
-def test_cancelling_frees_the_cpus(jobs: JobStore, running: bool) -> None:
-    """Cancelling a running job lets the next one start; a waiting one is just taken out."""
-
-    async def scene(stage: Stage) -> None:
-        first, second, third = (stage.submit(1) for _ in range(3))
-        await stage.attempts.wait_started(1)
-        await stage.controller.cancel(first if running else second)
-        if not running:
-            stage.attempts.ends[first].set_result("m")
-        await stage.attempts.wait_started(2)
-        assert stage.attempts.started == [first, second if running else third]
-        with pytest.raises(ServiceError, match="has ended already"):
-            await stage.controller.cancel(first if running else second)
+        broken, sound = stage.submit(), stage.submit()
+        await stage.wait_started(1)
+        stage.attempts[broken].end.set_exception(RuntimeError("a bug"))
+        await stage.wait_started(2)
+        assert (stage.state(broken), stage.state(sound)) == ("failed", "running")
 
     _play(jobs, 1, scene)
 
@@ -225,14 +333,34 @@ def test_what_could_not_be_written_is_tried_again(jobs: JobStore) -> None:
     """A disk that was full for a moment costs an attempt, not the job."""
 
     async def scene(stage: Stage) -> None:
-        job_id = stage.submit(1)
-        await stage.attempts.wait_started(1)
-        stage.attempts.ends[job_id].set_exception(OSError(28, "No space left on device"))
-        await stage.attempts.wait_started(2)
-        messages = [event.message for event in jobs.events(job_id, 1)]
-        assert any(
-            "could not write: [Errno 28] No space left on device; attempt 2 follows" in each for each in messages
-        )
+        job_id = stage.submit()
+        await stage.wait_started(1)
+        stage.attempts[job_id].end.set_exception(OSError(28, "No space left on device"))
+        await stage.wait_for(job_id, "queued")
+        assert "could not write: [Errno 28] No space left on device; attempt 2 follows" in jobs.get(job_id).reason
+        stage.pass_time(2)
+        await stage.wait_started(2)
+
+    _play(jobs, 1, scene)
+
+
+# -- what clients ask for ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_cancelling_frees_the_cpus(jobs: JobStore, running: bool) -> None:
+    """Cancelling a running job lets the next one start; a waiting one is just taken out."""
+
+    async def scene(stage: Stage) -> None:
+        first, second, third = (stage.submit() for _ in range(3))
+        await stage.wait_started(1)
+        await stage.controller.commands.cancel(first if running else second)
+        if not running:
+            stage.attempts[first].succeed()
+        await stage.wait_started(2)
+        assert stage.started == [first, second if running else third]
+        with pytest.raises(ServiceError, match="has ended already"):
+            await stage.controller.commands.cancel(first if running else second)
 
     _play(jobs, 1, scene)
 
@@ -241,9 +369,9 @@ def test_only_one_of_two_cancels_at_once_succeeds(jobs: JobStore) -> None:
     """The other one is told that the job has ended."""
 
     async def scene(stage: Stage) -> None:
-        job_id = stage.submit(1)
-        await stage.attempts.wait_started(1)
-        cancels = [stage.controller.cancel(job_id) for _ in range(3)]
+        job_id = stage.submit()
+        await stage.wait_started(1)
+        cancels = [stage.controller.commands.cancel(job_id) for _ in range(3)]
         outcomes = await asyncio.gather(*cancels, return_exceptions=True)
         assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Job", "ServiceError", "ServiceError"]
 
@@ -254,10 +382,10 @@ def test_a_cancelled_job_is_not_written_to_any_more(jobs: JobStore) -> None:
     """What its attempt still does while it is being stopped comes before the last event."""
 
     async def scene(stage: Stage) -> None:
-        job_id = stage.submit(1)
-        await stage.attempts.wait_started(1)
-        stage.attempts.last_word = lambda: jobs.worker_event(job_id, "a last word", joined=False)
-        await stage.controller.cancel(job_id)
+        job_id = stage.submit()
+        await stage.wait_started(1)
+        stage.attempts[job_id].last_word = lambda: jobs.event(job_id, "a last word", worker_joined=False)
+        await stage.controller.commands.cancel(job_id)
         assert [event.message for event in jobs.events(job_id, 1)][-2:] == [
             "a last word",
             "cancelled: cancelled by a client",
@@ -266,28 +394,132 @@ def test_a_cancelled_job_is_not_written_to_any_more(jobs: JobStore) -> None:
     _play(jobs, 1, scene)
 
 
-def test_jobs_that_were_launched_when_the_service_ended_are_run_again(jobs: JobStore) -> None:
-    """A new daemon queues them anew: their processes are gone."""
-    spec = spec_pb.JobSpec(name="a", distribution=spec_pb.DistributionSpec(workers=1, cpus_per_worker=1))
-    old = jobs.create(spec, "").job_id
-    jobs.move(old, STARTING, "by a daemon that is gone")
+def test_a_paused_job_says_where_it_goes_on_and_waits(jobs: JobStore) -> None:
+    """Its CPUs go to others; once resumed it is queued in its old place."""
 
     async def scene(stage: Stage) -> None:
-        await stage.attempts.wait_started(1)
-        assert stage.attempts.started == [old]
-        assert stage.jobs.get(old).attempt == 2
+        first, second = stage.submit(), stage.submit()
+        await stage.wait_started(1)
+        stage.attempts[first].checkpoints.append(jobs_pb.Checkpoint(step=7))
+        paused = await stage.controller.commands.pause(first)
+        assert paused.reason == "paused by a client; it goes on from step 7"
+        await stage.wait_started(2)
+        third = stage.submit()
+        assert state_name(stage.controller.commands.resume(first).state) == "queued"
+        stage.attempts[second].succeed()
+        await stage.wait_started(3)
+        assert stage.started == [first, second, first]
+        assert stage.state(third) == "queued"
+        with pytest.raises(ServiceError, match="only a paused job can be resumed"):
+            stage.controller.commands.resume(first)
 
     _play(jobs, 1, scene)
 
 
-def test_a_stopping_service_leaves_its_jobs_for_the_next_start(jobs: JobStore) -> None:
+def test_a_queued_job_is_paused_at_once(jobs: JobStore) -> None:
+    """It has nothing to write down, and can be cancelled while it is paused."""
+
+    async def scene(stage: Stage) -> None:
+        stage.submit()
+        waiting = stage.submit()
+        await stage.wait_started(1)
+        assert (await stage.controller.commands.pause(waiting)).reason == "paused by a client"
+        with pytest.raises(ServiceError, match="cannot become paused now"):
+            await stage.controller.commands.pause(waiting)
+        await stage.controller.commands.cancel(waiting)
+        assert stage.state(waiting) == "cancelled"
+
+    _play(jobs, 1, scene)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "full"), AttemptLost("gone", cause="parameter_server"), TimeoutError()])
+def test_a_job_is_paused_also_when_no_checkpoint_can_be_taken(jobs: JobStore, error: Exception) -> None:
+    """It says that it goes on from an earlier one."""
+
+    async def scene(stage: Stage) -> None:
+        job_id = stage.submit()
+        await stage.wait_started(1)
+        stage.attempts[job_id].checkpoints.append(error)
+        paused = await stage.controller.commands.pause(job_id)
+        assert "no checkpoint could be taken: it goes on from the one before" in paused.reason
+
+    _play(jobs, 1, scene)
+
+
+def test_a_failed_job_can_be_tried_again(jobs: JobStore) -> None:
+    """It starts as if nothing had been lost; other jobs cannot be tried again."""
+
+    async def scene(stage: Stage) -> None:
+        job_id = stage.submit(attempts=1)
+        await stage.wait_started(1)
+        with pytest.raises(ServiceError, match="only a failed job can be tried again"):
+            stage.controller.commands.retry(job_id)
+        stage.attempts[job_id].lose()
+        await stage.wait_for(job_id, "failed")
+        assert jobs.get(job_id).HasField("end_time")
+        job = stage.controller.commands.retry(job_id)
+        assert (job.lost_attempts, job.last_error_lines, job.HasField("end_time")) == (0, "", False)
+        await stage.wait_started(2)
+
+    _play(jobs, 1, scene)
+
+
+def test_workers_can_be_changed_until_the_job_has_ended(jobs: JobStore) -> None:
+    """The running attempt is told, the job remembers it, and an event says it."""
+
+    async def scene(stage: Stage) -> None:
+        job_id = stage.submit(1)
+        await stage.wait_started(1)
+        job = await stage.controller.commands.scale(job_id, 2)
+        assert (job.spec.distribution.workers, stage.attempts[job_id].workers) == (2, [2])
+        assert jobs.events(job_id, 1)[-1].message == "workers changed by a client from 1 to 2"
+        stage.attempts[job_id].succeed()
+        await stage.wait_for(job_id, "succeeded")
+        with pytest.raises(ServiceError, match="has not ended"):
+            await stage.controller.commands.scale(job_id, 3)
+
+    _play(jobs, 4, scene)
+
+
+# -- the end of the service --------------------------------------------------------------------------------------------
+
+
+def test_jobs_that_were_launched_when_the_service_ended_are_run_again(jobs: JobStore) -> None:
+    """A new daemon queues them anew: their processes are gone. That does not count as a loss."""
+    distribution = spec_pb.DistributionSpec(workers=1, cpus_per_worker=1)
+    old = jobs.create(spec_pb.JobSpec(name="a", distribution=distribution), "").job_id
+    jobs.move(old, STARTING, "by a daemon that is gone")
+
+    async def scene(stage: Stage) -> None:
+        await stage.wait_started(1)
+        assert stage.started == [old]
+        assert (jobs.get(old).attempt, jobs.get(old).lost_attempts) == (2, 0)
+
+    _play(jobs, 1, scene)
+
+
+def test_a_service_that_goes_away_writes_down_where_its_jobs_are(jobs: JobStore) -> None:
+    """They are queued for the next start, and nothing else is started."""
+
+    async def scene(stage: Stage) -> None:
+        running, waiting = stage.submit(), stage.submit()
+        await stage.wait_started(1)
+        stage.attempts[running].checkpoints.append(jobs_pb.Checkpoint(step=3))
+        await stage.controller.drain()
+        assert jobs.get(running).reason == "the service goes away; it goes on from step 3"
+        assert [job.job_id for job in jobs.in_states([QUEUED])] == [running, waiting]
+        assert stage.started == [running]
+
+    _play(jobs, 1, scene)
+
+
+def test_a_service_that_ends_without_that_leaves_its_jobs_for_the_next_start(jobs: JobStore) -> None:
     """Stopping ends the fleets but no job."""
     submitted: list[str] = []
 
     async def scene(stage: Stage) -> None:
-        submitted.append(stage.submit(1))
-        await stage.attempts.wait_started(1)
+        submitted.append(stage.submit())
+        await stage.wait_started(1)
 
     _play(jobs, 1, scene)
-    assert jobs.get(submitted[0]).state == RUNNING
-    assert [job.job_id for job in jobs.in_states([QUEUED, RUNNING])] == submitted
+    assert jobs.get(submitted[0]).state not in ENDED

@@ -17,7 +17,7 @@ from workers.tickets import Refusal
 BY_ACTIVITY = {
     "nablad_job_worker_seconds_total": {"gathering", "computing", "waiting", "exchanging"},
     "nablad_job_server_seconds_total": {
-        "waiting", "receiving", "inspecting", "reducing", "updating", "dealing",
+        "waiting", "receiving", "inspecting", "reducing", "updating", "dealing", "booking",
     },
 }  # fmt: skip
 
@@ -108,7 +108,9 @@ def test_step_durations_are_a_histogram(sample: Sample) -> None:
 @pytest.fixture
 def page() -> Iterator[str]:
     """What is scraped while one job runs."""
-    server = MetricsServer(JobCollector(lambda: ({}, {"j": LiveJob()})), "127.0.0.1", 0)
+    registry = CollectorRegistry()
+    registry.register(JobCollector(lambda: ({}, {"j": LiveJob()})))
+    server = MetricsServer(registry, "127.0.0.1", 0)
     with urlopen(f"http://{server.address}/metrics") as response:
         yield response.read().decode()
     server.close()

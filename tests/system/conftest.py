@@ -1,28 +1,20 @@
 """A real daemon for the tests: its own process, its own Ray, free ports, a data directory of its own."""
 
 import os
-import re
-import select
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 import pytest
 
+from benchmarks.robustness import daemon as daemon_process
+from benchmarks.robustness.daemon import Daemon
 from nablad import Client
-
-_MARK = "NABLAD_TEST_MARK"
-_START_SECONDS = 60
-_STOP_SECONDS = 30
-_GONE_SECONDS = 60
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -31,99 +23,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("system")
 
 
-@dataclass
-class Daemon:
-    """A running `nablad serve`.
-
-    Attributes:
-        process: Of the daemon.
-        mark: What every process below it carries in its environment.
-        data_dir: Its data directory.
-        address: Of the gRPC API.
-        metrics_url: Of the page /metrics.
-        log: What it wrote to standard error.
-    """
-
-    process: subprocess.Popen[str]
-    mark: str
-    data_dir: Path
-    address: str
-    metrics_url: str
-    log: Path
-
-    def processes(self) -> dict[int, str]:
-        """Command lines by process id: the daemon and everything that it started."""
-        found = {}
-        for folder in Path("/proc").iterdir():
-            if not folder.name.isdecimal():
-                continue
-            try:
-                if f"{_MARK}={self.mark}".encode() in (folder / "environ").read_bytes().split(b"\0"):
-                    found[int(folder.name)] = (folder / "cmdline").read_text(encoding="utf-8").replace("\0", " ")
-            except OSError:  # it ended in the meantime
-                continue
-        return found
-
-    def wait_until_gone(self, pattern: str = "") -> None:
-        """Waits until processes have ended whose command lines match.
-
-        All but Ray's agents: those of a killed daemon look for Ray for a while.
-        """
-        for pid, line in self.processes().items():
-            if not re.search(pattern, line) or "Agent" in line:
-                continue
-            try:
-                ended = os.pidfd_open(pid)
-            except ProcessLookupError:
-                continue
-            assert select.select([ended], [], [], _GONE_SECONDS)[0], line
-            os.close(ended)
-
-    def stop(self) -> int:
-        """SIGTERM; gives the exit code."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.wait()
-
-    def kill(self) -> None:
-        """SIGKILL, of the daemon alone."""
-        self.process.kill()
-        self.wait()
-
-    def wait(self) -> int:
-        """Waits for its end; gives the exit code."""
-        self.process.communicate(timeout=_STOP_SECONDS)
-        return self.process.returncode
-
-
 def start_daemon(data_dir: Path, log: Path, *options: str) -> Daemon:
     """Starts a daemon and waits until it is ready."""
-    mark = uuid.uuid4().hex
-    with log.open("a") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "service", "serve", "--data-dir", data_dir, "--address", "127.0.0.1:0",
-             "--metrics-address", "127.0.0.1:0", "--cpus", "8", *options],
-            stdout=subprocess.PIPE, stderr=errors, text=True, env=os.environ | {_MARK: mark}, start_new_session=True,
-        )  # fmt: skip
-    assert process.stdout is not None
-    said = _lines_until_ready(process, process.stdout)
-    if "nablad: ready" not in said:
-        process.kill()
-        pytest.fail(f"the daemon did not start; it said {said} and logged:\n{log.read_text()}")
-    said_after = {line.split(" on ")[0]: line.split(" on ")[1] for line in said if " on " in line}
-    return Daemon(process, mark, data_dir, said_after["nablad: listening"], said_after["nablad: metrics"], log)
-
-
-def _lines_until_ready(process: "subprocess.Popen[str]", stream: TextIO) -> list[str]:
-    """What it says until it is ready, ends, or takes too long."""
-    lines: list[str] = []
-    killer = threading.Timer(_START_SECONDS, process.kill)
-    killer.start()
-    for line in stream:
-        lines.append(line.strip())
-        if lines[-1] == "nablad: ready":
-            break
-    killer.cancel()
-    return lines
+    return daemon_process.start_daemon(data_dir, log, uuid.uuid4().hex, "--cpus", "8", *options)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -27,7 +27,7 @@ DIGITS = Path(__file__).parents[2] / "nablad" / "demo" / "digits-train.npz"
 def _submit(address: str, epochs: int) -> str:
     spec, violations = parse(
         "name: life\ndata: {train: digits}\nmodel: {layers: [64, 20, 10]}\n"
-        f"training: {{epochs: {epochs}}}\ndistribution: {{workers: 2}}"
+        f"training: {{epochs: {epochs}}}\ndistribution: {{workers: 2}}\ncheckpoints: {{every_epochs: 20}}"
     )
     assert not violations
     with Client(address) as client:
@@ -103,20 +103,48 @@ def test_a_job_goes_on_after_a_restart_and_its_watcher_with_it(new_daemon: NewDa
         assert client.cancel(job_id).attempt == 2
         events = [news for news in client.watch(job_id) if isinstance(news, jobs_pb.Event)]
     assert [event.number for event in events] == list(range(1, len(events) + 1))
-    assert any("the service was restarted" in event.message for event in events)
+    (left,) = [
+        found for event in events if (found := re.search(r"goes away; it goes on from step (\d+)", event.message))
+    ]
+    assert any(f"goes on from the checkpoint of step {left.group(1)}" in event.message for event in events)
+
+
+def test_a_second_signal_ends_the_service_at_once(new_daemon: NewDaemon) -> None:
+    """Though no checkpoint can be had of a process that hangs; its processes end, and the next service goes on."""
+    first = new_daemon()
+    job_id = _submit(first.address, 1_000_000)
+    _wait_running(first.address, job_id)
+    servers = [pid for pid, line in first.processes().items() if "_ParameterServerProcess" in line]
+    for pid in servers:
+        os.kill(pid, signal.SIGSTOP)
+    with Client(first.address, patience_s=0) as client:
+        watch = client.watch(job_id)
+        next(watch)
+        first.process.send_signal(signal.SIGTERM)
+        with pytest.raises(UnavailableError):
+            list(watch)
+    assert first.stop() == 128 + signal.SIGTERM
+    first.wait_until_gone()
+    second = new_daemon(first.data_dir)
+    _wait_running(second.address, job_id)
+    assert second.stop() == 0
 
 
 def test_a_killed_daemon_loses_no_job(new_daemon: NewDaemon, nothing_left: None) -> None:
     """SIGKILL in the middle: its processes end by themselves, and the next daemon ends the job and sweeps the rest."""
     first = new_daemon()
-    job_id = _submit(first.address, 100)
-    _wait_running(first.address, job_id)
+    job_id = _submit(first.address, 300)
+    with Client(first.address) as client:
+        next(news for news in client.watch(job_id) if isinstance(news, jobs_pb.Event) and news.checkpoint)
     first.kill()
     first.wait_until_gone()
     second = new_daemon(first.data_dir)
     with Client(second.address) as client:
-        list(client.watch(job_id))
+        messages = [news.message for news in client.watch(job_id) if isinstance(news, jobs_pb.Event)]
         assert client.job(job_id).state == jobs_pb.JOB_STATE_SUCCEEDED
+        assert client.job(job_id).lost_attempts == 0
+    assert any("the service was restarted" in message for message in messages)
+    assert any("attempt 2 goes on from the checkpoint of step" in message for message in messages)
     assert second.stop() == 0
 
 
@@ -148,7 +176,8 @@ def test_a_daemon_on_a_cluster_takes_its_cpus_and_gives_them_back(daemon: Any, n
 
 def test_a_data_directory_in_use_is_refused(daemon: Any) -> None:
     """Two daemons never share one."""
-    assert "another nablad uses it" in _refusal("--data-dir", daemon.data_dir)
+    refusal = _refusal("--data-dir", daemon.data_dir)
+    assert f"another nablad (process {daemon.process.pid} on " in refusal
 
 
 def test_an_address_in_use_is_refused(daemon: Any, tmp_path: Path) -> None:

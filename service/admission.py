@@ -1,0 +1,78 @@
+"""Which queued job starts next: by priority, then age, as far as there are CPUs for it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from nablad.v1 import cluster_pb2 as cluster_pb
+from service.stores.jobs import Waiting
+
+__all__ = ["Admission", "Decision", "asked"]
+
+PASSING_SECONDS = 60.0
+"""A job that has waited for CPUs so long at the head of the queue is passed by no other any more."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a look at the queue brings.
+
+    Attributes:
+        job: Starts now; None if none can.
+        reasons: Why jobs wait, by job id; those not named wait for their turn.
+    """
+
+    job: Waiting | None = None
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+
+class Admission:
+    """Decides, and remembers who was passed.
+
+    The first job in the order of the queue that fits on the free CPUs starts, so that small ones may pass a big one
+    that has to wait, but not for ever. A job that needs more than the cluster has is in nobody's way.
+    """
+
+    def __init__(self, passing_seconds: float = PASSING_SECONDS) -> None:
+        self._passing_seconds = passing_seconds
+        self._blocked: dict[str, float] = {}  # since when, by job id
+
+    def decide(self, waiting: Sequence[Waiting], nodes: Sequence[cluster_pb.Node], now: float) -> Decision:
+        """Looks at the queue.
+
+        Args:
+            waiting: In the order of the queue.
+            nodes: Of the cluster.
+            now: Unix seconds.
+        """
+        reasons: dict[str, str] = {}
+        there = {job.job_id for job in waiting}
+        self._blocked = {job_id: since for job_id, since in self._blocked.items() if job_id in there}
+        for job in waiting:
+            if job.retry_time > now:
+                continue
+            if (room := _room(job, (node.cpus for node in nodes))) < job.workers:
+                reasons[job.job_id] = _too_big(job, room)
+                continue
+            if _room(job, (node.free_cpus for node in nodes)) >= job.workers:
+                self._blocked.pop(job.job_id, None)
+                return Decision(job, reasons)
+            reasons[job.job_id] = f"waits for {asked(job.workers, job.cpus_per_worker)}"
+            if now - self._blocked.setdefault(job.job_id, now) >= self._passing_seconds:
+                break
+        return Decision(None, reasons)
+
+
+def asked(workers: int, cpus_per_worker: int) -> str:
+    """What a job asks for, in words."""
+    count = "1 worker" if workers == 1 else f"{workers} workers"
+    return f"{count} with {cpus_per_worker} CPU{'' if cpus_per_worker == 1 else 's'} each"
+
+
+def _room(job: Waiting, cpus: Iterable[int]) -> int:
+    """How many of the job's workers nodes with so many CPUs hold."""
+    return sum(count // job.cpus_per_worker for count in cpus)
+
+
+def _too_big(job: Waiting, room: int) -> str:
+    needs = asked(job.workers, job.cpus_per_worker)
+    return f"needs {needs}, but the cluster has room for {room}: it waits until nodes are added"

@@ -1,0 +1,104 @@
+"""From a spec that somebody sends to a job that is queued."""
+
+from nablad.errors import Violation
+from nablad.spec import complete, data_violations, merge, violations
+from nablad.spec.names import closest
+from nablad.v1 import job_spec_pb2 as spec_pb
+from nablad.v1 import jobs_pb2 as jobs_pb
+from service.assignments import make_assignment
+from service.checkpoints.folder import CheckpointFolder
+from service.data_directory import DataDirectory
+from service.datasets import DatasetError
+from service.errors import Reason, ServiceError
+from service.job_states import SUCCEEDED, state_name
+from service.stores.catalogues import DatasetCatalogue
+from service.stores.jobs import JobStore
+from service.warm_start import WarmStarts
+
+__all__ = ["Submission"]
+
+
+class Submission:
+    """Checks specs, completes them, and queues jobs."""
+
+    def __init__(
+        self, directory: DataDirectory, jobs: JobStore, datasets: DatasetCatalogue, warm_starts: WarmStarts
+    ) -> None:
+        self._directory = directory
+        self._jobs = jobs
+        self._datasets = datasets
+        self._warm_starts = warm_starts
+
+    def checked(self, spec: spec_pb.JobSpec) -> spec_pb.JobSpec:
+        """The completed spec.
+
+        Raises:
+            ServiceError: INVALID_SPEC, with every rule that it breaks.
+        """
+        named = {field: getattr(spec.data, field) for field in ("train", "validation")}
+        sets = {field: self._datasets.find(name) for field, name in named.items() if name}
+        unknown = [self._unknown(field, named[field]) for field, dataset in sets.items() if dataset is None]
+        found = merge(violations(spec), unknown)
+        completed = complete(spec, sets.get("train"))
+        found = merge(found, violations(completed))
+        if train := sets.get("train"):
+            found = merge(found, data_violations(completed, train, sets.get("validation")))
+        found = merge(found, self._warm_starts.violations(completed))
+        if found:
+            count = "1 rule" if len(found) == 1 else f"{len(found)} rules"
+            raise ServiceError(Reason.INVALID_SPEC, f"the job spec breaks {count}", violations=found)
+        return completed
+
+    async def submit(self, spec: spec_pb.JobSpec, request_id: str) -> jobs_pb.Job:
+        """Queues the job of a checked spec. A request id that was used before gives the job that it made."""
+        if not spec.training.HasField("warm_start"):
+            return self._jobs.create(spec, request_id)
+        job_id = self._jobs.new_id(spec)
+        try:
+            assignment = make_assignment(self._directory, self._datasets, spec, job_id)
+            await self._warm_starts.lay_down(assignment)
+            job = self._jobs.create(spec, request_id, job_id=job_id)
+        except DatasetError as error:
+            raise ServiceError(Reason.DAMAGED, str(error)) from error
+        finally:
+            self._clear(job_id)
+        return job
+
+    async def verify(self, job_id: str, request_id: str) -> jobs_pb.Job:
+        """Queues a job that runs another one again and compares.
+
+        Raises:
+            ServiceError: NOT_FOUND, or WRONG_STATE when that one has left no receipt.
+        """
+        job = self._jobs.get(job_id)
+        if job.state != SUCCEEDED or job.verifies or self._jobs.receipt(job_id) is None:
+            kind = "a verification" if job.verifies else state_name(job.state)
+            raise ServiceError(
+                Reason.WRONG_STATE,
+                f"only a job that has succeeded, with a receipt, can be verified; job {job_id} is {kind}",
+                job_id=job_id,
+            )
+        spec = spec_pb.JobSpec()
+        spec.CopyFrom(job.spec)
+        spec.name = f"verify-{spec.name}"[:63]
+        # It ends after as many steps, however long they take.
+        spec.limits.ClearField("wall_time_seconds")
+        new_id = self._jobs.new_id(spec)
+        try:
+            if spec.training.HasField("warm_start"):
+                await self._warm_starts.repeat(job_id, new_id)
+            return self._jobs.create(spec, request_id, job_id=new_id, verifies=job_id)
+        finally:
+            self._clear(new_id)
+
+    def _clear(self, job_id: str) -> None:
+        """Removes what was laid down for a job that has not become one after all."""
+        if not self._jobs.has(job_id):
+            CheckpointFolder(self._directory.checkpoints(job_id)).remove()
+
+    def _unknown(self, field: str, name: str) -> Violation:
+        registered = self._datasets.names()
+        meant = closest(name, registered)
+        hint = f'did you mean "{meant}"? ' if meant else ""
+        known = ", ".join(registered) or "none; add one with `nabla dataset add`"
+        return Violation(f"data.{field}", f'there is no data set "{name}"; {hint}registered: {known}')

@@ -1,0 +1,118 @@
+"""Jobs that begin with the weights of another: they get a checkpoint of step 0, and go on from it like any attempt."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nablad.errors import Violation
+from nablad.files import CHUNK_BYTES
+from nablad.spec.names import shown
+from nablad.v1 import job_spec_pb2 as spec_pb
+from nablad.v1 import jobs_pb2 as jobs_pb
+from nablad.v1 import parameter_server_pb2 as ps_pb
+from service.checkpoints.folder import CheckpointFolder
+from service.checkpoints.image import CheckpointError, Snapshot, make_image, read_image
+from service.data_directory import DataDirectory
+from service.errors import Reason, ServiceError
+from service.model_files import load_model
+from service.receipts import spec_digest
+from service.stores.catalogues import ModelCatalogue
+from service.stores.jobs import JobStore
+from service.waiting import run_to_its_end
+from workers import build
+
+__all__ = ["WarmStarts"]
+
+Vector = NDArray[np.floating]
+
+_FIELD = "training.warm_start"
+
+
+class WarmStarts:
+    """Finds the weights that a spec asks for, and lays them down for the job that starts from them."""
+
+    def __init__(self, directory: DataDirectory, jobs: JobStore, models: ModelCatalogue) -> None:
+        self._directory = directory
+        self._jobs = jobs
+        self._models = models
+
+    def violations(self, spec: spec_pb.JobSpec) -> list[Violation]:
+        """What speaks against the warm start of a completed spec, other than rules of the spec alone."""
+        start = spec.training.warm_start
+        try:
+            if start.model:
+                other = self._models.get(start.model).spec
+            elif start.checkpoint_of:
+                other = self._jobs.get(start.checkpoint_of).spec
+            else:
+                return []
+        except ServiceError as error:
+            return [Violation(f"{_FIELD}.{'model' if start.model else 'checkpoint_of'}", error.sentence)]
+        return [
+            Violation(f"model.{field}", f"got {mine}, but the weights to start from have {theirs}")
+            for field, mine, theirs in (
+                ("layers", list(spec.model.layers), list(other.model.layers)),
+                ("bias", shown(spec.model.bias), shown(other.model.bias)),
+            )
+            if mine != theirs
+        ]
+
+    async def lay_down(self, assignment: ps_pb.Assignment) -> None:
+        """Writes the checkpoint that the job begins with.
+
+        Raises:
+            ServiceError: DAMAGED, or NOT_FOUND: there are no such weights any more.
+            OSError: It cannot be written.
+        """
+        start = assignment.spec.training.warm_start
+        # The database is for this thread alone, and files take as long as the disk does.
+        if start.model:
+            model = self._models.get(start.model)
+            parameters = (
+                await run_to_its_end(load_model, self._directory.model(start.model), model.spec, model.sha256)
+            ).parameters
+        else:
+            parameters = await run_to_its_end(_newest_parameters, self._folder(start.checkpoint_of))
+        await run_to_its_end(_write_first, self._folder(assignment.job_id), assignment, parameters)
+
+    async def repeat(self, job_id: str, new_id: str) -> None:
+        """Lays down for a new job what another one began with.
+
+        Raises:
+            ServiceError: NOT_FOUND, when that is gone or damaged.
+            OSError: It cannot be written.
+        """
+        await run_to_its_end(_copy_first, self._folder(job_id), self._folder(new_id))
+
+    def _folder(self, job_id: str) -> CheckpointFolder:
+        return CheckpointFolder(self._directory.checkpoints(job_id))
+
+
+def _newest_parameters(folder: CheckpointFolder) -> Vector:
+    checkpoint = _whole(folder)
+    try:
+        return read_image(folder.path_of(checkpoint), checkpoint.sha256).parameters
+    except CheckpointError as error:
+        raise ServiceError(Reason.DAMAGED, str(error)) from error
+
+
+def _write_first(folder: CheckpointFolder, assignment: ps_pb.Assignment, weights: Vector) -> None:
+    parameters = weights.astype(build.dtype(assignment.spec))
+    moments = build.update_rule(assignment.spec).init(parameters).moments
+    description = {"job_id": assignment.job_id, "attempt": 0, "spec_sha256": spec_digest(assignment)}
+    with folder.writing(0, 0) as writer:
+        writer.write(make_image(Snapshot(ps_pb.TrainingState(), parameters, moments), description))
+
+
+def _copy_first(folder: CheckpointFolder, target: CheckpointFolder) -> None:
+    with folder.path_of(_whole(folder, step=0)).open("rb") as source, target.writing(0, 0) as writer:
+        while chunk := source.read(CHUNK_BYTES):
+            writer.write(chunk)
+
+
+def _whole(folder: CheckpointFolder, step: int | None = None) -> jobs_pb.Checkpoint:
+    """The newest checkpoint that is whole, or that of a step."""
+    for checkpoint in folder.list():
+        if not checkpoint.damage and step in {None, checkpoint.step}:
+            return checkpoint
+    which = "no checkpoint" if step is None else f"no checkpoint of step {step}"
+    raise ServiceError(Reason.NOT_FOUND, f"job {folder.path.name} has {which} that is whole")

@@ -1,0 +1,220 @@
+"""Watches of jobs: ordered, without gaps, resumable from any event, and cheap however many there are."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from weakref import WeakValueDictionary
+
+from nablad.v1 import jobs_pb2 as jobs_pb
+from service.errors import Reason, ServiceError
+from service.job_states import ENDED
+from service.live import LiveJobs
+from service.stores.jobs import JobStore
+from service.waiting import wait_for_event
+
+__all__ = ["Pace", "Watches"]
+
+# The largest number that the database knows.
+_LAST_EVENT = (1 << 63) - 1
+# The last events of a job that are kept while somebody watches it.
+_CACHED_EVENTS = 1000
+# A message stays so small that those who never read theirs hold next to nothing.
+_MESSAGE_EVENTS = 250
+_MESSAGE_BYTES = 64 << 10
+# A message costs the service some 0.3 ms of the CPU, which the trainings beside it need more than their watchers do.
+# Ten together cost a third less than ten one by one.
+_ROUND_SECONDS = 0.05
+_MESSAGES_PER_ROUND = 10
+
+
+class Pace:
+    """Deals out turns to speak, so many in each round.
+
+    Turns are dealt in the order in which they are asked for: of n who ask again and again, each has every n-th.
+    """
+
+    def __init__(self, clock: Callable[[], float], round_seconds: float, turns: int) -> None:
+        """`clock` gives monotonic seconds; each round has so many turns."""
+        self._clock = clock
+        self._round_seconds = round_seconds
+        self._turns = turns
+        self._round = 0
+        self._taken = 0
+
+    def turn(self) -> float:
+        """Takes a turn: seconds until it comes."""
+        now = self._clock()
+        if (present := int(now // self._round_seconds)) > self._round:
+            self._round, self._taken = present, 0
+        if self._taken == self._turns:
+            self._round, self._taken = self._round + 1, 0
+        self._taken += 1
+        return max(self._round * self._round_seconds - now, 0.0)
+
+
+@dataclass
+class _Watcher:
+    """How much of a job somebody has heard.
+
+    Attributes:
+        coming: Number of the next event.
+        told: The last progress.
+        due: When the next message may be sent, in seconds of the clock.
+    """
+
+    coming: int
+    told: jobs_pb.Progress | None = None
+    due: float = 0.0
+
+
+class Watches:
+    """All watches of the service. They share what they tell and how often they may speak; none waits for another."""
+
+    def __init__(self, jobs: JobStore, live: LiveJobs, clock: Callable[[], float]) -> None:
+        """`clock` gives monotonic seconds."""
+        self._jobs = jobs
+        self._live = live
+        self._clock = clock
+        self._pace = Pace(clock, _ROUND_SECONDS, _MESSAGES_PER_ROUND)
+        self._going_away = asyncio.Event()
+        # A feed is here as long as somebody watches.
+        self._feeds: WeakValueDictionary[str, _Feed] = WeakValueDictionary()
+
+    async def watch(self, job_id: str, from_event: int) -> AsyncIterator[jobs_pb.WatchJobResponse]:
+        """The events of a job from a number on, with its newest progress, until it has ended and all is told.
+
+        Raises:
+            ServiceError: NOT_FOUND, also when the job is deleted meanwhile; GOING_AWAY, with the event to resume from.
+        """
+        feed = self._feed(job_id)
+        watcher = _Watcher(min(max(from_event, 1), _LAST_EVENT))
+        while await self._await_news(feed, watcher):
+            yield feed.tell(watcher)
+            # Who has heard everything waits for what else happens in a round; who is behind, only for its turn.
+            watcher.due = self._clock() + (0 if feed.is_behind(watcher) else _ROUND_SECONDS)
+
+    def go_away(self) -> None:
+        """Ends the watches: the service is shutting down."""
+        self._going_away.set()
+        self._live.ring_all()
+
+    def _feed(self, job_id: str) -> "_Feed":
+        if (feed := self._feeds.get(job_id)) is None:
+            feed = self._feeds[job_id] = _Feed(job_id, self._jobs, self._live)
+        return feed
+
+    async def _await_news(self, feed: "_Feed", watcher: _Watcher) -> bool:
+        """Waits until the watcher may be told something; false when there is nothing more to come."""
+        while True:
+            self._require_staying(feed, watcher)
+            feed.refresh()
+            if feed.has_news(watcher):
+                await self._await_turn(watcher)
+                self._require_staying(feed, watcher)
+                feed.refresh()
+                if feed.has_news(watcher):  # progress may have been taken back
+                    return True
+            elif feed.ended:
+                return False
+            else:
+                await feed.changed()
+
+    async def _await_turn(self, watcher: _Watcher) -> None:
+        seconds = max(self._pace.turn(), watcher.due - self._clock())
+        if seconds > 0:
+            await wait_for_event(self._going_away, seconds)
+
+    def _require_staying(self, feed: "_Feed", watcher: _Watcher) -> None:
+        if self._going_away.is_set():
+            raise ServiceError(
+                Reason.GOING_AWAY,
+                f"the service is shutting down: resume from event {watcher.coming} when it is back",
+                job_id=feed.job_id,
+                from_event=str(watcher.coming),
+            )
+
+
+class _Feed:
+    """What there is to tell of one job, read once for all of its watchers.
+
+    Attributes:
+        job_id: The job's.
+        ended: Whether nothing more is to come.
+    """
+
+    def __init__(self, job_id: str, jobs: JobStore, live: LiveJobs) -> None:
+        """Reads the job's last events.
+
+        Raises:
+            ServiceError: NOT_FOUND.
+        """
+        self.job_id = job_id
+        self.ended = False
+        self._jobs = jobs
+        self._live = live
+        self._progress: jobs_pb.Progress | None = None
+        self._cached: deque[jobs_pb.Event] = deque(maxlen=_CACHED_EVENTS)
+        self._last = max(jobs.last_event(job_id) - _CACHED_EVENTS, 0)
+        self._look()
+
+    def refresh(self) -> None:
+        """Looks at the job again if anything happened since the last look.
+
+        Raises:
+            ServiceError: NOT_FOUND.
+        """
+        if self._bell.is_set():
+            self._look()
+
+    async def changed(self) -> None:
+        """Waits until anything has happened since the last look."""
+        await self._bell.wait()
+
+    def is_behind(self, watcher: _Watcher) -> bool:
+        """Whether there are events that the watcher has not heard of."""
+        return watcher.coming <= self._last
+
+    def has_news(self, watcher: _Watcher) -> bool:
+        """Whether there is anything that the watcher has not heard of."""
+        return self.is_behind(watcher) or self._new_progress(watcher) is not None
+
+    def tell(self, watcher: _Watcher) -> jobs_pb.WatchJobResponse:
+        """The next message for the watcher, who then has heard it. Progress belongs after the last event."""
+        events = self._events(watcher.coming) if self.is_behind(watcher) else []
+        watcher.coming += len(events)
+        progress = None if self.is_behind(watcher) else self._new_progress(watcher)
+        watcher.told = progress or watcher.told
+        return jobs_pb.WatchJobResponse(events=events, progress=progress)
+
+    def _new_progress(self, watcher: _Watcher) -> jobs_pb.Progress | None:
+        return None if self._progress == watcher.told else self._progress
+
+    def _look(self) -> None:
+        # The bell is kept only after everything was read: what could not be read now is read at the next look.
+        bell = self._live.bell(self.job_id)
+        self.ended = self._jobs.get(self.job_id).state in ENDED
+        while events := self._jobs.events(self.job_id, self._last + 1, _CACHED_EVENTS):
+            self._cached.extend(events)
+            self._last = events[-1].number
+        self._progress = None if self.ended else self._live.progress(self.job_id)
+        self._bell = bell
+
+    def _events(self, coming: int) -> list[jobs_pb.Event]:
+        """As many as go into one message, from one that there is; older ones than those kept are read again."""
+        first = self._last + 1 - len(self._cached)
+        if coming < first:
+            return _fitting(self._jobs.events(self.job_id, coming, _MESSAGE_EVENTS))
+        start = coming - first
+        return _fitting(list(islice(self._cached, start, start + _MESSAGE_EVENTS)))
+
+
+def _fitting(events: Sequence[jobs_pb.Event]) -> list[jobs_pb.Event]:
+    """The first events, as many as go into one message; at least one."""
+    size = 0
+    for number, event in enumerate(events):
+        size += event.ByteSize()
+        if number and size > _MESSAGE_BYTES:
+            return list(events[:number])
+    return list(events)

@@ -1,0 +1,174 @@
+"""Following a parameter server: what it tells is written down once and in order, also when a disk is full."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import grpc
+import pytest
+
+from nablad.v1 import job_spec_pb2 as spec_pb
+from nablad.v1 import jobs_pb2 as jobs_pb
+from nablad.v1 import parameter_server_pb2 as ps_pb
+from service.following import Following
+from service.job_states import STARTING
+from service.live import LiveJobs
+from service.outcomes import AttemptFailed, AttemptLost
+from service.stores.jobs import JobStore
+
+Happening = ps_pb.Happening
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def _epoch(number: int) -> Happening:
+    progress = jobs_pb.Progress(epoch=number, epochs=9, step=10 * number, training_cost=1 / number)
+    return Happening(epoch_end=ps_pb.EpochEnd(progress=progress, weights_sha256=f"digest-{number}"))
+
+
+def _step(number: int) -> Happening:
+    return Happening(step=jobs_pb.HistoryPoint(epoch=1, step=number, training_cost=0.5))
+
+
+STORY = (
+    Happening(first_weights_sha256="first"),
+    Happening(arithmetic=jobs_pb.Arithmetic(cpu="a")),
+    Happening(worker_joined="worker-1 joined"),
+    _step(1),
+    _epoch(1),
+    Happening(arithmetic=jobs_pb.Arithmetic(cpu="a")),
+    Happening(worker_lost="worker-1 was lost"),
+    _epoch(2),
+    _step(20),
+    Happening(worker_left="worker-2 left"),
+    Happening(finished="all 2 epochs are done"),
+)
+
+
+class _LostError(grpc.aio.AioRpcError):
+    def __init__(self) -> None:
+        super().__init__(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), "gone")
+
+
+class FakeParameterServer:
+    """Tells a story, `batch` happenings in a message, and breaks off after each message if it is to."""
+
+    def __init__(self, story: Sequence[Happening], batch: int, *, breaks: bool = False) -> None:
+        self._story = story
+        self._batch = batch
+        self._breaks = breaks
+
+    async def Follow(  # noqa: N802 (gRPC's name)
+        self, request: ps_pb.FollowRequest, **_: object
+    ) -> AsyncIterator[ps_pb.FollowResponse]:
+        for start in range(request.seen, len(self._story), self._batch):
+            happenings = self._story[start : start + self._batch]
+            yield ps_pb.FollowResponse(progress=jobs_pb.Progress(epochs=2), happenings=happenings)
+            if self._breaks:
+                raise _LostError
+
+
+@pytest.fixture(autouse=True)
+def time_flies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses take no time."""
+    for name in ("_RETRY_SECONDS", "_WRITE_AGAIN_SECONDS", "_WRITE_SECONDS"):
+        monkeypatch.setattr(f"service.following.{name}", 0)
+
+
+@pytest.fixture
+def job(jobs: JobStore) -> jobs_pb.Job:
+    """A job whose processes are being started."""
+    return jobs.move(jobs.create(spec_pb.JobSpec(name="a"), "").job_id, STARTING, "test")
+
+
+@pytest.fixture
+def follow(jobs: JobStore, job: jobs_pb.Job) -> Callable[..., str]:
+    """Follows a parameter server to its end."""
+
+    def follow(server: Any, epoch_ended: Callable[[ps_pb.EpochEnd], None] = lambda _: None) -> str:
+        following = Following(jobs, LiveJobs(lambda: 0.0), job, lambda: NOW, epoch_ended)
+        return asyncio.run(following.run(server, ()))
+
+    return follow
+
+
+def _told(jobs: JobStore, job: jobs_pb.Job) -> list[str]:
+    return [event.message.split(":")[0] for event in jobs.events(job.job_id, 3)]
+
+
+EVENTS = [
+    "running",
+    "worker-1 joined",
+    "epoch 1 of 9",
+    "worker-1 was lost",
+    "epoch 2 of 9",
+    "worker-2 left",
+]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 4, 11])
+@pytest.mark.parametrize("breaks", [False, True])
+def test_everything_is_written_down_once_and_in_order(
+    jobs: JobStore, job: jobs_pb.Job, follow: Callable[..., str], batch: int, breaks: bool
+) -> None:
+    """However it is cut into messages, and wherever the connection breaks."""
+    assert follow(FakeParameterServer(STORY, batch, breaks=breaks)) == "all 2 epochs are done"
+    assert _told(jobs, job) == EVENTS
+    assert jobs.epoch_digests(job.job_id) == ["digest-1", "digest-2"]
+    points, _ = jobs.history(job.job_id, jobs_pb.HISTORY_KIND_STEPS, None, 100)
+    assert [(point.step, point.attempt) for point in points] == [(1, 1), (20, 1)]
+    receipt = jobs.receipt(job.job_id)
+    assert receipt is not None
+    assert receipt.first_weights_sha256 == "first"
+    assert [each.cpu for each in receipt.arithmetics] == ["a"]
+
+
+def test_what_cannot_be_written_is_written_later(
+    jobs: JobStore, job: jobs_pb.Job, follow: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is full at every second try costs nothing, and nothing is written twice."""
+    tries = 0
+
+    def sometimes(write: Callable[..., Any]) -> Callable[..., Any]:
+        def tried(*arguments: Any, **options: Any) -> Any:
+            nonlocal tries
+            tries += 1
+            if tries % 2:
+                raise sqlite3.OperationalError("database or disk is full")
+            return write(*arguments, **options)
+
+        return tried
+
+    for name in ("move", "event", "keep_figures", "keep_receipt"):
+        monkeypatch.setattr(jobs, name, sometimes(getattr(jobs, name)))
+    follow(FakeParameterServer(STORY, 4))
+    assert _told(jobs, job) == EVENTS
+    assert jobs.epoch_digests(job.job_id) == ["digest-1", "digest-2"]
+
+
+def test_a_failed_training_fails_the_attempt(follow: Callable[..., str]) -> None:
+    """With the sentence of the parameter server."""
+    with pytest.raises(AttemptFailed, match="it diverged"):
+        follow(FakeParameterServer([Happening(failed="it diverged")], 1))
+
+
+def test_who_looks_at_epochs_can_end_the_attempt(jobs: JobStore, job: jobs_pb.Job, follow: Callable[..., str]) -> None:
+    """After the epoch was written down."""
+
+    def refuse(_: ps_pb.EpochEnd) -> None:
+        raise AttemptFailed("not like this")
+
+    with pytest.raises(AttemptFailed, match="not like this"):
+        follow(FakeParameterServer(STORY, 11), refuse)
+    assert jobs.epoch_digests(job.job_id) == ["digest-1"]
+
+
+def test_a_parameter_server_that_stays_silent_is_lost(
+    follow: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a while; the loss says what was lost."""
+    monkeypatch.setattr("service.following._SILENCE_SECONDS", 0.01)
+    with pytest.raises(AttemptLost, match="the parameter server was lost") as lost:
+        follow(FakeParameterServer([Happening(worker_joined="w")], 1, breaks=True))
+    assert lost.value.cause == "parameter_server"

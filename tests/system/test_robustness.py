@@ -1,0 +1,57 @@
+"""Whatever is killed, stopped, filled or damaged, a job loses nothing; `make robustness` does each of it many times."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from benchmarks.robustness.campaign import Runner, what_is_left
+from benchmarks.robustness.outcomes import References
+from benchmarks.robustness.scenario import Scenario
+from benchmarks.robustness.scenarios import SCENARIOS
+from benchmarks.robustness.service import Service
+
+SEED = 1
+SPARING = [scenario for scenario in SCENARIOS if scenario.spares_others]
+SWEEPING = [scenario for scenario in SCENARIOS if not scenario.spares_others]
+
+
+@pytest.fixture(scope="module")
+def references() -> References:
+    """Each undisturbed job is run once."""
+    return References()
+
+
+@pytest.fixture(scope="module")
+def lasting_service(temporary_folder: None) -> Iterator[Service]:
+    """One whose daemon lives as long as the tests, and has a job that nobody disturbs."""
+    with Service() as service:
+        yield service
+        assert what_is_left(service) == []
+
+
+@pytest.fixture(scope="module")
+def mortal_service(temporary_folder: None) -> Iterator[Service]:
+    """One whose daemon, or Ray, is killed by each test, and started again."""
+    with Service() as service:
+        yield service
+        assert what_is_left(service) == []
+
+
+@pytest.mark.parametrize("scenario", SPARING, ids=lambda scenario: scenario.name)
+def test_a_fault_of_one_job_costs_nobody_anything(
+    lasting_service: Service, references: References, scenario: Scenario
+) -> None:
+    """The job ends by itself as the undisturbed one did, bit for bit; another one goes on; nothing stays behind."""
+    result = Runner(lasting_service, scenario, references).run(SEED)
+    assert result.holds, (result, lasting_service.log)
+    assert result.faults
+
+
+@pytest.mark.parametrize("scenario", SWEEPING, ids=lambda scenario: scenario.name)
+def test_a_fault_of_everything_costs_no_job_anything(
+    mortal_service: Service, references: References, scenario: Scenario
+) -> None:
+    """The service and Ray come back, and the job ends as the undisturbed one did, bit for bit."""
+    result = Runner(mortal_service, scenario, references).run(SEED)
+    assert result.holds, (result, mortal_service.log)
+    assert result.faults
