@@ -18,6 +18,7 @@ import grpc
 from nablad.v1 import cluster_pb2_grpc as cluster_grpc
 from service.cluster.child import READY
 from service.cluster.errors import ClusterError
+from service.cluster.log_sweep import keep_swept
 from service.cluster.ray_cluster import Cluster
 from service.cluster.servicer import ClusterServicer
 from service.cluster.watchdog import Watchdog
@@ -54,6 +55,8 @@ def main(socket: Path, folder: Path, ray: str | None, cpus: int) -> None:
     except ClusterError as error:
         say(str(error))
         sys.exit(CANNOT_START)
+    if ray is None:
+        keep_swept(folder)
     watchdog = Watchdog(cluster.processes(), cluster.check, lambda sentence: _give_up(say, sentence))
     asyncio.run(_serve(cluster, socket, say))
     watchdog.stop()

@@ -9,6 +9,7 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,6 +42,16 @@ _log = logging.getLogger(__name__)
 _REPLACEMENTS: Final = 20
 # The object store is not used for training data; this is the least that Ray takes without complaint.
 _OBJECT_STORE_BYTES: Final = 80 * 1024 * 1024
+# Of a Ray of our own.
+_OWN_SETTINGS: Final = {
+    # When this process is killed, Ray's own look for each other no longer than so many seconds, and end.
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
+    # Ray remembers what has ended, and would have a hundred times as much of it.
+    "RAY_maximum_gcs_destroyed_actor_cached_count": "1000",
+    "RAY_maximum_gcs_dead_worker_cached_count": "1000",
+    # Nobody looks at the history of its tasks.
+    "RAY_task_events_report_interval_ms": "0",
+}
 # How long placement groups may take to get their CPUs.
 _PLACING_SECONDS: Final = 10.0
 # How long CPUs that were given back may take to be free, and how often to look.
@@ -104,8 +115,7 @@ class Cluster:
         self._placing = asyncio.Lock()
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING, "namespace": "nablad"}
         if self._embedded:
-            # When this process is killed, Ray's own look for each other no longer than so many seconds, and end.
-            os.environ["RAY_gcs_rpc_server_reconnect_timeout_s"] = "10"  # noqa: SIM112 (so it is called)
+            os.environ.update(_OWN_SETTINGS)
             options |= {"num_cpus": cpus, "include_dashboard": False, "_temp_dir": str(folder)}
             options |= {"object_store_memory": _OBJECT_STORE_BYTES, "address": "local"}
         else:
@@ -165,8 +175,7 @@ class _Process:
     """A Ray actor."""
 
     def __init__(self, process: type, strategy: object, **options: Any) -> None:
-        remote: Any = ray.remote(process)
-        self.actor = remote.options(scheduling_strategy=strategy, **options).remote()
+        self.actor = _remote(process).options(scheduling_strategy=strategy, **options).remote()
         # Asked now, because a process that is gone cannot be asked; nobody waits for the answer.
         self._whereabouts = self.actor.whereabouts.remote()
 
@@ -309,6 +318,12 @@ class _Reservation:
         """The CPUs that nobody has taken; returns when Ray counts them, and those of dismissed workers, as free."""
         await run_to_its_end(_remove, self._groups)
         await run_to_its_end(_try, _wait_until_free, self._had)
+
+
+@cache
+def _remote(process: type) -> Any:
+    """The process for Ray; made once, because Ray keeps all that were ever made."""
+    return ray.remote(process)
 
 
 # -- questions to Ray, which may take a while --------------------------------------------------------------------------
