@@ -141,6 +141,10 @@ class Attempt:
             )
         await self._fleet.set_workers(workers)
 
+    async def clean_up(self) -> None:
+        """Removes the checkpoints: nobody goes on from them any more."""
+        await run_to_its_end(self._folder.clear)
+
     # -- where it begins -----------------------------------------------------------------------------------------------
 
     async def _assignment(self, verification: Verification) -> ps_pb.Assignment:

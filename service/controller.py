@@ -163,6 +163,8 @@ class Controller:
         except Exception:  # noqa: BLE001 (one job must not take the controller down)
             _log.exception("job %s failed in the service", job_id)
             self._move(job_id, FAILED, "the service failed at running it; its log says more")
+        else:
+            await attempt.clean_up()
 
     def _again(self, job_id: str, loss: AttemptLost) -> None:
         """Another attempt follows, unless too many were lost without any headway. Ray's end is not the job's fault."""

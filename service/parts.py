@@ -56,3 +56,7 @@ class AttemptLike(Protocol):
     async def set_workers(self, workers: int) -> None:
         """Changes the number of workers at a step boundary."""
         ...
+
+    async def clean_up(self) -> None:
+        """Removes what nobody needs once the job has succeeded."""
+        ...

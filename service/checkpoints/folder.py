@@ -123,6 +123,12 @@ class CheckpointFolder:
         """The file of a checkpoint."""
         return self.path / f"{checkpoint.step:012}-{checkpoint.attempt:06}.safetensors"
 
+    def clear(self) -> None:
+        """Removes all but the one of step 0: the job is done, and only running it again would need anything."""
+        for path in self._paths():
+            if _place(path)[0]:
+                _drop(path)
+
     def sweep(self) -> None:
         """Removes what a crash left unfinished."""
         for path in self.path.glob(".*"):

@@ -91,6 +91,9 @@ class FakeAttempt:
     async def set_workers(self, workers: int) -> None:
         self.workers.append(workers)
 
+    async def clean_up(self) -> None:
+        self.cleaned_up = state_name(self._stage.jobs.get(self._job_id).state)
+
     def succeed(self) -> None:
         self.end.set_result(Ending("done", "the-model"))
 
@@ -242,6 +245,7 @@ def test_an_attempt_that_ends_well_makes_a_model(jobs: JobStore) -> None:
         await stage.wait_for(job_id, "succeeded")
         job = jobs.get(job_id)
         assert (job.reason, job.model_id) == ("done", "the-model")
+        assert stage.attempts[job_id].cleaned_up == "succeeded"
 
     _play(jobs, 1, scene)
 

@@ -51,6 +51,15 @@ def test_a_folder_that_is_not_there_is_empty(folder: CheckpointFolder) -> None:
     assert not folder.path.exists()
 
 
+def test_clearing_leaves_what_the_job_began_with(folder: CheckpointFolder, write: Write) -> None:
+    """Which only running it again needs."""
+    for step in (0, 3, 5):
+        write(step)
+    folder.clear()
+    assert _steps(folder) == [0]
+    assert len(list(folder.path.iterdir())) == 2
+
+
 def test_sha256sum_checks_them(folder: CheckpointFolder, write: Write) -> None:
     """The digest's file is what sha256sum writes, and what it checks."""
     name = folder.path_of(write(3)).name
