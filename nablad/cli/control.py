@@ -19,13 +19,9 @@ MOST_WORKERS = 10_000
 @click.pass_obj
 def pause(settings: Settings, job_id: str, output: str) -> None:
     """Take a job's processes from it, after a checkpoint, until it is resumed."""
-    from nablad.v1 import jobs_pb2  # noqa: PLC0415  # slow to import
-
     with settings.connect() as client:
         paused = client.pause(job_id)
-    step = f" at step {paused.progress.step}" if paused.progress.step else ""
-    is_paused = f"is paused{step}" if paused.state == jobs_pb2.JOB_STATE_PAUSED else "will be paused"
-    _answer(paused, output, f"Job {job_id} {is_paused}. To go on:", settings.command(f"job resume {job_id}"))
+    _answer(paused, output, f"Job {job_id}: {paused.reason}. To go on:", settings.command(f"job resume {job_id}"))
 
 
 @click.command()
@@ -61,7 +57,9 @@ def scale(settings: Settings, job_id: str, workers: int, output: str) -> None:
     """Give a job another number of WORKERS, also while it runs; its result stays the same."""
     with settings.connect() as client:
         scaled = client.scale(job_id, workers)
-    _answer(scaled, output, f"Job {job_id} goes on with {workers} worker{'s' * (workers != 1)}.")
+    most = scaled.spec.distribution.micro_batches
+    idle = f" Only {most} of them get work at a time: its mini-batches have {most} parts." if workers > most else ""
+    _answer(scaled, output, f"Job {job_id} goes on with {workers} worker{'s' * (workers != 1)}.{idle}")
 
 
 @click.command()

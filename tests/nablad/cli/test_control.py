@@ -39,13 +39,12 @@ def test_a_refused_move_is_the_service_s_sentence(nabla, service, refuse, move):
 
 
 def test_a_pause_says_where_the_job_stands_and_how_to_go_on(nabla, moving, service, digits_job):
-    """The step is named, and the command that ends the pause; a pause still to come is not said to be there."""
-    assert nabla("job", "pause", "digits-1f").stdout == (
-        "Job digits-1f will be paused. To go on:\n  nabla job resume digits-1f\n"
-    )
-    digits_job.state = jobs_pb2.JOB_STATE_PAUSED
+    """In the service's words, which name the step, and with the command that ends the pause."""
+    digits_job.reason = "paused by a client; it goes on from step 50"
     service.handlers["PauseJob"] = lambda *_: jobs_pb2.PauseJobResponse(job=digits_job)
-    assert nabla("job", "pause", "digits-1f").stdout.startswith("Job digits-1f is paused at step 50. To go on:\n")
+    assert nabla("job", "pause", "digits-1f").stdout == (
+        "Job digits-1f: paused by a client; it goes on from step 50. To go on:\n  nabla job resume digits-1f\n"
+    )
 
 
 @pytest.mark.parametrize("move", ["resume", "retry"])
@@ -59,9 +58,17 @@ def test_a_job_queued_again_is_named_with_how_to_watch_it(nabla, moving, move):
 @pytest.mark.parametrize(("workers", "words"), [("1", "1 worker."), ("3", "3 workers.")])
 def test_scaling_sends_the_number_of_workers(nabla, moving, workers, words):
     """The number reaches the service and is said back."""
-    assert nabla("job", "scale", "digits-1f", workers).stdout == f"Job digits-1f goes on with {words}\n"
+    assert nabla("job", "scale", "digits-1f", workers).stdout.startswith(f"Job digits-1f goes on with {words}")
     (request,) = moving.requests("ScaleJob")
     assert (request.job_id, request.workers) == ("digits-1f", int(workers))
+
+
+def test_more_workers_than_there_is_work_for_are_remarked_upon(nabla, service, digits_job):
+    """The micro-batches of the job say how many can have work at a time."""
+    digits_job.spec.distribution.micro_batches = 2
+    service.handlers["ScaleJob"] = lambda *_: jobs_pb2.ScaleJobResponse(job=digits_job)
+    assert "Only 2 of them get work at a time" in nabla("job", "scale", "digits-1f", "3").stdout
+    assert nabla("job", "scale", "digits-1f", "2").stdout == "Job digits-1f goes on with 2 workers.\n"
 
 
 def test_the_workers_of_a_job_are_bounded_as_in_the_contract(nabla, moving):
