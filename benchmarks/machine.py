@@ -4,6 +4,7 @@ import os
 import platform
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -66,8 +67,12 @@ def _await_calm(patience_s: float) -> Calm:
             return Calm(in_use, os.getloadavg()[0], waited_s, in_use >= _CALM_CPUS)
 
 
-def describe() -> dict[str, str]:
-    """What decides the figures, in words."""
+def describe(distributions: Sequence[str] = _DISTRIBUTIONS) -> dict[str, str]:
+    """What decides the figures, in words.
+
+    Args:
+        distributions: Those whose versions matter.
+    """
     model = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(encoding="ascii"), re.MULTILINE)
     return {
         "CPU": model[1] if model else platform.machine(),
@@ -77,7 +82,7 @@ def describe() -> dict[str, str]:
         "Python": platform.python_version(),
         "numpy": np.__version__,
         "BLAS": ", ".join(sorted(_blas_libraries())),
-        **{name: version(name) for name in _DISTRIBUTIONS},
+        **{name: version(name) for name in distributions},
     }
 
 

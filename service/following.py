@@ -23,11 +23,12 @@ _log = logging.getLogger(__name__)
 
 # A parameter server that does not answer for so long is taken for lost.
 _SILENCE_SECONDS: Final = 10.0
+_ANSWER_SECONDS: Final = 5.0
 _RETRY_SECONDS: Final = 0.5
 # What cannot be written, on a full disk, is tried again; the training goes on meanwhile.
 _WRITE_AGAIN_SECONDS: Final = 2.0
-# Between two messages: epochs that end faster than this are written down together.
-_WRITE_SECONDS: Final = 0.1
+# Between two questions: epochs that end faster than this are written down together.
+_PACE_SECONDS: Final = 0.1
 
 
 class Following:
@@ -67,20 +68,20 @@ class Following:
         """
         while True:
             try:
-                async for told in stub.Follow(ps_pb.FollowRequest(seen=self._seen), metadata=metadata):
-                    self._silent_since = None
-                    ending = self._write_down(told)
-                    if ending is not None:
-                        return ending
-                    if told.happenings:
-                        await asyncio.sleep(_WRITE_SECONDS)
-                self._bear_silence("it broke off")
+                told = await stub.Follow(
+                    ps_pb.FollowRequest(seen=self._seen), metadata=metadata, timeout=_ANSWER_SECONDS
+                )
+                self._silent_since = None
+                ending = self._write_down(told)
+                if ending is not None:
+                    return ending
+                await asyncio.sleep(_PACE_SECONDS)
             except grpc.aio.AioRpcError as error:
                 self._bear_silence(error.details() or "it does not answer")
+                await asyncio.sleep(_RETRY_SECONDS)
             except (OSError, sqlite3.Error) as error:
                 _log.warning("job %s: what happened cannot be written down yet: %s", self._job_id, error)
                 await asyncio.sleep(_WRITE_AGAIN_SECONDS)
-            await asyncio.sleep(_RETRY_SECONDS)
 
     async def written(self, happenings: int) -> None:
         """Waits until the first so many happenings are written down."""

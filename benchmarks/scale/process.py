@@ -28,7 +28,11 @@ async def _serve(assignment: ps_pb.Assignment) -> None:
     print(running.address, flush=True)
     async with grpc.aio.insecure_channel(running.address) as channel:
         stub = ps_grpc.ParameterServerServiceStub(channel)
-        async for told in stub.Follow(ps_pb.FollowRequest(), metadata=((SECRET_KEY, _SECRET),)):
+        seen, over = 0, False
+        while not over:
+            told = await stub.Follow(ps_pb.FollowRequest(seen=seen), metadata=((SECRET_KEY, _SECRET),))
+            seen += len(told.happenings)
+            over = any(happening.finished or happening.failed for happening in told.happenings)
             if any(happening.HasField("epoch_end") for happening in told.happenings):
                 _tell(told)
     await running.stop()

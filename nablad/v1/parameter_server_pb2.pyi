@@ -313,7 +313,7 @@ class FollowRequest(_message.Message):
 
     SEEN_FIELD_NUMBER: _builtins.int
     seen: _builtins.int
-    """Happenings that the caller has seen already; the stream goes on after them."""
+    """Happenings that the caller has seen already."""
     def __init__(
         self,
         *,

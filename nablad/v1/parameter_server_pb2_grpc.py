@@ -44,7 +44,7 @@ class ParameterServerServiceStub:
                 request_serializer=nablad_dot_v1_dot_parameter__server__pb2.AttendRequest.SerializeToString,
                 response_deserializer=nablad_dot_v1_dot_parameter__server__pb2.AttendResponse.FromString,
                 _registered_method=True)
-        self.Follow = channel.unary_stream(
+        self.Follow = channel.unary_unary(
                 '/nablad.v1.ParameterServerService/Follow',
                 request_serializer=nablad_dot_v1_dot_parameter__server__pb2.FollowRequest.SerializeToString,
                 response_deserializer=nablad_dot_v1_dot_parameter__server__pb2.FollowResponse.FromString,
@@ -85,7 +85,8 @@ class ParameterServerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Follow(self, request, context):
-        """For the service: what happens, as it happens, until the job is done.
+        """For the service: what happened after what it has seen, as soon as there is anything, and else, after a moment, only where
+        the training stands. Asked again and again until the job is done: so it is never told more than it can write down.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -127,7 +128,7 @@ def add_ParameterServerServiceServicer_to_server(servicer, server):
                     request_deserializer=nablad_dot_v1_dot_parameter__server__pb2.AttendRequest.FromString,
                     response_serializer=nablad_dot_v1_dot_parameter__server__pb2.AttendResponse.SerializeToString,
             ),
-            'Follow': grpc.unary_stream_rpc_method_handler(
+            'Follow': grpc.unary_unary_rpc_method_handler(
                     servicer.Follow,
                     request_deserializer=nablad_dot_v1_dot_parameter__server__pb2.FollowRequest.FromString,
                     response_serializer=nablad_dot_v1_dot_parameter__server__pb2.FollowResponse.SerializeToString,
@@ -223,7 +224,7 @@ class ParameterServerService:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_stream(
+        return grpc.experimental.unary_unary(
             request,
             target,
             '/nablad.v1.ParameterServerService/Follow',

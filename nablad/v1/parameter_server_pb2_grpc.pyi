@@ -40,8 +40,10 @@ class ParameterServerServiceStub:
     """The worker's membership, once its line stands: tickets come as long as this call is open. It says nothing, and ends
     when the job is done, or with the reason why the worker does not belong to it any more.
     """
-    Follow: _grpc.UnaryStreamMultiCallable[_parameter_server_pb2.FollowRequest, _parameter_server_pb2.FollowResponse]
-    """For the service: what happens, as it happens, until the job is done."""
+    Follow: _grpc.UnaryUnaryMultiCallable[_parameter_server_pb2.FollowRequest, _parameter_server_pb2.FollowResponse]
+    """For the service: what happened after what it has seen, as soon as there is anything, and else, after a moment, only where
+    the training stands. Asked again and again until the job is done: so it is never told more than it can write down.
+    """
     FetchWeights: _grpc.UnaryStreamMultiCallable[_parameter_server_pb2.FetchWeightsRequest, _parameter_server_pb2.FetchWeightsResponse]
     """For the service: the weights that the training leaves, as the bytes of the parameter vector; the present ones while it
     goes on.
@@ -62,8 +64,10 @@ class ParameterServerServiceAsyncStub(ParameterServerServiceStub):
     """The worker's membership, once its line stands: tickets come as long as this call is open. It says nothing, and ends
     when the job is done, or with the reason why the worker does not belong to it any more.
     """
-    Follow: _aio.UnaryStreamMultiCallable[_parameter_server_pb2.FollowRequest, _parameter_server_pb2.FollowResponse]  # type: ignore[assignment]
-    """For the service: what happens, as it happens, until the job is done."""
+    Follow: _aio.UnaryUnaryMultiCallable[_parameter_server_pb2.FollowRequest, _parameter_server_pb2.FollowResponse]  # type: ignore[assignment]
+    """For the service: what happened after what it has seen, as soon as there is anything, and else, after a moment, only where
+    the training stands. Asked again and again until the job is done: so it is never told more than it can write down.
+    """
     FetchWeights: _aio.UnaryStreamMultiCallable[_parameter_server_pb2.FetchWeightsRequest, _parameter_server_pb2.FetchWeightsResponse]  # type: ignore[assignment]
     """For the service: the weights that the training leaves, as the bytes of the parameter vector; the present ones while it
     goes on.
@@ -99,8 +103,10 @@ class ParameterServerServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _parameter_server_pb2.FollowRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_parameter_server_pb2.FollowResponse], _abc.AsyncIterator[_parameter_server_pb2.FollowResponse]]:
-        """For the service: what happens, as it happens, until the job is done."""
+    ) -> _typing.Union[_parameter_server_pb2.FollowResponse, _abc.Awaitable[_parameter_server_pb2.FollowResponse]]:
+        """For the service: what happened after what it has seen, as soon as there is anything, and else, after a moment, only where
+        the training stands. Asked again and again until the job is done: so it is never told more than it can write down.
+        """
 
     @_abc_1.abstractmethod
     def FetchWeights(

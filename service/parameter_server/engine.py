@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -27,7 +27,7 @@ from service.parameter_server.members import Member, Members
 from service.parameter_server.training import Training
 from workers.scheduling import join_the_batch
 
-__all__ = ["PATIENCE_SECONDS", "Engine", "Told"]
+__all__ = ["PATIENCE_SECONDS", "Engine"]
 
 PATIENCE_SECONDS: Final = 60.0
 """A worker that holds tickets and says nothing for so long is given up, and its tickets go to others."""
@@ -38,18 +38,6 @@ _LOOK_SECONDS: Final = 1.0
 _log = logging.getLogger(__name__)
 
 _Value = TypeVar("_Value")
-
-
-class Told(NamedTuple):
-    """What a follower is told at a time."""
-
-    response: ps_pb.FollowResponse
-    seen: int
-    """Happenings that it has seen then."""
-    more: bool
-    """Whether there are others already."""
-    over: bool
-    """Whether nothing will follow."""
 
 
 class Engine:
@@ -122,15 +110,11 @@ class Engine:
         await self.call(lambda: ask(waiter, self._training, time.monotonic()))
         return await waiter
 
-    def tell(self, seen: int) -> Told:
+    def tell(self, seen: int) -> ps_pb.FollowResponse:
         """What a follower is told that has seen so many happenings; to be called on the engine's thread."""
-        chronicle = self._chronicle
-        seen = min(seen, len(chronicle))
-        response = self.state()
-        response.happenings.extend(chronicle.after(seen))
-        seen += len(response.happenings)
-        more = seen < len(chronicle)
-        return Told(response, seen, more, chronicle.ended and not more)
+        told = self.state()
+        told.happenings.extend(self._chronicle.after(seen))
+        return told
 
     def state(self) -> ps_pb.FollowResponse:
         """Where the training stands; to be called on the engine's thread."""

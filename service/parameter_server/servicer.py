@@ -27,10 +27,8 @@ from workers.worker import SECRET_KEY, host_fingerprint
 
 __all__ = ["ParameterServer"]
 
-# Followers see the progress this often, while there is any.
+# Followers see the progress this often, when nothing else happens.
 _PROGRESS_SECONDS: Final = 0.25
-# And no more often than this: each message interrupts the steps.
-_PAUSE_SECONDS: Final = 0.02
 
 
 class ParameterServer(ps_grpc.ParameterServerServiceServicer):
@@ -104,20 +102,15 @@ class ParameterServer(ps_grpc.ParameterServerServiceServicer):
         finally:
             await self._engine.remove(member)
 
-    async def Follow(self, request: ps_pb.FollowRequest, context: Context) -> AsyncIterator[ps_pb.FollowResponse]:
-        """Tells what happened, and in between where the training stands, until it is over."""
+    async def Follow(self, request: ps_pb.FollowRequest, context: Context) -> ps_pb.FollowResponse:
+        """Tells what happened, or after a moment only where the training stands."""
         await self._authenticate(context)
-        seen = request.seen
-        while True:
-            news = self._news
-            told = await self._engine.call(partial(self._engine.tell, seen))
-            seen = told.seen
-            yield told.response
-            if told.over:
-                return
-            if not told.more:
-                await asyncio.sleep(_PAUSE_SECONDS)
-                await wait_for_event(news, _PROGRESS_SECONDS - _PAUSE_SECONDS)
+        news = self._news
+        told = await self._engine.call(partial(self._engine.tell, request.seen))
+        if not told.happenings:
+            await wait_for_event(news, _PROGRESS_SECONDS)
+            told = await self._engine.call(partial(self._engine.tell, request.seen))
+        return told
 
     async def FetchWeights(
         self, request: ps_pb.FetchWeightsRequest, context: Context

@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -52,27 +52,35 @@ class _LostError(grpc.aio.AioRpcError):
 
 
 class FakeParameterServer:
-    """Tells a story, `batch` happenings in a message, and breaks off after each message if it is to."""
+    """Tells a story, at most `batch` happenings at a time, and is lost at every second question if it is to."""
 
     def __init__(self, story: Sequence[Happening], batch: int, *, breaks: bool = False) -> None:
         self._story = story
         self._batch = batch
         self._breaks = breaks
+        self._questions = 0
 
     async def Follow(  # noqa: N802 (gRPC's name)
         self, request: ps_pb.FollowRequest, **_: object
-    ) -> AsyncIterator[ps_pb.FollowResponse]:
-        for start in range(request.seen, len(self._story), self._batch):
-            happenings = self._story[start : start + self._batch]
-            yield ps_pb.FollowResponse(progress=jobs_pb.Progress(epochs=2), happenings=happenings)
-            if self._breaks:
-                raise _LostError
+    ) -> ps_pb.FollowResponse:
+        self._questions += 1
+        if self._breaks and self._questions % 2:
+            raise _LostError
+        happenings = self._story[request.seen : request.seen + self._batch]
+        return ps_pb.FollowResponse(progress=jobs_pb.Progress(epochs=2), happenings=happenings)
+
+
+class SilentParameterServer:
+    """Never answers."""
+
+    async def Follow(self, *_: object, **__: object) -> ps_pb.FollowResponse:  # noqa: N802 (gRPC's name)
+        raise _LostError
 
 
 @pytest.fixture(autouse=True)
 def time_flies(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses take no time."""
-    for name in ("_RETRY_SECONDS", "_WRITE_AGAIN_SECONDS", "_WRITE_SECONDS"):
+    for name in ("_RETRY_SECONDS", "_WRITE_AGAIN_SECONDS", "_PACE_SECONDS"):
         monkeypatch.setattr(f"service.following.{name}", 0)
 
 
@@ -169,6 +177,6 @@ def test_a_parameter_server_that_stays_silent_is_lost(
 ) -> None:
     """After a while; the loss says what was lost."""
     monkeypatch.setattr("service.following._SILENCE_SECONDS", 0.01)
-    with pytest.raises(AttemptLost, match="the parameter server was lost") as lost:
-        follow(FakeParameterServer([Happening(worker_joined="w")], 1, breaks=True))
+    with pytest.raises(AttemptLost, match="the parameter server was lost: gone") as lost:
+        follow(SilentParameterServer())
     assert lost.value.cause == "parameter_server"

@@ -84,7 +84,7 @@ class Bench:
 
     def told(self) -> list[ps_pb.Happening]:
         """What happened until now."""
-        return list(self.call(lambda: self.engine.tell(0)).response.happenings)
+        return list(self.call(lambda: self.engine.tell(0)).happenings)
 
     def story(self) -> list[str]:
         """What happened until now, by its name; without history, digests and arithmetic."""

@@ -1,6 +1,7 @@
 """What followers are told: all that happened, in order, from any point on, and no more often than it must be."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from nablad.v1 import jobs_pb2 as jobs_pb
@@ -39,26 +40,23 @@ def test_each_kind_of_arithmetic_is_told_once() -> None:
 def test_a_follower_far_behind_is_told_in_parts(bench: Any) -> None:
     """A message holds so much; the next one follows, and nothing is left out."""
     bench.call(lambda: bench.engine._chronicle.add_all(_joined(number) for number in range(2500)))
-    told, seen, more, counts = [], 0, True, []
-    while more:
-        part = bench.call(lambda seen=seen: bench.engine.tell(seen))
-        told += part.response.happenings
-        counts.append(len(part.response.happenings))
-        seen, more = part.seen, part.more
-        assert not part.over
+    told: list[ps_pb.Happening] = []
+    counts = []
+    while part := bench.call(partial(bench.engine.tell, len(told))).happenings:
+        told += part
+        counts.append(len(part))
     assert told == bench.call(lambda: bench.engine._chronicle._happenings)
     assert counts == [1000, 1000, 502]
 
 
 def test_the_end_is_told_to_whoever_has_seen_all_else(bench: Any) -> None:
-    """Also to who has seen even that."""
+    """And to nobody twice."""
     bench.peer("peer").finish()
     told = bench.told()
     last = bench.call(lambda: bench.engine.tell(len(told) - 1))
-    assert [happening.finished for happening in last.response.happenings] == ["all 2 epochs are done"]
-    assert last.over
-    assert bench.call(lambda: bench.engine.tell(len(told))).over
-    assert bench.call(lambda: bench.engine.tell(2**64 - 1)).over
+    assert [happening.finished for happening in last.happenings] == ["all 2 epochs are done"]
+    for seen in (len(told), 2**64 - 1):
+        assert not bench.call(partial(bench.engine.tell, seen)).happenings
 
 
 def test_what_decides_the_bits_is_told_first(bench: Any) -> None:

@@ -1,6 +1,5 @@
 """A parameter server at work in this process, without Ray, and workers that do what a test says."""
 
-import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -130,10 +129,16 @@ class Served:
         call = self.stub.FetchWeights(ps_pb.FetchWeightsRequest(), metadata=_METADATA, timeout=_SECONDS)
         return b"".join(response.chunk for response in call)
 
+    def tell(self, seen: int) -> ps_pb.FollowResponse:
+        """What a follower is told that has seen so many happenings."""
+        return self.stub.Follow(ps_pb.FollowRequest(seen=seen), metadata=_METADATA, timeout=_SECONDS)
+
     def follow(self, seen: int = 0) -> list[ps_pb.Happening]:
         """What happens until the end."""
-        call = self.stub.Follow(ps_pb.FollowRequest(seen=seen), metadata=_METADATA, timeout=_SECONDS)
-        return [happening for told in call for happening in told.happenings]
+        happenings: list[ps_pb.Happening] = []
+        while not (happenings and (happenings[-1].finished or happenings[-1].failed)):
+            happenings += self.tell(seen + len(happenings)).happenings
+        return happenings
 
     def story(self) -> list[str]:
         """What happens until the end, by its name; without history, digests and arithmetic."""
@@ -142,20 +147,18 @@ class Served:
 
     def wait_for(self, what: str, count: int = 1) -> tuple[ps_pb.Happening, ps_pb.FollowResponse]:
         """What is told when something has happened so often, and with what."""
-        call = self.stub.Follow(ps_pb.FollowRequest(), metadata=_METADATA, timeout=_SECONDS)
-        told = (
-            (each, response) for response in call for each in response.happenings if each.WhichOneof("what") == what
-        )
-        wanted = next(itertools.islice(told, count - 1, None))
-        call.cancel()
-        return wanted
+        seen = 0
+        while True:
+            told = self.tell(seen)
+            seen += len(told.happenings)
+            for happening in told.happenings:
+                count -= happening.WhichOneof("what") == what
+                if not count:
+                    return happening, told
 
     def state(self) -> ps_pb.FollowResponse:
         """Where the training stands."""
-        call = self.stub.Follow(ps_pb.FollowRequest(seen=2**64 - 1), metadata=_METADATA, timeout=_SECONDS)
-        state = next(iter(call))
-        call.cancel()
-        return state
+        return self.tell(2**64 - 1)
 
     def checkpoint(self, *, now: bool) -> tuple[ps_pb.TrainingState, bytes] | None:
         """Waits for a checkpoint; None if there is none any more."""

@@ -31,15 +31,13 @@ def test_a_follower_resumes_where_it_was(serve: Serve, make_job: MakeJob) -> Non
     ]
 
 
-def test_a_follower_from_the_future_waits_for_what_comes_next(serve: Serve, make_job: MakeJob) -> None:
-    """Who has seen more than there was is told what happens from now on."""
+def test_a_follower_from_the_future_is_told_where_the_training_stands(serve: Serve, make_job: MakeJob) -> None:
+    """Who says to have seen more than there was hears of nothing that happened."""
     served = serve(make_job())
-    hand = served.hand()
+    served.hand()
     served.wait_for("worker_joined")
-    ahead = served.stub.Follow(ps_pb.FollowRequest(seen=2**64 - 1), metadata=SECRET)
-    assert next(ahead).progress.workers_alive == 1
-    hand.work()
-    assert [happening for told in ahead for happening in told.happenings][-1].finished
+    told = served.tell(2**64 - 1)
+    assert (told.progress.workers_alive, len(told.happenings)) == (1, 0)
 
 
 def test_a_follower_is_told_how_each_worker_came(serve: Serve, make_job: MakeJob) -> None:
@@ -82,7 +80,7 @@ def test_every_call_needs_the_secret(
     served = serve(make_job())
     request = getattr(ps_pb, f"{name}Request")()
     method = getattr(served.stub, name)
-    one_answer = name in ("Join", "SetWorkers")
+    one_answer = name in ("Join", "Follow", "SetWorkers")
     call = method.future(request, metadata=metadata) if one_answer else method(request, metadata=metadata)
     assert call.code() == grpc.StatusCode.UNAUTHENTICATED
 
@@ -115,19 +113,17 @@ def test_attending_needs_a_join_and_a_line_of_its_own(serve: Serve, make_job: Ma
 
 
 def test_stopping_ends_every_call(serve: Serve, make_job: MakeJob) -> None:
-    """Workers and followers are told, lines are closed, and whatever the calls had to finish is finished."""
+    """Workers are told, lines are closed, and whatever the calls had to finish is finished."""
     served = serve(make_job())
     hands = [served.hand() for _ in range(3)]
     hands[0].order()
-    follower = served.stub.Follow(ps_pb.FollowRequest(), metadata=SECRET)
-    next(follower)
+    waiting = served.stub.Follow.future(ps_pb.FollowRequest(seen=2**64 - 1), metadata=SECRET)
     served.stop()
     assert all(hand.end()[0] != grpc.StatusCode.OK for hand in hands)
     for hand in hands:
         while hand.line.next_order():  # tickets of the others, perhaps, but then the end
             pass
-    with pytest.raises(grpc.RpcError):
-        list(follower)
+    assert waiting.done() or waiting.exception()
 
 
 @pytest.mark.parametrize("transport", ["shared", "inline"])
