@@ -29,6 +29,8 @@ _log = logging.getLogger(__name__)
 
 # The queue is looked at anew at least this often: a cluster may have grown.
 _LOOK_SECONDS: Final = 2.0
+# And no more often than this while jobs wait that cannot start, however many are added to them.
+_REST_SECONDS: Final = 0.2
 # A lost attempt is followed by the next one after so long, doubled with every loss.
 _FIRST_PAUSE_SECONDS: Final = 1.0
 _LONGEST_PAUSE_SECONDS: Final = 60.0
@@ -63,6 +65,7 @@ class Controller:
         self._move = Mover(jobs, live)
         self.commands = Commands(jobs, live, self._launched, self._move, self.wake)
         self._look = asyncio.Event()
+        self._waiting: list[Waiting] = []  # as of the last look
         self._draining = False
 
     def wake(self) -> None:
@@ -74,7 +77,10 @@ class Controller:
         try:
             while True:
                 self._look.clear()
+                self._waiting = []
                 await self._look_at_queue()
+                if self._waiting:
+                    await asyncio.sleep(_REST_SECONDS)
                 await wait_for_event(self._look, self._seconds_to_next_look())
         finally:
             await self._stop_all()
@@ -98,10 +104,10 @@ class Controller:
 
     async def _launch_next(self) -> bool:
         """Starts the next job that may start; whether another may follow."""
-        waiting = [job for job in self._jobs.waiting() if self._launched.is_free(job.job_id)]
-        if self._draining or not waiting:
+        self._waiting = [job for job in self._jobs.waiting() if self._launched.is_free(job.job_id)]
+        if self._draining or not self._waiting:
             return False
-        decision = self._admission.decide(waiting, await self._cluster.nodes(), self._now().timestamp())
+        decision = self._admission.decide(self._waiting, await self._cluster.nodes(), self._now().timestamp())
         for job_id, reason in decision.reasons.items():
             self._live.explain(job_id, reason)
         return await self._launch(decision.job) if decision.job else False
@@ -140,8 +146,7 @@ class Controller:
 
     def _seconds_to_next_look(self) -> float:
         now = self._now().timestamp()
-        pauses = [job.retry_time - now for job in self._jobs.waiting() if job.retry_time > now]
-        return min([_LOOK_SECONDS, *pauses])
+        return min([_LOOK_SECONDS, *(job.retry_time - now for job in self._waiting if job.retry_time > now)])
 
     # -- one job -------------------------------------------------------------------------------------------------------
 
