@@ -18,10 +18,12 @@ class Decision:
 
     Attributes:
         job: Starts now; None if none can.
+        workers: With so many.
         reasons: Why jobs wait, by job id; those not named wait for their turn.
     """
 
     job: Waiting | None = None
+    workers: int = 0
     reasons: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -29,7 +31,8 @@ class Admission:
     """Decides, and remembers who was passed.
 
     The first job in the order of the queue that fits on the free CPUs starts, so that small ones may pass a big one
-    that has to wait, but not for ever. A job that needs more than the cluster has is in nobody's way.
+    that has to wait, but not for ever. A job that needs more than the cluster has is in nobody's way; one that has
+    begun already goes on with as many workers as there is room for.
     """
 
     def __init__(self, passing_seconds: float = PASSING_SECONDS) -> None:
@@ -50,16 +53,18 @@ class Admission:
         for job in waiting:
             if job.retry_time > now:
                 continue
-            if (room := _room(job, (node.cpus for node in nodes))) < job.workers:
+            room = _room(job, (node.cpus for node in nodes))
+            workers = min(job.workers, room) if job.attempt else job.workers
+            if not 0 < workers <= room:
                 reasons[job.job_id] = _too_big(job, room)
                 continue
-            if _room(job, (node.free_cpus for node in nodes)) >= job.workers:
+            if _room(job, (node.free_cpus for node in nodes)) >= workers:
                 self._blocked.pop(job.job_id, None)
-                return Decision(job, reasons)
-            reasons[job.job_id] = f"waits for {asked(job.workers, job.cpus_per_worker)}"
+                return Decision(job, workers, reasons)
+            reasons[job.job_id] = f"waits for {asked(workers, job.cpus_per_worker)}"
             if now - self._blocked.setdefault(job.job_id, now) >= self._passing_seconds:
                 break
-        return Decision(None, reasons)
+        return Decision(reasons=reasons)
 
 
 def asked(workers: int, cpus_per_worker: int) -> str:

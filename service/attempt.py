@@ -76,6 +76,7 @@ class Attempt:
         self._folder = CheckpointFolder(records.directory.checkpoints(job.job_id))
         self._stub: ps_grpc.ParameterServerServiceAsyncStub | None = None
         self._checkpointing: Checkpointing | None = None
+        self._scaling = asyncio.Lock()
         self._complained = False  # of a checkpoint that could not be written
 
     async def run(self) -> Ending:
@@ -105,12 +106,17 @@ class Attempt:
                 self._not_written,
             )
             # A number of workers that was asked for while the processes were being started.
-            await self.set_workers(self._records.jobs.get(self._job.job_id).spec.distribution.workers)
-            why = await _first_end(
-                following.run(self._stub, self._secret), self._fleet.failure(), self._checkpointing.run()
-            )
-            parameters = await self._fetch_weights(self._stub)
-        receipt = self._receipt(assignment, following.progress.step, parameters, why)
+            await self.set_workers()
+            try:
+                why = await _first_end(
+                    following.run(self._stub, self._secret), self._fleet.failure(), self._checkpointing.run()
+                )
+                parameters = await self._fetch_weights(self._stub)
+            finally:
+                # Nobody is to be asked any more.
+                self._stub = self._checkpointing = None
+        sha256 = (await run_to_its_end(hashlib.sha256, parameters)).hexdigest()
+        receipt = self._receipt(assignment, following.progress.step, sha256, why)
         if self._job.verifies:
             return Ending(verification.verdict(receipt))
         # The weights need not be those of the last epoch.
@@ -128,22 +134,28 @@ class Attempt:
         """
         return await self._checkpointing.take() if self._checkpointing else None
 
-    async def set_workers(self, workers: int) -> None:
-        """Changes the number of workers at a step boundary."""
-        if self._stub is None:
-            return
-        try:
-            await self._stub.SetWorkers(ps_pb.SetWorkersRequest(workers=workers), metadata=self._secret)
-        except grpc.aio.AioRpcError as error:
-            # The next attempt starts with the new number.
-            _log.warning(
-                "job %s: the parameter server did not hear of its workers: %s", self._job.job_id, error.details()
-            )
-        await self._fleet.set_workers(workers)
+    async def set_workers(self) -> None:
+        """Brings the number of workers, at a step boundary, to what the job asks for by now."""
+        async with self._scaling:
+            if self._stub is None:
+                return
+            workers = self._records.jobs.get(self._job.job_id).spec.distribution.workers
+            # First: who is let go by the parameter server must not be taken for the end of the training.
+            await self._fleet.set_workers(workers)
+            try:
+                await self._stub.SetWorkers(ps_pb.SetWorkersRequest(workers=workers), metadata=self._secret)
+            except grpc.aio.AioRpcError as error:
+                # The next attempt starts with the new number.
+                _log.warning(
+                    "job %s: the parameter server did not hear of its workers: %s", self._job.job_id, error.details()
+                )
 
     async def clean_up(self) -> None:
         """Removes the checkpoints: nobody goes on from them any more."""
-        await run_to_its_end(self._folder.clear)
+        try:
+            await run_to_its_end(self._folder.clear)
+        except OSError as error:
+            _log.warning("job %s: its checkpoints are left until the next start: %s", self._job.job_id, error)
 
     # -- where it begins -----------------------------------------------------------------------------------------------
 
@@ -160,8 +172,11 @@ class Attempt:
     async def _start_from_checkpoint(self, assignment: ps_pb.Assignment) -> None:
         """With the newest one that is whole, if there is one."""
         checkpoint, skipped = await run_to_its_end(self._folder.newest, spec_digest(assignment))
+        step = checkpoint.step if checkpoint else 0
         for sentence in skipped:
-            self._note(f"{sentence}; the one before is used")
+            self._note(f"{sentence}; the job {f'goes on from step {step}' if checkpoint else 'begins anew'}")
+        # What is done again is told again; what this attempt does not come to must not stay.
+        self._records.jobs.rewind(self._job.job_id, step)
         if checkpoint is not None:
             path = self._folder.path_of(checkpoint)
             assignment.start.CopyFrom(ps_pb.CheckpointSource(path=str(path), sha256=checkpoint.sha256))
@@ -171,14 +186,14 @@ class Attempt:
 
     # -- what it keeps -------------------------------------------------------------------------------------------------
 
-    def _receipt(self, assignment: ps_pb.Assignment, steps: int, parameters: bytes, ending: str) -> jobs_pb.Receipt:
+    def _receipt(self, assignment: ps_pb.Assignment, steps: int, sha256: str, ending: str) -> jobs_pb.Receipt:
         jobs, job_id = self._records.jobs, self._job.job_id
         return make_receipt(
             assignment,
             jobs.receipt(job_id),
             code_version=code_version(),
             epoch_weights_sha256=jobs.epoch_digests(job_id),
-            final_weights_sha256=hashlib.sha256(parameters).hexdigest(),
+            final_weights_sha256=sha256,
             steps=steps,
             ending=ending,
         )

@@ -92,6 +92,10 @@ class Checkpointing:
         except (grpc.aio.AioRpcError, CheckpointError) as error:
             why = error.details() if isinstance(error, grpc.aio.AioRpcError) else error
             raise AttemptLost(f"the parameter server sent no checkpoint: {why}", cause="parameter_server") from error
+        except asyncio.CancelledError:
+            if not _cancelled():  # but the call is: its channel was closed
+                raise AttemptLost("the attempt has ended meanwhile", cause="parameter_server") from None
+            raise
         except OSError as error:
             self._failed(error.strerror or str(error))
             raise
@@ -116,3 +120,9 @@ class Checkpointing:
             raise
         await run_to_its_end(writing.__exit__, None, None, None)
         return writer.checkpoint, clock() - start
+
+
+def _cancelled() -> bool:
+    """Whether this task was told to end."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -55,6 +55,9 @@ class Commands:
 
     async def scale(self, job_id: str, workers: int) -> jobs_pb.Job:
         """Changes the number of workers of a job that has not ended."""
+        return await _finish(self._scale(job_id, workers))
+
+    async def _scale(self, job_id: str, workers: int) -> jobs_pb.Job:
         job = self._jobs.get(job_id)
         if job.state in ENDED:
             raise _wrong_state(job, "only the workers of a job that has not ended can be changed")
@@ -64,7 +67,7 @@ class Commands:
         job = self._jobs.set_workers(job_id, workers, f"workers changed by a client from {before} to {workers}")
         self._live.ring(job_id)
         if launched := self._launched.get(job_id):
-            await launched.attempt.set_workers(workers)
+            await launched.attempt.set_workers()
         self._wake()
         return job
 
@@ -72,7 +75,7 @@ class Commands:
         """Takes a checkpoint of every job that runs, and queues it for the next start of the service."""
         leave = [self._withdraw(job_id, QUEUED, "the service goes away") for job_id in self._launched.ids()]
         for outcome in await asyncio.gather(*leave, return_exceptions=True):
-            if isinstance(outcome, Exception):
+            if isinstance(outcome, BaseException):
                 _log.error("a job could not be taken off in order; it goes on from its last checkpoint: %s", outcome)
 
     async def _withdraw(self, job_id: str, state: State, reason: str) -> jobs_pb.Job:
@@ -106,7 +109,7 @@ async def _last_checkpoint(launched: Launched) -> str:
     except (OSError, sqlite3.Error, TimeoutError, AttemptLost) as error:
         _log.warning("no checkpoint of job %s could be taken: %s", launched.task.get_name(), error)
         return "no checkpoint could be taken: it goes on from the one before"
-    return f"it goes on from step {checkpoint.step}" if checkpoint else "it goes on from where it began"
+    return f"it goes on from step {checkpoint.step}" if checkpoint else "it goes on from its last checkpoint, if any"
 
 
 async def _finish(work: Awaitable[jobs_pb.Job]) -> jobs_pb.Job:

@@ -110,10 +110,10 @@ class Controller:
         decision = self._admission.decide(self._waiting, await self._cluster.nodes(), self._now().timestamp())
         for job_id, reason in decision.reasons.items():
             self._live.explain(job_id, reason)
-        return await self._launch(decision.job) if decision.job else False
+        return await self._launch(decision.job, decision.workers) if decision.job else False
 
-    async def _launch(self, waiting: Waiting) -> bool:
-        fleet = await self._cluster.reserve(waiting.workers, waiting.cpus_per_worker)
+    async def _launch(self, waiting: Waiting, workers: int) -> bool:
+        fleet = await self._cluster.reserve(workers, waiting.cpus_per_worker)
         if fleet is None:
             self._live.explain(waiting.job_id, "waits for CPUs that somebody else took")
             return False
@@ -152,12 +152,17 @@ class Controller:
 
     async def _run_job(self, job_id: str, attempt: AttemptLike, fleet: FleetLike) -> None:
         try:
-            try:
-                ending = await attempt.run()
-            finally:
-                await fleet.stop()
+            await self._see_to_its_end(job_id, attempt)
+        finally:
+            await fleet.stop()
+
+    async def _see_to_its_end(self, job_id: str, attempt: AttemptLike) -> None:
+        """What came of it is written down before its processes are stopped: nobody can take it back any more."""
+        try:
+            ending = await attempt.run()
             failpoint("job.ending")
             self._move(job_id, SUCCEEDED, ending.reason, model_id=ending.model_id)
+            await attempt.clean_up()
         except AttemptFailed as failure:
             self._move(job_id, FAILED, str(failure), last_error_lines=failure.error_lines)
         except AttemptLost as loss:
@@ -168,8 +173,6 @@ class Controller:
         except Exception:  # noqa: BLE001 (one job must not take the controller down)
             _log.exception("job %s failed in the service", job_id)
             self._move(job_id, FAILED, "the service failed at running it; its log says more")
-        else:
-            await attempt.clean_up()
 
     def _again(self, job_id: str, loss: AttemptLost) -> None:
         """Another attempt follows, unless too many were lost without any headway. Ray's end is not the job's fault."""

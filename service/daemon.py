@@ -37,6 +37,7 @@ from service.stores.catalogues import DatasetCatalogue, ModelCatalogue
 from service.stores.database import Database, DatabaseError
 from service.stores.jobs import JobStore
 from service.submission import Submission
+from service.tidying import tidy_up
 from service.warm_start import WarmStarts
 from service.watching import Watches
 from workers.failpoints import check_failpoints
@@ -104,8 +105,8 @@ class _Service:
         self._jobs = JobStore(database, _now)
         self._live = LiveJobs(time.monotonic)
         self._watches = Watches(self._jobs, self._live, time.monotonic)
-        directory.drop_orphans(self._jobs.ids())
         datasets, models = DatasetCatalogue(database), ModelCatalogue(database)
+        tidy_up(directory, self._jobs, models)
         records = Records(directory, self._jobs, self._live, datasets, models, self._counters, _now)
         self._cluster = ClusterLink(settings.ray, settings.cpus, directory.scratch, self._cluster_changed)
         self._controller = Controller(

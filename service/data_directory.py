@@ -89,6 +89,14 @@ class DataDirectory:
                 _log.warning("removing %s, which belongs to no job", path)
                 _remove(path)
 
+    def jobs_with_checkpoints(self) -> list[str]:
+        """Ids of the jobs that have a folder of checkpoints."""
+        return [path.name for path in (self.path / "checkpoints").iterdir()]
+
+    def model_ids(self) -> list[str]:
+        """Ids of the models that have a file."""
+        return [path.stem for path in (self.path / "models").glob("*.safetensors")]
+
     def adopt_dataset(self, folder: Path, name: str) -> None:
         """Moves a finished folder to where the data set of this name belongs; in place of what a crash left there."""
         self.drop_dataset(name)

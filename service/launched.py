@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ class LaunchedJobs:
 
     def __init__(self) -> None:
         self._launched: dict[str, Launched] = {}
-        self._withdrawing: set[str] = set()
+        self._withdrawing: Counter[str] = Counter()
 
     def add(self, job_id: str, launched: Launched) -> None:
         """A job has processes from now on."""
@@ -79,13 +80,15 @@ class LaunchedJobs:
 
     def is_free(self, job_id: str) -> bool:
         """Whether nobody has to do with the job at this moment."""
-        return job_id not in self._launched and job_id not in self._withdrawing
+        return job_id not in self._launched and not self._withdrawing[job_id]
 
     @contextmanager
     def withdrawing(self, job_id: str) -> Iterator[None]:
         """Nobody launches the job in this block."""
-        self._withdrawing.add(job_id)
+        self._withdrawing[job_id] += 1
         try:
             yield
         finally:
-            self._withdrawing.discard(job_id)
+            self._withdrawing[job_id] -= 1
+            if not self._withdrawing[job_id]:
+                del self._withdrawing[job_id]

@@ -76,8 +76,8 @@ _GAUGE, _COUNTER = GaugeMetricFamily, CounterMetricFamily
 METRICS: Sequence[_Metric] = (
     _Metric("nablad_job_epoch", _GAUGE, "Epochs begun, from 1.", _progress("epoch")),
     _Metric("nablad_job_epochs", _GAUGE, "Epochs that the job asks for.", _progress("epochs")),
-    _Metric("nablad_job_step", _COUNTER, "Updates of the weights in this attempt.", _progress("step")),
-    _Metric("nablad_job_samples", _COUNTER, "Samples that went into updates in this attempt.", _progress("samples")),
+    _Metric("nablad_job_step", _COUNTER, "Updates of the weights.", _progress("step")),
+    _Metric("nablad_job_samples", _COUNTER, "Samples that went into updates.", _progress("samples")),
     _Metric(
         "nablad_job_samples_per_second", _GAUGE, "Samples per second of the steps of this epoch.",
         _progress("samples_per_second"),

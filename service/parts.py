@@ -53,8 +53,8 @@ class AttemptLike(Protocol):
         """Takes a checkpoint now; None when there is nothing to take one of."""
         ...
 
-    async def set_workers(self, workers: int) -> None:
-        """Changes the number of workers at a step boundary."""
+    async def set_workers(self) -> None:
+        """Brings the number of workers to what the job asks for by now."""
         ...
 
     async def clean_up(self) -> None:

@@ -78,6 +78,7 @@ class Submission:
                 f"only a job that has succeeded, with a receipt, can be verified; job {job_id} is {kind}",
                 job_id=job_id,
             )
+        self._require_data(job, self._jobs.receipt(job_id))
         spec = spec_pb.JobSpec()
         spec.CopyFrom(job.spec)
         spec.name = f"verify-{spec.name}"[:63]
@@ -90,6 +91,20 @@ class Submission:
             return self._jobs.create(spec, request_id, job_id=new_id, verifies=job_id)
         finally:
             self._clear(new_id)
+
+    def _require_data(self, job: jobs_pb.Job, receipt: jobs_pb.Receipt | None) -> None:
+        """Raises WRONG_STATE when the data sets are not those that the receipt names."""
+        for field in ("train", "validation"):
+            name = getattr(job.spec.data, field)
+            dataset = self._datasets.find(name) if name else None
+            if (dataset.sha256 if dataset else "") != getattr(receipt, f"{field}_sha256"):
+                raise ServiceError(
+                    Reason.WRONG_STATE,
+                    f"the data set {name!r} is gone, or not the one that job {job.job_id} was trained with: add that "
+                    "one again under its name",
+                    job_id=job.job_id,
+                    dataset=name,
+                )
 
     def _clear(self, job_id: str) -> None:
         """Removes what was laid down for a job that has not become one after all."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import ParamSpec, TypeVar
 
 __all__ = ["run_to_its_end", "wait_for_event"]
@@ -27,5 +28,8 @@ async def run_to_its_end(
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
-        await asyncio.wait([running])
+        while not running.done():
+            # However often: half of it must not go on behind the caller's back.
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([running])
         raise

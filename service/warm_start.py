@@ -13,6 +13,7 @@ from service.checkpoints.folder import CheckpointFolder
 from service.checkpoints.image import CheckpointError, Snapshot, make_image, read_image
 from service.data_directory import DataDirectory
 from service.errors import Reason, ServiceError
+from service.job_states import SUCCEEDED
 from service.model_files import load_model
 from service.receipts import spec_digest
 from service.stores.catalogues import ModelCatalogue
@@ -39,8 +40,8 @@ class WarmStarts:
         """What speaks against the warm start of a completed spec, other than rules of the spec alone."""
         start = spec.training.warm_start
         try:
-            if start.model:
-                other = self._models.get(start.model).spec
+            if model_id := self._model_id(start):
+                other = self._models.get(model_id).spec
             elif start.checkpoint_of:
                 other = self._jobs.get(start.checkpoint_of).spec
             else:
@@ -65,11 +66,10 @@ class WarmStarts:
         """
         start = assignment.spec.training.warm_start
         # The database is for this thread alone, and files take as long as the disk does.
-        if start.model:
-            model = self._models.get(start.model)
-            parameters = (
-                await run_to_its_end(load_model, self._directory.model(start.model), model.spec, model.sha256)
-            ).parameters
+        if model_id := self._model_id(start):
+            model = self._models.get(model_id)
+            path = self._directory.model(model_id)
+            parameters = (await run_to_its_end(load_model, path, model.spec, model.sha256)).parameters
         else:
             parameters = await run_to_its_end(_newest_parameters, self._folder(start.checkpoint_of))
         await run_to_its_end(_write_first, self._folder(assignment.job_id), assignment, parameters)
@@ -82,6 +82,15 @@ class WarmStarts:
             OSError: It cannot be written.
         """
         await run_to_its_end(_copy_first, self._folder(job_id), self._folder(new_id))
+
+    def _model_id(self, start: spec_pb.WarmStartSpec) -> str:
+        """The model that is meant, if one is: a job that has succeeded keeps no checkpoints, but left a model."""
+        if start.model or not start.checkpoint_of:
+            return start.model
+        job = self._jobs.get(start.checkpoint_of)
+        if job.state == SUCCEEDED and not job.model_id:
+            raise ServiceError(Reason.WRONG_STATE, f"job {job.job_id} is a verification, and has left no weights")
+        return job.model_id
 
     def _folder(self, job_id: str) -> CheckpointFolder:
         return CheckpointFolder(self._directory.checkpoints(job_id))

@@ -23,9 +23,9 @@ _CACHED_EVENTS = 1000
 # A message stays so small that those who never read theirs hold next to nothing.
 _MESSAGE_EVENTS = 250
 _MESSAGE_BYTES = 64 << 10
-# A message costs the service some 0.3 ms of the CPU, which the trainings beside it need more than their watchers do.
-# Ten together cost a third less than ten one by one.
-_ROUND_SECONDS = 0.05
+# A message costs the service some 0.3 ms of a CPU, for which a training that has all CPUs stands still: when one worker
+# waits, so do the others. Ten together cost a third less than ten one by one.
+_ROUND_SECONDS = 0.1
 _MESSAGES_PER_ROUND = 10
 
 

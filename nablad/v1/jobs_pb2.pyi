@@ -163,7 +163,7 @@ Global___Job: _TypeAlias = Job  # noqa: Y015
 
 @_typing.final
 class Progress(_message.Message):
-    """How far an attempt is. Costs are means per sample; every count is of the present attempt."""
+    """How far a job is. Costs are means per sample; counts are over all attempts, without what was lost."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -143,7 +143,7 @@ class JobServicer(jobs_grpc.JobServiceServicer):
     async def DeleteJob(self, request: jobs_pb.DeleteJobRequest, context: Context) -> jobs_pb.DeleteJobResponse:
         """Forgets a job that has ended, and removes its checkpoints."""
         self._jobs.delete(request.job_id)
-        CheckpointFolder(self._directory.checkpoints(request.job_id)).remove()
+        await run_to_its_end(CheckpointFolder(self._directory.checkpoints(request.job_id)).remove)
         self._live.forget(request.job_id)
         return jobs_pb.DeleteJobResponse()
 

@@ -72,6 +72,7 @@ class Crew:
     def want(self, workers: int) -> None:
         """Says how many there shall be. Too many of them are to be let go by the parameter server."""
         self._wanted = workers
+        self._over = False
         surplus = len(self._workers) - workers
         self._leaving = max(self._leaving, surplus)
         if self._surplus:

@@ -19,6 +19,9 @@ _log = logging.getLogger(__name__)
 # A cluster process that has not stopped a fleet after so long is given up; the fleet's end is then its own.
 _STOP_SECONDS: Final = 30.0
 
+# How a call ends when the process at its other end does.
+_LOST: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
 _End = AttemptFailed | AttemptLost
 _News = TypeVar("_News")
 
@@ -93,10 +96,15 @@ class FleetLink:
                 self._take(response)
             self._finish(AttemptLost("the fleet was stopped", cause="service"))
         except grpc.aio.AioRpcError as error:
-            self._finish(AttemptLost(f"Ray was lost: {await self._how_lost(error)}", cause="ray"))
+            self._finish(await self._how_ended(error))
         except asyncio.CancelledError:
             # Of this call, not of this task: the connection to a lost process is closed, or nobody wants the fleet.
             self._finish(AttemptLost("Ray was lost: the connection was closed", cause="ray"))
+
+    async def _how_ended(self, error: grpc.aio.AioRpcError) -> AttemptLost:
+        if error.code() in _LOST:
+            return AttemptLost(f"Ray was lost: {await self._how_lost(error)}", cause="ray")
+        return AttemptLost(f"its processes could not be managed: {error.details()}", cause="service")
 
     def _take(self, response: cluster_pb.RunFleetResponse) -> None:
         match response.WhichOneof("news"):

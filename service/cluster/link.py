@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import shutil
 import stat
 import sys
@@ -209,5 +210,6 @@ def _prepare(folder: Path) -> None:
         found = folder.lstat()
     except OSError as error:
         raise ClusterError(f"the folder {folder} for Ray's files cannot be made: {error.strerror}") from error
-    if not stat.S_ISDIR(found.st_mode) or stat.S_IMODE(found.st_mode) != 0o700:
+    ours = found.st_uid == os.getuid() and stat.S_ISDIR(found.st_mode) and stat.S_IMODE(found.st_mode) == 0o700
+    if not ours:
         raise ClusterError(f"{folder} is in the way of Ray's files and is not the service's: remove it")

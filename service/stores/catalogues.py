@@ -100,6 +100,10 @@ class ModelCatalogue:
             )
         return models_pb.Model.FromString(bodies[0])
 
+    def ids(self) -> set[str]:
+        """All ids."""
+        return {str(row[0]) for row in self._database.rows("SELECT model_id FROM models")}
+
     def page(self, before: int | None, limit: int) -> tuple[list[models_pb.Model], int | None]:
         """At most `limit` models, newest first, older than number `before`; and the `before` of the next page."""
         query = "SELECT body, number FROM models WHERE number < ? ORDER BY number DESC"

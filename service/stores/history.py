@@ -31,6 +31,10 @@ class HistoryTable:
         bodies, rest = self._database.page(query, job_id, kind, after, limit=limit)
         return [jobs_pb.HistoryPoint.FromString(body) for body in bodies], rest
 
+    def drop_after(self, job_id: str, step: int) -> None:
+        """Forgets the points beyond a step."""
+        self._database.rows("DELETE FROM history WHERE job_id = ? AND step > ?", job_id, step)
+
     def epoch_digests(self, job_id: str) -> list[str]:
         """SHA-256 of the weights after each epoch, the first epoch first; empty for one whose end was never told."""
         digests = {point.epoch: point.weights_sha256 for point in self._epochs(job_id)}

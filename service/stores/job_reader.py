@@ -27,6 +27,7 @@ class Waiting:
         workers: How many it asks for.
         cpus_per_worker: CPUs of each.
         retry_time: Unix seconds before which it does not start; 0 for at once.
+        attempt: How often it was launched.
     """
 
     job_id: str
@@ -35,6 +36,7 @@ class Waiting:
     workers: int
     cpus_per_worker: int
     retry_time: float
+    attempt: int = 0
 
 
 class JobReader:
@@ -95,7 +97,8 @@ class JobReader:
     def waiting(self) -> list[Waiting]:
         """The queue: jobs in the order in which they are to start, by priority and then by age."""
         query = (
-            "SELECT job_id, number, priority, workers, cpus_per_worker, retry_time FROM jobs INDEXED BY jobs_in_queue "
+            "SELECT job_id, number, priority, workers, cpus_per_worker, retry_time, attempt "
+            "FROM jobs INDEXED BY jobs_in_queue "
             "WHERE state = 1 ORDER BY priority DESC, number"  # QUEUED, as the literal that the index is for
         )
         return [Waiting(*row) for row in self._database.rows(query)]

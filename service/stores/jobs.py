@@ -129,6 +129,11 @@ class JobStore(JobReader):
             if epoch_ends:
                 self._save(job)
 
+    def rewind(self, job_id: str, step: int) -> None:
+        """Forgets the history beyond a step: the job goes on from there."""
+        with self._database.transaction():
+            self._history.drop_after(job_id, step)
+
     def keep_receipt(self, receipt: jobs_pb.Receipt) -> None:
         """Keeps a receipt, or what is known of it, in place of what was known before."""
         self._receipts.keep(receipt)
@@ -184,6 +189,7 @@ def _columns(job: jobs_pb.Job) -> dict[str, object]:
         "workers": distribution.workers,
         "cpus_per_worker": distribution.cpus_per_worker,
         "retry_time": job.retry_time.ToNanoseconds() / 1e9,
+        "attempt": job.attempt,
         "body": job.SerializeToString(),
     }
 

@@ -28,8 +28,8 @@ def _fill_schema_2(connection: sqlite3.Connection) -> None:
         _complete_spec(job)
         distribution = job.spec.distribution
         connection.execute(
-            "UPDATE jobs SET workers = ?, cpus_per_worker = ?, body = ? WHERE number = ?",
-            (distribution.workers, distribution.cpus_per_worker, job.SerializeToString(), number),
+            "UPDATE jobs SET workers = ?, cpus_per_worker = ?, attempt = ?, body = ? WHERE number = ?",
+            (distribution.workers, distribution.cpus_per_worker, job.attempt, job.SerializeToString(), number),
         )
     ends = [
         (job_id, number)
@@ -81,9 +81,10 @@ MIGRATIONS = (
     ALTER TABLE jobs ADD COLUMN workers         INTEGER NOT NULL DEFAULT 1;
     ALTER TABLE jobs ADD COLUMN cpus_per_worker INTEGER NOT NULL DEFAULT 1;
     ALTER TABLE jobs ADD COLUMN retry_time      REAL NOT NULL DEFAULT 0;     -- Unix seconds; 0: at once
+    ALTER TABLE jobs ADD COLUMN attempt         INTEGER NOT NULL DEFAULT 0;
     -- All that the queue asks for, of the jobs that are queued (state 1): bodies, which may be large, are not read.
-    CREATE INDEX jobs_in_queue ON jobs (state, priority DESC, number, job_id, workers, cpus_per_worker, retry_time)
-        WHERE state = 1;
+    CREATE INDEX jobs_in_queue
+        ON jobs (state, priority DESC, number, job_id, workers, cpus_per_worker, retry_time, attempt) WHERE state = 1;
     ALTER TABLE events ADD COLUMN kind INTEGER NOT NULL DEFAULT 0;           -- service.stores.events.Kind
     CREATE INDEX events_of_note ON events (job_id, number) WHERE kind = 0;
     CREATE TABLE history (

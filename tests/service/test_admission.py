@@ -100,3 +100,12 @@ def test_every_job_starts_in_the_end(sizes: list[int], cpus: int) -> None:
             running.append(job)
         elif running:
             running.pop(0)
+
+
+def test_a_job_that_has_begun_goes_on_with_the_workers_that_there_is_room_for() -> None:
+    """It may have been scaled beyond the cluster, or the cluster have shrunk."""
+    begun = Waiting("begun", number=0, priority=0, workers=8, cpus_per_worker=1, retry_time=0.0, attempt=1)
+    decision = Admission().decide([begun], _nodes((2, 2)), 0.0)
+    assert (decision.job, decision.workers) == (begun, 2)
+    assert Admission().decide([begun], _nodes((2, 1)), 0.0).reasons == {"begun": "waits for 2 workers with 1 CPU each"}
+    assert "it waits until nodes are added" in Admission().decide([begun], [], 0.0).reasons["begun"]

@@ -39,7 +39,11 @@ class FakeFleet:
         raise AssertionError("attempts of these tests do not scale")
 
     async def stop(self) -> None:
-        self._cluster.free += self._cpus
+        try:
+            if self._cluster.stopping:
+                await self._cluster.stopping.wait()
+        finally:
+            self._cluster.free += self._cpus
 
 
 class FakeCluster:
@@ -49,6 +53,7 @@ class FakeCluster:
         self.cpus = cpus
         self.free = cpus
         self.on_reserve: Callable[[], None] = lambda: None
+        self.stopping: asyncio.Event | None = None
 
     async def nodes(self) -> list[cluster_pb.Node]:
         return [cluster_pb.Node(cpus=self.cpus, free_cpus=self.free)]
@@ -88,8 +93,8 @@ class FakeAttempt:
             raise taken
         return taken
 
-    async def set_workers(self, workers: int) -> None:
-        self.workers.append(workers)
+    async def set_workers(self) -> None:
+        self.workers.append(self._stage.jobs.get(self._job_id).spec.distribution.workers)
 
     async def clean_up(self) -> None:
         self.cleaned_up = state_name(self._stage.jobs.get(self._job_id).state)
@@ -349,6 +354,26 @@ def test_what_could_not_be_written_is_tried_again(jobs: JobStore) -> None:
 
 
 # -- what clients ask for ----------------------------------------------------------------------------------------------
+
+
+def test_what_has_ended_stays_ended_while_its_processes_are_stopped(jobs: JobStore) -> None:
+    """A client that cancels in that moment is told so, and loses no model."""
+
+    async def scene(stage: Stage) -> None:
+        job_id = stage.submit()
+        await stage.wait_started(1)
+        stage.cluster.stopping = asyncio.Event()
+        stage.attempts[job_id].succeed()
+        await stage.wait_for(job_id, "succeeded")
+        assert stage.cluster.free == 0
+        cancel = asyncio.create_task(stage.controller.commands.cancel(job_id))
+        await asyncio.sleep(0)
+        stage.cluster.stopping.set()
+        with pytest.raises(ServiceError, match="has ended already"):
+            await cancel
+        assert jobs.get(job_id).model_id == "the-model"
+
+    _play(jobs, 1, scene)
 
 
 @pytest.mark.parametrize("running", [True, False])

@@ -188,6 +188,15 @@ def test_a_warm_start_goes_on_from_a_model(client: Client, digits: None) -> None
     assert _finish(client, client.verify(done.job_id)).reason.startswith("verified: ")
 
 
+def test_a_warm_start_from_a_job_that_has_succeeded_takes_its_model(client: Client, digits: None) -> None:
+    """And not what that job began with, which is all that is left of its checkpoints."""
+    first = _finish(client, _submit(client))
+    second = _finish(client, _submit(client, more=f", warm_start: {{model: {first.model_id}}}"))
+    third = _finish(client, _submit(client, more=f", warm_start: {{checkpoint_of: {second.job_id}}}"))
+    receipts = [client.receipt(job.job_id) for job in (second, third)]
+    assert receipts[1].first_weights_sha256 == receipts[0].final_weights_sha256
+
+
 def test_a_warm_start_that_does_not_fit_is_refused(client: Client, digits: None) -> None:
     """With what is wrong, before anything is queued."""
     spec, _ = parse(

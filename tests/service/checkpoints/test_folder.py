@@ -51,6 +51,18 @@ def test_a_folder_that_is_not_there_is_empty(folder: CheckpointFolder) -> None:
     assert not folder.path.exists()
 
 
+def test_one_that_is_whole_is_not_replaced_by_another_of_its_step(folder: CheckpointFolder, write: Write) -> None:
+    """There would be none for a moment; one that is damaged is replaced."""
+    first = write(3)
+    before = _content(folder)
+    assert write(3) == first
+    assert _content(folder) == before
+    folder.path_of(first).write_bytes(b"")
+    assert folder.newest(SPEC)[0] is None
+    again = write(3)
+    assert folder.newest(SPEC) == (again, [])
+
+
 def test_clearing_leaves_what_the_job_began_with(folder: CheckpointFolder, write: Write) -> None:
     """Which only running it again needs."""
     for step in (0, 3, 5):

@@ -203,3 +203,18 @@ def test_closing_dismisses_everybody() -> None:
         assert all(worker.dismissed.is_set() for worker in stage.workers)
 
     asyncio.run(run())
+
+
+def test_who_left_before_the_crew_was_told_is_no_end_of_the_training() -> None:
+    """The parameter server lets workers go at once; the number that it was told may come here a moment later."""
+
+    async def run() -> None:
+        stage = Stage(3)
+        await stage.leave(2)
+        stage.crew.want(2)
+        stage.crew.want(4)
+        stage.room = 2
+        await stage.until(lambda: stage.crew.size == 4)
+        await stage.crew.close()
+
+    asyncio.run(run())

@@ -97,3 +97,13 @@ def test_all_goes_with_the_job(database: Database, jobs: JobStore, job_id: str) 
     jobs.delete(job_id)
     for table in ("jobs", "events", "history", "receipts"):
         assert database.rows(f"SELECT count(*) FROM {table}") == [(0,)]  # noqa: S608 (our own names)
+
+
+def test_going_back_forgets_what_came_after(jobs: JobStore, job_id: str) -> None:
+    """Of epochs and of steps; what was before stays."""
+    jobs.keep_figures(job_id, [_end(1), _end(2)], [jobs_pb.HistoryPoint(step=step) for step in (5, 10, 11, 20)])
+    jobs.rewind(job_id, 10)
+    assert [[point.step for point in jobs.history(job_id, kind, None, 9)[0]] for kind in (EPOCHS, STEPS)] == [
+        [10],
+        [5, 10],
+    ]

@@ -19,7 +19,7 @@ from service.stores.jobs import JobStore, Waiting
 from service.stores.migrations import MIGRATIONS, Migration
 
 # As released: databases with these schemas exist.
-SCRIPTS = ["3a564982", "05a0f96d"]
+SCRIPTS = ["3a564982", "05732d54"]
 OLD_STATES = [QUEUED, STARTING, RUNNING, SUCCEEDED, FAILED, CANCELLED]
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -95,7 +95,7 @@ def test_everything_is_there_after_a_migration(migrated: Database) -> None:
 def test_new_columns_hold_what_old_rows_say(migrated: Database) -> None:
     """The queue knows what its jobs ask for, and recent events are those of note."""
     jobs = JobStore(migrated, lambda: NOW)
-    assert jobs.waiting() == [Waiting(f"a-{QUEUED}", 1, 0, 2, 3, 0.0)]
+    assert jobs.waiting() == [Waiting(f"a-{QUEUED}", 1, 0, 2, 3, 0.0, attempt=1)]
     assert [event.number for event in jobs.recent_events(f"a-{QUEUED}", 9)] == [1, 3]
 
 

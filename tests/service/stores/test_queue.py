@@ -42,7 +42,7 @@ def test_it_tells_what_a_job_asks_for(jobs: JobStore) -> None:
     assert jobs.waiting() == [Waiting(job_id, 1, 7, 3, 4, 0.0)]
     jobs.move(job_id, STARTING, "test")
     jobs.move(job_id, QUEUED, "lost", retry_time=Timestamp(seconds=1_000_000, nanos=500_000_000))
-    assert jobs.waiting() == [Waiting(job_id, 1, 7, 3, 4, 1_000_000.5)]
+    assert jobs.waiting() == [Waiting(job_id, 1, 7, 3, 4, 1_000_000.5, attempt=1)]
     jobs.move(job_id, STARTING, "again")
     assert not jobs.get(job_id).HasField("retry_time")
 

@@ -1,0 +1,27 @@
+"""What a crash left of jobs that have come to their end."""
+
+import logging
+
+from service.checkpoints.folder import CheckpointFolder
+from service.data_directory import DataDirectory
+from service.job_states import ENDED, SUCCEEDED
+from service.stores.catalogues import ModelCatalogue
+from service.stores.jobs import JobStore
+
+__all__ = ["tidy_up"]
+
+_log = logging.getLogger(__name__)
+
+
+def tidy_up(directory: DataDirectory, jobs: JobStore, models: ModelCatalogue) -> None:
+    """Removes checkpoints that nobody goes on from, and files of models that were not registered any more."""
+    directory.drop_orphans(jobs.ids())
+    for job_id in directory.jobs_with_checkpoints():
+        if jobs.get(job_id).state == SUCCEEDED:
+            CheckpointFolder(directory.checkpoints(job_id)).clear()
+    registered = models.ids()
+    for model_id in directory.model_ids():
+        goes_on = jobs.has(model_id) and jobs.get(model_id).state not in ENDED
+        if model_id not in registered and not goes_on:
+            _log.warning("removing the file of model %s, which was never registered", model_id)
+            directory.model(model_id).unlink()
