@@ -4,7 +4,7 @@ BIN := .venv/bin
 STUBS := job_spec constraints jobs datasets models parameter_server cluster
 SERVICES := jobs datasets models parameter_server cluster
 
-.PHONY: demo test test-unit lint format proto docs bench bench-scale robustness robustness-long clean
+.PHONY: demo test test-unit lint format proto docs bench bench-scale bench-load bench-soak robustness robustness-long clean
 
 demo: .venv/installed
 	$(BIN)/nabla demo
@@ -41,8 +41,15 @@ bench: .venv/bench
 bench-scale: .venv/bench
 	$(BIN)/python -m benchmarks.scale
 
+bench-load: .venv/installed
+	$(BIN)/python -m benchmarks.load
+
+bench-soak: .venv/installed
+	$(BIN)/python -m benchmarks.soak
+
 robustness: .venv/installed
 	$(BIN)/python -m benchmarks.robustness
+	$(BIN)/python -m benchmarks.robustness.submissions
 
 robustness-long: .venv/installed
 	$(BIN)/python -m benchmarks.robustness --runs 100

@@ -25,9 +25,10 @@ _NAMES = {scenario.name: scenario for scenario in SCENARIOS}
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--runs", type=click.IntRange(min=1), default=20, show_default=True, help="Of each scenario.")
 @click.option("--seed", default=0, show_default=True, help="Of the first run; each further one has the next.")
-@click.option("--only", "names", multiple=True, type=click.Choice(list(_NAMES)), help="Only these; writes nothing.")
+@click.option("--only", "names", multiple=True, type=click.Choice(list(_NAMES)), help="These; kept only with --save.")
+@click.option("--save", is_flag=True, help="Keep the results also of a part of the scenarios.")
 @click.option("--lanes", type=click.IntRange(min=1), default=2, show_default=True, help="Scenarios at a time.")
-def main(runs: int, seed: int, names: Sequence[str], lanes: int) -> None:
+def main(runs: int, seed: int, names: Sequence[str], lanes: int, *, save: bool) -> None:
     """Disturb jobs in every way that the table knows, and look whether anything of their results is lost.
 
     Results are written to benchmarks/results. Fails if an invariant did not hold.
@@ -38,7 +39,7 @@ def main(runs: int, seed: int, names: Sequence[str], lanes: int) -> None:
     minutes = (time.monotonic() - begin_s) / 60
     report = Report(datetime.now(UTC).date().isoformat(), machine.describe(_DISTRIBUTIONS), minutes, scenarios, results)
     click.echo(report.markdown())
-    if not names:
+    if save or not names:
         (_RESULTS / "robustness.json").write_text(json.dumps(report.json(), indent=1) + "\n", encoding="utf-8")
         (_RESULTS / "robustness.md").write_text(report.markdown() + "\n", encoding="utf-8")
     if not report.holds:

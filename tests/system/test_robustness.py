@@ -9,10 +9,14 @@ from benchmarks.robustness.outcomes import References
 from benchmarks.robustness.scenario import Scenario
 from benchmarks.robustness.scenarios import SCENARIOS
 from benchmarks.robustness.service import Service
+from benchmarks.robustness.submissions import reference_of, weather
 
 SEED = 1
-SPARING = [scenario for scenario in SCENARIOS if scenario.spares_others]
-SWEEPING = [scenario for scenario in SCENARIOS if not scenario.spares_others]
+# Tests of their own do these: test_job_life, test_daemon and test_ray_loss.
+ELSEWHERE = {"pause", "scale", "drain", "drain-twice", "raylet", "gcs", "cluster-process"}
+HERE = [scenario for scenario in SCENARIOS if scenario.name not in ELSEWHERE]
+SPARING = [scenario for scenario in HERE if scenario.spares_others]
+SWEEPING = [scenario for scenario in HERE if not scenario.spares_others]
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +49,12 @@ def test_a_fault_of_one_job_costs_nobody_anything(
     result = Runner(lasting_service, scenario, references).run(SEED)
     assert result.holds, (result, lasting_service.log)
     assert result.faults
+
+
+def test_jobs_submitted_while_the_service_is_killed_are_neither_lost_nor_doubled(mortal_service: Service) -> None:
+    """Twenty clients at once: what was acknowledged is there, each request made one job, and all end as they should."""
+    storm = weather(mortal_service, reference_of(mortal_service), SEED)
+    assert storm.broken == []
 
 
 @pytest.mark.parametrize("scenario", SWEEPING, ids=lambda scenario: scenario.name)

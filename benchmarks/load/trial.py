@@ -1,0 +1,181 @@
+"""The whole trial: a training alone, then with a queue and watchers, then with calls on top; again and again."""
+
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean
+
+from benchmarks.errors import JobError
+from benchmarks.load.calls import CallTimes, Latencies, make_calls
+from benchmarks.load.crowd import CrowdSize, watching
+from benchmarks.load.queued import Queue, cpus
+from benchmarks.load.watchers import Heard
+from benchmarks.load.windows import Window, samples_per_second, watched_time
+from benchmarks.mnist_files import FirstRows
+from benchmarks.robustness.daemon import Daemon, start_daemon
+from benchmarks.works import PAPER_500
+from nablad import Client
+from nablad.demo import digits
+from nablad.v1 import jobs_pb2
+from nablad.v1.job_spec_pb2 import JobSpec
+
+__all__ = ["ALONE", "CALLED", "WATCHED", "Extent", "Trial", "run_trial"]
+
+ALONE, WATCHED, CALLED = "alone", "queue and watchers", "and calls"
+
+# The training's first epochs, and what comes after a crowd has gone, do not count.
+_SETTLING_SECONDS = 3.0
+_FOREVER = 1_000_000
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much is done.
+
+    Attributes:
+        queued: Jobs in the queue.
+        crowd: Who watches.
+        seconds: Of each window.
+        rounds: Of all three windows.
+        started: Jobs whose order of starting is looked at.
+    """
+
+    queued: int = 1000
+    crowd: CrowdSize = field(default_factory=lambda: CrowdSize(1000, 100))
+    seconds: float = 15.0
+    rounds: int = 5
+    started: int = 8
+
+
+@dataclass
+class Trial:
+    """What it gave.
+
+    Attributes:
+        extent: How much was done.
+        windows: In the order in which they were.
+        times: Seconds of every call.
+        heard: What the watchers heard, process by process.
+        started: The first jobs that started when the training ended, in order.
+        expected: Those that had to.
+        daemon_bytes_after: Resident memory of the daemon at the end, when queue and crowd are gone.
+    """
+
+    extent: Extent
+    windows: list[Window] = field(default_factory=list)
+    times: CallTimes = field(default_factory=dict)
+    heard: list[Heard] = field(default_factory=list)
+    started: list[str] = field(default_factory=list)
+    expected: list[str] = field(default_factory=list)
+    daemon_bytes_after: int = 0
+
+    def speed(self, name: str) -> float:
+        """Mean of the training's speed over the windows of a name, in samples per second."""
+        return mean(window.samples_per_second for window in self.windows if window.name == name)
+
+    def ratio(self, name: str) -> float:
+        """Speed in the windows of a name, over that alone."""
+        return self.speed(name) / self.speed(ALONE)
+
+    @property
+    def latencies(self) -> dict[str, Latencies]:
+        """Of each kind of call."""
+        return {call: Latencies.of(seconds) for call, seconds in self.times.items()}
+
+    @property
+    def in_order(self) -> bool:
+        """Whether jobs started by priority and age."""
+        return self.started == self.expected
+
+
+def run_trial(rows: FirstRows, extent: Extent, say: Callable[[str], None]) -> Trial:
+    """Does everything with a daemon of its own.
+
+    Args:
+        rows: Of MNIST.
+        extent: How much.
+        say: Is told what comes next.
+
+    Raises:
+        BenchmarkError: The daemon or the watchers did not start, or jobs did not.
+    """
+    trial = Trial(extent)
+    with _service(rows) as (daemon, client):
+        training, queue = _start_training(client), Queue()
+        for number in range(1, extent.rounds + 1):
+            say(f"Round {number} of {extent.rounds}")
+            _make_round(trial, daemon, client, training, queue)
+        epochs = list(client.history(training))
+        for window in trial.windows:
+            window.samples_per_second = samples_per_second(window, epochs, PAPER_500.rows)
+        say("Order of starting")
+        _see_order(trial, client, training, queue)
+        with watched_time("after", daemon) as after:
+            time.sleep(_SETTLING_SECONDS)
+        trial.daemon_bytes_after = after.daemon_bytes
+    return trial
+
+
+@contextmanager
+def _service(rows: FirstRows) -> Iterator[tuple[Daemon, Client]]:
+    # A short path: Ray's sockets may lie below it.
+    with tempfile.TemporaryDirectory(prefix="l-", ignore_cleanup_errors=True) as folder:
+        root = Path(folder)
+        daemon = start_daemon(root / "data", root / "log", uuid.uuid4().hex, "--cpus", str(cpus()))
+        try:
+            with Client(daemon.address) as client:
+                client.add_dataset(_training_spec().data.train, list(rows.files(PAPER_500.rows)))
+                for name, file in digits.FILES.items():
+                    client.add_dataset(name, [file])
+                yield daemon, client
+        finally:
+            daemon.stop()
+
+
+def _training_spec() -> JobSpec:
+    """Of a job that does not end by itself, and has all CPUs."""
+    spec = PAPER_500.spec(epochs=_FOREVER)
+    spec.distribution.workers = spec.distribution.micro_batches = cpus()
+    return spec
+
+
+def _start_training(client: Client) -> str:
+    """Gives the job's id after its first epoch."""
+    job_id = client.submit(_training_spec()).job_id
+    for news in client.watch(job_id):
+        if isinstance(news, jobs_pb2.Event) and news.HasField("epoch_end"):
+            return job_id
+    raise JobError(f"The training should go on for ever, but has ended: {client.job(job_id).reason}")
+
+
+def _make_round(trial: Trial, daemon: Daemon, client: Client, training: str, queue: Queue) -> None:
+    extent = trial.extent
+    time.sleep(_SETTLING_SECONDS)
+    with watched_time(ALONE, daemon) as alone:
+        time.sleep(extent.seconds)
+    queue.fill(client, extent.queued)
+    # Every epoch that ended is an event: there is one with this number, and there are few after it.
+    newest = client.job(training).progress.epoch
+    with watching(daemon.address, training, newest, extent.crowd) as crowd:
+        with watched_time(WATCHED, daemon, crowd.pids) as watched:
+            time.sleep(extent.seconds)
+        with watched_time(CALLED, daemon, crowd.pids) as called:
+            times = make_calls(daemon.address, training, queue, extent.seconds)
+    queue.clear(client)
+    trial.windows += [alone, watched, called]
+    trial.heard += crowd.heard
+    for call, seconds in times.items():
+        trial.times.setdefault(call, []).extend(seconds)
+
+
+def _see_order(trial: Trial, client: Client, training: str, queue: Queue) -> None:
+    """Ends the training, and sees who comes next."""
+    queue.fill(client, trial.extent.queued)
+    trial.expected = queue.in_order(client)[: trial.extent.started]
+    client.cancel(training)
+    trial.started = queue.await_ends(client, trial.extent.started)
+    queue.clear(client)

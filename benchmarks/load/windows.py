@@ -1,0 +1,94 @@
+"""Stretches of time in which something went on, and how fast the training was meanwhile."""
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from benchmarks.errors import BenchmarkError
+from benchmarks.load.processes import all_cpu_seconds, cpu_seconds, resident_bytes
+from benchmarks.robustness.daemon import Daemon
+from benchmarks.robustness.roles import pids_of
+from nablad.v1.jobs_pb2 import HistoryPoint
+
+__all__ = ["Window", "samples_per_second", "watched_time"]
+
+_ROLES = {
+    "daemon": ("service",),
+    "cluster process": ("cluster process",),
+    "Ray": ("raylet", "gcs_server"),
+    "training": ("parameter server", "worker"),
+}
+
+
+@dataclass
+class Window:
+    """One stretch of time.
+
+    Attributes:
+        name: What went on.
+        begin: In Unix seconds.
+        end: In Unix seconds.
+        cpu_seconds: That were used in it, by whom.
+        daemon_bytes: Resident memory of the daemon at its end.
+        samples_per_second: Of the training.
+    """
+
+    name: str
+    begin: float = 0.0
+    end: float = 0.0
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
+    daemon_bytes: int = 0
+    samples_per_second: float = 0.0
+
+
+@contextmanager
+def watched_time(name: str, daemon: Daemon, watchers: Sequence[int] = ()) -> Iterator[Window]:
+    """The time until the block ends.
+
+    Args:
+        name: What goes on.
+        daemon: Of the service.
+        watchers: Ids of the processes that watch.
+    """
+    window = Window(name)
+    before = _used(daemon, watchers)
+    window.begin = time.time()
+    yield window
+    window.end = time.time()
+    after = _used(daemon, watchers)
+    window.cpu_seconds = {who: seconds - before[who] for who, seconds in after.items()}
+    window.daemon_bytes = resident_bytes(daemon.process.pid)
+
+
+def _used(daemon: Daemon, watchers: Iterable[int]) -> Mapping[str, float]:
+    """CPU seconds since the start of each process, by whose they are."""
+    processes = daemon.processes()
+    used = {
+        who: cpu_seconds(pid for role in roles for pid in pids_of(role, processes)) for who, roles in _ROLES.items()
+    }
+    used |= {"watchers": cpu_seconds(watchers), "caller": cpu_seconds([os.getpid()])}
+    return {**used, "others": all_cpu_seconds() - sum(used.values())}
+
+
+def samples_per_second(window: Window, epochs: Iterable[HistoryPoint], rows: int) -> float:
+    """Speed over those epochs that lie in the window as a whole.
+
+    Args:
+        window: Which.
+        epochs: Of the training's history.
+        rows: Samples of an epoch.
+
+    Raises:
+        BenchmarkError: There is none.
+    """
+    inside = [
+        rows / epoch.samples_per_second
+        for epoch in epochs
+        if window.begin <= (ended := epoch.time.ToNanoseconds() / 1e9) - rows / epoch.samples_per_second
+        and ended <= window.end
+    ]
+    if not inside:
+        raise BenchmarkError(f"{window.end - window.begin:.0f} s are too short for an epoch: give more --seconds")
+    return len(inside) * rows / sum(inside)

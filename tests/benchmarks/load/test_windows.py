@@ -1,0 +1,38 @@
+"""Speed of a training in a stretch of time."""
+
+import os
+
+import pytest
+
+from benchmarks.errors import BenchmarkError
+from benchmarks.load.processes import cpu_seconds, resident_bytes, threads
+from benchmarks.load.windows import Window, samples_per_second
+from nablad.v1.jobs_pb2 import HistoryPoint
+
+
+def _epoch(end: float, speed: float) -> HistoryPoint:
+    point = HistoryPoint(samples_per_second=speed)
+    point.time.FromNanoseconds(round(end * 1e9))
+    return point
+
+
+def test_only_epochs_that_lie_in_the_window_count() -> None:
+    """Those that began before it or end after it are somebody else's; the others count by their time."""
+    epochs = [_epoch(12, 10), _epoch(14, 50), _epoch(24, 10), _epoch(31, 1000)]
+    assert samples_per_second(Window("a", 11, 30), epochs, rows=100) == pytest.approx(200 / 12)
+
+
+def test_a_window_without_an_epoch_is_too_short() -> None:
+    """There is no speed to tell."""
+    with pytest.raises(BenchmarkError, match="too short"):
+        samples_per_second(Window("a", 1, 2), [_epoch(3, 10)], rows=100)
+
+
+def test_the_kernel_knows_this_process() -> None:
+    """Of a process that has ended, there is no CPU time and no memory."""
+    nobody = 2**22 + 1  # above every process id
+    assert cpu_seconds([os.getpid(), nobody]) > 0 == cpu_seconds([nobody])
+    assert resident_bytes(os.getpid()) > 1e6
+    assert threads(os.getpid()) >= 1
+    with pytest.raises(OSError, match=str(nobody)):
+        resident_bytes(nobody)
