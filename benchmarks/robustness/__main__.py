@@ -17,6 +17,7 @@ from benchmarks.robustness.scenario import Scenario
 from benchmarks.robustness.scenarios import SCENARIOS
 
 _RESULTS = Path(__file__).parents[1] / "results"
+_JSON = _RESULTS / "robustness.json"
 # Nobody's but what the service itself needs.
 _DISTRIBUTIONS = ("nablad", "grpcio", "ray")
 _NAMES = {scenario.name: scenario for scenario in SCENARIOS}
@@ -25,22 +26,27 @@ _NAMES = {scenario.name: scenario for scenario in SCENARIOS}
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--runs", type=click.IntRange(min=1), default=20, show_default=True, help="Of each scenario.")
 @click.option("--seed", default=0, show_default=True, help="Of the first run; each further one has the next.")
-@click.option("--only", "names", multiple=True, type=click.Choice(list(_NAMES)), help="These; kept only with --save.")
+@click.option(
+    "--only", "names", multiple=True, type=click.Choice(list(_NAMES)), help="Only these; results are kept with --save."
+)
 @click.option("--save", is_flag=True, help="Keep the results also of a part of the scenarios.")
+@click.option("--append", is_flag=True, help="Keep them beside those that are there; they should be of the same code.")
 @click.option("--lanes", type=click.IntRange(min=1), default=2, show_default=True, help="Scenarios at a time.")
-def main(runs: int, seed: int, names: Sequence[str], lanes: int, *, save: bool) -> None:
+def main(runs: int, seed: int, names: Sequence[str], lanes: int, *, save: bool, append: bool) -> None:
     """Disturb jobs in every way that the table knows, and look whether anything of their results is lost.
 
     Results are written to benchmarks/results. Fails if an invariant did not hold.
     """
     scenarios = [_NAMES[name] for name in names] or list(SCENARIOS)
+    before = json.loads(_JSON.read_text(encoding="utf-8")) if append else {"minutes": 0.0, "results": []}
     begin_s = time.monotonic()
-    results = _run(scenarios, range(seed, seed + runs), lanes)
-    minutes = (time.monotonic() - begin_s) / 60
-    report = Report(datetime.now(UTC).date().isoformat(), machine.describe(_DISTRIBUTIONS), minutes, scenarios, results)
+    results = [*map(Result.of, before["results"]), *_run(scenarios, range(seed, seed + runs), lanes)]
+    minutes = before["minutes"] + (time.monotonic() - begin_s) / 60
+    ran = [scenario for scenario in SCENARIOS if scenario.name in {result.scenario for result in results}]
+    report = Report(datetime.now(UTC).date().isoformat(), machine.describe(_DISTRIBUTIONS), minutes, ran, results)
     click.echo(report.markdown())
-    if save or not names:
-        (_RESULTS / "robustness.json").write_text(json.dumps(report.json(), indent=1) + "\n", encoding="utf-8")
+    if save or append or not names:
+        _JSON.write_text(json.dumps(report.json(), indent=1) + "\n", encoding="utf-8")
         (_RESULTS / "robustness.md").write_text(report.markdown() + "\n", encoding="utf-8")
     if not report.holds:
         raise click.ClickException("not every invariant held")

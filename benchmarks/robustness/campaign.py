@@ -4,6 +4,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Self
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.robustness.census import Census
@@ -12,7 +13,7 @@ from benchmarks.robustness.outcomes import References
 from benchmarks.robustness.run import Run
 from benchmarks.robustness.scenario import Scenario
 from benchmarks.robustness.service import Service
-from benchmarks.robustness.works import Work, draw_work
+from benchmarks.robustness.works import Arithmetic, Work, draw_work
 from nablad.errors import NablaError
 
 __all__ = ["Result", "Runner", "run_scenario", "what_is_left"]
@@ -44,6 +45,12 @@ class Result:
     stall_s: float
     seconds: float
     broken: dict[str, list[str]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, kept: dict[str, Any]) -> Self:
+        """What was kept as JSON."""
+        work = kept["work"]
+        return cls(**{**kept, "work": Work(**{**work, "arithmetic": Arithmetic(**work["arithmetic"])})})
 
     @property
     def holds(self) -> bool:
