@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -38,7 +39,9 @@ def main(runs: int, seed: int, names: Sequence[str], lanes: int, *, save: bool, 
     Results are written to benchmarks/results. Fails if an invariant did not hold.
     """
     scenarios = [_NAMES[name] for name in names] or list(SCENARIOS)
-    before = json.loads(_JSON.read_text(encoding="utf-8")) if append else {"minutes": 0.0, "results": []}
+    before: dict[str, Any] = (
+        json.loads(_JSON.read_text(encoding="utf-8")) if append else {"minutes": 0.0, "results": []}
+    )
     begin_s = time.monotonic()
     results = [*map(Result.of, before["results"]), *_run(scenarios, range(seed, seed + runs), lanes)]
     minutes = before["minutes"] + (time.monotonic() - begin_s) / 60
