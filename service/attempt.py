@@ -43,6 +43,8 @@ __all__ = ["Attempt", "Records"]
 
 _log = logging.getLogger(__name__)
 
+# A parameter server that hangs is noticed elsewhere.
+_ANSWER_SECONDS: Final = 10.0
 # A model that cannot be written, on a full disk, is tried again after so long.
 _WRITE_AGAIN_SECONDS: Final = 5.0
 
@@ -143,7 +145,8 @@ class Attempt:
             # First: who is let go by the parameter server must not be taken for the end of the training.
             await self._fleet.set_workers(workers)
             try:
-                await self._stub.SetWorkers(ps_pb.SetWorkersRequest(workers=workers), metadata=self._secret)
+                request = ps_pb.SetWorkersRequest(workers=workers)
+                await self._stub.SetWorkers(request, metadata=self._secret, timeout=_ANSWER_SECONDS)
             except grpc.aio.AioRpcError as error:
                 # The next attempt starts with the new number.
                 _log.warning(
