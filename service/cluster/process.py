@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -58,9 +59,16 @@ def main(socket: Path, folder: Path, ray: str | None, cpus: int) -> None:
     if ray is None:
         keep_swept(folder)
     watchdog = Watchdog(cluster.processes(), cluster.check, lambda sentence: _give_up(say, sentence))
-    asyncio.run(_serve(cluster, socket, say))
-    watchdog.stop()
-    cluster.close()
+    try:
+        asyncio.run(_serve(cluster, socket, say))
+        watchdog.stop()
+        cluster.close()
+    except BaseException:
+        # Nobody would see it: the last act leaves no time for it.
+        traceback.print_exc()
+        raise
+    finally:
+        _end_with_group()
 
 
 async def _serve(cluster: Cluster, socket: Path, say: Callable[[str], None]) -> None:
@@ -106,14 +114,26 @@ def _read_to_the_end(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> No
 
 def _end_within(seconds: float) -> None:
     """Whatever Ray does."""
-    timer = threading.Timer(seconds, os._exit, (1,))
+
+    def end() -> None:
+        _end_with_group()
+        os._exit(1)
+
+    timer = threading.Timer(seconds, end)
     timer.daemon = True
     timer.start()
+
+
+def _end_with_group() -> None:
+    """The last act: Ray's agents would look for Ray for another minute, and the service may not be there any more."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 def _give_up(say: Callable[[str], None], sentence: str) -> NoReturn:
     """Ray's own processes on this host, and with them the fleets, end with this one."""
     say(sentence)
+    _end_with_group()
     os._exit(1)
 
 
