@@ -27,8 +27,8 @@ job = stub.CreateJob(jobs_pb2.CreateJobRequest(spec=spec.JobSpec(
     training=spec.TrainingSpec(epochs=3),
 ))).job
 for news in stub.WatchJob(jobs_pb2.WatchJobRequest(job_id=job.job_id)):
-    if news.HasField("event"):
-        print(news.event.number, news.event.message)
+    for event in news.events:
+        print(event.number, event.message)
 print(jobs_pb2.JobState.Name(stub.GetJob(jobs_pb2.GetJobRequest(job_id=job.job_id)).job.state))
 """
 
