@@ -99,7 +99,7 @@ def test_a_crowd_of_watchers_and_jobs(
     giant = _submit(client, "data: {train: digits-train}\nmodel: {layers: [64, 10]}\ndistribution: {workers: 10000}")
     firsts = (1, 10**18, 2**64 - 1)
     watches = [stub.WatchJob(jobs_pb.WatchJobRequest(job_id=giant, from_event=firsts[n % 3])) for n in range(200)]
-    assert [next(watch).event.number for watch in watches[::3]] == [1] * 67
+    assert [next(watch).events[0].number for watch in watches[::3]] == [1] * 67
     spec = spec_pb.JobSpec(data={"train": "digits-train"}, model={"layers": [0, 8, 0]})
     spec.training.epochs, spec.training.batch_size, spec.distribution.workers = 1_000_000, 1, 8
     calls = [stub.CreateJob.future(jobs_pb.CreateJobRequest(spec=spec), timeout=_SECONDS) for _ in range(100)]

@@ -16,6 +16,7 @@ Call = Callable[[str, Any], grpc.StatusCode]
 
 _EXTREMES: dict[int, list[Any]] = {
     FieldDescriptor.CPPTYPE_DOUBLE: [float("nan"), float("inf"), -float("inf"), 0.0, -1.0, 5e-324, 1.7e308],
+    FieldDescriptor.CPPTYPE_INT32: [-(2**31), -1001, 2**31 - 1],
     FieldDescriptor.CPPTYPE_UINT32: [0, 1, 2**32 - 1],
     FieldDescriptor.CPPTYPE_UINT64: [0, 2**64 - 1],
     FieldDescriptor.CPPTYPE_ENUM: [-(2**31), -1, 77, 2**31 - 1],
