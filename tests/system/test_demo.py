@@ -47,7 +47,7 @@ def test_ctrl_c_ends_the_demo_and_its_service(tmp_path: Path, demo_folder: Path)
     """In the middle of the training: exit code 130, and nothing is left."""
     with _demo(tmp_path, demo_folder) as demo:
         assert demo.stdout is not None
-        next(line for line in demo.stdout if "running: the first worker has joined" in line)
+        next(line for line in demo.stdout if "epoch 2 of" in line)
         demo.send_signal(signal.SIGINT)
         demo.communicate(timeout=60)
     assert demo.returncode == 130
