@@ -159,6 +159,8 @@ class _Service:
 
     def _cluster_changed(self, sentence: str) -> None:
         _log.warning("%s", sentence)
+        if not self._cluster.up.is_set():
+            self._counters.cluster_losses.inc()
         self._controller.wake()
 
     @asynccontextmanager

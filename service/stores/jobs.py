@@ -74,13 +74,6 @@ class JobStore(JobReader):
             self._events.append(job, f"{state_name(state)}: {reason}", state=state)
         return job
 
-    def note(self, job_id: str, reason: str) -> None:
-        """Says anew why the job is in its state, without a move."""
-        with self._database.transaction():
-            job = self.get(job_id)
-            job.reason = reason
-            self._save(job)
-
     def set_workers(self, job_id: str, workers: int, message: str) -> jobs_pb.Job:
         """Changes how many workers a job asks for, and says so in an event.
 

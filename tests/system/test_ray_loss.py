@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
@@ -106,6 +107,8 @@ def test_a_killed_ray_costs_an_attempt_and_not_the_result(
         assert _weights(client, job_id) == undisturbed
         messages = [news.message for news in client.watch(job_id) if isinstance(news, jobs_pb.Event)]
         assert any("Ray was lost" in message for message in messages)
+    with urlopen(daemon.metrics_url) as page:  # noqa: S310 (our own)
+        assert "nablad_cluster_losses_total 1.0" in page.read().decode()
     _require_gone(old)
     assert daemon.stop() == 0, daemon.log.read_text()[-5000:]
     assert daemon.processes() == {}
