@@ -48,12 +48,9 @@ class Daemon:
         return marked_processes(self.mark)
 
     def wait_until_gone(self, pattern: str = "") -> None:
-        """Waits until processes have ended whose command lines match.
-
-        All but Ray's agents: those of a killed daemon look for Ray for a while.
-        """
+        """Waits until processes have ended whose command lines match."""
         for pid, line in self.processes().items():
-            if not re.search(pattern, line) or "Agent" in line:
+            if not re.search(pattern, line):
                 continue
             try:
                 ended = os.pidfd_open(pid)

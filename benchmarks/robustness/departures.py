@@ -9,8 +9,6 @@ from collections.abc import Mapping
 __all__ = ["Departure"]
 
 _SECONDS = 60.0
-# Ray's own agents look for a Ray that was killed for a minute, and end then.
-_AGENT_SECONDS = 80.0
 
 
 class Departure:
@@ -34,23 +32,19 @@ class Departure:
         self._thread.start()
 
     def left(self) -> list[str]:
-        """Those who were still there after 60 s (Ray's agents: 80 s), as sentences; waits until that is known."""
+        """Those who were still there after 60 s, as sentences; waits until that is known."""
         self._thread.join()
         return self._left
 
     def _wait(self) -> None:
         begin = time.monotonic()
-        for pid, descriptor in sorted(self._opened.items(), key=lambda opened: self._patience(opened[0])):
-            patience = self._patience(pid)
-            ended, _, _ = select.select([descriptor], [], [], max(0.0, begin + patience - time.monotonic()))
+        for pid, descriptor in self._opened.items():
+            ended, _, _ = select.select([descriptor], [], [], max(0.0, begin + _SECONDS - time.monotonic()))
             if not ended:
-                self._left.append(f"process {pid} was there {patience:.0f} s later: {self._lines[pid].strip()[:100]}")
+                self._left.append(f"process {pid} was there {_SECONDS:.0f} s later: {self._lines[pid].strip()[:100]}")
             else:
                 self.pids.discard(pid)
             os.close(descriptor)
-
-    def _patience(self, pid: int) -> float:
-        return _AGENT_SECONDS if "Agent" in self._lines[pid] else _SECONDS
 
 
 def _open(pid: int) -> int | None:

@@ -24,10 +24,7 @@ from service.cluster.ray_cluster import Cluster
 from service.cluster.servicer import ClusterServicer
 from service.cluster.watchdog import Watchdog
 
-__all__ = ["CANNOT_START", "main"]
-
-CANNOT_START: Final = 3
-"""The exit code when Ray cannot be started or reached."""
+__all__ = ["main"]
 
 # From <linux/prctl.h>.
 _PR_SET_PDEATHSIG: Final = 1
@@ -51,21 +48,23 @@ def main(socket: Path, folder: Path, ray: str | None, cpus: int) -> None:
     _end_with_parent()
     # Whoever sends it: the service decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ray's processes are there before Ray is.
+    signal.signal(signal.SIGTERM, lambda *_: _end_with_group())
     try:
         cluster = Cluster(ray, cpus, folder)
-    except ClusterError as error:
-        say(str(error))
-        sys.exit(CANNOT_START)
-    if ray is None:
-        keep_swept(folder)
-    watchdog = Watchdog(cluster.processes(), cluster.check, lambda sentence: _give_up(say, sentence))
-    try:
+        if ray is None:
+            keep_swept(folder)
+        watchdog = Watchdog(cluster.processes(), cluster.check, lambda sentence: _give_up(say, sentence))
         asyncio.run(_serve(cluster, socket, say))
         watchdog.stop()
         cluster.close()
-    except BaseException:
-        # Nobody would see it: the last act leaves no time for it.
-        traceback.print_exc()
+    except ClusterError as error:
+        say(str(error))
+        sys.exit(1)
+    except BaseException as error:
+        # Nobody would see it: the last act leaves no time for it. A signal while Ray starts is no error.
+        if not isinstance(error, SystemExit):
+            traceback.print_exc()
         raise
     finally:
         _end_with_group()
@@ -125,7 +124,7 @@ def _end_within(seconds: float) -> None:
 
 
 def _end_with_group() -> None:
-    """The last act: Ray's agents would look for Ray for another minute, and the service may not be there any more."""
+    """The last act: Ray's agents try for a minute to tell a Ray that is gone that its raylet has ended."""
     if os.getpgrp() == os.getpid():
         os.killpg(os.getpgrp(), signal.SIGKILL)
 

@@ -3,7 +3,10 @@
 import os
 import select
 import signal
+import subprocess
+import sys
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from benchmarks.robustness.daemon import marked_processes
 from nablad import Client
 from nablad.spec import parse
 from nablad.v1 import jobs_pb2 as jobs_pb
@@ -122,4 +126,26 @@ def test_a_killed_daemon_takes_its_ray_along(new_daemon: NewDaemon) -> None:
     old = _below(daemon)
     assert any(VICTIMS["cluster process"] in line for line in old.values())
     daemon.kill()
+    _require_gone(old)
+
+
+def test_a_daemon_that_is_killed_while_ray_starts_takes_it_along(tmp_path: Path) -> None:
+    """What has been started of Ray goes too, agents included, which would look for it for a minute."""
+    mark = uuid.uuid4().hex
+    command = [sys.executable, "-m", "service", "serve", "--data-dir", str(tmp_path / "data")]
+    command += ["--address", "127.0.0.1:0", "--metrics-address", "127.0.0.1:0"]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "NABLAD_TEST_MARK": mark},
+        start_new_session=True,
+    ) as daemon:
+        deadline = time.monotonic() + SECONDS
+        old = marked_processes(mark)
+        while not any("Agent" in line for line in old.values()):
+            assert time.monotonic() < deadline, old
+            old = marked_processes(mark)
+        daemon.kill()
+        assert b"ready" not in daemon.communicate()[0]
     _require_gone(old)
