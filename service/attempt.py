@@ -21,16 +21,17 @@ from service.assignments import make_assignment
 from service.checkpointing import Checkpointing
 from service.checkpoints.folder import CheckpointFolder
 from service.code_version import code_version
-from service.counters import Counters
 from service.data_directory import DataDirectory
 from service.datasets import DatasetError
 from service.errors import ServiceError
 from service.following import Following
 from service.live import LiveJobs
+from service.metrics.instruments import Instruments
 from service.model_files import save_model
 from service.outcomes import AttemptFailed, AttemptLost, Ending
 from service.parts import FleetLike
 from service.receipts import make_receipt, spec_digest
+from service.recoveries import Recoveries
 from service.stores.catalogues import DatasetCatalogue, ModelCatalogue
 from service.stores.jobs import JobStore
 from service.verification import Verification
@@ -62,7 +63,8 @@ class Records:
     live: LiveJobs
     datasets: DatasetCatalogue
     models: ModelCatalogue
-    counters: Counters
+    instruments: Instruments
+    recoveries: Recoveries
     now: Callable[[], datetime]
 
 
@@ -88,10 +90,16 @@ class Attempt:
             AttemptFailed: The job cannot succeed.
             AttemptLost: Its processes are gone.
         """
+        self._records.live.begin(self._job, self._records.now().timestamp())
         verification = Verification.of(self._job, self._records.jobs)
         assignment = await self._assignment(verification)
         following = Following(
-            self._records.jobs, self._records.live, self._job, self._records.now, verification.check_epoch
+            self._records.jobs,
+            self._records.live,
+            self._job,
+            self._records.now,
+            verification.check_epoch,
+            lambda: self._records.recoveries.running(self._job.job_id),
         )
         failpoint("attempt.starting")
         address = await self._fleet.start(assignment, self._secret[0][1])
@@ -142,6 +150,7 @@ class Attempt:
             if self._stub is None:
                 return
             workers = self._records.jobs.get(self._job.job_id).spec.distribution.workers
+            self._records.live.asks_for(self._job.job_id, workers)
             # First: who is let go by the parameter server must not be taken for the end of the training.
             await self._fleet.set_workers(workers)
             try:
@@ -183,6 +192,7 @@ class Attempt:
         if checkpoint is not None:
             path = self._folder.path_of(checkpoint)
             assignment.start.CopyFrom(ps_pb.CheckpointSource(path=str(path), sha256=checkpoint.sha256))
+            self._records.live.goes_on_from(self._job.job_id, checkpoint.step)
             self._note(f"attempt {self._job.attempt} goes on from the checkpoint of step {checkpoint.step}")
         elif self._job.spec.training.HasField("warm_start"):
             raise AttemptFailed("the weights that the job was to start from are damaged: submit it again")
@@ -203,10 +213,11 @@ class Attempt:
 
     def _checkpoint_written(self, checkpoint: jobs_pb.Checkpoint, seconds: float) -> None:
         failpoint("checkpoint.noted")
-        counters = self._records.counters
-        counters.checkpoints.inc()
-        counters.checkpoint_bytes.inc(checkpoint.size_bytes)
-        counters.checkpoint_seconds.inc(seconds)
+        instruments = self._records.instruments
+        instruments.checkpoints.inc()
+        instruments.checkpoint_bytes.inc(checkpoint.size_bytes)
+        instruments.checkpoint_seconds.observe(seconds)
+        self._records.live.add_checkpoint(self._job.job_id, checkpoint.step, self._records.now().timestamp())
         self._complained = False
         size = f"{checkpoint.size_bytes:,} bytes in {seconds:.2f} s"
         self._note(
@@ -215,7 +226,8 @@ class Attempt:
         self._records.jobs.forget_losses(self._job.job_id)
 
     def _not_written(self, why: str) -> None:
-        self._records.counters.checkpoint_failures.inc()
+        self._records.instruments.checkpoint_failures.inc()
+        self._records.live.add_checkpoint_failure(self._job.job_id)
         if not self._complained:
             self._complained = True
             self._note(

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -13,12 +13,13 @@ from nablad.v1 import jobs_pb2 as jobs_pb
 from service.admission import Admission
 from service.cluster.errors import ClusterLostError
 from service.commands import Commands
-from service.counters import Counters
 from service.job_states import FAILED, LAUNCHED, QUEUED, STARTING, SUCCEEDED
 from service.launched import Launched, LaunchedJobs, Mover
 from service.live import LiveJobs
+from service.metrics.instruments import Instruments, priority_class
 from service.outcomes import AttemptFailed, AttemptLost
 from service.parts import AttemptLike, ClusterLike, FleetLike
+from service.recoveries import Recoveries
 from service.stores.jobs import JobStore, Waiting
 from service.waiting import wait_for_event
 from workers.failpoints import failpoint
@@ -49,7 +50,8 @@ class Controller:
         live: LiveJobs,
         cluster: ClusterLike,
         attempt: Callable[[jobs_pb.Job, FleetLike], AttemptLike],
-        counters: Counters,
+        instruments: Instruments,
+        recoveries: Recoveries,
         now: Callable[[], datetime],
         admission: Admission,
     ) -> None:
@@ -58,11 +60,12 @@ class Controller:
         self._live = live
         self._cluster = cluster
         self._attempt = attempt
-        self._counters = counters
+        self._instruments = instruments
+        self._recoveries = recoveries
         self._now = now
         self._admission = admission
         self._launched = LaunchedJobs()
-        self._move = Mover(jobs, live)
+        self._move = Mover(jobs, live, instruments, recoveries)
         self.commands = Commands(jobs, live, self._launched, self._move, self.wake)
         self._look = asyncio.Event()
         self._waiting: list[Waiting] = []  # as of the last look
@@ -121,7 +124,9 @@ class Controller:
             if not self._may_start(waiting):
                 await fleet.stop()
                 return not self._draining
+            queued = self._jobs.get(waiting.job_id).update_time.ToDatetime(UTC)
             job = self._move(waiting.job_id, STARTING, "its processes are being started")
+            self._count_launch(waiting, queued)
             attempt = self._attempt(job, fleet)
         except BaseException:
             await fleet.stop()
@@ -130,6 +135,11 @@ class Controller:
         self._launched.add(job.job_id, Launched(attempt, task))
         task.add_done_callback(lambda _: self._forget(job.job_id))
         return True
+
+    def _count_launch(self, waiting: Waiting, queued: datetime) -> None:
+        self._instruments.attempts.inc()
+        waited = (self._now() - queued).total_seconds()
+        self._instruments.queue_wait_seconds.labels(priority_class(waiting.priority)).observe(max(waited, 0.0))
 
     def _may_start(self, waiting: Waiting) -> bool:
         """Whether the job still waits for just these CPUs: clients may have changed their minds meanwhile."""
@@ -142,6 +152,7 @@ class Controller:
         """
         for job in self._jobs.in_states(LAUNCHED):
             if self._launched.is_free(job.job_id):
+                self._recoveries.lost(job.job_id, "service")
                 self._move(job.job_id, QUEUED, "the service was restarted; another attempt follows")
 
     def _seconds_to_next_look(self) -> float:
@@ -176,7 +187,7 @@ class Controller:
 
     def _again(self, job_id: str, loss: AttemptLost) -> None:
         """Another attempt follows, unless too many were lost without any headway. Ray's end is not the job's fault."""
-        self._counters.attempts_lost.labels(loss.cause).inc()
+        self._recoveries.lost(job_id, loss.cause)
         job = self._jobs.get(job_id)
         lost = job.lost_attempts + (loss.cause != "ray")
         changes: dict[str, Any] = {"lost_attempts": lost, "last_error_lines": loss.error_lines}

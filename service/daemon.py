@@ -5,17 +5,17 @@ import logging
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 from nablad.address import DEFAULT_ADDRESS
 from nablad.v1 import datasets_pb2, datasets_pb2_grpc, jobs_pb2, jobs_pb2_grpc, models_pb2, models_pb2_grpc
@@ -27,11 +27,14 @@ from service.attempt import Attempt, Records
 from service.boundary import RefuseUnreadable
 from service.cluster.link import ClusterError, ClusterLink
 from service.controller import Controller
-from service.counters import Counters
 from service.data_directory import DataDirectory, DataDirectoryError
-from service.job_states import State
-from service.live import LiveJob, LiveJobs
-from service.metrics import JobCollector, MetricsServer
+from service.live import LiveJobs
+from service.metrics.collector import ServiceCollector
+from service.metrics.instruments import Instruments
+from service.metrics.rpcs import CountCalls
+from service.metrics.server import MetricsServer
+from service.metrics.standing import Observer
+from service.recoveries import Recoveries
 from service.settings import Settings
 from service.stores.catalogues import DatasetCatalogue, ModelCatalogue
 from service.stores.database import Database, DatabaseError
@@ -88,30 +91,49 @@ def serve(settings: Settings) -> None:
         try:
             directory = DataDirectory(settings.data_dir)
             stack.callback(directory.close)
-            database = Database(directory.database)
+            registry = CollectorRegistry()
+            instruments = Instruments(registry)
+            database = Database(directory.database, instruments.store_commit_seconds.observe)
             stack.callback(database.close)
         except (DataDirectoryError, DatabaseError) as error:
             raise StartError(str(error)) from error
-        asyncio.run(_Service(settings, directory, database).run())
+        asyncio.run(_Service(settings, directory, database, registry, instruments).run())
 
 
 class _Service:
     """The parts of a running service."""
 
-    def __init__(self, settings: Settings, directory: DataDirectory, database: Database) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        directory: DataDirectory,
+        database: Database,
+        registry: CollectorRegistry,
+        instruments: Instruments,
+    ) -> None:
         self._settings = settings
-        self._registry = CollectorRegistry()
-        self._counters = Counters(self._registry)
+        self._registry = registry
+        self._instruments = instruments
         self._jobs = JobStore(database, _now)
         self._live = LiveJobs(time.monotonic)
         self._watches = Watches(self._jobs, self._live, time.monotonic)
         datasets, models = DatasetCatalogue(database), ModelCatalogue(database)
         tidy_up(directory, self._jobs, models)
-        records = Records(directory, self._jobs, self._live, datasets, models, self._counters, _now)
+        recoveries = Recoveries(instruments, time.monotonic)
+        records = Records(directory, self._jobs, self._live, datasets, models, instruments, recoveries, _now)
         self._cluster = ClusterLink(settings.ray, settings.cpus, directory.scratch, self._cluster_changed)
         self._controller = Controller(
-            self._jobs, self._live, self._cluster, partial(Attempt, records), self._counters, _now, Admission()
+            self._jobs,
+            self._live,
+            self._cluster,
+            partial(Attempt, records),
+            instruments,
+            recoveries,
+            _now,
+            Admission(),
         )
+        self._observer = Observer(self._jobs, self._live, self._watches, self._cluster, _now)
+        self._database_file = directory.database
         submission = Submission(directory, self._jobs, datasets, WarmStarts(directory, self._jobs, models))
         self._job_servicer = JobServicer(directory, self._jobs, self._live, submission, self._controller, self._watches)
         self._dataset_servicer = DatasetServicer(directory, datasets, self._jobs, _now)
@@ -160,13 +182,15 @@ class _Service:
     def _cluster_changed(self, sentence: str) -> None:
         _log.warning("%s", sentence)
         if not self._cluster.up.is_set():
-            self._counters.cluster_losses.inc()
+            self._instruments.cluster_losses.inc()
         self._controller.wake()
 
     @asynccontextmanager
     async def _grpc(self) -> AsyncIterator[str]:
         """Serves the API; gives its address."""
-        server = grpc.aio.server(interceptors=[RefuseUnreadable()], options=_SERVER_OPTIONS)
+        server = grpc.aio.server(
+            interceptors=[CountCalls(self._instruments), RefuseUnreadable()], options=_SERVER_OPTIONS
+        )
         jobs_pb2_grpc.add_JobServiceServicer_to_server(self._job_servicer, server)
         datasets_pb2_grpc.add_DatasetServiceServicer_to_server(self._dataset_servicer, server)
         models_pb2_grpc.add_ModelServiceServicer_to_server(self._model_servicer, server)
@@ -192,26 +216,24 @@ class _Service:
 
     def _metrics(self) -> MetricsServer:
         host, port = _host_and_port(self._settings.metrics_address)
-        self._registry.register(JobCollector(_on_loop(asyncio.get_running_loop(), self._snapshot)))
+        loop = asyncio.get_running_loop()
+        ProcessCollector(namespace="nablad", registry=self._registry)
+        ProcessCollector(namespace="nablad_cluster", pid=lambda: self._cluster.pid, registry=self._registry)
+        self._registry.register(ServiceCollector(_on_loop(loop, self._observer.look), self._database_file))
         try:
-            return MetricsServer(self._registry, host, port)
+            return MetricsServer(self._registry, _on_loop(loop, self._observer.jobs), host, port)
         except OSError as error:
             raise StartError(
                 f"the address {self._settings.metrics_address} cannot be had: give another --metrics-address "
                 f"({error.strerror})"
             ) from error
 
-    def _snapshot(self) -> tuple[Mapping[State, int], Mapping[str, LiveJob]]:
-        return self._jobs.counts(), self._live.snapshot()
 
-
-def _on_loop(loop: asyncio.AbstractEventLoop, function: Callable[[], _Result]) -> Callable[[], _Result]:
+def _on_loop(
+    loop: asyncio.AbstractEventLoop, function: Callable[[], Coroutine[Any, Any, _Result]]
+) -> Callable[[], _Result]:
     """The function, to be called from other threads, run by the loop's thread: the only one that knows the figures."""
-
-    async def call() -> _Result:
-        return function()
-
-    return lambda: asyncio.run_coroutine_threadsafe(call(), loop).result()
+    return lambda: asyncio.run_coroutine_threadsafe(function(), loop).result()
 
 
 async def _cancelled(task: "asyncio.Task[None]") -> None:

@@ -45,8 +45,18 @@ class Following:
         job: jobs_pb.Job,
         now: Callable[[], datetime],
         epoch_ended: Callable[[ps_pb.EpochEnd], None],
+        running: Callable[[], None],
     ) -> None:
-        """`epoch_ended` is called with each epoch that ended, and may raise AttemptFailed."""
+        """Has heard of nothing yet.
+
+        Args:
+            jobs: Where it is written down.
+            live: Where the newest figures go.
+            job: Which.
+            now: The time.
+            epoch_ended: Called with each epoch that ended; may raise AttemptFailed.
+            running: Called once, when the job runs.
+        """
         self.progress = jobs_pb.Progress()
         self._jobs = jobs
         self._live = live
@@ -54,6 +64,7 @@ class Following:
         self._attempt = job.attempt
         self._now = now
         self._epoch_ended = epoch_ended
+        self._is_running = running
         self._seen = 0
         self._wrote = asyncio.Event()
         self._running = False
@@ -176,6 +187,7 @@ class Following:
         if not self._running:
             self._jobs.move(self._job_id, jobs_pb.JOB_STATE_RUNNING, reason)
             self._running = True
+            self._is_running()
 
 
 def _sentence(progress: jobs_pb.Progress) -> str:

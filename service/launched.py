@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from nablad.v1 import jobs_pb2 as jobs_pb
-from service.job_states import ENDED, PAUSED, QUEUED, State
+from service.job_states import ENDED, PAUSED, QUEUED, State, state_name
 from service.live import LiveJobs
+from service.metrics.instruments import Instruments
 from service.parts import AttemptLike
+from service.recoveries import Recoveries
 from service.stores.jobs import JobStore
 
 __all__ = ["Launched", "LaunchedJobs", "Mover"]
@@ -22,9 +24,11 @@ _log = logging.getLogger(__name__)
 class Mover:
     """Moves jobs between states, and tells those who look on."""
 
-    def __init__(self, jobs: JobStore, live: LiveJobs) -> None:
+    def __init__(self, jobs: JobStore, live: LiveJobs, instruments: Instruments, recoveries: Recoveries) -> None:
         self._jobs = jobs
         self._live = live
+        self._instruments = instruments
+        self._recoveries = recoveries
 
     def __call__(self, job_id: str, state: State, reason: str, **changes: Any) -> jobs_pb.Job:
         """Moves a job; `changes` are other fields of it.
@@ -34,7 +38,10 @@ class Mover:
         """
         job = self._jobs.move(job_id, state, reason, **changes)
         _log.info("job %s: %s", job_id, reason)
+        if state in ENDED or state == PAUSED:
+            self._recoveries.forget(job_id)
         if state in ENDED:
+            self._instruments.jobs_ended.labels(state_name(state)).inc()
             self._live.end(job_id)
         elif state in (QUEUED, PAUSED):
             self._live.forget(job_id)

@@ -17,11 +17,48 @@ _RETENTION_SECONDS = 900.0
 
 @dataclass
 class LiveJob:
-    """The newest figures of a job's present attempt."""
+    """The newest figures of a job's present attempt.
+
+    Attributes:
+        progress: As the parameter server told it.
+        telemetry: As the parameter server told it.
+        attempt: Its number.
+        workers: How many the job asks for.
+        checkpoints: Written in this attempt.
+        checkpoint_failures: That could not be written in this attempt.
+        checkpoint_step: Of the newest checkpoint; None before the first one of the job.
+        checkpoint_time: When it was written, or the attempt began if that was later, in Unix seconds.
+        checkpoint_interval: How often the job wants one by time, in seconds.
+        begun_at: Step and samples where the attempt began; None until it is heard of.
+        ended: When the job ended, in seconds of the clock.
+    """
 
     progress: jobs_pb.Progress = field(default_factory=jobs_pb.Progress)
     telemetry: ps_pb.Telemetry = field(default_factory=ps_pb.Telemetry)
+    attempt: int = 1
+    workers: int = 1
+    checkpoints: int = 0
+    checkpoint_failures: int = 0
+    checkpoint_step: int | None = None
+    checkpoint_time: float | None = None
+    checkpoint_interval: float | None = None
+    begun_at: tuple[int, int] | None = None
     ended: float | None = None
+
+    @property
+    def steps_made(self) -> int:
+        """Updates of the weights in this attempt."""
+        return self.progress.step - self.begun_at[0] if self.begun_at else 0
+
+    @property
+    def samples_made(self) -> int:
+        """Samples that went into them."""
+        return self.progress.samples - self.begun_at[1] if self.begun_at else 0
+
+    @property
+    def running(self) -> bool:
+        """Whether the job has not ended."""
+        return self.ended is None
 
 
 class LiveJobs:
@@ -35,10 +72,48 @@ class LiveJobs:
         # A bell is here as long as somebody waits for it.
         self._bells: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
 
+    def begin(self, job: jobs_pb.Job, now: float) -> None:
+        """An attempt of a job begins, in Unix seconds."""
+        progress = jobs_pb.Progress()
+        progress.CopyFrom(job.progress)
+        progress.workers_alive, progress.samples_per_second = 0, 0
+        self._jobs[job.job_id] = LiveJob(
+            progress,
+            attempt=job.attempt,
+            workers=job.spec.distribution.workers,
+            checkpoint_time=now,
+            checkpoint_interval=job.spec.checkpoints.every_seconds,
+        )
+
     def update(self, job_id: str, progress: jobs_pb.Progress, telemetry: ps_pb.Telemetry) -> None:
         """New figures came."""
-        self._jobs[job_id] = LiveJob(progress, telemetry)
+        live = self._jobs.setdefault(job_id, LiveJob())
+        live.progress, live.telemetry = progress, telemetry
+        if live.begun_at is None:
+            # A later attempt goes on from a checkpoint, and is heard of soon after.
+            live.begun_at = (0, 0) if live.attempt == 1 else (progress.step, progress.samples)
         self.ring(job_id)
+
+    def asks_for(self, job_id: str, workers: int) -> None:
+        """The job asks for so many workers by now."""
+        if live := self._jobs.get(job_id):
+            live.workers = workers
+
+    def goes_on_from(self, job_id: str, step: int) -> None:
+        """The attempt begins with the checkpoint of this step."""
+        if live := self._jobs.get(job_id):
+            live.checkpoint_step = step
+
+    def add_checkpoint(self, job_id: str, step: int, now: float) -> None:
+        """A checkpoint was written, in Unix seconds."""
+        if live := self._jobs.get(job_id):
+            live.checkpoints += 1
+            live.checkpoint_step, live.checkpoint_time = step, now
+
+    def add_checkpoint_failure(self, job_id: str) -> None:
+        """A checkpoint could not be written."""
+        if live := self._jobs.get(job_id):
+            live.checkpoint_failures += 1
 
     def end(self, job_id: str) -> None:
         """The job has ended; its figures go after a while. What is a state and not a total goes to zero at once."""

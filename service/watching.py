@@ -70,13 +70,18 @@ class _Watcher:
 
 
 class Watches:
-    """All watches of the service. They share what they tell and how often they may speak; none waits for another."""
+    """All watches of the service. They share what they tell and how often they may speak; none waits for another.
+
+    Attributes:
+        watchers: How many watch.
+    """
 
     def __init__(self, jobs: JobStore, live: LiveJobs, clock: Callable[[], float]) -> None:
         """`clock` gives monotonic seconds."""
         self._jobs = jobs
         self._live = live
         self._clock = clock
+        self.watchers = 0
         self._pace = Pace(clock, _ROUND_SECONDS, _MESSAGES_PER_ROUND)
         self._going_away = asyncio.Event()
         # A feed is here as long as somebody watches.
@@ -90,10 +95,14 @@ class Watches:
         """
         feed = self._feed(job_id)
         watcher = _Watcher(min(max(from_event, 1), _LAST_EVENT))
-        while await self._await_news(feed, watcher):
-            yield feed.tell(watcher)
-            # Who has heard everything waits for what else happens in a round; who is behind, only for its turn.
-            watcher.due = self._clock() + (0 if feed.is_behind(watcher) else _ROUND_SECONDS)
+        self.watchers += 1
+        try:
+            while await self._await_news(feed, watcher):
+                yield feed.tell(watcher)
+                # Who has heard everything waits for what else happens in a round; who is behind, only for its turn.
+                watcher.due = self._clock() + (0 if feed.is_behind(watcher) else _ROUND_SECONDS)
+        finally:
+            self.watchers -= 1
 
     def go_away(self) -> None:
         """Ends the watches: the service is shutting down."""

@@ -21,9 +21,11 @@ from struct import Struct
 from typing import NamedTuple
 
 from workers.tickets import Refusal, Result, Ticket
+from workers.usage import Usage
 
 __all__ = [
     "ACTIVITIES",
+    "FIGURES",
     "ORDER_BYTES",
     "REPORT_BYTES",
     "Order",
@@ -36,9 +38,12 @@ __all__ = [
 ACTIVITIES = ("gathering", "computing", "waiting", "exchanging")
 """What a worker's time goes into: reading rows, the mathematics, waiting for an order, sending a result."""
 
+FIGURES = (*ACTIVITIES, *Usage._fields)
+"""What a worker tells of itself: seconds by activity since it joined, and what its process has used."""
+
 _ORDER = Struct("<IIQQ")
 _TICKET = Struct("<QBI")
-_REPORT = Struct("<BBIIQQQQdQQ" + "d" * len(ACTIVITIES))
+_REPORT = Struct("<BBIIQQQQdQQ" + "d" * len(FIGURES))
 
 ORDER_BYTES = _ORDER.size
 REPORT_BYTES = _REPORT.size
@@ -104,8 +109,8 @@ class Report(NamedTuple):
     """Where in the parameter vector the gradient that follows begins, in bytes."""
     length: int
     """How much of the gradient follows, in bytes."""
-    seconds: Sequence[float]
-    """What the worker's time went into since it joined, by ACTIVITIES."""
+    figures: Sequence[float]
+    """Of the worker, by FIGURES."""
 
     def encode(self) -> bytes:
         """The frame, without the gradient."""
@@ -113,20 +118,20 @@ class Report(NamedTuple):
         step, kind, micro_batch = result.ticket
         return _REPORT.pack(
             self.kind, kind, self.attempt, micro_batch, step, result.version, self.offset, self.length,
-            result.cost_sum, result.sample_count, result.correct_count, *self.seconds,
+            result.cost_sum, result.sample_count, result.correct_count, *self.figures,
         )  # fmt: skip
 
     @classmethod
     def part(cls, offset: int, length: int) -> "Report":
         """A part of a gradient."""
-        return cls(ReportKind.PART, 0, Result(Ticket(0, 0, 0), 0, 0.0, 0, 0), offset, length, [0.0] * len(ACTIVITIES))
+        return cls(ReportKind.PART, 0, Result(Ticket(0, 0, 0), 0, 0.0, 0, 0), offset, length, [0.0] * len(FIGURES))
 
     @classmethod
     def decode(cls, frame: bytes | bytearray) -> "Report":
         """The report in the REPORT_BYTES of a frame."""
         (
             report_kind, kind, attempt, micro_batch, step, version, offset, length,
-            cost_sum, sample_count, correct_count, *seconds,
+            cost_sum, sample_count, correct_count, *figures,
         ) = _REPORT.unpack(frame)  # fmt: skip
         result = Result(Ticket(step, kind, micro_batch), version, cost_sum, sample_count, correct_count)
-        return cls(report_kind, attempt, result, offset, length, seconds)
+        return cls(report_kind, attempt, result, offset, length, figures)

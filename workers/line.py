@@ -105,16 +105,16 @@ class Line:
             self._sending = self._sender.submit(self._send, [part, self._gradient_bytes[start : self._unsent]])
             self._unsent = start
 
-    def send(self, result: Result, attempt: int, seconds: Iterable[float]) -> None:
+    def send(self, result: Result, attempt: int, figures: Iterable[float]) -> None:
         """Sends a result, with what is left of its gradient. That the line broke shows at the next order.
 
         Args:
             result: Its gradient is this line's.
             attempt: That it belongs to.
-            seconds: What the worker's time went into since it joined, by ACTIVITIES.
+            figures: Of the worker, by FIGURES.
         """
         unsent = 0 if result.gradient is None else self._unsent
-        report = Report(ReportKind.RESULT, attempt, result, 0, unsent, list(seconds))
+        report = Report(ReportKind.RESULT, attempt, result, 0, unsent, list(figures))
         with contextlib.suppress(OSError):
             if self._sending:
                 self._sending.result()

@@ -11,16 +11,17 @@ class Stopwatch:
 
     Attributes:
         seconds: By activity, in the order that they were given in.
+        mark: When the last lap ended.
     """
 
     def __init__(self, activities: Sequence[str], clock: Callable[[], float] = time.perf_counter) -> None:
         """`clock` gives monotonic seconds."""
         self.seconds = dict.fromkeys(activities, 0.0)
         self._clock = clock
-        self._mark = clock()
+        self.mark = clock()
 
     def lap(self, activity: str) -> None:
         """The time since the last lap went into this activity."""
         now = self._clock()
-        self.seconds[activity] += now - self._mark
-        self._mark = now
+        self.seconds[activity] += now - self.mark
+        self.mark = now

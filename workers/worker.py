@@ -20,6 +20,7 @@ from workers.line import Line, LineError, open_line
 from workers.scheduling import join_the_batch
 from workers.stopwatch import Stopwatch
 from workers.tickets import Ticket
+from workers.usage import UsageMeter
 
 __all__ = [
     "SECRET_KEY",
@@ -139,6 +140,7 @@ class _Session:
         self._stub = stub
         self._metadata = ((SECRET_KEY, secret),)
         self._stopwatch = Stopwatch(ACTIVITIES)
+        self._usage = UsageMeter()
 
     def run(self) -> None:
         request = ps_pb.JoinRequest(
@@ -175,7 +177,7 @@ class _Session:
             result = computation.answer(ticket, line.weights, order.version, line.gradient, line.layer_done)
             lap("computing")
             failpoint("worker.computing")
-            line.send(result, attempt, self._stopwatch.seconds.values())
+            line.send(result, attempt, [*self._stopwatch.seconds.values(), *self._usage.read()])
             lap("exchanging")
             failpoint("worker.reported")
             # While the parameter server is at work.

@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 
+from workers.frames import FIGURES
 from workers.line import Line
 from workers.regions import Region
 from workers.tickets import Result
@@ -47,4 +48,4 @@ def receive_and_send(port: str, size: str) -> None:
     with Line(connection, vectors[0], vectors[1], [0]) as line:
         while order := line.next_order():
             line.begin()
-            line.send(Result(order.tickets[0], order.version, 0.0, 1, 0, line.gradient), 1, [0.0] * 4)
+            line.send(Result(order.tickets[0], order.version, 0.0, 1, 0, line.gradient), 1, [0.0] * len(FIGURES))

@@ -148,6 +148,7 @@ def _training(weights: Vector, workers: int, steps: int) -> Training:
         Sync(),
         optimizer("sgd", VALUE),
         Snapshot(ps_pb.TrainingState(), weights),
+        [0],
         StoppingRules(epochs=1),
         attempt=1,
         learning_rate=VALUE,

@@ -539,11 +539,18 @@ class Telemetry(_message.Message):
     STEP_SECONDS_SUM_FIELD_NUMBER: _builtins.int
     EVALUATIONS_FIELD_NUMBER: _builtins.int
     EVALUATION_SECONDS_FIELD_NUMBER: _builtins.int
+    PHASES_FIELD_NUMBER: _builtins.int
+    LAYERS_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
+    PROCESS_FIELD_NUMBER: _builtins.int
+    STALENESS_FIELD_NUMBER: _builtins.int
     workers_lost: _builtins.int
     step_seconds_sum: _builtins.float
     evaluations: _builtins.int
     """Evaluations, and how long the steps stood still for them."""
     evaluation_seconds: _builtins.float
+    staleness: _builtins.int
+    """How many updates old the weights were that the last step's oldest gradient was computed with; 0 in sync mode."""
     @_builtins.property
     def worker_seconds(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """What the time of all workers went into, in seconds by activity."""
@@ -568,6 +575,24 @@ class Telemetry(_message.Message):
 
     @_builtins.property
     def step_seconds_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def phases(self) -> _containers.RepeatedCompositeFieldContainer[Global___PhaseFigures]:
+        """What the steps of late consist of, one entry for each phase."""
+
+    @_builtins.property
+    def layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___LayerFigures]:
+        """One entry for each matrix of weights with its biases, from the first one on."""
+
+    @_builtins.property
+    def workers(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkerFigures]:
+        """Workers that are there: the first ones to come, and under the name `others` the sums of all further ones, also of those
+        that are gone.
+        """
+
+    @_builtins.property
+    def process(self) -> Global___ProcessFigures:
+        """Of the parameter server itself."""
+
     def __init__(
         self,
         *,
@@ -581,14 +606,137 @@ class Telemetry(_message.Message):
         step_seconds_sum: _builtins.float = ...,
         evaluations: _builtins.int = ...,
         evaluation_seconds: _builtins.float = ...,
+        phases: _abc.Iterable[Global___PhaseFigures] | None = ...,
+        layers: _abc.Iterable[Global___LayerFigures] | None = ...,
+        workers: _abc.Iterable[Global___WorkerFigures] | None = ...,
+        process: Global___ProcessFigures | None = ...,
+        staleness: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["process", b"process"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluation_seconds", b"evaluation_seconds", "evaluations", b"evaluations", "refused", b"refused", "server_seconds", b"server_seconds", "step_seconds_bounds", b"step_seconds_bounds", "step_seconds_counts", b"step_seconds_counts", "step_seconds_sum", b"step_seconds_sum", "transport_workers", b"transport_workers", "worker_seconds", b"worker_seconds", "workers_lost", b"workers_lost"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluation_seconds", b"evaluation_seconds", "evaluations", b"evaluations", "layers", b"layers", "phases", b"phases", "process", b"process", "refused", b"refused", "server_seconds", b"server_seconds", "staleness", b"staleness", "step_seconds_bounds", b"step_seconds_bounds", "step_seconds_counts", b"step_seconds_counts", "step_seconds_sum", b"step_seconds_sum", "transport_workers", b"transport_workers", "worker_seconds", b"worker_seconds", "workers", b"workers", "workers_lost", b"workers_lost"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Telemetry: _TypeAlias = Telemetry  # noqa: Y015
+
+@_typing.final
+class PhaseFigures(_message.Message):
+    """Durations of one phase of the steps."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PHASE_FIELD_NUMBER: _builtins.int
+    P50_FIELD_NUMBER: _builtins.int
+    P90_FIELD_NUMBER: _builtins.int
+    P99_FIELD_NUMBER: _builtins.int
+    SECONDS_SUM_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    phase: _builtins.str
+    """compute, exchange, wait, reduce or apply."""
+    p50: _builtins.float
+    """Over the steps of late, in seconds: quantiles 0.5, 0.9 and 0.99."""
+    p90: _builtins.float
+    p99: _builtins.float
+    seconds_sum: _builtins.float
+    """Over all steps of the attempt."""
+    steps: _builtins.int
+    def __init__(
+        self,
+        *,
+        phase: _builtins.str = ...,
+        p50: _builtins.float = ...,
+        p90: _builtins.float = ...,
+        p99: _builtins.float = ...,
+        seconds_sum: _builtins.float = ...,
+        steps: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["p50", b"p50", "p90", b"p90", "p99", b"p99", "phase", b"phase", "seconds_sum", b"seconds_sum", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PhaseFigures: _TypeAlias = PhaseFigures  # noqa: Y015
+
+@_typing.final
+class LayerFigures(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WEIGHT_NORM_FIELD_NUMBER: _builtins.int
+    GRADIENT_NORM_FIELD_NUMBER: _builtins.int
+    weight_norm: _builtins.float
+    """Euclidean norms of the weights and of the mean gradient of a recent step."""
+    gradient_norm: _builtins.float
+    def __init__(
+        self,
+        *,
+        weight_norm: _builtins.float = ...,
+        gradient_norm: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gradient_norm", b"gradient_norm", "weight_norm", b"weight_norm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LayerFigures: _TypeAlias = LayerFigures  # noqa: Y015
+
+@_typing.final
+class WorkerFigures(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_ID_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    LAG_SECONDS_FIELD_NUMBER: _builtins.int
+    PROCESS_FIELD_NUMBER: _builtins.int
+    worker_id: _builtins.str
+    results: _builtins.int
+    """Results that were taken, and their samples."""
+    samples: _builtins.int
+    lag_seconds: _builtins.float
+    """How long after the first result of their step the worker's results came, summed up."""
+    @_builtins.property
+    def process(self) -> Global___ProcessFigures: ...
+    def __init__(
+        self,
+        *,
+        worker_id: _builtins.str = ...,
+        results: _builtins.int = ...,
+        samples: _builtins.int = ...,
+        lag_seconds: _builtins.float = ...,
+        process: Global___ProcessFigures | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["process", b"process"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lag_seconds", b"lag_seconds", "process", b"process", "results", b"results", "samples", b"samples", "worker_id", b"worker_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkerFigures: _TypeAlias = WorkerFigures  # noqa: Y015
+
+@_typing.final
+class ProcessFigures(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CPU_SECONDS_FIELD_NUMBER: _builtins.int
+    RESIDENT_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    cpu_seconds: _builtins.float
+    resident_memory_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        cpu_seconds: _builtins.float = ...,
+        resident_memory_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_seconds", b"cpu_seconds", "resident_memory_bytes", b"resident_memory_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProcessFigures: _TypeAlias = ProcessFigures  # noqa: Y015
 
 @_typing.final
 class FetchWeightsRequest(_message.Message):

@@ -23,12 +23,14 @@ class Child:
     """A running cluster process. It ends when its standard input does, and so with the daemon.
 
     Attributes:
+        pid: Its process id.
         end: Done when it has ended; how, as a sentence.
     """
 
     def __init__(self, process: Process) -> None:
         """`process` is ready."""
         self._process = process
+        self.pid = process.pid
         self.end = asyncio.create_task(_watch(process))
 
     @classmethod

@@ -117,6 +117,11 @@ class ClusterLink:
             await connection.channel.close()
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
+    @property
+    def pid(self) -> int:
+        """Of the cluster process; -1 while there is none."""
+        return self._connection.child.pid if self._connection else -1
+
     async def nodes(self) -> list[cluster_pb.Node]:
         """The nodes that are there.
 

@@ -10,8 +10,8 @@ from service.parameter_server.inspection import all_finite
 from service.parameter_server.rounds import Round
 from service.parameter_server.standing import Position, Standing
 from service.parameter_server.stopping import BestEpoch, Stopping, StoppingRules
-from service.parameter_server.telemetry import Totals
-from service.parameter_server.weights import Weights
+from service.parameter_server.telemetry import StepFigures, Time, Totals
+from service.parameter_server.weights import Norms, Weights
 from workers.failpoints import failpoint
 from workers.plan import Plan
 from workers.tickets import TicketKind
@@ -33,8 +33,8 @@ class _Closed(NamedTuple):
     """A round that is complete and applied, and not counted yet."""
 
     round: Round
-    seconds: float
-    gradient_norm: float | None
+    time: Time
+    norms: Norms | None
 
 
 class Course:
@@ -43,6 +43,7 @@ class Course:
     Attributes:
         ending: Why the training ended, as a sentence; empty while it goes on.
         totals: What was counted since the beginning of the attempt.
+        steps: What the steps of the attempt are like.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Course:
         """
         self.ending = ""
         self.totals = Totals()
+        self.steps = StepFigures()
         self._plan = plan
         self._weights = weights
         self._standing = standing
@@ -90,10 +92,10 @@ class Course:
         """How far the training is; of what was booked."""
         return self._standing.position
 
-    def close(self, round_: Round, seconds: float, gradient_norm: float | None) -> Next:
-        """A round is complete and applied, and took so long: what follows?"""
-        self._closed.append(_Closed(round_, seconds, gradient_norm))
-        self._seconds += seconds
+    def close(self, round_: Round, time: Time, norms: Norms | None) -> Next:
+        """A round is complete and applied, and took so long: what follows? Norms are None if nobody looked at them."""
+        self._closed.append(_Closed(round_, time, norms))
+        self._seconds += time.seconds
         if round_.kind == TicketKind.EVALUATION:
             return self._decide(round_.step, evaluated=True)
         return self._decide(round_.step + 1, evaluated=False)
@@ -151,13 +153,15 @@ class Course:
 
     def _count(self) -> None:
         closed, self._closed = self._closed, []
-        for round_, seconds, norm in closed:
+        for round_, time, norms in closed:
             if round_.kind == TicketKind.EVALUATION:
                 self._standing.add_evaluation(round_)
-                self.totals.add_evaluation(seconds)
+                self.totals.add_evaluation(time.seconds)
                 continue
-            self._standing.add_step(round_, seconds, norm)
-            self.totals.add_step(seconds)
+            norm = norms.gradient if norms else None
+            self._standing.add_step(round_, time.seconds, norm)
+            self.totals.add_step(time.seconds)
+            self.steps.add(round_, time, norms)
             if self._plan.is_sampled(round_.step):
                 self._happenings.append(ps_pb.Happening(step=self._standing.point(round_, norm)))
 

@@ -24,8 +24,10 @@ from service.parameter_server.chronicle import Chronicle
 from service.parameter_server.lines import LineBrokenError
 from service.parameter_server.listeners import Listeners
 from service.parameter_server.members import Member, Members
+from service.parameter_server.shares import enter_usage
 from service.parameter_server.training import Training
 from workers.scheduling import join_the_batch
+from workers.usage import UsageMeter
 
 __all__ = ["PATIENCE_SECONDS", "Engine"]
 
@@ -74,6 +76,7 @@ class Engine:
         self._listeners = Listeners()
         self._listeners.add(self._calls.fileno(), self._calls.answer)
         self._members = Members(patience_seconds, self._listeners, self._calls)
+        self._usage = UsageMeter()
         self._broken: Exception | None = None
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="steps", daemon=True)
@@ -124,6 +127,9 @@ class Engine:
             server_seconds=training.stopwatch.seconds,
             transports=[member.line.transport for member in members],
         )
+        training.steps.tell(telemetry, self._now)
+        telemetry.workers.extend(members.figures())
+        enter_usage(telemetry.process, self._usage.read())
         return ps_pb.FollowResponse(progress=training.progress(), telemetry=telemetry)
 
     async def close(self) -> None:
@@ -186,13 +192,15 @@ class Engine:
             report = line.report()
             training.stopwatch.lap("receiving")
             if report:
-                member.heard = self._now
-                member.refusals.append(training.take(member.worker, report.attempt, report.result))
-                member.seconds = report.seconds
+                computed = member.hear(report, self._now)
+                refusal = training.take(member.worker, report.attempt, report.result, computed)
+                member.refusals.append(refusal)
                 if training.stirred:
                     self._deal()
                 if member.refusals and training.holds(member.worker):
                     self._members.send(member.worker, [], training.version, self._now)
+                if refusal is None:
+                    self._members.count(member, report.result, self._now)
             else:
                 self._members.flush(member)
         except LineBrokenError as broken:

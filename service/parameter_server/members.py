@@ -6,15 +6,23 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from nablad.v1 import jobs_pb2 as jobs_pb
+from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.parameter_server.calls import Calls
 from service.parameter_server.lines import Line, LineBrokenError
 from service.parameter_server.listeners import Listeners
-from workers.tickets import Refusal, Ticket
+from service.parameter_server.shares import Arrivals, Share, total
+from workers.frames import ACTIVITIES, FIGURES, Report
+from workers.tickets import Refusal, Result, Ticket
+from workers.usage import Usage
 
 __all__ = ["Member", "Members"]
 
 # Patience is doubled with every time that it ends, up to this.
 _MOST_PATIENCE_SECONDS: Final = 960.0
+# Further workers are counted together, so that a job of thousands has no more figures than this.
+_MOST_NAMED: Final = 64
+_OTHERS: Final = "others"
+_GATHERING, _COMPUTING = ACTIVITIES.index("gathering"), ACTIVITIES.index("computing")
 
 
 @dataclass(eq=False)
@@ -30,7 +38,8 @@ class Member:
         reason: Why it did; empty if the training is over, or the worker is one too many.
         refusals: Of the results that no order has answered yet; None for one that was taken.
         heard: When it last said something, or was told something.
-        seconds: What its time went into until then, by activity.
+        figures: What it told of itself then, by FIGURES.
+        share: What it has contributed, or those have that it is counted together with.
     """
 
     worker: str
@@ -41,7 +50,23 @@ class Member:
     reason: str = ""
     refusals: list[Refusal | None] = field(default_factory=list)
     heard: float = 0.0
-    seconds: Sequence[float] = ()
+    figures: Sequence[float] = (0.0,) * len(FIGURES)
+    share: Share = field(default_factory=Share)
+
+    def hear(self, report: Report, now: float) -> float:
+        """It says something now; for how many seconds it computed since it said something before."""
+        before, self.figures, self.heard = self.figures, report.figures, now
+        return self.figures[_GATHERING] - before[_GATHERING] + (self.figures[_COMPUTING] - before[_COMPUTING])
+
+    @property
+    def seconds(self) -> Sequence[float]:
+        """What its time went into, by activity."""
+        return self.figures[: len(ACTIVITIES)]
+
+    @property
+    def usage(self) -> Usage:
+        """What its process has used."""
+        return Usage(*self.figures[len(ACTIVITIES) :])
 
     @property
     def present(self) -> bool:
@@ -73,6 +98,8 @@ class Members:
         self._listeners = listeners
         self._calls = calls
         self._members: dict[str, Member] = {}
+        self._others = Share()
+        self._arrivals = Arrivals()
 
     def __len__(self) -> int:
         return len(self._members)
@@ -82,6 +109,8 @@ class Members:
 
     def add(self, member: Member, listen: Callable[[], None]) -> None:
         """A worker comes; `listen` is called whenever it has said something, or can be sent what is unsent."""
+        if sum(other.share is not self._others for other in self) >= _MOST_NAMED:
+            member.share = self._others
         self._members[member.worker] = member
         self._listeners.add(member.line.fileno(), listen)
 
@@ -97,6 +126,21 @@ class Members:
     def surplus(self, most: int) -> list[Member]:
         """Those of the workers with open lines that are more than so many, the newest first."""
         return [member for member in self if member.present][most:][::-1]
+
+    def count(self, member: Member, result: Result, now: float) -> None:
+        """A result of the worker, which came now, was taken."""
+        member.share.add(result.sample_count, self._arrivals.lag(result, now))
+
+    def figures(self) -> Iterator[ps_pb.WorkerFigures]:
+        """Of each worker, and of those that are counted together."""
+        others = []
+        for member in self:
+            if member.share is self._others:
+                others.append(member.usage)
+            else:
+                yield member.share.figures(member.worker, member.usage)
+        if others:
+            yield self._others.figures(_OTHERS, total(others))
 
     def send(self, worker: str, tickets: list[Ticket], version: int, now: float) -> None:
         """Sends an order: tickets, and what became of the results before. A line that breaks is given up."""

@@ -20,6 +20,7 @@ from service.parameter_server.training import Training
 from service.receipts import spec_digest
 from workers import build
 from workers.failpoints import failpoint
+from workers.mathematics.parameters import ParameterLayout
 from workers.worker import channel_options
 
 __all__ = ["RunningParameterServer", "start_parameter_server"]
@@ -73,6 +74,7 @@ async def start_parameter_server(
         POLICIES[spec.distribution.policy],
         build.update_rule(spec),
         start,
+        ParameterLayout(tuple(spec.model.layers), spec.model.bias).starts,
         stopping_rules(assignment),
         attempt=assignment.attempt,
         learning_rate=spec.training.learning_rate,

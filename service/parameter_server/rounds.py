@@ -1,6 +1,7 @@
 """A round: the tickets that belong together, and the ledger of their results."""
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,9 @@ __all__ = ["Round", "RoundQueue"]
 
 Vector = NDArray[np.floating]
 
+# Of computing one result: whoever claims more has not measured it.
+_MOST_SECONDS: Final = 1e6
+
 
 class Round:
     """One step, or one evaluation: which parts are in, and the sums of what they brought.
@@ -26,6 +30,7 @@ class Round:
         samples: Samples of all parts.
         addends: The one or two vectors whose sum is the gradient, once the round is complete; none before, and for an
             evaluation.
+        computed: For how many seconds the worker computed that took longest.
     """
 
     def __init__(self, kind: TicketKind, epoch: int, step: int, samples: Sequence[int], buffers: Buffers) -> None:
@@ -36,9 +41,11 @@ class Round:
         self.parts = len(samples)
         self.samples = sum(samples)
         self.addends: tuple[Vector, ...] = ()
+        self.computed = 0.0
         self._part_samples = samples
         self._cost_sums: dict[int, float] = {}
         self._correct_count = 0
+        self._oldest_version = step
         self._tree = TreeSum(self.parts, buffers)
 
     @property
@@ -56,6 +63,11 @@ class Round:
         """Samples that were classified right."""
         return self._correct_count
 
+    @property
+    def staleness(self) -> int:
+        """How many updates old the weights are, when it is applied, that its oldest result was computed with."""
+        return self.step - self._oldest_version
+
     def is_in(self, part: int) -> bool:
         """Whether a result for this part was taken."""
         return part in self._cost_sums
@@ -68,9 +80,12 @@ class Round:
         """Whether the result covers as many samples as its part has."""
         return result.correct_count <= result.sample_count == self._part_samples[result.ticket.micro_batch]
 
-    def take(self, result: Result) -> None:
-        """Enters a result that passed every check."""
+    def take(self, result: Result, computed: float) -> None:
+        """Enters a result that passed every check, and that its worker computed for so many seconds, as it says."""
         part = result.ticket.micro_batch
+        if self.computed < computed < _MOST_SECONDS:
+            self.computed = computed
+        self._oldest_version = min(self._oldest_version, result.version)
         self._cost_sums[part] = result.cost_sum
         self._correct_count += result.correct_count
         if result.gradient is not None:

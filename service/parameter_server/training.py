@@ -1,7 +1,7 @@
 """The training of one attempt as a state machine: results in, tickets and weights out. No gRPC, threads or files."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,8 @@ from service.parameter_server.refusals import Refusals
 from service.parameter_server.rounds import Round, RoundQueue
 from service.parameter_server.standing import Position, Standing
 from service.parameter_server.stopping import StoppingRules
-from service.parameter_server.telemetry import ACTIVITIES
-from service.parameter_server.weights import Weights
+from service.parameter_server.telemetry import ACTIVITIES, Time
+from service.parameter_server.weights import Norms, Weights
 from workers.failpoints import failpoint
 from workers.mathematics.optimizers import Optimizer
 from workers.plan import Plan
@@ -32,6 +32,8 @@ Vector = NDArray[np.floating]
 
 # Seconds between two looks at the gradient's norm: it is not worth a pass over the gradient at every step.
 _NORM_INTERVAL = 0.5
+# And at the weights' norms, which change more slowly.
+_WEIGHT_NORM_INTERVAL = 5.0
 
 
 class Training:
@@ -43,6 +45,7 @@ class Training:
         rounds: Steps and evaluations that this attempt has made.
         failure: Why it cannot go on, as a sentence; empty while it can.
         totals: What was counted since the beginning of the attempt.
+        steps: What the steps of the attempt are like.
         buffers: Of gradients; what is taken for a result comes back with it.
         stopwatch: Where the time goes.
     """
@@ -53,6 +56,7 @@ class Training:
         policy: Policy,
         optimizer: Optimizer,
         start: Snapshot,
+        layer_starts: Sequence[int],
         rules: StoppingRules,
         *,
         attempt: int,
@@ -67,6 +71,7 @@ class Training:
             policy: When the tickets of a step may go out.
             optimizer: The update rule.
             start: Where the training stands; its vectors are taken over.
+            layer_starts: Where in the vectors the numbers of each layer begin.
             rules: When to end.
             attempt: Results of other attempts are refused.
             learning_rate: Only reported.
@@ -82,15 +87,15 @@ class Training:
         self.stopwatch = Stopwatch(ACTIVITIES, clock)
         self._plan = plan
         self._attempt = attempt
-        self._clock = clock
-        self._mark = clock()
-        self._weights = Weights(optimizer, start, keep_best=rules.keep_best)
+        self._begin_round()
+        self._weights = Weights(optimizer, start, layer_starts, keep_best=rules.keep_best)
         standing = Standing(plan, state, attempt=attempt, learning_rate=learning_rate, labelled=labelled)
         self._course = Course(plan, self._weights, standing, rules, state)
         self.totals = self._course.totals
+        self.steps = self._course.steps
         self._dispatcher = Dispatcher()
         self._refusals = Refusals(plan, learning_rate)
-        self._norm_time = -math.inf
+        self._norm_time = self._weight_norm_time = -math.inf
         self._lent: dict[str, tuple[Round, Vector]] = {}  # gradients in memory that their workers write to again
         self._queue = RoundQueue(plan, policy, self.buffers, self.version, evaluated=state.evaluated)
         self._go_on(self._course.begin(self.version, evaluated=state.evaluated))
@@ -119,7 +124,8 @@ class Training:
     def join(self, worker: str) -> None:
         """A worker is ready for tickets."""
         if not self._dispatcher.workers and not self.rounds:
-            self._mark = self._clock()
+            self.stopwatch.lap("waiting")
+            self._begin_round()
         self._dispatcher.join(worker)
 
     def leave(self, worker: str, *, lost: bool = True) -> None:
@@ -145,16 +151,21 @@ class Training:
             self._settle(worker)
         return dealt
 
-    def take(self, worker: str, attempt: int, result: Result) -> Refusal | None:
+    def take(self, worker: str, attempt: int, result: Result, computed: float = 0.0) -> Refusal | None:
         """Checks a result and enters it, or says why not. A round that it completes is applied at once.
 
-        Its gradient is taken over; one that is lent may be written to as soon as the worker has another ticket.
+        Args:
+            worker: Whose it is.
+            attempt: That it belongs to.
+            result: Its gradient is taken over; one that is lent may be written to as soon as the worker has another
+                ticket.
+            computed: For how many seconds the worker computed, as it says; only told.
         """
         round_ = self._queue.find(result.ticket)
         refusal = self._inspect(worker, attempt, result, round_)
         self.stopwatch.lap("inspecting")
         if refusal is None and round_ is not None:
-            self._enter(worker, result, round_)
+            self._enter(worker, result, computed, round_)
         elif refusal:
             self._refuse(worker, result.ticket, refusal)
             self.buffers.give(result.gradient)
@@ -193,9 +204,9 @@ class Training:
             return Refusal.NOT_HELD
         return inspect(result, round_, self.parameters, self.version)
 
-    def _enter(self, worker: str, result: Result, round_: Round) -> None:
+    def _enter(self, worker: str, result: Result, computed: float, round_: Round) -> None:
         self._dispatcher.done(worker, result.ticket)
-        round_.take(result)
+        round_.take(result, computed)
         if result.gradient is not None and not result.gradient.flags.writeable:
             self._lent[worker] = (round_, result.gradient)
             if self.holds(worker):
@@ -237,22 +248,29 @@ class Training:
     def _close(self, round_: Round) -> Next:
         self._refusals.clear()
         self._lent = {worker: lent for worker, lent in self._lent.items() if lent[0] is not round_}
-        norm = self._apply(round_) if round_.kind == TicketKind.GRADIENT else None
-        now = self._clock()
-        seconds, self._mark = now - self._mark, now
+        norms = self._apply(round_) if round_.kind == TicketKind.GRADIENT else None
+        begun, before = self._mark, self._laps
+        self._begin_round()
         self.rounds += 1
-        return self._course.close(round_, seconds, norm)
+        return self._course.close(round_, Time(self._mark - begun, before, self._laps), norms)
 
-    def _apply(self, round_: Round) -> float | None:
-        """Updates the weights; gives the norm of the gradient at the steps where it is looked at."""
+    def _begin_round(self) -> None:
+        """The time from the last lap on belongs to the round that is closed next."""
+        self._mark, self._laps = self.stopwatch.mark, tuple(self.stopwatch.seconds.values())
+
+    def _apply(self, round_: Round) -> Norms | None:
+        """Updates the weights; gives the norms at the steps where they are looked at."""
         due = self._mark - self._norm_time >= _NORM_INTERVAL
-        with_norm = due or self._plan.is_sampled(round_.step) or self._plan.ends_epoch(round_.step)
-        norm = self._weights.update(round_.addends, round_.samples, with_norm=with_norm)
-        if with_norm:
+        look = due or self._plan.is_sampled(round_.step) or self._plan.ends_epoch(round_.step)
+        look_at_weights = look and self._mark - self._weight_norm_time >= _WEIGHT_NORM_INTERVAL
+        norms = self._weights.update(round_.addends, round_.samples, with_norms=look, with_weight_norms=look_at_weights)
+        if look:
             self._norm_time = self._mark
+        if look_at_weights:
+            self._weight_norm_time = self._mark
         for vector in round_.addends:
             self.buffers.give(vector)
         self.version += 1
         self.stopwatch.lap("updating")
         failpoint("ps.updated")
-        return norm
+        return norms

@@ -2,7 +2,8 @@
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +12,51 @@ from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.checkpoints.image import Snapshot
 from workers.mathematics.optimizers import Block, Optimizer
 
-__all__ = ["Weights"]
+__all__ = ["Norms", "Weights"]
 
 Vector = NDArray[np.floating]
 
 # Numbers that are added and applied at a time, so that they stay in the cache from the sum to the update.
 _BLOCK = 128 * 1024
+
+_Piece = tuple[int, slice]  # a layer, and where in a block its numbers are
+
+
+class Norms:
+    """Euclidean norms of one update, by layer: of W(N) with b(N), at index N.
+
+    Squares are added up block by block during the update, all else is computed when it is asked for. They depend on
+    nothing but the vectors, as blocks are always the same.
+    """
+
+    def __init__(self, layers: int, samples: int) -> None:
+        """For gradients that are sums over so many samples."""
+        self._samples = samples
+        self._gradient_squares: list[list[float]] = [[] for _ in range(layers)]
+        self._weight_squares: list[list[float]] = [[] for _ in range(layers)]
+
+    def add_gradient(self, block: Vector, pieces: Sequence[_Piece]) -> None:
+        """A block of the sum of the samples' gradients, and what is in it."""
+        _add_squares(self._gradient_squares, block, pieces)
+
+    def add_weights(self, block: Vector, pieces: Sequence[_Piece]) -> None:
+        """A block of the weights after the update, and what is in it."""
+        _add_squares(self._weight_squares, block, pieces)
+
+    @property
+    def gradient(self) -> float:
+        """Of the whole mean gradient."""
+        return math.sqrt(_sum(map(_sum, self._gradient_squares))) / self._samples
+
+    @property
+    def gradients(self) -> list[float]:
+        """Of the mean gradient's part of each layer."""
+        return [math.sqrt(_sum(squares)) / self._samples for squares in self._gradient_squares]
+
+    @property
+    def weights(self) -> list[float]:
+        """Of the weights of each layer after the update; none if they were not looked at."""
+        return [math.sqrt(_sum(squares)) for squares in self._weight_squares if squares]
 
 
 class Weights:
@@ -26,12 +66,13 @@ class Weights:
         parameters: The weights, shape (size,), always the same array.
     """
 
-    def __init__(self, optimizer: Optimizer, start: Snapshot, *, keep_best: bool) -> None:
+    def __init__(self, optimizer: Optimizer, start: Snapshot, layer_starts: Sequence[int], *, keep_best: bool) -> None:
         """Begins where an attempt begins.
 
         Args:
             optimizer: The update rule.
             start: Its vectors are taken over, if they may be written to. Without moments the optimizer begins anew.
+            layer_starts: Where in the vector the numbers of each layer begin, as `ParameterLayout.starts`.
             keep_best: Whether there will be best weights.
         """
         self.parameters = start.parameters
@@ -45,7 +86,9 @@ class Weights:
             self._best = np.empty_like(self.parameters) if start.best is None else _own(start.best)
         size = self.parameters.size
         self._sum = np.empty(min(_BLOCK, size), self.parameters.dtype)
-        self._blocks = [slice(begin, begin + _BLOCK) for begin in range(0, size, _BLOCK)]
+        blocks = [slice(begin, min(begin + _BLOCK, size)) for begin in range(0, size, _BLOCK)]
+        self._layers = len(layer_starts)
+        self._blocks = [(block, _pieces(block, [*layer_starts, size])) for block in blocks]
 
     @property
     def updates(self) -> int:
@@ -57,21 +100,24 @@ class Weights:
         """The weights that the training leaves: the best ones if they are kept, else the present ones."""
         return self._best if self._best is not None and self._has_best else self.parameters
 
-    def update(self, addends: tuple[Vector, ...], samples: int, *, with_norm: bool) -> float | None:
+    def update(
+        self, addends: tuple[Vector, ...], samples: int, *, with_norms: bool = False, with_weight_norms: bool = False
+    ) -> Norms | None:
         """W ← W − ε ∇ with ∇ the mean over the mini-batch: eq. (94) of the paper, and the 1/n of its eq. (37).
 
         Args:
             addends: One or two vectors whose sum is the sum of the samples' gradients.
             samples: Of the mini-batch.
-            with_norm: Whether the norm of ∇ is wanted.
+            with_norms: Whether the norms of ∇ are wanted.
+            with_weight_norms: Whether those of the weights are wanted with them.
 
         Returns:
-            The Euclidean norm of ∇, if it is wanted.
+            The norms, if they are wanted.
         """
-        squares: list[float] | None = [] if with_norm else None
-        blocks = self._gradient_blocks(addends, squares)
+        norms = Norms(self._layers, samples) if with_norms else None
+        blocks = self._gradient_blocks(addends, norms, with_weight_norms)
         self._state = self._optimizer.update(self.parameters, blocks, samples, self._state)
-        return None if squares is None else math.sqrt(math.fsum(squares)) / samples
+        return norms
 
     def keep(self) -> None:
         """The present weights are the best ones so far; remembered if best ones are kept."""
@@ -87,18 +133,49 @@ class Weights:
         """The vectors themselves, which change with the next update."""
         return Snapshot(state, self.parameters, self._state.moments, self._best if self._has_best else None)
 
-    def _gradient_blocks(self, addends: tuple[Vector, ...], squares: list[float] | None) -> Iterator[Block]:
-        """The sum of the samples' gradients; the squares of each block are added to the list, if there is one."""
-        for place in self._blocks:
+    def _gradient_blocks(
+        self, addends: tuple[Vector, ...], norms: Norms | None, with_weight_norms: bool
+    ) -> Iterator[Block]:
+        """The sum of the samples' gradients; norms are told what they are wanted of.
+
+        Whoever takes a block updates the weights there before the next one: both are looked at while in the cache.
+        """
+        for place, pieces in self._blocks:
             first = addends[0][place]
             total = self._sum[: first.size]
             if len(addends) == 2:
                 np.add(first, addends[1][place], out=total)
             else:
                 np.copyto(total, first)
-            if squares is not None:
-                squares.append(float(np.dot(total, total)))
+            if norms:
+                norms.add_gradient(total, pieces)
             yield place, total
+            if norms and with_weight_norms:
+                norms.add_weights(self.parameters[place], pieces)
+
+
+def _add_squares(squares: list[list[float]], block: Vector, pieces: Sequence[_Piece]) -> None:
+    for layer, place in pieces:
+        piece = block[place]
+        squares[layer].append(float(np.dot(piece, piece)))
+
+
+def _sum(squares: Iterable[float]) -> float:
+    """Rounded once; infinite where a training diverges so far that the type has no number for it."""
+    try:
+        return math.fsum(squares)
+    except OverflowError:
+        return math.inf
+
+
+def _pieces(block: slice, edges: Sequence[int]) -> list[_Piece]:
+    """What is in a block of the layers between these edges."""
+    inside = [(max(begin, block.start), min(end, block.stop)) for begin, end in pairwise(edges)]
+    return [
+        (layer, slice(begin - block.start, end - block.start))
+        for layer, (begin, end) in enumerate(inside)
+        if begin < end
+    ]
 
 
 def _own(vector: Vector) -> Vector:

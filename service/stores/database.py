@@ -2,7 +2,8 @@
 
 import os
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,17 @@ class Database:
     Used from one thread. Write-ahead log with synchronous=FULL: what was committed is there after any crash.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, committed: Callable[[float], None] = lambda _: None) -> None:
         """Opens the database, makes it if there is none, and brings an older schema up to date.
+
+        Args:
+            path: The file.
+            committed: Told after each transaction how many seconds it took to reach the disk.
 
         Raises:
             DatabaseError: It is damaged, or its schema is newer than this release knows.
         """
+        self._committed = committed
         try:
             self._connection = sqlite3.connect(path, isolation_level=None)
             for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
@@ -56,7 +62,9 @@ class Database:
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield self._connection
+            begin = time.perf_counter()
             self._connection.execute("COMMIT")
+            self._committed(time.perf_counter() - begin)
         except BaseException:
             if self._connection.in_transaction:  # on a full disk SQLite has rolled back already
                 self._connection.execute("ROLLBACK")

@@ -103,6 +103,18 @@ class JobReader:
         )
         return [Waiting(*row) for row in self._database.rows(query)]
 
+    def queue_figures(self) -> list[tuple[int, int, jobs_pb.Job]]:
+        """Of the queued jobs by the sign of their priority, as far as there are any: sign, number, the oldest job."""
+        query = (
+            "SELECT (priority > 0) - (priority < 0) AS sign, count(*), min(number) "
+            "FROM jobs INDEXED BY jobs_in_queue WHERE state = 1 GROUP BY sign"
+        )
+        bodies = "SELECT body FROM jobs WHERE number = ?"
+        return [
+            (sign, count, jobs_pb.Job.FromString(self._database.bodies(bodies, oldest)[0]))
+            for sign, count, oldest in self._database.rows(query)
+        ]
+
     def events(self, job_id: str, from_number: int, limit: int = 1000) -> Sequence[jobs_pb.Event]:
         """At most `limit` events of a job from a number on."""
         return self._events.since(job_id, from_number, limit)

@@ -14,11 +14,12 @@ from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
 from service.admission import Admission
 from service.controller import Controller
-from service.counters import Counters
 from service.errors import ServiceError
 from service.job_states import ENDED, QUEUED, RUNNING, STARTING, state_name
 from service.live import LiveJobs
+from service.metrics.instruments import Instruments
 from service.outcomes import AttemptFailed, AttemptLost, Ending
+from service.recoveries import Recoveries
 from service.stores.jobs import JobStore
 
 
@@ -117,16 +118,21 @@ class Stage:
         self.attempts: dict[str, FakeAttempt] = {}
         self.time = datetime.fromisoformat("2026-01-01T00:00:00+00:00")
         self._news = asyncio.Condition()
-        counters = Counters(CollectorRegistry())
+        self.registry = CollectorRegistry()
+        instruments = Instruments(self.registry)
         self.controller = Controller(
             jobs,
             self.live,
             self.cluster,
             lambda job, _: FakeAttempt(self, job),
-            counters,
+            instruments,
+            Recoveries(instruments, lambda: 0.0),
             lambda: self.time,
             Admission(),
         )
+
+    def sample(self, name: str, **labels: str) -> float | None:
+        return self.registry.get_sample_value(name, labels)
 
     async def has_started(self, job_id: str, attempt: FakeAttempt) -> None:
         self.started.append(job_id)
@@ -508,6 +514,28 @@ def test_workers_can_be_changed_until_the_job_has_ended(jobs: JobStore) -> None:
             await stage.controller.commands.scale(job_id, 3)
 
     _play(jobs, 4, scene)
+
+
+def test_launches_waits_losses_and_ends_are_counted(jobs: JobStore) -> None:
+    """By priority, by what was lost, by how it ended."""
+
+    async def scene(stage: Stage) -> None:
+        job_id = stage.submit(priority=7)
+        await stage.wait_started(1)
+        stage.attempts[job_id].lose("worker")
+        await stage.wait_for(job_id, "queued")
+        stage.pass_time(60)
+        await stage.wait_started(2)
+        stage.attempts[job_id].succeed()
+        await stage.wait_for(job_id, "succeeded")
+        assert stage.sample("nablad_attempts_total") == 2
+        assert stage.sample("nablad_queue_wait_seconds_count", priority="high") == 2
+        assert stage.sample("nablad_queue_wait_seconds_count", priority="normal") == 0
+        assert stage.sample("nablad_attempts_lost_total", cause="worker") == 1
+        assert stage.sample("nablad_jobs_ended_total", state="succeeded") == 1
+        assert stage.sample("nablad_jobs_ended_total", state="failed") == 0
+
+    _play(jobs, 1, scene)
 
 
 # -- the end of the service --------------------------------------------------------------------------------------------

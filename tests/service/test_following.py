@@ -94,8 +94,12 @@ def job(jobs: JobStore) -> jobs_pb.Job:
 def follow(jobs: JobStore, job: jobs_pb.Job) -> Callable[..., str]:
     """Follows a parameter server to its end."""
 
-    def follow(server: Any, epoch_ended: Callable[[ps_pb.EpochEnd], None] = lambda _: None) -> str:
-        following = Following(jobs, LiveJobs(lambda: 0.0), job, lambda: NOW, epoch_ended)
+    def follow(
+        server: Any,
+        epoch_ended: Callable[[ps_pb.EpochEnd], None] = lambda _: None,
+        running: Callable[[], None] = lambda: None,
+    ) -> str:
+        following = Following(jobs, LiveJobs(lambda: 0.0), job, lambda: NOW, epoch_ended, running)
         return asyncio.run(following.run(server, ()))
 
     return follow
@@ -113,6 +117,13 @@ EVENTS = [
     "epoch 2 of 9",
     "worker-2 left",
 ]
+
+
+def test_that_the_job_runs_is_told_once(jobs: JobStore, job: jobs_pb.Job, follow: Callable[..., str]) -> None:
+    """When it is in that state."""
+    states: list[jobs_pb.JobState.ValueType] = []
+    follow(FakeParameterServer(STORY, 2, breaks=False), running=lambda: states.append(jobs.get(job.job_id).state))
+    assert states == [jobs_pb.JOB_STATE_RUNNING]
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 4, 11])

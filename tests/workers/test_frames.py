@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workers.frames import (
-    ACTIVITIES,
+    FIGURES,
     ORDER_BYTES,
     REPORT_BYTES,
     Order,
@@ -38,7 +38,7 @@ reports = st.builds(
     st.builds(Result, TICKETS, UINT64, FLOAT64, UINT64, UINT64),
     UINT64,
     UINT64,
-    st.lists(FLOAT64, min_size=len(ACTIVITIES), max_size=len(ACTIVITIES)),
+    st.lists(FLOAT64, min_size=len(FIGURES), max_size=len(FIGURES)),
 )
 
 
@@ -54,7 +54,7 @@ def test_an_order_is_read_as_it_was_written(order: Order) -> None:
 
 @given(reports)
 def test_a_report_is_read_as_it_was_written(report: Report) -> None:
-    """Whatever its result, its place in the gradient and the worker's seconds; its size is always the same."""
+    """Whatever its result, its place in the gradient and the worker's figures; its size is always the same."""
     frame = report.encode()
     assert len(frame) == REPORT_BYTES
     assert Report.decode(frame) == report
@@ -72,13 +72,13 @@ def test_a_part_says_where_it_belongs_and_nothing_else() -> None:
     part = Report.decode(Report.part(4096, 512).encode())
     assert (part.kind, part.offset, part.length) == (ReportKind.PART, 4096, 512)
     assert part.result == Result(Ticket(0, 0, 0), 0, 0.0, 0, 0)
-    assert sum(part.seconds) == 0
+    assert sum(part.figures) == 0
 
 
 def test_a_result_that_is_not_finite_arrives_as_it_is() -> None:
     """The parameter server must see that a training diverges."""
     for cost in (math.inf, -math.inf, math.nan):
-        report = Report(ReportKind.RESULT, 1, Result(Ticket(0, 1, 0), 0, cost, 1, 0), 0, 0, [0.0] * len(ACTIVITIES))
+        report = Report(ReportKind.RESULT, 1, Result(Ticket(0, 1, 0), 0, cost, 1, 0), 0, 0, [0.0] * len(FIGURES))
         assert struct.pack("<d", Report.decode(report.encode()).result.cost_sum) == struct.pack("<d", cost)
 
 
@@ -106,12 +106,13 @@ def test_the_bytes_of_an_order() -> None:
 def test_the_bytes_of_a_report() -> None:
     """Golden bytes: the parameter server at the other end may be of another build."""
     result = Result(Ticket(258, TicketKind.GRADIENT, 3), 257, 1.5, 250, 17)
-    frame = Report(ReportKind.RESULT, 2, result, 8, 24332, [0.5, 1.0, 2.0, 4.0]).encode()
+    frame = Report(ReportKind.RESULT, 2, result, 8, 24332, [0.5, 1.0, 2.0, 4.0, 8.0, 4096.0]).encode()
     assert frame == (
         b"\x02" b"\x01" b"\x02\0\0\0" b"\x03\0\0\0"  # kinds of report and ticket, attempt, micro-batch
         b"\x02\x01\0\0\0\0\0\0" b"\x01\x01\0\0\0\0\0\0"  # step, version
         b"\x08\0\0\0\0\0\0\0" b"\x0c\x5f\0\0\0\0\0\0"  # offset and length of the gradient
         b"\0\0\0\0\0\0\xf8\x3f" b"\xfa\0\0\0\0\0\0\0" b"\x11\0\0\0\0\0\0\0"  # cost sum, samples, right ones
         b"\0\0\0\0\0\0\xe0\x3f" b"\0\0\0\0\0\0\xf0\x3f" b"\0\0\0\0\0\0\0\x40" b"\0\0\0\0\0\0\x10\x40"  # seconds
+        b"\0\0\0\0\0\0\x20\x40" b"\0\0\0\0\0\0\xb0\x40"  # CPU seconds and resident bytes
     )  # fmt: skip
-    assert REPORT_BYTES == 98
+    assert REPORT_BYTES == 114

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from workers import line as line_module
-from workers.frames import ACTIVITIES, Order, Report, ReportKind, encode_order
+from workers.frames import FIGURES, Order, Report, ReportKind, encode_order
 from workers.line import Line
 from workers.mathematics.parameters import ParameterLayout
 from workers.tickets import Refusal, Result, Ticket, TicketKind
@@ -23,7 +23,7 @@ LAYOUT = ParameterLayout((4, 3, 2), bias=True)
 WIDE = ParameterLayout((200, 256, 200, 128), bias=True)
 PART_BYTES = 256 * 1024
 TICKET = Ticket(7, TicketKind.GRADIENT, 3)
-SECONDS = [0.5] * len(ACTIVITIES)
+TOLD = [0.5] * len(FIGURES)
 WEIGHTS = np.arange(LAYOUT.size, dtype=np.float32)
 
 
@@ -109,8 +109,8 @@ def test_a_line_that_is_torn_gives_no_order_and_takes_results(new_line: NewLine)
     server.close()
     assert line.next_order() is None
     line.begin()
-    line.send(_result(line.gradient), 1, SECONDS)
-    line.send(_result(line.gradient), 1, SECONDS)
+    line.send(_result(line.gradient), 1, TOLD)
+    line.send(_result(line.gradient), 1, TOLD)
     assert line.next_order() is None
 
 
@@ -180,9 +180,9 @@ def test_a_result_is_said_as_it_is(
     line.gradient[:] = WEIGHTS
     for layer in (1, 0):
         line.layer_done(layer)
-    line.send(_result(line.gradient), 2, SECONDS)
+    line.send(_result(line.gradient), 2, TOLD)
     report, gradient = receive_report(ends[1])
-    assert report == Report(ReportKind.RESULT, 2, _result(None), 0, 0 if shared else WEIGHTS.nbytes, SECONDS)
+    assert report == Report(ReportKind.RESULT, 2, _result(None), 0, 0 if shared else WEIGHTS.nbytes, TOLD)
     assert gradient == (b"" if shared else WEIGHTS.tobytes())
 
 
@@ -192,10 +192,10 @@ def test_an_evaluation_sends_no_gradient(
     """Nor does the next gradient begin in the middle."""
     line = new_line()
     line.begin()
-    line.send(_result(None), 2, SECONDS)
+    line.send(_result(None), 2, TOLD)
     assert receive_report(ends[1])[0].length == 0
     line.begin()
-    line.send(_result(line.gradient), 2, SECONDS)
+    line.send(_result(line.gradient), 2, TOLD)
     assert receive_report(ends[1])[0].length == line.gradient.nbytes
 
 
@@ -215,7 +215,7 @@ def test_parts_of_a_gradient_are_on_their_way_while_earlier_layers_are_computed(
         part, later_layers = receive_report(server)
         line.gradient[: WIDE.starts[1]] = numbers[: WIDE.starts[1]]
         line.layer_done(0)
-        line.send(_result(line.gradient), 2, SECONDS)
+        line.send(_result(line.gradient), 2, TOLD)
         report, first_layer = receive_report(server)
         assert (part.kind, report.kind) == (ReportKind.PART, ReportKind.RESULT)
         assert (part.offset, report.offset) == (WIDE.starts[1] * 4, 0)
@@ -238,7 +238,7 @@ def test_a_connection_that_takes_little_at_a_time_gets_everything(
     line.begin()
     for layer in (2, 1, 0):
         line.layer_done(layer)
-    line.send(_result(line.gradient), 1, SECONDS)
+    line.send(_result(line.gradient), 1, TOLD)
     reader.join(20)
     (_, later_layers), (_, first_layer) = received
     assert first_layer + later_layers == line.gradient.tobytes()

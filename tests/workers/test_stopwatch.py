@@ -25,6 +25,7 @@ def test_every_second_goes_into_one_activity(laps: list[tuple[str, int]]) -> Non
         activity: sum(seconds for name, seconds in laps if name == activity) for activity in ACTIVITIES
     }
     assert sum(stopwatch.seconds.values()) == clock.now - 17
+    assert stopwatch.mark == clock.now
 
 
 def test_activities_keep_their_order() -> None:

@@ -18,7 +18,7 @@ from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
 from workers import worker as worker_module
 from workers.arithmetic import arithmetic
 from workers.computation import Computation
-from workers.frames import Report, encode_order
+from workers.frames import ACTIVITIES, Report, encode_order
 from workers.tickets import Refusal, Result, Ticket, TicketKind
 from workers.worker import ParameterServerLostError, RefusedError
 
@@ -61,7 +61,7 @@ def test_every_ticket_of_an_order_is_answered(
 ) -> None:
     """One after each order, also the one that gives no new tickets; with what the worker's time went into so far.
 
-    Before, the worker says what it computes with.
+    What its process has used is told too. Before, the worker says what it computes with.
     """
     computation = Computation(small_assignment)
     weights = np.linspace(-1, 1, computation.layout.size)
@@ -85,7 +85,8 @@ def test_every_ticket_of_an_order_is_answered(
         assert gradient == (b"" if expected.gradient is None else expected.gradient.tobytes())
         expected.gradient = None
         assert (report.attempt, report.result) == (small_assignment.attempt, expected)
-        seconds.append(report.seconds)
+        seconds.append(report.figures[: len(ACTIVITIES)])
+        assert all(0 < used < 2**40 for used in report.figures[len(ACTIVITIES) :])
     assert all(0 <= first <= second for first, second in zip(*seconds, strict=True))
     assert seconds[1][1] > seconds[0][1] > 0  # computing
 

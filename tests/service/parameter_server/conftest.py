@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ from service.parameter_server.training import Training
 from workers import build
 from workers.computation import Computation
 from workers.mathematics.optimizers import optimizer
+from workers.mathematics.parameters import ParameterLayout
 from workers.plan import Plan
 from workers.tickets import Result, Ticket, TicketKind
 
@@ -65,7 +66,12 @@ def make_training() -> Callable[..., Training]:
     """
 
     def make(
-        plan: Plan, size: int, dtype: str = "float64", state: ps_pb.TrainingState | None = None, **rules: Any
+        plan: Plan,
+        size: int,
+        dtype: str = "float64",
+        state: ps_pb.TrainingState | None = None,
+        layer_starts: Sequence[int] = (0,),
+        **rules: Any,
     ) -> Training:
         clock = itertools.count()
         return Training(
@@ -73,6 +79,7 @@ def make_training() -> Callable[..., Training]:
             Sync(),
             optimizer("sgd", 0.5),
             Snapshot(state or ps_pb.TrainingState(), np.zeros(size, dtype)),
+            layer_starts,
             StoppingRules(plan.epochs, **rules),
             attempt=2,
             learning_rate=0.5,
@@ -118,6 +125,7 @@ class Run:
             Sync(),
             build.update_rule(spec),
             start,
+            ParameterLayout(tuple(spec.model.layers), spec.model.bias).starts,
             stopping_rules(job),
             attempt=job.attempt,
             learning_rate=spec.training.learning_rate,

@@ -179,13 +179,18 @@ class Peer:
         self.refusals += order.refusals
         return True
 
-    def answer(self, seconds: tuple[float, ...] = (1, 2, 3, 4), attempt: int = 2) -> None:
+    def answer(
+        self,
+        seconds: tuple[float, ...] = (1, 2, 3, 4),
+        attempt: int = 2,
+        usage: tuple[float, float] = (0.5, 4096),
+    ) -> None:
         """Answers its next ticket."""
         result = self._answer(self._training, self.tickets.pop(0), PLAN)
         self.line.begin()
         if result.gradient is not None:
             self.line.gradient[:] = result.gradient
-        self.line.send(result, attempt, seconds)
+        self.line.send(result, attempt, [*seconds, *usage])
 
     def finish(self) -> None:
         """Works until there is no more to do."""

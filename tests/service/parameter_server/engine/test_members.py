@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from workers.frames import ACTIVITIES, Report, ReportKind
+from workers.frames import FIGURES, Report, ReportKind
 from workers.tickets import Result, Ticket
 
 MakeBench = Callable[..., Any]
@@ -159,7 +159,7 @@ def test_a_line_that_has_nothing_to_send_any_more_lets_the_engine_sleep(make_ben
     with bench.busy():
         _drain(peer.socket)
         unknown = Result(Ticket(99, 1, 0), 0, 0.0, 0, 0)
-        peer.socket.sendall(Report(ReportKind.RESULT, 2, unknown, 0, 0, [0.0] * len(ACTIVITIES)).encode())
+        peer.socket.sendall(Report(ReportKind.RESULT, 2, unknown, 0, 0, [0.0] * len(FIGURES)).encode())
     bench.turn()
     assert not peer.member.line.unsent
     _drain(peer.socket)

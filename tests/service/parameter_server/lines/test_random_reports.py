@@ -1,5 +1,6 @@
 """Whatever comes over a line, the parameter server tells a result or breaks the line, and nothing else."""
 
+import math
 import random
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -9,8 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.parameter_server.lines import LineBrokenError
+from service.parameter_server.members import Member
 from service.parameter_server.training import Training
-from workers.frames import ACTIVITIES, REPORT_BYTES, Report
+from workers.frames import FIGURES, REPORT_BYTES, Report
 from workers.plan import Plan
 from workers.tickets import Result, Ticket
 
@@ -35,7 +37,7 @@ _reports = st.builds(
     ),
     offset=st.sampled_from([0, 8, 40, BYTES]) | _wide,
     length=st.sampled_from([0, 8, 40, BYTES]) | _wide,
-    seconds=st.lists(_double, min_size=len(ACTIVITIES), max_size=len(ACTIVITIES)),
+    figures=st.lists(_double, min_size=len(FIGURES), max_size=len(FIGURES)),
 )
 _pieces = st.lists(st.binary(max_size=2 * REPORT_BYTES) | _reports.map(Report.encode), max_size=8)
 
@@ -82,13 +84,19 @@ def test_random_results_change_no_weight_unless_they_are_right(
     for worker in ("a", "b"):
         training.join(worker)
     training.deal()
-    for report in _results(ends(SIZE), pieces):
-        version = training.version
+    pair = ends(SIZE)
+    members = [Member(worker, pair.line, "") for worker in "ab"]
+    for report in _results(pair, pieces):
+        version, member = training.version, chance.choice(members)
+        computed = member.hear(report, 0.0)
         with np.errstate(over="ignore", invalid="ignore"):
-            refusal = training.take(chance.choice("ab"), report.attempt, report.result)
+            refusal = training.take(member.worker, report.attempt, report.result, computed)
         training.deal()
         training.book()
-        training.totals.message([report.seconds], training.stopwatch.seconds, ["shared"])
+        told = training.totals.message([member.seconds], training.stopwatch.seconds, ["shared"])
+        training.steps.tell(told, 0.0)
+        told.workers.append(member.share.figures(member.worker, member.usage))
         training.progress()
         assert refusal is None or training.version == version
+        assert all(0 <= figures.seconds_sum < math.inf for figures in told.phases)
     assert training.version > 0 or not training.parameters.any()

@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 
 from service.parameter_server.lines import LineBrokenError
-from workers.frames import ACTIVITIES, Report, ReportKind
+from workers.frames import FIGURES, Report, ReportKind
 from workers.tickets import Result, Ticket, TicketKind
 
 MakeEnds = Callable[..., Any]
 
 SIZE = 1000
 TICKET = Ticket(5, TicketKind.GRADIENT, 2)
-SECONDS = [0.25] * len(ACTIVITIES)
+TOLD = [0.25] * len(FIGURES)
 
 
 def _result(gradient: np.ndarray | None = None, ticket: Ticket = TICKET, *, offset: int = 0) -> bytes:
     """The frame of a result with the numbers of a gradient."""
     data = b"" if gradient is None else gradient.tobytes()
-    return Report(ReportKind.RESULT, 1, Result(ticket, 3, 1.5, 10, 4), offset, len(data), SECONDS).encode() + data
+    return Report(ReportKind.RESULT, 1, Result(ticket, 3, 1.5, 10, 4), offset, len(data), TOLD).encode() + data
 
 
 def _part(gradient: np.ndarray, start: int, stop: int) -> bytes:
@@ -43,7 +43,7 @@ def test_a_result_that_comes_byte_by_byte_is_one_result(ends: MakeEnds) -> None:
         assert pair.line.report() is None
     pair.worker.send(frame[-1:])
     report = pair.line.report()
-    assert (report.attempt, report.seconds) == (1, SECONDS)
+    assert (report.attempt, report.figures) == (1, TOLD)
     assert np.array_equal(report.result.gradient, gradient)
     report.result.gradient = None
     assert report.result == Result(TICKET, 3, 1.5, 10, 4)

@@ -14,7 +14,7 @@ from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
 from service.parameter_server.process import RunningParameterServer, start_parameter_server
 from workers import build
 from workers.computation import Computation
-from workers.frames import ACTIVITIES, Order
+from workers.frames import FIGURES, Order
 from workers.line import open_line
 from workers.tickets import Result, Ticket
 from workers.worker import SECRET_KEY, host_fingerprint, work
@@ -68,7 +68,7 @@ class Hand:
 
     def send(self, result: Result, attempt: int = 1) -> None:
         """Sends a result."""
-        self.line.send(result, attempt, [0.0] * len(ACTIVITIES))
+        self.line.send(result, attempt, [0.0] * len(FIGURES))
 
     def answer(self, order: Order) -> None:
         """Answers the tickets of an order, each after the one before was acknowledged."""

@@ -1,0 +1,79 @@
+"""What the service looks up at each scrape, beside what it counts as it happens."""
+
+import os
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import grpc
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from nablad.v1 import cluster_pb2 as cluster_pb
+from service.code_version import code_version
+from service.job_states import MOVES, state_name
+from service.metrics.instruments import PRIORITIES
+from service.metrics.standing import QueueFigures, Standing
+from service.metrics.table import SERVICE_METRICS
+
+__all__ = ["ServiceCollector"]
+
+_ROWS: Final = {metric.name: metric for metric in SERVICE_METRICS}
+
+_Values = Mapping[tuple[str, ...], float]
+
+
+class ServiceCollector(Collector):
+    """Gives the registry the gauges of the service."""
+
+    def __init__(self, standing: Callable[[], Standing], database: Path) -> None:
+        """`standing` is called at each scrape, on a thread of the scraper's; `database` is the file of the stores."""
+        self._standing = standing
+        self._database = database
+        self._build = (*code_version().split("+"), platform.python_version(), grpc.__version__)
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing: what there is is known when it is collected."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        """All families, with samples or without."""
+        for name, values in self._values(self._standing()).items():
+            metric = _ROWS[name]
+            family = GaugeMetricFamily(name, metric.help, labels=metric.labels)
+            for labels, value in values.items():
+                family.add_metric(labels, value)
+            yield family
+
+    def _values(self, standing: Standing) -> Mapping[str, _Values]:
+        queue = {priority: standing.queue.get(priority, QueueFigures()) for priority in PRIORITIES}
+        return {
+            "nablad_build_info": {self._build: 1},
+            "nablad_jobs": {(state_name(state),): standing.jobs.get(state, 0) for state in MOVES},
+            "nablad_queue_jobs": {(priority,): figures.jobs for priority, figures in queue.items()},
+            "nablad_queue_oldest_seconds": {(priority,): figures.oldest_seconds for priority, figures in queue.items()},
+            "nablad_watchers": {(): standing.watchers},
+            "nablad_cluster_up": {(): standing.nodes is not None},
+            **_cluster(standing.nodes),
+            **_disk(self._database),
+        }
+
+
+def _cluster(nodes: Sequence[cluster_pb.Node] | None) -> Mapping[str, _Values]:
+    figures = {
+        "nodes": len(nodes or ()),
+        "cpus": sum(node.cpus for node in nodes or ()),
+        "free_cpus": sum(node.free_cpus for node in nodes or ()),
+    }
+    return {f"nablad_cluster_{name}": {} if nodes is None else {(): value} for name, value in figures.items()}
+
+
+def _disk(database: Path) -> Mapping[str, _Values]:
+    room = os.statvfs(database.parent)
+    files = (database, database.with_name(f"{database.name}-wal"))
+    return {
+        "nablad_store_bytes": {(): sum(file.stat().st_size for file in files if file.exists())},
+        "nablad_data_directory_free_bytes": {(): room.f_bavail * room.f_frsize},
+        "nablad_data_directory_size_bytes": {(): room.f_blocks * room.f_frsize},
+    }

@@ -1,0 +1,75 @@
+"""Counts calls. No maintained library does it for grpc.aio: ARCHITECTURE.md says what was looked at."""
+
+import inspect
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import grpc
+
+from service.boundary import Context
+from service.metrics.instruments import Instruments
+
+__all__ = ["CountCalls"]
+
+_KINDS: Final = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
+# What a client asks for that no service has; its own name would be a series for whoever makes one up.
+_UNKNOWN: Final = "unknown"
+_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
+
+
+class CountCalls(grpc.aio.ServerInterceptor):
+    """Rate, outcome and duration of the calls of a server, by method. Has to be its first interceptor."""
+
+    def __init__(self, instruments: Instruments) -> None:
+        self._instruments = instruments
+
+    async def intercept_service(self, continuation: Callable[..., Awaitable[Any]], handler_call_details: Any) -> Any:
+        """The method's handler, counted."""
+        handler = await continuation(handler_call_details)
+        if handler is None:  # no such method
+            self._instruments.rpcs.labels(_UNKNOWN, grpc.StatusCode.UNIMPLEMENTED.name).inc()
+            return None
+        # Without the package: nablad.v1.JobService/GetJob is JobService/GetJob.
+        method = handler_call_details.method.lstrip("/").rpartition(".")[2]
+        kind = next(kind for kind in _KINDS if getattr(handler, kind))
+        return handler._replace(
+            **{kind: self._wrap(method, getattr(handler, kind), timed=not handler.response_streaming)}
+        )
+
+    def _wrap(self, method: str, function: Callable[..., Any], *, timed: bool) -> Callable[..., Any]:
+        async def call(request: Any, context: Context) -> Any:
+            with self._counted(method, context, timed=timed):
+                return await function(request, context)
+
+        async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
+            with self._counted(method, context, timed=timed):
+                async for response in function(request, context):
+                    yield response
+
+        return stream if inspect.isasyncgenfunction(function) else call
+
+    @contextmanager
+    def _counted(self, method: str, context: Context, *, timed: bool) -> Iterator[None]:
+        active = self._instruments.rpcs_active.labels(method)
+        active.inc()
+        begin, code = time.perf_counter(), grpc.StatusCode.CANCELLED
+        try:
+            yield
+            code = _code(context, grpc.StatusCode.OK)
+        except Exception:
+            code = _code(context, grpc.StatusCode.UNKNOWN)
+            raise
+        finally:
+            # A client that goes away cancels the task, or closes the generator; neither is an Exception.
+            active.dec()
+            self._instruments.rpcs.labels(method, code.name).inc()
+            if timed:
+                self._instruments.rpc_seconds.labels(method).observe(time.perf_counter() - begin)
+
+
+def _code(context: Context, default: grpc.StatusCode) -> grpc.StatusCode:
+    """What the call is answered with: a method that aborts has set it; one that just returns or fails has not."""
+    code: Any = context.code()  # a number or a StatusCode, whatever the types say
+    return _CODES.get(code, code) if code else default

@@ -1,0 +1,216 @@
+"""The table of all metrics. The registry, docs/metrics.md and the tests come from it.
+
+Names follow Prometheus's conventions: base units, ``_total`` for counters. The label of a job is ``job_id``: Prometheus
+gives a label ``job`` a meaning of its own.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+__all__ = ["JOB_METRICS", "METRICS", "PROCESS_METRICS", "SERVICE_METRICS", "Metric", "Type"]
+
+
+class Type(StrEnum):
+    """Of metrics, as Prometheus knows them."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+    SUMMARY = "summary"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A line of the table.
+
+    Attributes:
+        name: As it is scraped; of histograms and summaries, without the suffixes of their series.
+        type: Its type.
+        help: What it says.
+        labels: Their names; ``le`` and ``quantile`` go without saying.
+        unit: The base unit; empty if it is a number of something.
+        buckets: Upper bounds, of histograms that the service counts itself.
+    """
+
+    name: str
+    type: Type
+    help: str
+    labels: tuple[str, ...] = ()
+    unit: str = ""
+    buckets: tuple[float, ...] = ()
+
+
+_COUNTER, _GAUGE, _HISTOGRAM, _SUMMARY = Type.COUNTER, Type.GAUGE, Type.HISTOGRAM, Type.SUMMARY
+
+_CALL_SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+_LONG_SECONDS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3600.0)
+
+
+def _job(name: str, type_: Type, help_: str, *labels: str, unit: str = "", buckets: tuple[float, ...] = ()) -> Metric:
+    return Metric(f"nablad_job_{name}", type_, help_, ("job_id", *labels), unit, buckets)
+
+
+JOB_METRICS: Final = (
+    _job("running", _GAUGE, "1 while an attempt is followed, 0 when the job has ended."),
+    _job("attempt", _GAUGE, "Number of the present attempt, from 1."),
+    _job("epoch", _GAUGE, "Epochs begun, from 1."),
+    _job("epochs", _GAUGE, "Epochs that the job asks for."),
+    _job("step", _GAUGE, "Updates that the weights have seen, over all attempts, without what was lost."),
+    _job("planned_steps", _GAUGE, "Updates of the weights that the job asks for."),
+    _job("steps_total", _COUNTER, "Updates of the weights in this attempt."),
+    _job("samples_total", _COUNTER, "Samples that went into the updates of this attempt."),
+    _job("samples_per_second", _GAUGE, "Samples per second of the steps of this epoch."),
+    _job("training_cost", _GAUGE, "Mean cost per sample of this epoch, each mini-batch before its update."),
+    _job(
+        "training_accuracy_ratio", _GAUGE,
+        "Share of this epoch's samples classified right, each mini-batch before its update.", unit="ratio",
+    ),
+    _job("validation_cost", _GAUGE, "Mean cost per validation row after the last finished epoch."),
+    _job(
+        "validation_accuracy_ratio", _GAUGE,
+        "Share of validation rows classified right after the last finished epoch.", unit="ratio",
+    ),
+    _job("learning_rate", _GAUGE, "Learning rate ε."),
+    _job("gradient_norm", _GAUGE, "Euclidean norm of the mean gradient of a recent step."),
+    _job(
+        "layer_gradient_norm", _GAUGE,
+        "Euclidean norm of the mean gradient of a recent step, for the weights W(N) and biases b(N) of each layer N.",
+        "layer",
+    ),
+    _job(
+        "layer_weight_norm", _GAUGE, "Euclidean norm of the weights W(N) and biases b(N) of each layer N.", "layer",
+    ),
+    _job(
+        "staleness_updates", _GAUGE,
+        "How many updates old the weights were that the last step's oldest gradient was computed with; 0 in sync mode.",
+    ),
+    _job("step_seconds", _HISTOGRAM, "Duration of steps, from the first ticket to the update.", unit="seconds"),
+    _job(
+        "step_phase_seconds", _SUMMARY,
+        "What steps consist of: quantiles over those of late. Of the workers: compute. Of the parameter server: wait, "
+        "exchange, reduce, apply.",
+        "phase", unit="seconds",
+    ),
+    _job("evaluations_total", _COUNTER, "Evaluations of the validation rows."),
+    _job(
+        "evaluation_seconds_total", _COUNTER, "Seconds for which the steps stood still for evaluations.",
+        unit="seconds",
+    ),
+    _job("workers", _GAUGE, "Workers that the job asks for."),
+    _job("workers_alive", _GAUGE, "Workers that joined and are not lost."),
+    _job("workers_lost_total", _COUNTER, "Workers lost in this attempt."),
+    _job(
+        "transport_workers", _GAUGE, "Workers that are there, by how weights and gradients reach them.", "transport",
+    ),
+    _job("refused_results_total", _COUNTER, "Results of workers that were refused.", "reason"),
+    _job(
+        "worker_seconds_total", _COUNTER, "Seconds of all workers, by what they went into.", "activity", unit="seconds",
+    ),
+    _job(
+        "server_seconds_total", _COUNTER, "Seconds of the parameter server's steps, by what they went into.",
+        "activity", unit="seconds",
+    ),
+    _job("worker_results_total", _COUNTER, "Results of each worker that were taken.", "worker"),
+    _job("worker_samples_total", _COUNTER, "Samples in the results of each worker that were taken.", "worker"),
+    _job(
+        "worker_lag_seconds_total", _COUNTER,
+        "How long after the first result of their step the results of each worker came, summed up.", "worker",
+        unit="seconds",
+    ),
+    _job(
+        "process_cpu_seconds_total", _COUNTER,
+        "CPU seconds of the job's processes: parameter_server, and each worker by its name.", "process", unit="seconds",
+    ),
+    _job(
+        "process_resident_memory_bytes", _GAUGE,
+        "Resident memory of the job's processes: parameter_server, and each worker by its name.", "process",
+        unit="bytes",
+    ),
+    _job("checkpoints_total", _COUNTER, "Checkpoints written in this attempt."),
+    _job("checkpoint_failures_total", _COUNTER, "Checkpoints that could not be written in this attempt."),
+    _job("checkpoint_step", _GAUGE, "Updates of the weights in the newest checkpoint."),
+    _job(
+        "checkpoint_timestamp_seconds", _GAUGE,
+        "When the newest checkpoint was written, or the attempt began if that was later, in Unix time.", unit="seconds",
+    ),
+    _job(
+        "checkpoint_interval_seconds", _GAUGE,
+        "How often the job wants checkpoints by time.", unit="seconds",
+    ),
+)  # fmt: skip
+"""Of each job that runs or has ended a short while ago. All have the label job_id."""
+
+SERVICE_METRICS: Final = (
+    Metric("nablad_build_info", _GAUGE, "Always 1; its labels say what runs.", ("version", "code", "python", "grpc")),
+    Metric("nablad_jobs", _GAUGE, "Jobs by state.", ("state",)),
+    Metric("nablad_jobs_ended_total", _COUNTER, "Jobs that have ended, by their last state.", ("state",)),
+    Metric(
+        "nablad_queue_jobs", _GAUGE, "Jobs in the queue, by priority: low is below 0, high is above.", ("priority",)
+    ),
+    Metric(
+        "nablad_queue_oldest_seconds", _GAUGE, "How long the oldest job in the queue has been there, by priority.",
+        ("priority",), "seconds",
+    ),
+    Metric(
+        "nablad_queue_wait_seconds", _HISTOGRAM, "How long jobs were in the queue before their processes were started.",
+        ("priority",), "seconds", _LONG_SECONDS,
+    ),
+    Metric("nablad_attempts_total", _COUNTER, "Attempts that were launched."),
+    Metric("nablad_attempts_lost_total", _COUNTER, "Attempts that were lost, by what was lost.", ("cause",)),
+    Metric(
+        "nablad_recovery_seconds", _HISTOGRAM,
+        "From the loss of an attempt until the next one runs, by what was lost.", ("cause",), "seconds",
+        _LONG_SECONDS,
+    ),
+    Metric("nablad_cluster_up", _GAUGE, "1 while Ray is there, 0 while it is away."),
+    Metric("nablad_cluster_nodes", _GAUGE, "Nodes of the Ray cluster."),
+    Metric("nablad_cluster_cpus", _GAUGE, "CPUs of the Ray cluster, busy or not."),
+    Metric("nablad_cluster_free_cpus", _GAUGE, "CPUs of the Ray cluster that nobody has."),
+    Metric(
+        "nablad_cluster_losses_total", _COUNTER, "How often Ray, or the process that speaks to it, was lost."
+    ),
+    Metric("nablad_checkpoints_total", _COUNTER, "Checkpoints that were written."),
+    Metric("nablad_checkpoint_bytes_total", _COUNTER, "Bytes of the checkpoints that were written.", unit="bytes"),
+    Metric(
+        "nablad_checkpoint_seconds", _HISTOGRAM, "How long checkpoints took to be fetched and written.", (), "seconds",
+        (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0),
+    ),
+    Metric("nablad_checkpoint_failures_total", _COUNTER, "Checkpoints that could not be written."),
+    Metric("nablad_watchers", _GAUGE, "Clients that watch jobs."),
+    Metric("nablad_rpcs_total", _COUNTER, "Calls that have ended, by method and status code.", ("method", "code")),
+    Metric("nablad_rpcs_active", _GAUGE, "Calls that are under way, by method.", ("method",)),
+    Metric(
+        "nablad_rpc_seconds", _HISTOGRAM, "Duration of calls that have one answer, by method.", ("method",), "seconds",
+        _CALL_SECONDS,
+    ),
+    Metric(
+        "nablad_store_commit_seconds", _HISTOGRAM, "How long transactions of the database took to reach the disk.", (),
+        "seconds", (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
+    ),
+    Metric("nablad_store_bytes", _GAUGE, "Size of the database with its log.", unit="bytes"),
+    Metric(
+        "nablad_data_directory_free_bytes", _GAUGE, "Room on the file system of the data directory.", unit="bytes"
+    ),
+    Metric(
+        "nablad_data_directory_size_bytes", _GAUGE, "Size of the file system of the data directory.", unit="bytes"
+    ),
+)  # fmt: skip
+"""Of the service itself."""
+
+PROCESS_METRICS: Final = tuple(
+    Metric(f"{prefix}_{name}", type_, f"{help_} of the {whose}.", unit=unit)
+    for prefix, whose in (("nablad_process", "service"), ("nablad_cluster_process", "process that speaks to Ray"))
+    for name, type_, help_, unit in (
+        ("virtual_memory_bytes", _GAUGE, "Virtual memory", "bytes"),
+        ("resident_memory_bytes", _GAUGE, "Resident memory", "bytes"),
+        ("start_time_seconds", _GAUGE, "Start, in Unix time,", "seconds"),
+        ("cpu_seconds_total", _COUNTER, "CPU seconds", "seconds"),
+        ("open_fds", _GAUGE, "Open descriptors", ""),
+        ("max_fds", _GAUGE, "Limit of open descriptors", ""),
+    )
+)
+"""Of the service's processes, as prometheus_client's ProcessCollector gives them."""
+
+METRICS: Final = (*SERVICE_METRICS, *PROCESS_METRICS, *JOB_METRICS)
+"""All of them."""

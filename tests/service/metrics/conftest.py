@@ -1,0 +1,38 @@
+"""A live job about which everything is known."""
+
+import pytest
+
+from nablad.v1 import jobs_pb2 as jobs_pb
+from nablad.v1 import parameter_server_pb2 as ps_pb
+from service.live import LiveJob
+
+
+@pytest.fixture
+def told() -> LiveJob:
+    """What a parameter server has told of a job with two layers and one worker."""
+    usage = ps_pb.ProcessFigures(cpu_seconds=3.5, resident_memory_bytes=1 << 27)
+    telemetry = ps_pb.Telemetry(
+        step_seconds_bounds=[0.1, 1.0],
+        step_seconds_counts=[5, 2, 1],
+        step_seconds_sum=3.0,
+        phases=[ps_pb.PhaseFigures(phase="compute", p50=0.25, p90=0.5, p99=0.75, seconds_sum=2, steps=8)],
+        layers=[ps_pb.LayerFigures(weight_norm=layer + 1, gradient_norm=(layer + 1) / 10) for layer in range(2)],
+        workers=[ps_pb.WorkerFigures(worker_id="worker-1", results=8, samples=80, lag_seconds=0.5, process=usage)],
+        process=usage,
+    )
+    progress = jobs_pb.Progress(
+        epoch=2, epochs=9, step=108, steps=900, samples=1080, samples_per_second=50, learning_rate=0.5, gradient_norm=2,
+        training_cost=0.25, training_accuracy=0.5, validation_cost=0.75, validation_accuracy=0.125, workers_alive=1,
+    )  # fmt: skip
+    return LiveJob(
+        progress,
+        telemetry,
+        attempt=2,
+        workers=3,
+        checkpoints=4,
+        checkpoint_failures=1,
+        checkpoint_step=100,
+        checkpoint_time=1.75e9,
+        checkpoint_interval=30.0,
+        begun_at=(100, 1000),
+    )

@@ -1,0 +1,123 @@
+"""The series of jobs: all of the table, from the start, in Prometheus's format."""
+
+from collections.abc import Callable
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+from nablad.v1 import jobs_pb2 as jobs_pb
+from nablad.v1 import parameter_server_pb2 as ps_pb
+from service.live import LiveJob
+from service.metrics.jobs import JobSeries
+from service.metrics.table import JOB_METRICS
+from workers.tickets import Refusal
+
+BY_LABEL = {
+    ("nablad_job_worker_seconds_total", "activity"): {"gathering", "computing", "waiting", "exchanging"},
+    ("nablad_job_server_seconds_total", "activity"): {
+        "waiting", "receiving", "inspecting", "reducing", "updating", "dealing", "booking",
+    },
+    ("nablad_job_transport_workers", "transport"): {"shared", "inline"},
+    ("nablad_job_refused_results_total", "reason"): {refusal.name.lower() for refusal in Refusal},
+}  # fmt: skip
+
+
+def _samples(live: LiveJob, job_id: str = "j") -> list[Sample]:
+    text = "".join(JobSeries().lines({job_id: live}))
+    return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+
+
+@pytest.fixture
+def sample() -> Callable[..., float | None]:
+    """The value of a series of the only job."""
+
+    def get(live: LiveJob, name: str, **labels: str) -> float | None:
+        found = [s.value for s in _samples(live) if (s.name, s.labels) == (name, {"job_id": "j"} | labels)]
+        assert len(found) < 2
+        return found[0] if found else None
+
+    return get
+
+
+Get = Callable[..., float | None]
+
+
+@pytest.mark.parametrize(("name", "label", "values"), [(*key, values) for key, values in BY_LABEL.items()])
+def test_what_is_counted_by_a_label_is_there_from_the_start(
+    sample: Get, name: str, label: str, values: set[str]
+) -> None:
+    """Before anything is told, so that a first count shows as an increase."""
+    assert {sample(LiveJob(), name, **{label: value}) for value in values} == {0}
+    assert len([s for s in _samples(LiveJob()) if s.name == name]) == len(values)
+
+
+def test_every_metric_of_the_table_is_written_with_its_labels(told: LiveJob) -> None:
+    """Each with at least one sample once everything is known, and nothing else."""
+    text = "".join(JobSeries().lines({"j": told}))
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    # The parser's names of counters are without the suffix.
+    assert families.keys() == {metric.name.removesuffix("_total") for metric in JOB_METRICS}
+    for metric in JOB_METRICS:
+        family = families[metric.name.removesuffix("_total")]
+        assert (family.type, family.documentation) == (metric.type, metric.help)
+        assert family.samples, metric.name
+        for found in family.samples:
+            assert found.labels.keys() - {"le", "quantile"} == set(metric.labels)
+
+
+def test_what_the_parameter_server_tells_is_what_is_scraped(sample: Get, told: LiveJob) -> None:
+    """Figures of layers, workers, processes and phases."""
+    assert sample(told, "nablad_job_layer_weight_norm", layer="1") == 2
+    assert sample(told, "nablad_job_worker_lag_seconds_total", worker="worker-1") == 0.5
+    for process in ("parameter_server", "worker-1"):
+        assert sample(told, "nablad_job_process_cpu_seconds_total", process=process) == 3.5
+    assert sample(told, "nablad_job_step_phase_seconds", phase="compute", quantile="0.9") == 0.5
+    assert sample(told, "nablad_job_step_phase_seconds_count", phase="compute") == 8
+    assert sample(told, "nablad_job_step") == 108
+
+
+def test_counters_count_from_the_beginning_of_the_attempt(sample: Get, told: LiveJob) -> None:
+    """One that fell back to a checkpoint would look as if it had begun anew, and count what was before once more."""
+    assert sample(told, "nablad_job_steps_total") == 8
+    assert sample(told, "nablad_job_samples_total") == 80
+
+
+def test_what_is_not_known_yet_has_no_series(sample: Get) -> None:
+    """A cost of 0 would be a lie."""
+    assert sample(LiveJob(), "nablad_job_training_cost") is None
+    assert sample(LiveJob(), "nablad_job_checkpoint_interval_seconds") is None
+    assert sample(LiveJob(jobs_pb.Progress(training_cost=0.25)), "nablad_job_training_cost") == 0.25
+
+
+def test_step_durations_are_a_histogram(sample: Get, told: LiveJob) -> None:
+    """Buckets are cumulative, the last one holds all."""
+    counts = [sample(told, "nablad_job_step_seconds_bucket", le=bound) for bound in ("0.1", "1.0", "+Inf")]
+    assert counts == [5, 7, 8]
+    assert (sample(told, "nablad_job_step_seconds_count"), sample(told, "nablad_job_step_seconds_sum")) == (8, 3)
+
+
+def test_a_cost_that_is_no_number_is_written_as_prometheus_reads_it(sample: Get) -> None:
+    """An alert looks for it."""
+    text = "".join(JobSeries().lines({"j": LiveJob(jobs_pb.Progress(training_cost=float("nan")))}))
+    assert 'nablad_job_training_cost{job_id="j"} NaN\n' in text
+    text = "".join(JobSeries().lines({"j": LiveJob(jobs_pb.Progress(training_cost=float("inf")))}))
+    assert 'nablad_job_training_cost{job_id="j"} +Inf\n' in text
+
+
+def test_labels_may_hold_anything() -> None:
+    """A worker chooses no name, but if it did: quotes, backslashes and new lines stay in the value."""
+    name = 'a"b\\c\nd'
+    live = LiveJob(telemetry=ps_pb.Telemetry(workers=[ps_pb.WorkerFigures(worker_id=name, results=1)]))
+    found = [s.labels["worker"] for s in _samples(live) if s.name == "nablad_job_worker_results_total"]
+    assert found == [name]
+
+
+def test_a_job_that_is_gone_leaves_no_series_and_one_that_changed_no_old_values() -> None:
+    """What is remembered between scrapes are labels, not values."""
+    series = JobSeries()
+    first = "".join(series.lines({"a": LiveJob(attempt=1), "b": LiveJob()}))
+    second = "".join(series.lines({"a": LiveJob(attempt=2)}))
+    assert 'nablad_job_attempt{job_id="a"} 1.0' in first
+    assert 'nablad_job_attempt{job_id="a"} 2.0' in second
+    assert 'job_id="b"' not in second

@@ -1,0 +1,69 @@
+"""The observer: what it sees of stores and cluster."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from nablad.v1 import cluster_pb2 as cluster_pb
+from nablad.v1 import job_spec_pb2 as spec_pb
+from service.cluster.errors import ClusterLostError
+from service.live import LiveJobs
+from service.metrics.standing import Observer, QueueFigures
+from service.stores.database import Database
+from service.stores.jobs import JobStore
+from service.watching import Watches
+
+
+class Cluster:
+    """One node, or an error."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self._error = error
+
+    async def nodes(self) -> list[cluster_pb.Node]:
+        if self._error:
+            raise self._error
+        return [cluster_pb.Node(cpus=4, free_cpus=1)]
+
+    async def reserve(self, *_: Any) -> None:
+        raise AssertionError
+
+
+@pytest.fixture
+def clock() -> list[datetime]:
+    """The time, in a list so that tests can change it."""
+    return [datetime(2026, 1, 1, tzinfo=UTC)]
+
+
+@pytest.fixture
+def store(database: Database, clock: list[datetime]) -> JobStore:
+    return JobStore(database, lambda: clock[0])
+
+
+def _observer(store: JobStore, clock: list[datetime], cluster: Cluster) -> Observer:
+    live = LiveJobs(lambda: 0.0)
+    return Observer(store, live, Watches(store, live, lambda: 0.0), cluster, lambda: clock[0])
+
+
+def test_the_queue_is_seen_by_class_of_priority(store: JobStore, clock: list[datetime]) -> None:
+    """With how long the first one has been in it; what does not wait is no part of it."""
+    for priority, count in ((-3, 1), (0, 2), (9, 1), (1, 1)):
+        for _ in range(count):
+            store.create(spec_pb.JobSpec(name="a", priority=priority), "")
+        clock[0] += timedelta(seconds=10)
+    started = store.create(spec_pb.JobSpec(name="a"), "")
+    store.move(started.job_id, 2, "test")
+    standing = asyncio.run(_observer(store, clock, Cluster()).look())
+    assert standing.queue == {"low": QueueFigures(1, 40), "normal": QueueFigures(2, 30), "high": QueueFigures(2, 20)}
+    assert standing.nodes == [cluster_pb.Node(cpus=4, free_cpus=1)]
+
+
+@pytest.mark.parametrize("error", [ClusterLostError("away"), TimeoutError()])
+def test_a_ray_that_is_away_does_not_hide_the_rest(store: JobStore, clock: list[datetime], error: Exception) -> None:
+    """Nor one that does not answer."""
+    store.create(spec_pb.JobSpec(name="a"), "")
+    standing = asyncio.run(_observer(store, clock, Cluster(error)).look())
+    assert standing.nodes is None
+    assert standing.queue["normal"].jobs == 1

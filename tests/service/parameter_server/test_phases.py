@@ -1,0 +1,161 @@
+"""The phases of steps: all of a step's time, and quantiles of those of late."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nablad.v1 import parameter_server_pb2 as ps_pb
+from service.parameter_server.reduction import Buffers
+from service.parameter_server.rounds import Round
+from service.parameter_server.telemetry import ACTIVITIES, PHASES, Phases, Time
+from service.parameter_server.training import Training
+from workers.plan import Plan
+from workers.tickets import Result, Ticket, TicketKind
+
+Answer = Callable[..., Result]
+
+SIZE = 6
+PLAN = Plan(rows=10, batch_size=4, micro_batches=3, epochs=2, seed=1)
+EVALUATED = Plan(rows=10, batch_size=4, micro_batches=3, epochs=2, seed=1, validation_rows=5)
+NOTHING = (0.0,) * len(ACTIVITIES)
+OF_THE_SERVER = ("exchange", "wait", "reduce", "apply")
+
+
+def _tell(training: Training) -> ps_pb.Telemetry:
+    telemetry = training.totals.message([], training.stopwatch.seconds, [])
+    training.steps.tell(telemetry, 0.0)
+    return telemetry
+
+
+def _sums(telemetry: ps_pb.Telemetry) -> dict[str, float]:
+    return {figures.phase: figures.seconds_sum for figures in telemetry.phases}
+
+
+def _run(training: Training, answer: Answer, plan: Plan, computed: Callable[[Ticket], float]) -> ps_pb.Telemetry:
+    """Brings a training to its end, with laps as the engine makes them."""
+    lap = training.stopwatch.lap
+    lap("waiting")
+    training.join("w")
+    while not training.over:
+        tickets = training.deal()["w"]
+        lap("dealing")
+        training.book()
+        lap("booking")
+        for ticket in tickets:
+            lap("waiting")
+            result = answer(training, ticket, plan)
+            lap("receiving")
+            assert training.take("w", 2, result, computed(ticket)) is None
+    training.book()
+    return _tell(training)
+
+
+def test_the_phases_of_a_step_add_up_to_its_time(make_training: Callable[..., Training], answer: Answer) -> None:
+    """Of the parameter server: to all of it, but for the booking that goes on while workers compute."""
+    told = _run(make_training(PLAN, SIZE), answer, PLAN, lambda _: 0.0)
+    sums, spent = _sums(told), told.server_seconds
+    assert sums["exchange"] == sum(spent[activity] for activity in ("receiving", "inspecting", "dealing"))
+    assert (sums["reduce"], sums["apply"]) == (spent["reducing"], spent["updating"])
+    assert sum(sums[phase] for phase in OF_THE_SERVER) + spent["booking"] == told.step_seconds_sum > 0
+    assert {figures.steps for figures in told.phases} == {6}
+
+
+def test_evaluations_are_no_steps(make_training: Callable[..., Training], answer: Answer) -> None:
+    """Their time is in no phase; that of the steps after them is all in."""
+    told = _run(make_training(EVALUATED, SIZE), answer, EVALUATED, lambda ticket: 100.0 * (ticket.kind - 1))
+    phases = sum(_sums(told)[phase] for phase in OF_THE_SERVER)
+    assert 0 < told.step_seconds_sum - phases <= told.server_seconds["booking"]
+    assert told.evaluation_seconds > 0
+    assert _sums(told)["compute"] == 0
+    assert {figures.steps for figures in told.phases} == {6}
+
+
+def test_the_wait_for_the_first_worker_belongs_to_no_step(
+    make_training: Callable[..., Training], answer: Answer
+) -> None:
+    """However long it takes until one is there."""
+    training = make_training(PLAN, SIZE)
+    for _ in range(1000):
+        training.stopwatch.lap("waiting")
+    assert _sums(_run(training, answer, PLAN, lambda _: 0.0))["wait"] < 100
+
+
+def test_compute_is_the_longest_of_a_steps_computations(make_training: Callable[..., Training], answer: Answer) -> None:
+    """Whichever result it was."""
+    told = _run(make_training(PLAN, SIZE), answer, PLAN, lambda ticket: [0.5, 2.0, 1.0][ticket.micro_batch])
+    last_steps = 2 * max([0.5, 2.0, 1.0][: PLAN.parts(2)])
+    assert _sums(told)["compute"] == 4 * 2.0 + last_steps
+
+
+@pytest.mark.parametrize("claimed", [-1.0, float("nan"), float("inf"), 1e300])
+def test_a_claim_that_is_no_duration_counts_as_nothing(
+    make_training: Callable[..., Training], answer: Answer, claimed: float
+) -> None:
+    """What other workers of the step say counts."""
+    told = _run(make_training(PLAN, SIZE), answer, PLAN, lambda ticket: 0.25 if ticket.micro_batch else claimed)
+    assert _sums(told)["compute"] == 0.25 * sum(PLAN.parts(step) > 1 for step in range(6))
+
+
+def _count(phases: Phases, seconds: list[float]) -> None:
+    for each in seconds:
+        waiting = Time(each, NOTHING, tuple(each * (activity == "waiting") for activity in ACTIVITIES))
+        phases.add(2 * each, waiting)
+
+
+def _of(phases: Phases, phase: str, now: float = 0.0) -> ps_pb.PhaseFigures:
+    return {figures.phase: figures for figures in phases.figures(now)}[phase]
+
+
+@pytest.mark.parametrize("steps", [1, 7, 1023, 1024, 1025, 5000])
+def test_quantiles_are_those_of_the_last_1024_steps(steps: int) -> None:
+    """Sums and counts are of all."""
+    seconds = np.random.default_rng(steps).exponential(size=steps)
+    phases = Phases()
+    _count(phases, seconds.tolist())
+    wait, compute = _of(phases, "wait"), _of(phases, "compute")
+    assert [wait.p50, wait.p90, wait.p99] == pytest.approx(np.quantile(seconds[-1024:], [0.5, 0.9, 0.99]))
+    assert compute.p90 == pytest.approx(2 * wait.p90)
+    assert (wait.seconds_sum, wait.steps) == (pytest.approx(seconds.sum()), steps)
+
+
+def test_every_phase_is_told_from_the_start() -> None:
+    """So that a first step shows as an increase; and the first one is seen at once."""
+    phases = Phases()
+    assert [figures.phase for figures in phases.figures(0.0)] == list(PHASES)
+    assert _of(phases, "wait") == ps_pb.PhaseFigures(phase="wait")
+    _count(phases, [3.0])
+    assert _of(phases, "wait").p50 == 3.0
+
+
+def test_quantiles_are_worked_out_once_a_second() -> None:
+    """Sums are as they stand."""
+    phases = Phases()
+    _count(phases, [1.0])
+    assert _of(phases, "wait", 10.0).p50 == 1.0
+    _count(phases, [5.0] * 9)
+    late = _of(phases, "wait", 10.9)
+    assert (late.p50, late.seconds_sum, late.steps) == (1.0, 46.0, 10)
+    assert _of(phases, "wait", 11.0).p50 == 5.0
+
+
+def _round(step: int, versions: list[int]) -> Round:
+    round_ = Round(TicketKind.GRADIENT, 0, step, [1] * len(versions), Buffers(1, np.float64))
+    for part, version in enumerate(versions):
+        round_.take(Result(Ticket(step, 1, part), version, 0.0, 1, 0, np.zeros(1)), 0.0)
+    return round_
+
+
+@pytest.mark.parametrize(("versions", "staleness"), [([7, 7], 0), ([5, 7], 2), ([7, 6, 4], 3)])
+def test_staleness_is_that_of_the_oldest_gradient(versions: list[int], staleness: int) -> None:
+    """In updates, at the update."""
+    assert _round(7, versions).staleness == staleness
+
+
+def test_staleness_is_told_and_0_in_sync_mode(make_training: Callable[..., Training], answer: Answer) -> None:
+    """What is told is the last step's."""
+    training: Any = make_training(PLAN, SIZE)
+    assert _run(training, answer, PLAN, lambda _: 0.0).staleness == 0
+    training.steps.add(_round(7, [5, 7]), Time(1.0, NOTHING, NOTHING), None)
+    assert _tell(training).staleness == 2
