@@ -4,7 +4,7 @@ BIN := .venv/bin
 STUBS := job_spec constraints jobs datasets models parameter_server cluster
 SERVICES := jobs datasets models parameter_server cluster
 
-.PHONY: demo test test-unit lint format proto docs bench bench-scale bench-load bench-soak robustness robustness-long clean
+.PHONY: demo test test-unit lint format proto docs boards bench bench-scale bench-load bench-soak robustness robustness-long clean
 
 demo: .venv/installed
 	$(BIN)/nabla demo
@@ -34,6 +34,10 @@ proto: .venv/installed
 
 docs: .venv/installed
 	$(BIN)/python -m nablad.cli.reference > docs/cli.md
+	$(BIN)/python -m service.metrics.reference > docs/metrics.md
+
+boards: .venv/installed
+	$(BIN)/python -m deploy.grafana
 
 bench: .venv/bench
 	$(BIN)/python -m benchmarks

@@ -1,0 +1,100 @@
+"""Of the job board: how fast the steps are, and what their time goes into."""
+
+from grafana_foundation_sdk.builders import timeseries
+from grafana_foundation_sdk.models import units
+from grafana_foundation_sdk.models.dashboard import DynamicConfigValue
+
+from deploy.grafana.boards.expressions import of_job, quantile, rate, share, total
+from deploy.grafana.boards.frame import Row
+from deploy.grafana.boards.panels import Series, graph, normalised, stacked
+
+__all__ = ["activities", "anatomy", "speed"]
+
+_QUANTILES = (("0.5", "median"), ("0.9", "90th percentile"), ("0.99", "99th percentile"))
+_COMPUTE = "compute, by the workers"
+
+
+def speed() -> Row:
+    """Samples, steps and the pauses between them."""
+    buckets = of_job("nablad_job_step_seconds_bucket")
+    mean = f"{rate(of_job('nablad_job_step_seconds_sum'))} / {rate(of_job('nablad_job_step_seconds_count'))}"
+    return Row(
+        "Speed",
+        [
+            graph(
+                "Samples per second", "The epoch's own figure leaves pauses out. Where the lines part, the job stood "
+                "still: evaluations, lost workers.", units.Short,
+                Series(of_job("nablad_job_samples_per_second"), "of this epoch's steps"),
+                Series(rate(of_job("nablad_job_samples_total")), "with all pauses"), span=8,
+            ),
+            graph(
+                "Step duration", "From the first ticket to the update. A 99th percentile far above the median: a "
+                "straggler, or a busy machine.", units.Seconds,
+                *(Series(quantile(q, buckets), name) for q, name in ((0.5, "median"), (0.9, "p90"), (0.99, "p99"))),
+                Series(mean, "mean"), span=8,
+            ),
+            graph(
+                "Time in evaluations", "Share of the time for which steps stand still for the validation rows. Much of "
+                "it: fewer rows, or a longer epoch.", units.PercentUnit,
+                Series(rate(of_job("nablad_job_evaluation_seconds_total")), "share of time"), span=4,
+            ),
+            graph(
+                "Evaluations", "Evaluations of the validation rows in this attempt: one after each epoch.",
+                units.Number,
+                Series(of_job("nablad_job_evaluations_total"), "evaluations"), span=4,
+            ),
+        ],
+    )  # fmt: skip
+
+
+def anatomy() -> Row:
+    """The phases of a step: how long each takes."""
+    return Row("What a step consists of", [_mean_step(), *(_phases(q, name) for q, name in _QUANTILES)])
+
+
+def _phases(quantile_label: str, name: str) -> timeseries.Panel:
+    phases = of_job("nablad_job_step_phase_seconds", f'quantile="{quantile_label}"')
+    description = (
+        f"The {name} of each phase, over the steps of late. A phase that grows here but not in its median is slow now "
+        "and then: look for what else runs on the machine."
+    )
+    return graph(f"Phases, {name}", description, units.Seconds, Series(phases, "{{phase}}"), span=8)
+
+
+def _mean_step() -> timeseries.Panel:
+    """The parameter server's phases make up the step; the workers compute while it waits."""
+    panel = graph(
+        "Mean step by phase", "Wait, exchange, reduce and apply on top of each other are the step. Workers compute "
+        "during wait: what wait has more than compute goes into links and idling.", units.Seconds,
+        Series(_mean('phase!="compute"'), "{{phase}}"), Series(_mean('phase="compute"'), _COMPUTE), span=24,
+    )  # fmt: skip
+    apart = [
+        DynamicConfigValue("custom.stacking", {"mode": "none"}),
+        DynamicConfigValue("custom.fillOpacity", 0),
+        DynamicConfigValue("custom.lineWidth", 2),
+    ]
+    return stacked(panel).override_by_name(_COMPUTE, apart)
+
+
+def _mean(matcher: str) -> str:
+    seconds, steps = (of_job(f"nablad_job_step_phase_seconds_{part}", matcher) for part in ("sum", "count"))
+    return f"{total(rate(seconds), 'phase')} / {total(rate(steps), 'phase')}"
+
+
+def activities() -> Row:
+    """Where workers and parameter server spend their seconds."""
+    return Row(
+        "Where time goes",
+        [
+            normalised(graph(
+                "Workers' time", "Shares of all workers' seconds. Computing should be most of it; much waiting means "
+                "too many workers for this batch size, or a straggler.", units.PercentUnit,
+                Series(share(of_job("nablad_job_worker_seconds_total"), "activity"), "{{activity}}"),
+            )),
+            normalised(graph(
+                "Parameter server's time", "Shares of its steps. Waiting should be most of it; much reducing or "
+                "updating means that it is what limits the speed.", units.PercentUnit,
+                Series(share(of_job("nablad_job_server_seconds_total"), "activity"), "{{activity}}"),
+            )),
+        ],
+    )  # fmt: skip

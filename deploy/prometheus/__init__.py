@@ -1,0 +1,1 @@
+"""A Prometheus that watches nablad."""
