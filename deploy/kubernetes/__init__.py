@@ -1,0 +1,1 @@
+"""nablad on Kubernetes: a kustomize base, and a program that makes an overlay from values."""
