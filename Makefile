@@ -4,7 +4,7 @@ BIN := .venv/bin
 STUBS := job_spec constraints jobs datasets models parameter_server cluster
 SERVICES := jobs datasets models parameter_server cluster
 
-.PHONY: demo test test-unit lint format proto docs boards bench bench-scale bench-load bench-soak robustness robustness-long clean
+.PHONY: demo test test-unit lint format proto docs boards bench bench-scale bench-load bench-soak bench-scrapes robustness robustness-long clean
 
 demo: .venv/installed
 	$(BIN)/nabla demo
@@ -50,6 +50,9 @@ bench-load: .venv/installed
 
 bench-soak: .venv/installed
 	$(BIN)/python -m benchmarks.soak
+
+bench-scrapes: .venv/installed
+	$(BIN)/python -m benchmarks.scrapes
 
 robustness: .venv/installed
 	$(BIN)/python -m benchmarks.robustness

@@ -1,27 +1,20 @@
 """The whole trial: a training alone, then with a queue and watchers, then with calls on top; again and again."""
 
-import tempfile
 import time
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import mean
 
-from benchmarks.errors import JobError
 from benchmarks.load.calls import CallTimes, Latencies, make_calls
 from benchmarks.load.crowd import CrowdSize, watching
-from benchmarks.load.queued import Queue, cpus
+from benchmarks.load.queued import Queue
+from benchmarks.load.training import service, start_training
 from benchmarks.load.watchers import Heard
 from benchmarks.load.windows import Window, samples_per_second, watched_time
 from benchmarks.mnist_files import FirstRows
-from benchmarks.robustness.daemon import Daemon, start_daemon
+from benchmarks.robustness.daemon import Daemon
 from benchmarks.works import PAPER_500
 from nablad import Client
-from nablad.demo import digits
-from nablad.v1 import jobs_pb2
-from nablad.v1.job_spec_pb2 import JobSpec
 
 __all__ = ["ALONE", "CALLED", "WATCHED", "Extent", "Trial", "run_trial"]
 
@@ -29,7 +22,6 @@ ALONE, WATCHED, CALLED = "alone", "queue and watchers", "and calls"
 
 # The training's first epochs, and what comes after a crowd has gone, do not count.
 _SETTLING_SECONDS = 3.0
-_FOREVER = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -104,8 +96,8 @@ def run_trial(rows: FirstRows, extent: Extent, say: Callable[[str], None]) -> Tr
         BenchmarkError: The daemon or the watchers did not start, or jobs did not.
     """
     trial = Trial(extent)
-    with _service(rows) as (daemon, client):
-        training, queue = _start_training(client), Queue()
+    with service(rows) as (daemon, client):
+        training, queue = start_training(client), Queue()
         for number in range(1, extent.rounds + 1):
             say(f"Round {number} of {extent.rounds}")
             _make_round(trial, daemon, client, training, queue)
@@ -118,38 +110,6 @@ def run_trial(rows: FirstRows, extent: Extent, say: Callable[[str], None]) -> Tr
             time.sleep(_SETTLING_SECONDS)
         trial.daemon_bytes_after = after.daemon_bytes
     return trial
-
-
-@contextmanager
-def _service(rows: FirstRows) -> Iterator[tuple[Daemon, Client]]:
-    # A short path: Ray's sockets may lie below it.
-    with tempfile.TemporaryDirectory(prefix="l-", ignore_cleanup_errors=True) as folder:
-        root = Path(folder)
-        daemon = start_daemon(root / "data", root / "log", uuid.uuid4().hex, "--cpus", str(cpus()))
-        try:
-            with Client(daemon.address) as client:
-                client.add_dataset(_training_spec().data.train, list(rows.files(PAPER_500.rows)))
-                for name, file in digits.FILES.items():
-                    client.add_dataset(name, [file])
-                yield daemon, client
-        finally:
-            daemon.stop()
-
-
-def _training_spec() -> JobSpec:
-    """Of a job that does not end by itself, and has all CPUs."""
-    spec = PAPER_500.spec(epochs=_FOREVER)
-    spec.distribution.workers = spec.distribution.micro_batches = cpus()
-    return spec
-
-
-def _start_training(client: Client) -> str:
-    """Gives the job's id after its first epoch."""
-    job_id = client.submit(_training_spec()).job_id
-    for news in client.watch(job_id):
-        if isinstance(news, jobs_pb2.Event) and news.HasField("epoch_end"):
-            return job_id
-    raise JobError(f"The training should go on for ever, but has ended: {client.job(job_id).reason}")
 
 
 def _make_round(trial: Trial, daemon: Daemon, client: Client, training: str, queue: Queue) -> None:

@@ -122,6 +122,8 @@ def _live_a_little(client: Client, daemon: Any, server: Prometheus) -> str:
         client.add_dataset(f"digits-{part}", [DIGITS / f"digits-{part}.npz"])
     job_id = _submit(client)
     _wait_for(client, job_id, lambda event: event.checkpoint)
+    # An increase is seen of a series that was there before.
+    _until(lambda: server.value(f'nablad_job_workers_alive{{job_id="{job_id}"}} == 2'))
     os.kill(_pids(daemon, "_WorkerProcess")[0], signal.SIGKILL)
     _until(lambda: server.value(f'nablad_job_workers_lost_total{{job_id="{job_id}"}} > 0'))
     os.kill(_pids(daemon, "_ParameterServerProcess")[0], signal.SIGKILL)

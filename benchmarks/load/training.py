@@ -1,0 +1,54 @@
+"""A training that takes all CPUs and does not end, for whatever else is to be seen beside it."""
+
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.errors import JobError
+from benchmarks.load.queued import cpus
+from benchmarks.mnist_files import FirstRows
+from benchmarks.robustness.daemon import Daemon, start_daemon
+from benchmarks.works import PAPER_500
+from nablad import Client
+from nablad.demo import digits
+from nablad.v1 import jobs_pb2
+from nablad.v1.job_spec_pb2 import JobSpec
+
+__all__ = ["service", "start_training"]
+
+_FOREVER = 1_000_000
+
+
+@contextmanager
+def service(rows: FirstRows) -> Iterator[tuple[Daemon, Client]]:
+    """A daemon of its own, with the training's data and the digits."""
+    # A short path: Ray's sockets may lie below it.
+    with tempfile.TemporaryDirectory(prefix="l-", ignore_cleanup_errors=True) as folder:
+        root = Path(folder)
+        daemon = start_daemon(root / "data", root / "log", uuid.uuid4().hex, "--cpus", str(cpus()))
+        try:
+            with Client(daemon.address) as client:
+                client.add_dataset(_spec().data.train, list(rows.files(PAPER_500.rows)))
+                for name, file in digits.FILES.items():
+                    client.add_dataset(name, [file])
+                yield daemon, client
+        finally:
+            daemon.stop()
+
+
+def _spec() -> JobSpec:
+    """Of a job that does not end by itself, and has all CPUs."""
+    spec = PAPER_500.spec(epochs=_FOREVER)
+    spec.distribution.workers = spec.distribution.micro_batches = cpus()
+    return spec
+
+
+def start_training(client: Client) -> str:
+    """Gives the job's id after its first epoch."""
+    job_id = client.submit(_spec()).job_id
+    for news in client.watch(job_id):
+        if isinstance(news, jobs_pb2.Event) and news.HasField("epoch_end"):
+            return job_id
+    raise JobError(f"The training should go on for ever, but has ended: {client.job(job_id).reason}")

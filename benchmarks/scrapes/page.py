@@ -1,0 +1,138 @@
+"""The page of a service with many jobs: its size, and its time beside prometheus_client's for the same series."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from statistics import median
+from urllib.request import urlopen
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
+
+from nablad.v1 import jobs_pb2 as jobs_pb
+from nablad.v1 import parameter_server_pb2 as ps_pb
+from service.live import LiveJob
+from service.metrics.instruments import Instruments
+from service.metrics.server import MetricsServer
+from service.parameter_server.telemetry import PHASES
+
+__all__ = ["Page", "measure"]
+
+_BUCKETS = 14
+
+
+@dataclass(frozen=True)
+class Page:
+    """What was measured.
+
+    Attributes:
+        jobs: On the page.
+        size_bytes: Of it.
+        series: On it.
+        first_seconds: Of the first scrape, which puts together the labels of every series.
+        seconds: Of each further scrape, from the request to the last byte.
+        library_seconds: Of each page that prometheus_client makes of the same series, without a server.
+    """
+
+    jobs: int
+    size_bytes: int
+    series: int
+    first_seconds: float
+    seconds: list[float]
+    library_seconds: list[float]
+
+    @property
+    def typical_seconds(self) -> float:
+        """Of the scrapes after the first one."""
+        return median(self.seconds)
+
+    @property
+    def ratio(self) -> float:
+        """Of a scrape's time to that of the library."""
+        return self.typical_seconds / median(self.library_seconds)
+
+
+def measure(jobs: int, workers: int, layers: int, scrapes: int) -> Page:
+    """Scrapes the page of so many jobs that all run, and have so many workers and layers each."""
+    live = {f"digits-{number:08x}": _job(number, workers, layers) for number in range(jobs)}
+    registry = CollectorRegistry()
+    Instruments(registry)
+    server = MetricsServer(registry, lambda: live, "127.0.0.1", 0)
+    try:
+        page, first = _timed(lambda: _get(server.address))
+        seconds = [_timed(lambda: _get(server.address))[1] for _ in range(scrapes)]
+    finally:
+        server.close()
+    library = _Library(page.decode())
+    return Page(
+        jobs,
+        len(page),
+        sum(not line.startswith(b"#") for line in page.splitlines()),
+        first,
+        seconds,
+        [_timed(library.page)[1] for _ in range(scrapes)],
+    )
+
+
+class _Library(Collector):
+    """The same series, as prometheus_client has them when a collector gives them."""
+
+    def __init__(self, page: str) -> None:
+        self._families = list(text_string_to_metric_families(page))
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+
+    def describe(self) -> Iterator[Metric]:
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        return iter(self._families)
+
+    def page(self) -> bytes:
+        return generate_latest(self._registry)
+
+
+def _get(address: str) -> bytes:
+    with urlopen(f"http://{address}/metrics") as answer:
+        page: bytes = answer.read()
+    return page
+
+
+def _timed(function: Callable[[], bytes]) -> tuple[bytes, float]:
+    begin = time.perf_counter()
+    page = function()
+    return page, time.perf_counter() - begin
+
+
+def _job(number: int, workers: int, layers: int) -> LiveJob:
+    """One about which everything is known, with figures as long as real ones."""
+    usage = ps_pb.ProcessFigures(cpu_seconds=number / 7, resident_memory_bytes=150_000_000 + number)
+    telemetry = ps_pb.Telemetry(
+        step_seconds_bounds=[10 ** (-4 + bucket / 2) for bucket in range(_BUCKETS - 1)],
+        step_seconds_counts=range(_BUCKETS),
+        step_seconds_sum=number / 3,
+        phases=[ps_pb.PhaseFigures(phase=phase, steps=9, **_figures(number)) for phase in PHASES],
+        layers=[ps_pb.LayerFigures(weight_norm=number / 7, gradient_norm=number / 9) for _ in range(layers)],
+        workers=[
+            ps_pb.WorkerFigures(
+                worker_id=f"worker-{worker + 1}", results=number, samples=number, lag_seconds=number / 7, process=usage
+            )
+            for worker in range(workers)
+        ],
+        process=usage,
+    )
+    progress = jobs_pb.Progress(
+        epoch=1, epochs=9, step=number, steps=9000, samples=number, samples_per_second=number / 7, learning_rate=0.1,
+        training_cost=number / 7, training_accuracy=number / 7000, validation_cost=number / 9,
+        validation_accuracy=number / 9000, gradient_norm=number / 11, workers_alive=workers,
+    )  # fmt: skip
+    return LiveJob(
+        progress, telemetry, workers=workers, checkpoint_step=number, checkpoint_time=1.8e9 + number,
+        checkpoint_interval=30.0, begun_at=(0, 0),
+    )  # fmt: skip
+
+
+def _figures(number: int) -> Mapping[str, float]:
+    return {"p50": number / 7000, "p90": number / 6000, "p99": number / 5000, "seconds_sum": number / 7}
