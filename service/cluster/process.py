@@ -57,7 +57,8 @@ def main(socket: Path, folder: Path, ray: str | None, cpus: int) -> None:
         watchdog = Watchdog(cluster.processes(), cluster.check, lambda sentence: _give_up(say, sentence))
         asyncio.run(_serve(cluster, socket, say))
         watchdog.stop()
-        cluster.close()
+        if ray is not None:
+            cluster.leave()
     except ClusterError as error:
         say(str(error))
         sys.exit(1)
@@ -73,7 +74,13 @@ def main(socket: Path, folder: Path, ray: str | None, cpus: int) -> None:
 async def _serve(cluster: Cluster, socket: Path, say: Callable[[str], None]) -> None:
     """Until SIGTERM, or the end of the service."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
+
+    def told_to_end(*_: object) -> None:
+        # Not by the loop, which forgets it when it ends: a second signal would then end this process before Ray.
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(stop.set)
+
+    signal.signal(signal.SIGTERM, told_to_end)
     threading.Thread(target=_read_to_the_end, args=(loop, stop), daemon=True).start()
     servicer = ClusterServicer(cluster)
     server = grpc.aio.server(options=_OPTIONS)
@@ -124,7 +131,11 @@ def _end_within(seconds: float) -> None:
 
 
 def _end_with_group() -> None:
-    """The last act: Ray's agents try for a minute to tell a Ray that is gone that its raylet has ended."""
+    """The last act, and the end of an embedded Ray.
+
+    Ray's own shutdown makes SIGTERM deadly again for this process, before Ray's processes have ended; and agents that
+    are left behind try for a minute to tell a Ray that is gone of their raylet's end.
+    """
     if os.getpgrp() == os.getpid():
         os.killpg(os.getpgrp(), signal.SIGKILL)
 

@@ -127,8 +127,8 @@ class Cluster:
                 f"Ray {'did not start' if self._embedded else f'at {address} is not there'}: {error}"
             ) from error
 
-    def close(self) -> None:
-        """Leaves the cluster; an embedded one ends with all its processes."""
+    def leave(self) -> None:
+        """Tells a cluster that runs elsewhere that this process goes; an embedded one ends with this one's group."""
         ray.shutdown()
 
     def processes(self) -> Mapping[int, str]:
@@ -224,8 +224,9 @@ class _Server(_Process):
     """A parameter server, on no CPU of its own."""
 
     def __init__(self, node: str, *, loopback: bool) -> None:
-        """Starts the process, on this node if it can."""
-        super().__init__(_ParameterServerProcess, NodeAffinitySchedulingStrategy(node, soft=True), num_cpus=0)
+        """Starts the process on this node, or not at all."""
+        # Not softly: what needs no resources, Ray would then start on any node.
+        super().__init__(_ParameterServerProcess, NodeAffinitySchedulingStrategy(node, soft=False), num_cpus=0)
         self._loopback = loopback
 
     async def start(self, assignment: ps_pb.Assignment, secret: str) -> str:

@@ -129,6 +129,19 @@ def test_a_killed_daemon_takes_its_ray_along(new_daemon: NewDaemon) -> None:
     _require_gone(old)
 
 
+def test_a_cluster_process_that_is_told_to_end_again_still_takes_ray_down(new_daemon: NewDaemon) -> None:
+    """At whatever moment of its end: a service that drains and then ends at once tells it twice."""
+    daemon = new_daemon()
+    old = _below(daemon)
+    (pid,) = [pid for pid, line in old.items() if VICTIMS["cluster process"] in line]
+    end = os.pidfd_open(pid)
+    daemon.kill()
+    while not select.select([end], [], [], 0.02)[0]:
+        signal.pidfd_send_signal(end, signal.SIGTERM)
+    os.close(end)
+    _require_gone(old)
+
+
 def test_a_daemon_that_is_killed_while_ray_starts_takes_it_along(tmp_path: Path) -> None:
     """What has been started of Ray goes too, agents included, which would look for it for a minute."""
     mark = uuid.uuid4().hex
