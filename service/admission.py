@@ -1,7 +1,8 @@
 """Which queued job starts next: by priority, then age, as far as there are CPUs for it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 
 from nablad.v1 import cluster_pb2 as cluster_pb
 from service.stores.jobs import Waiting
@@ -50,19 +51,17 @@ class Admission:
         reasons: dict[str, str] = {}
         there = {job.job_id for job in waiting}
         self._blocked = {job_id: since for job_id, since in self._blocked.items() if job_id in there}
+        # In a long queue many ask for the same.
+        prospect = cache(partial(_prospect, nodes))
         for job in waiting:
             if job.retry_time > now:
                 continue
-            room = _room(job, (node.cpus for node in nodes))
-            workers = min(job.workers, room) if job.attempt else job.workers
-            if not 0 < workers <= room:
-                reasons[job.job_id] = _too_big(job, room)
-                continue
-            if _room(job, (node.free_cpus for node in nodes)) >= workers:
+            workers, reason = prospect(job.workers, job.cpus_per_worker, begun=job.attempt > 0)
+            if not reason:
                 self._blocked.pop(job.job_id, None)
                 return Decision(job, workers, reasons)
-            reasons[job.job_id] = f"waits for {asked(workers, job.cpus_per_worker)}"
-            if now - self._blocked.setdefault(job.job_id, now) >= self._passing_seconds:
+            reasons[job.job_id] = reason
+            if workers and now - self._blocked.setdefault(job.job_id, now) >= self._passing_seconds:
                 break
         return Decision(reasons=reasons)
 
@@ -73,11 +72,12 @@ def asked(workers: int, cpus_per_worker: int) -> str:
     return f"{count} with {cpus_per_worker} CPU{'' if cpus_per_worker == 1 else 's'} each"
 
 
-def _room(job: Waiting, cpus: Iterable[int]) -> int:
-    """How many of the job's workers nodes with so many CPUs hold."""
-    return sum(count // job.cpus_per_worker for count in cpus)
-
-
-def _too_big(job: Waiting, room: int) -> str:
-    needs = asked(job.workers, job.cpus_per_worker)
-    return f"needs {needs}, but the cluster has room for {room}: it waits until nodes are added"
+def _prospect(nodes: Sequence[cluster_pb.Node], wanted: int, cpus_per_worker: int, *, begun: bool) -> tuple[int, str]:
+    """With how many workers a job starts, 0 if the cluster is too small for it; and why it waits, if it has to."""
+    room = sum(node.cpus // cpus_per_worker for node in nodes)
+    workers = min(wanted, room) if begun else wanted
+    if not 0 < workers <= room:
+        needs = asked(wanted, cpus_per_worker)
+        return 0, f"needs {needs}, but the cluster has room for {room}: it waits until nodes are added"
+    free = sum(node.free_cpus // cpus_per_worker for node in nodes)
+    return workers, "" if free >= workers else f"waits for {asked(workers, cpus_per_worker)}"
