@@ -121,9 +121,7 @@ class LiveJobs:
         self._explanations.pop(job_id, None)
         if live := self._jobs.get(job_id):
             live.ended = self._clock()
-            live.progress.workers_alive = 0
-            live.progress.samples_per_second = 0
-            live.telemetry.transport_workers.clear()
+            live.progress, live.telemetry = _at_rest(live)
         self.ring(job_id)
 
     def forget(self, job_id: str) -> None:
@@ -180,3 +178,16 @@ class LiveJobs:
     def _drop_old(self) -> None:
         oldest = self._clock() - _RETENTION_SECONDS
         self._jobs = {job_id: live for job_id, live in self._jobs.items() if live.ended is None or live.ended > oldest}
+
+
+def _at_rest(live: LiveJob) -> tuple[jobs_pb.Progress, ps_pb.Telemetry]:
+    """Progress and telemetry without what is a state of processes; copies, for others may be reading the ones there."""
+    progress, telemetry = jobs_pb.Progress(), ps_pb.Telemetry()
+    progress.CopyFrom(live.progress)
+    telemetry.CopyFrom(live.telemetry)
+    progress.workers_alive, progress.samples_per_second = 0, 0
+    telemetry.transport_workers.clear()
+    telemetry.staleness = 0
+    for told in (telemetry, *telemetry.workers):
+        told.ClearField("process")
+    return progress, telemetry

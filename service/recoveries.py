@@ -17,8 +17,7 @@ class Recoveries:
         self._lost: dict[str, tuple[str, float]] = {}
 
     def lost(self, job_id: str, cause: str) -> None:
-        """An attempt was lost. If the one before did not get to run, its loss is still what is recovered from."""
-        self._instruments.attempts_lost.labels(cause).inc()
+        """An attempt was lost, and another follows. If it never ran, the loss before is what is recovered from."""
         self._lost.setdefault(job_id, (cause, self._clock()))
 
     def running(self, job_id: str) -> None:

@@ -3,10 +3,12 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from statistics import mean
 from urllib.request import urlopen
 
+from benchmarks.errors import BenchmarkError
 from benchmarks.load.training import service, start_training
 from benchmarks.load.windows import Window, samples_per_second, watched_time
 from benchmarks.mnist_files import FirstRows
@@ -63,17 +65,22 @@ def _scraping(url: str, every_seconds: float | None) -> Iterator[None]:
     """Somebody scrapes as long as the block lasts, if there is an interval."""
     stop = threading.Event()
 
-    def scrape() -> None:
+    def scrape() -> int:
+        scrapes = 0
         while not stop.wait(every_seconds):
             with urlopen(url) as page:  # noqa: S310 (our own)
                 page.read()
+            scrapes += 1
+        return scrapes
 
-    thread = threading.Thread(target=scrape)
-    if every_seconds is not None:
-        thread.start()
-    try:
+    if every_seconds is None:
         yield
-    finally:
-        stop.set()
-        if every_seconds is not None:
-            thread.join()
+        return
+    with ThreadPoolExecutor(1) as pool:
+        scraping = pool.submit(scrape)
+        try:
+            yield
+        finally:
+            stop.set()
+        if not scraping.result():
+            raise BenchmarkError("The window was too short for a scrape: give more --seconds")

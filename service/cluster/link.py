@@ -120,7 +120,8 @@ class ClusterLink:
     @property
     def pid(self) -> int:
         """Of the cluster process; -1 while there is none."""
-        return self._connection.child.pid if self._connection else -1
+        connection = self._connection  # asked from other threads
+        return connection.child.pid if connection else -1
 
     async def nodes(self) -> list[cluster_pb.Node]:
         """The nodes that are there.

@@ -43,8 +43,9 @@ def _progress(field: str) -> _Source:
     optional = jobs_pb.Progress.DESCRIPTOR.fields_by_name[field].has_presence
 
     def samples(live: LiveJob) -> Iterable[_Sample]:
-        known = not optional or live.progress.HasField(field)  # type: ignore[arg-type]
-        return [("", (), getattr(live.progress, field))] if known else []
+        progress = live.progress  # another one may take its place meanwhile
+        known = not optional or progress.HasField(field)  # type: ignore[arg-type]
+        return [("", (), getattr(progress, field))] if known else []
 
     return samples
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 from nablad.v1 import cluster_pb2 as cluster_pb
@@ -19,6 +19,8 @@ __all__ = ["Observer", "QueueFigures", "Standing"]
 
 # A scrape does not wait longer for Ray.
 _CLUSTER_SECONDS: Final = 1.0
+# Jobs of each class that are looked at for the longest wait.
+_MOST_LOOKED_AT: Final = 100
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class QueueFigures:
 
     Attributes:
         jobs: How many.
-        oldest_seconds: How long the one that was accepted first has been in the queue.
+        oldest_seconds: The longest that one of them has been in the queue.
     """
 
     jobs: int = 0
@@ -82,6 +84,6 @@ class Observer:
     def _queue(self) -> Mapping[str, QueueFigures]:
         now = self._now()
         return {
-            priority_class(sign): QueueFigures(count, (now - oldest.update_time.ToDatetime(UTC)).total_seconds())
-            for sign, count, oldest in self._jobs.queue_figures()
+            priority_class(sign): QueueFigures(count, max((now - since).total_seconds(), 0.0))
+            for sign, count, since in self._jobs.queue_figures(_MOST_LOOKED_AT)
         }

@@ -149,7 +149,9 @@ SERVICE_METRICS: Final = (
         "nablad_queue_jobs", _GAUGE, "Jobs in the queue, by priority: low is below 0, high is above.", ("priority",)
     ),
     Metric(
-        "nablad_queue_oldest_seconds", _GAUGE, "How long the oldest job in the queue has been there, by priority.",
+        "nablad_queue_oldest_seconds", _GAUGE,
+        "The longest that one of the jobs has been in the queue, of the 100 that were accepted first, "
+        "by priority.",
         ("priority",), "seconds",
     ),
     Metric(
@@ -160,7 +162,8 @@ SERVICE_METRICS: Final = (
     Metric("nablad_attempts_lost_total", _COUNTER, "Attempts that were lost, by what was lost.", ("cause",)),
     Metric(
         "nablad_recovery_seconds", _HISTOGRAM,
-        "From the loss of an attempt until the next one runs, by what was lost.", ("cause",), "seconds",
+        "From the loss of an attempt until the next one runs, by what was lost; of the service, "
+        "from when it is back.", ("cause",), "seconds",
         _LONG_SECONDS,
     ),
     Metric("nablad_cluster_up", _GAUGE, "1 while Ray is there, 0 while it is away."),

@@ -99,6 +99,7 @@ class Members:
         self._calls = calls
         self._members: dict[str, Member] = {}
         self._others = Share()
+        self._gone_cpu_seconds = 0.0  # of others
         self._arrivals = Arrivals()
 
     def __len__(self) -> int:
@@ -119,6 +120,8 @@ class Members:
         there = self._members.pop(member.worker, None) is not None
         if there:
             self.give_up(member, "")
+            if member.share is self._others:
+                self._gone_cpu_seconds += total([member.usage]).cpu_seconds
         else:
             member.line.close()
         return there
@@ -140,7 +143,10 @@ class Members:
             else:
                 yield member.share.figures(member.worker, member.usage)
         if others:
-            yield self._others.figures(_OTHERS, total(others))
+            present = total(others)
+            # The memory is that of those who are there.
+            usage = present._replace(cpu_seconds=present.cpu_seconds + self._gone_cpu_seconds)
+            yield self._others.figures(_OTHERS, usage)
 
     def send(self, worker: str, tickets: list[Ticket], version: int, now: float) -> None:
         """Sends an order: tickets, and what became of the results before. A line that breaks is given up."""

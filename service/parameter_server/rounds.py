@@ -30,7 +30,6 @@ class Round:
         samples: Samples of all parts.
         addends: The one or two vectors whose sum is the gradient, once the round is complete; none before, and for an
             evaluation.
-        computed: For how many seconds the worker computed that took longest.
     """
 
     def __init__(self, kind: TicketKind, epoch: int, step: int, samples: Sequence[int], buffers: Buffers) -> None:
@@ -41,7 +40,7 @@ class Round:
         self.parts = len(samples)
         self.samples = sum(samples)
         self.addends: tuple[Vector, ...] = ()
-        self.computed = 0.0
+        self._computed: dict[str, float] = {}
         self._part_samples = samples
         self._cost_sums: dict[int, float] = {}
         self._correct_count = 0
@@ -80,11 +79,16 @@ class Round:
         """Whether the result covers as many samples as its part has."""
         return result.correct_count <= result.sample_count == self._part_samples[result.ticket.micro_batch]
 
-    def take(self, result: Result, computed: float) -> None:
-        """Enters a result that passed every check, and that its worker computed for so many seconds, as it says."""
+    @property
+    def computed(self) -> float:
+        """For how many seconds the worker computed that took longest, with all its parts."""
+        return max(self._computed.values(), default=0.0)
+
+    def take(self, result: Result, worker: str, computed: float) -> None:
+        """Enters a result that passed every check, and that the worker computed for so many seconds, as it says."""
         part = result.ticket.micro_batch
-        if self.computed < computed < _MOST_SECONDS:
-            self.computed = computed
+        if 0 < computed < _MOST_SECONDS:
+            self._computed[worker] = self._computed.get(worker, 0.0) + computed
         self._oldest_version = min(self._oldest_version, result.version)
         self._cost_sums[part] = result.cost_sum
         self._correct_count += result.correct_count

@@ -206,7 +206,7 @@ class Training:
 
     def _enter(self, worker: str, result: Result, computed: float, round_: Round) -> None:
         self._dispatcher.done(worker, result.ticket)
-        round_.take(result, computed)
+        round_.take(result, worker, computed)
         if result.gradient is not None and not result.gradient.flags.writeable:
             self._lent[worker] = (round_, result.gradient)
             if self.holds(worker):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -103,17 +103,18 @@ class JobReader:
         )
         return [Waiting(*row) for row in self._database.rows(query)]
 
-    def queue_figures(self) -> list[tuple[int, int, jobs_pb.Job]]:
-        """Of the queued jobs by the sign of their priority, as far as there are any: sign, number, the oldest job."""
-        query = (
-            "SELECT (priority > 0) - (priority < 0) AS sign, count(*), min(number) "
-            "FROM jobs INDEXED BY jobs_in_queue WHERE state = 1 GROUP BY sign"
-        )
-        bodies = "SELECT body FROM jobs WHERE number = ?"
-        return [
-            (sign, count, jobs_pb.Job.FromString(self._database.bodies(bodies, oldest)[0]))
-            for sign, count, oldest in self._database.rows(query)
-        ]
+    def queue_figures(self, most: int) -> list[tuple[int, int, datetime]]:
+        """Of the queued jobs by the sign of their priority, as far as there are any.
+
+        Returns:
+            Sign, number of jobs, and since when the one has waited that has waited longest of the `most` that were
+            accepted first: an old job may have been queued anew.
+        """
+        sign = "(priority > 0) - (priority < 0)"
+        queued = "FROM jobs INDEXED BY jobs_in_queue WHERE state = 1"
+        counts = self._database.rows(f"SELECT {sign}, count(*) {queued} GROUP BY 1")
+        query = f"SELECT body {queued} AND {sign} = ? ORDER BY number LIMIT ?"
+        return [(of, count, min(map(_queued_since, self._database.bodies(query, of, most)))) for of, count in counts]
 
     def events(self, job_id: str, from_number: int, limit: int = 1000) -> Sequence[jobs_pb.Event]:
         """At most `limit` events of a job from a number on."""
@@ -160,6 +161,10 @@ class JobReader:
         stamp = Timestamp()
         stamp.FromDatetime(self._now())
         return stamp
+
+
+def _queued_since(body: bytes) -> datetime:
+    return jobs_pb.Job.FromString(body).update_time.ToDatetime(UTC)
 
 
 def _not_found(job_id: str) -> ServiceError:

@@ -245,3 +245,12 @@ def test_commands_of_pages_exist(path: Path) -> None:
                 command = command.commands[name]
             options = {option for parameter in command.params for option in parameter.opts}
             assert {word for word in words if word.startswith("--")} <= options, line
+
+
+def test_compose_gives_grafana_what_its_files_ask_the_environment_for() -> None:
+    """A variable that is not there would leave the data source without an address."""
+    files = [*(DEPLOY / "grafana" / "provisioning").rglob("*.yaml")]
+    asked = {name for file in files for name in re.findall(r"\$\{?([A-Z_]+)", file.read_text(encoding="utf-8"))}
+    compose = yaml.safe_load((DEPLOY / "compose" / "compose.yaml").read_text(encoding="utf-8"))
+    assert asked
+    assert asked <= set(compose["services"]["grafana"]["environment"])

@@ -1,10 +1,11 @@
 """The controller: order of the queue, ends of attempts, and what clients ask for; on a cluster of the test's making."""
 
 import asyncio
+import sqlite3
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -355,6 +356,31 @@ def test_what_could_not_be_written_is_tried_again(jobs: JobStore) -> None:
         assert "could not write: [Errno 28] No space left on device; attempt 2 follows" in jobs.get(job_id).reason
         stage.pass_time(2)
         await stage.wait_started(2)
+
+    _play(jobs, 1, scene)
+
+
+def test_a_loss_that_cannot_be_written_down_counts_once(jobs: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often it is tried again."""
+    old = jobs.create(
+        spec_pb.JobSpec(name="a", distribution=spec_pb.DistributionSpec(workers=1, cpus_per_worker=1)), ""
+    )
+    jobs.move(old.job_id, STARTING, "by a daemon that is gone")
+    move, refused = jobs.move, []
+
+    def full(*arguments: Any, **changes: Any) -> jobs_pb.Job:
+        if len(refused) < 2:
+            refused.append(arguments)
+            raise sqlite3.OperationalError("database or disk is full")
+        return move(*arguments, **changes)
+
+    monkeypatch.setattr(jobs, "move", full)
+    monkeypatch.setattr("service.controller._LOOK_SECONDS", 0.01)
+
+    async def scene(stage: Stage) -> None:
+        await stage.wait_started(1)
+        assert len(refused) == 2
+        assert stage.sample("nablad_attempts_lost_total", cause="service") == 1
 
     _play(jobs, 1, scene)
 

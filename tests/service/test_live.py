@@ -31,7 +31,7 @@ def _update(live: LiveJobs, job_id: str, step: int = 1) -> None:
     live.update(
         job_id,
         jobs_pb.Progress(step=step, workers_alive=2, samples_per_second=9),
-        ps_pb.Telemetry(workers_lost=1, transport_workers={"shared": 2}),
+        ps_pb.Telemetry(workers_lost=1, transport_workers={"shared": 2}, process=ps_pb.ProcessFigures(cpu_seconds=1)),
     )
 
 
@@ -55,6 +55,7 @@ def test_states_end_with_the_job_and_totals_stay_for_a_while(live: LiveJobs, clo
     ended = live.snapshot()["a"]
     assert (ended.progress.workers_alive, ended.progress.samples_per_second) == (0, 0)
     assert (dict(ended.telemetry.transport_workers), ended.telemetry.workers_lost) == ({}, 1)
+    assert not ended.telemetry.HasField("process")
     clock.seconds = 899
     assert "a" in live.snapshot()
     clock.seconds = 901

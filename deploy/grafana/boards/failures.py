@@ -9,7 +9,7 @@ from deploy.grafana.boards.panels import Series, bad_from, graph
 __all__ = ["failed_calls", "failures"]
 
 # Codes that are not the caller's fault.
-_FAULTS = 'code=~"INTERNAL|UNKNOWN|UNAVAILABLE|RESOURCE_EXHAUSTED|DATA_LOSS"'
+_FAULTS = 'code=~"INTERNAL|UNKNOWN|UNAVAILABLE|DATA_LOSS"'
 
 
 def failed_calls() -> str:

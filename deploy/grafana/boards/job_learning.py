@@ -44,8 +44,8 @@ def headline() -> Row:
                 Series(of_job("nablad_job_workers_alive"), "alive"), Series(of_job("nablad_job_workers"), "asked for"),
             ),
             stat(
-                "Attempt", "Which launch of the job's processes this is. Above 1 something was lost before.",
-                units.Number, Series(of_job("nablad_job_attempt"), "attempt"), limits=bad_from(3, warning=2),
+                "Attempt", "Which launch of the job's processes this is. Losses, pauses and restarts of the service "
+                "each begin another one.", units.Number, Series(of_job("nablad_job_attempt"), "attempt"),
             ),
             stat(
                 "Checkpoint age", "How much work a loss of the parameter server would cost. It should stay within the "

@@ -1,6 +1,9 @@
 """The page that Prometheus scrapes."""
 
+import contextlib
+import socket
 from collections.abc import Iterator
+from http.client import HTTPException
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -9,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.live import LiveJob
+from service.metrics import server
 from service.metrics.instruments import Instruments
 from service.metrics.server import MetricsServer
 
@@ -18,9 +22,9 @@ def address(told: LiveJob) -> Iterator[str]:
     """A server with the instruments and one job."""
     registry = CollectorRegistry()
     Instruments(registry).attempts.inc()
-    server = MetricsServer(registry, lambda: {"j": told}, "127.0.0.1", 0)
-    yield f"http://{server.address}"
-    server.close()
+    own = MetricsServer(registry, lambda: {"j": told}, "127.0.0.1", 0)
+    yield f"http://{own.address}"
+    own.close()
 
 
 def test_the_page_holds_the_service_and_its_jobs(address: str) -> None:
@@ -31,6 +35,50 @@ def test_the_page_holds_the_service_and_its_jobs(address: str) -> None:
     names = [family.name for family in text_string_to_metric_families(text)]
     assert len(names) == len(set(names))
     assert {"nablad_attempts", "nablad_job_epoch"} <= set(names)
+
+
+def test_head_has_the_length_and_nothing_else(address: str) -> None:
+    """As HTTP wants it."""
+    with urlopen(Request(f"{address}/metrics", method="HEAD")) as answer:  # noqa: S310
+        assert int(answer.headers["Content-Length"]) > 1000
+        assert answer.read() == b""
+
+
+def test_a_client_that_says_nothing_is_let_go(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would keep a thread and a descriptor for ever."""
+    monkeypatch.setattr(server._Handler, "timeout", 0.1)
+    host, port = address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as silent:
+        assert silent.recv(1) == b""
+
+
+def test_no_more_than_so_many_are_served_at_a_time(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One too many is closed at once, and the others are answered afterwards."""
+    host, port = address.removeprefix("http://").split(":")
+    with contextlib.ExitStack() as stack:
+        for _ in range(server._MOST_CONNECTIONS):
+            stack.enter_context(socket.create_connection((host, int(port)), timeout=20))
+        with socket.create_connection((host, int(port)), timeout=20) as late:
+            assert late.recv(1) == b""
+    for _ in range(1000):
+        with contextlib.suppress(OSError, HTTPException), urlopen(f"{address}/metrics") as page:  # noqa: S310 (our own)
+            assert b"nablad_job_epoch" in page.read()
+            return
+    raise AssertionError("nobody is answered any more")
+
+
+def test_it_listens_on_both_families(told: LiveJob) -> None:
+    """An address of IPv6 stands in brackets, or not."""
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6 on this machine")
+    for host in ("::1", "[::1]"):
+        try:
+            own = MetricsServer(CollectorRegistry(), lambda: {"j": told}, host, 0)
+        except OSError:
+            pytest.skip("no IPv6 on this machine")
+        with urlopen(f"http://[::1]:{own.address.rpartition(':')[2]}/metrics") as page:
+            assert b"nablad_job_epoch" in page.read()
+        own.close()
 
 
 @pytest.mark.parametrize(("method", "path", "code"), [("GET", "/", 404), ("POST", "/metrics", 405)])

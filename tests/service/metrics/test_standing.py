@@ -60,6 +60,19 @@ def test_the_queue_is_seen_by_class_of_priority(store: JobStore, clock: list[dat
     assert standing.nodes == [cluster_pb.Node(cpus=4, free_cpus=1)]
 
 
+def test_the_longest_wait_need_not_be_that_of_the_first_job(store: JobStore, clock: list[datetime]) -> None:
+    """One that was launched and is queued anew waits since then; and nobody waits for less than no time."""
+    first = store.create(spec_pb.JobSpec(name="a"), "").job_id
+    clock[0] += timedelta(seconds=10)
+    store.create(spec_pb.JobSpec(name="a"), "")
+    store.move(first, 2, "test")
+    clock[0] += timedelta(seconds=10)
+    store.move(first, 1, "test")
+    assert asyncio.run(_observer(store, clock, Cluster()).look()).queue == {"normal": QueueFigures(2, 10)}
+    clock[0] -= timedelta(hours=1)
+    assert asyncio.run(_observer(store, clock, Cluster()).look()).queue == {"normal": QueueFigures(2, 0)}
+
+
 @pytest.mark.parametrize("error", [ClusterLostError("away"), TimeoutError()])
 def test_a_ray_that_is_away_does_not_hide_the_rest(store: JobStore, clock: list[datetime], error: Exception) -> None:
     """Nor one that does not answer."""

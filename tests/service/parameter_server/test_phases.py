@@ -82,11 +82,21 @@ def test_the_wait_for_the_first_worker_belongs_to_no_step(
     assert _sums(_run(training, answer, PLAN, lambda _: 0.0))["wait"] < 100
 
 
-def test_compute_is_the_longest_of_a_steps_computations(make_training: Callable[..., Training], answer: Answer) -> None:
-    """Whichever result it was."""
+def test_compute_is_all_that_a_worker_computed_for_a_step(
+    make_training: Callable[..., Training], answer: Answer
+) -> None:
+    """One that has several micro-batches computes them one after the other."""
     told = _run(make_training(PLAN, SIZE), answer, PLAN, lambda ticket: [0.5, 2.0, 1.0][ticket.micro_batch])
-    last_steps = 2 * max([0.5, 2.0, 1.0][: PLAN.parts(2)])
-    assert _sums(told)["compute"] == 4 * 2.0 + last_steps
+    last_steps = 2 * sum([0.5, 2.0, 1.0][: PLAN.parts(2)])
+    assert _sums(told)["compute"] == 4 * 3.5 + last_steps
+
+
+def test_compute_is_that_of_the_worker_who_took_longest() -> None:
+    """The others compute meanwhile."""
+    round_ = Round(TicketKind.GRADIENT, 0, 0, [1, 1, 1], Buffers(1, np.dtype(np.float64)))
+    for part, (worker, seconds) in enumerate((("a", 0.5), ("b", 2.0), ("a", 1.0))):
+        round_.take(Result(Ticket(0, TicketKind.GRADIENT, part), 0, 0.0, 1, 0, np.zeros(1)), worker, seconds)
+    assert round_.computed == 2.0
 
 
 @pytest.mark.parametrize("claimed", [-1.0, float("nan"), float("inf"), 1e300])
@@ -95,7 +105,7 @@ def test_a_claim_that_is_no_duration_counts_as_nothing(
 ) -> None:
     """What other workers of the step say counts."""
     told = _run(make_training(PLAN, SIZE), answer, PLAN, lambda ticket: 0.25 if ticket.micro_batch else claimed)
-    assert _sums(told)["compute"] == 0.25 * sum(PLAN.parts(step) > 1 for step in range(6))
+    assert _sums(told)["compute"] == 0.25 * sum(PLAN.parts(step) - 1 for step in range(6))
 
 
 def _count(phases: Phases, seconds: list[float]) -> None:
@@ -143,7 +153,7 @@ def test_quantiles_are_worked_out_once_a_second() -> None:
 def _round(step: int, versions: list[int]) -> Round:
     round_ = Round(TicketKind.GRADIENT, 0, step, [1] * len(versions), Buffers(1, np.float64))
     for part, version in enumerate(versions):
-        round_.take(Result(Ticket(step, 1, part), version, 0.0, 1, 0, np.zeros(1)), 0.0)
+        round_.take(Result(Ticket(step, 1, part), version, 0.0, 1, 0, np.zeros(1)), "w", 0.0)
     return round_
 
 
