@@ -76,6 +76,8 @@ def _train(daemon: Daemon, seconds: float) -> str:
         if violations:
             raise click.ClickException(str(violations))
         job_id = client.submit(spec).job_id
+        # More than there is room for: it stays in the queue.
+        spec.distribution.workers = 3
         waiting = client.submit(spec).job_id
         next(news for news in client.watch(job_id) if isinstance(news, jobs_pb.Event) and news.checkpoint)
         for victim in ("_WorkerProcess", "_ParameterServerProcess"):
@@ -211,7 +213,7 @@ def _formatted(value: float, panel: Mapping[str, Any]) -> str:
             return f"{value * 1000:.3g} ms"
         case "s" | "dtdurations":
             return f"{value:.3g} s"
-    return f"{value:.4g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 if __name__ == "__main__":

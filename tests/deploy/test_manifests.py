@@ -250,7 +250,7 @@ def test_commands_of_pages_exist(path: Path) -> None:
 def test_compose_gives_grafana_what_its_files_ask_the_environment_for() -> None:
     """A variable that is not there would leave the data source without an address."""
     files = [*(DEPLOY / "grafana" / "provisioning").rglob("*.yaml")]
-    asked = {name for file in files for name in re.findall(r"\$\{?([A-Z_]+)", file.read_text(encoding="utf-8"))}
+    asked = {name for file in files for name in re.findall(r"\$\{?([A-Z][A-Z_]+)", file.read_text(encoding="utf-8"))}
     compose = yaml.safe_load((DEPLOY / "compose" / "compose.yaml").read_text(encoding="utf-8"))
     assert asked
     assert asked <= set(compose["services"]["grafana"]["environment"])
