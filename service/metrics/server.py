@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 _PATIENCE_SECONDS: Final = 10.0
 # One page is made at a time; whoever waits longer for his turn is told to come again.
 _WAIT_SECONDS: Final = 5.0
-_MOST_CONNECTIONS: Final = 32
+_MOST_CONNECTIONS: Final = 256
 
 _TEXT: Final = ("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 
