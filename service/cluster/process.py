@@ -137,7 +137,24 @@ def _end_with_group() -> None:
     are left behind try for a minute to tell a Ray that is gone of their raylet's end.
     """
     if os.getpgrp() == os.getpid():
+        # Ray's workers are in groups of their own, and would take a moment to notice.
+        for pid in _descendants(os.getpid()):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+def _descendants(ancestor: int) -> list[int]:
+    """Of a process, by what the kernel says now."""
+    children: dict[int, list[int]] = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended
+            parent = int(status.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(status.parent.name))
+    found = [ancestor]
+    for pid in found:
+        found += children.get(pid, [])
+    return found[1:]
 
 
 def _give_up(say: Callable[[str], None], sentence: str) -> NoReturn:
