@@ -154,11 +154,14 @@ def test_a_daemon_that_is_killed_while_ray_starts_takes_it_along(tmp_path: Path)
         env={**os.environ, "NABLAD_TEST_MARK": mark},
         start_new_session=True,
     ) as daemon:
-        deadline = time.monotonic() + SECONDS
-        old = marked_processes(mark)
-        while not any("Agent" in line for line in old.values()):
-            assert time.monotonic() < deadline, old
+        try:
+            deadline = time.monotonic() + SECONDS
             old = marked_processes(mark)
-        daemon.kill()
+            # Before it takes its title, which is written over the environment with the mark.
+            while not any("dashboard/agent.py" in line for line in old.values()):
+                assert time.monotonic() < deadline, old
+                old = marked_processes(mark)
+        finally:
+            daemon.kill()
         assert b"ready" not in daemon.communicate()[0]
     _require_gone(old)
