@@ -6,7 +6,7 @@ from typing import Final, TypeAlias
 
 import promql_parser
 
-from service.metrics.table import Metric, Type
+from service.metrics.table import OWN_LABELS, Metric, Type
 
 __all__ = ["TARGET_LABELS", "Known", "Matcher", "Query", "Selector", "known_series", "mistakes", "read"]
 
@@ -17,8 +17,6 @@ Known: TypeAlias = Mapping[str, frozenset[str]]
 """Labels by the name of a series, without those of the target."""
 
 _SUFFIXES: Final = {Type.HISTOGRAM: ("_bucket", "_sum", "_count"), Type.SUMMARY: ("", "_sum", "_count")}
-# The label that only series with the first suffix have.
-_OWN_LABELS: Final = {Type.HISTOGRAM: "le", Type.SUMMARY: "quantile"}
 # Functions that make a label, whose name is their second argument.
 _LABEL_MAKERS: Final = ("label_replace", "label_join")
 
@@ -69,7 +67,8 @@ def known_series(metrics: Iterable[Metric]) -> dict[str, frozenset[str]]:
     for metric in metrics:
         first, *others = _SUFFIXES.get(metric.type, ("",))
         labels = frozenset(metric.labels)
-        known[metric.name + first] = labels | ({_OWN_LABELS[metric.type]} if metric.type in _OWN_LABELS else set())
+        # Only series with the first suffix have the label of their type.
+        known[metric.name + first] = labels | ({OWN_LABELS[metric.type]} if metric.type in OWN_LABELS else set())
         known.update({metric.name + suffix: labels for suffix in others})
     return known
 

@@ -14,7 +14,7 @@ from grpc_status import rpc_status
 
 from service.errors import Reason, ServiceError
 
-__all__ = ["Context", "RefuseUnreadable", "answer_errors"]
+__all__ = ["Context", "RefuseUnreadable", "answer_errors", "with_method"]
 
 _log = logging.getLogger(__name__)
 
@@ -90,11 +90,16 @@ class RefuseUnreadable(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:  # no such method
             return None
-        kinds = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
-        kind = next(kind for kind in kinds if getattr(handler, kind))
         parser = _stream_parser if handler.request_streaming else _message_parser
-        method = _wrap_parsed(getattr(handler, kind), parser(handler.request_deserializer))
-        return handler._replace(request_deserializer=None, **{kind: method})
+        parse = parser(handler.request_deserializer)
+        return with_method(handler, lambda method: _wrap_parsed(method, parse))._replace(request_deserializer=None)
+
+
+def with_method(handler: Any, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Any:
+    """A handler of gRPC's with what `wrap` makes of its method, whichever of the four kinds that is."""
+    kinds = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
+    kind = next(kind for kind in kinds if getattr(handler, kind))
+    return handler._replace(**{kind: wrap(getattr(handler, kind))})
 
 
 # From the bytes of a message, or a stream of them, to what a method takes.

@@ -153,8 +153,6 @@ class Controller:
         for job in self._jobs.in_states(LAUNCHED):
             if self._launched.is_free(job.job_id):
                 self._move(job.job_id, QUEUED, "the service was restarted; another attempt follows")
-                # Afterwards: what cannot be written down is tried again, and counts once.
-                self._instruments.attempts_lost.labels("service").inc()
                 self._recoveries.lost(job.job_id, "service")
 
     def _seconds_to_next_look(self) -> float:
@@ -194,14 +192,13 @@ class Controller:
         changes: dict[str, Any] = {"lost_attempts": lost, "last_error_lines": loss.error_lines}
         if lost >= job.spec.limits.attempts:
             self._move(job_id, FAILED, _given_up(job, str(loss), lost), **changes)
-            self._instruments.attempts_lost.labels(loss.cause).inc()
+            self._recoveries.lost(job_id, loss.cause, another_follows=False)
             return
         pause = min(_FIRST_PAUSE_SECONDS * 2 ** max(lost - 1, 0), _LONGEST_PAUSE_SECONDS)
         retry_time = Timestamp()
         retry_time.FromDatetime(self._now() + timedelta(seconds=pause))
         reason = f"{loss}; attempt {job.attempt + 1} follows in {pause:.0f} s"
         self._move(job_id, QUEUED, reason, retry_time=retry_time, **changes)
-        self._instruments.attempts_lost.labels(loss.cause).inc()
         self._recoveries.lost(job_id, loss.cause)
 
     def _forget(self, job_id: str) -> None:

@@ -1,4 +1,4 @@
-"""How long it takes from the loss of an attempt until the job runs again."""
+"""Losses of attempts, and how long it takes until the job runs again."""
 
 from collections.abc import Callable
 
@@ -16,9 +16,14 @@ class Recoveries:
         self._clock = clock
         self._lost: dict[str, tuple[str, float]] = {}
 
-    def lost(self, job_id: str, cause: str) -> None:
-        """An attempt was lost, and another follows. If it never ran, the loss before is what is recovered from."""
-        self._lost.setdefault(job_id, (cause, self._clock()))
+    def lost(self, job_id: str, cause: str, *, another_follows: bool = True) -> None:
+        """An attempt was lost, and that is written down: what cannot be is tried again, and counts once.
+
+        If the attempt never ran, the loss before is what is recovered from.
+        """
+        self._instruments.attempts_lost.labels(cause).inc()
+        if another_follows:
+            self._lost.setdefault(job_id, (cause, self._clock()))
 
     def running(self, job_id: str) -> None:
         """An attempt runs."""

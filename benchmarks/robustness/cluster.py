@@ -5,7 +5,6 @@ import secrets
 import subprocess
 import sys
 import tempfile
-import threading
 import uuid
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.robustness.daemon import Daemon, start_daemon
+from benchmarks.robustness.daemon import Daemon, lines_until, start_daemon
 from benchmarks.robustness.hosts import Host, TwoHosts
 
 __all__ = ["Cluster", "Setup"]
@@ -137,14 +136,6 @@ class Cluster:
 
 
 def _require_started(node: "subprocess.Popen[str]") -> None:
-    assert node.stdout is not None
-    lines: list[str] = []
-    killer = threading.Timer(_START_SECONDS, node.kill)
-    killer.start()
-    for line in node.stdout:
-        lines.append(line)
-        if _STARTED in line:
-            break
-    killer.cancel()
+    lines = lines_until(node, _STARTED, _START_SECONDS)
     if not lines or _STARTED not in lines[-1]:
-        raise BenchmarkError(f"a node of Ray did not start; it said:\n{''.join(lines[-30:])}")
+        raise BenchmarkError("a node of Ray did not start; it said:\n" + "\n".join(lines[-30:]))

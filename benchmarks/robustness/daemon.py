@@ -10,7 +10,6 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from benchmarks.errors import BenchmarkError
 
@@ -104,8 +103,7 @@ def start_daemon(
             env={**os.environ, **(environment or {}), _MARK: mark},
             start_new_session=True,
         )
-    assert process.stdout is not None
-    said = _lines_until_ready(process, process.stdout)
+    said = lines_until(process, _READY, _START_SECONDS)
     if _READY not in said:
         process.kill()
         process.wait()
@@ -128,14 +126,15 @@ def marked_processes(mark: str) -> dict[int, str]:
     return found
 
 
-def _lines_until_ready(process: "subprocess.Popen[str]", stream: IO[str]) -> list[str]:
-    """What it says until it is ready, ends, or takes too long."""
+def lines_until(process: "subprocess.Popen[str]", ready: str, seconds: float) -> list[str]:
+    """What a process says until it says that it is ready, ends, or takes too long and is killed."""
+    assert process.stdout is not None
     lines: list[str] = []
-    killer = threading.Timer(_START_SECONDS, process.kill)
+    killer = threading.Timer(seconds, process.kill)
     killer.start()
-    for line in stream:
+    for line in process.stdout:
         lines.append(line.strip())
-        if lines[-1] == _READY:
+        if ready in lines[-1]:
             break
     killer.cancel()
     return lines

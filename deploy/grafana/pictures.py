@@ -24,6 +24,7 @@ from matplotlib.gridspec import GridSpec
 from matplotlib.ticker import FuncFormatter
 
 from benchmarks.robustness.daemon import Daemon, start_daemon
+from benchmarks.robustness.roles import pids_of
 from deploy.grafana.queries import all_panels, substitute
 from deploy.grafana.rendering import FOLDER
 from deploy.prometheus.process import Prometheus, prometheus
@@ -80,9 +81,9 @@ def _train(daemon: Daemon, seconds: float) -> str:
         spec.distribution.workers = 3
         waiting = client.submit(spec).job_id
         next(news for news in client.watch(job_id) if isinstance(news, jobs_pb.Event) and news.checkpoint)
-        for victim in ("_WorkerProcess", "_ParameterServerProcess"):
+        for victim in ("worker", "parameter server"):
             time.sleep(seconds)
-            os.kill(next(pid for pid, line in daemon.processes().items() if f"ray::{victim}" in line), signal.SIGKILL)
+            os.kill(min(pids_of(victim, daemon.processes())), signal.SIGKILL)
         time.sleep(seconds)
         client.cancel(waiting)
         time.sleep(2 * _SCRAPE_SECONDS)

@@ -120,12 +120,7 @@ def _read_to_the_end(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> No
 
 def _end_within(seconds: float) -> None:
     """Whatever Ray does."""
-
-    def end() -> None:
-        _end_with_group()
-        os._exit(1)
-
-    timer = threading.Timer(seconds, end)
+    timer = threading.Timer(seconds, _end_now)
     timer.daemon = True
     timer.start()
 
@@ -144,6 +139,12 @@ def _end_with_group() -> None:
         os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
+def _end_now() -> NoReturn:
+    """From any thread."""
+    _end_with_group()
+    os._exit(1)
+
+
 def _descendants(ancestor: int) -> list[int]:
     """Of a process, by what the kernel says now."""
     children: dict[int, list[int]] = {}
@@ -160,8 +161,7 @@ def _descendants(ancestor: int) -> list[int]:
 def _give_up(say: Callable[[str], None], sentence: str) -> NoReturn:
     """Ray's own processes on this host, and with them the fleets, end with this one."""
     say(sentence)
-    _end_with_group()
-    os._exit(1)
+    _end_now()
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
 
 import grpc
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -15,11 +14,9 @@ from service.code_version import code_version
 from service.job_states import MOVES, state_name
 from service.metrics.instruments import PRIORITIES
 from service.metrics.standing import QueueFigures, Standing
-from service.metrics.table import SERVICE_METRICS
+from service.metrics.table import ROWS
 
 __all__ = ["ServiceCollector"]
-
-_ROWS: Final = {metric.name: metric for metric in SERVICE_METRICS}
 
 _Values = Mapping[tuple[str, ...], float]
 
@@ -40,7 +37,7 @@ class ServiceCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """All families, with samples or without."""
         for name, values in self._values(self._standing()).items():
-            metric = _ROWS[name]
+            metric = ROWS[name]
             family = GaugeMetricFamily(name, metric.help, labels=metric.labels)
             for labels, value in values.items():
                 family.add_metric(labels, value)

@@ -1,13 +1,13 @@
 """What the service counts as it happens, over all jobs and since its start."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Final, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.metrics import MetricWrapperBase
 
 from service.job_states import ENDED, state_name
-from service.metrics.table import SERVICE_METRICS, Metric, Type
+from service.metrics.table import ROWS, Metric, Type
 from service.outcomes import CAUSES
 
 __all__ = ["PRIORITIES", "Instruments", "priority_class"]
@@ -19,8 +19,6 @@ PRIORITIES: Final = ("low", "normal", "high")
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _Instrument = TypeVar("_Instrument", bound=MetricWrapperBase)
-
-_ROWS: Mapping[str, Metric] = {metric.name: metric for metric in SERVICE_METRICS}
 
 
 def priority_class(priority: int) -> str:
@@ -72,7 +70,7 @@ class Instruments:
 
 
 def _row(name: str, type_: Type) -> Metric:
-    metric = _ROWS[name]
+    metric = ROWS[name]
     if metric.type != type_:
         raise TypeError(f"{name} is a {metric.type} in the table, not a {type_}")
     return metric

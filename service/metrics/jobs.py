@@ -12,7 +12,7 @@ from prometheus_client.utils import floatToGoString
 
 from nablad.v1 import jobs_pb2 as jobs_pb
 from service.live import LiveJob
-from service.metrics.table import JOB_METRICS, Metric, Type
+from service.metrics.table import JOB_METRICS, OWN_LABELS, Metric
 from service.parameter_server.lines import TRANSPORTS
 from service.parameter_server.telemetry import ACTIVITIES as SERVER_ACTIVITIES
 from workers.frames import ACTIVITIES as WORKER_ACTIVITIES
@@ -186,7 +186,7 @@ class JobSeries:
 
 def _beginning(metric: Metric, job_id: str, suffix: str, values: Sequence[str]) -> str:
     """A sample's line up to its value."""
-    names = [*metric.labels, {Type.HISTOGRAM: "le", Type.SUMMARY: "quantile"}.get(metric.type, "")]
+    names = [*metric.labels, OWN_LABELS.get(metric.type, "")]
     pairs = zip(names, (job_id, *values), strict=False)
     labels = ",".join(f'{name}="{_escaped(value)}"' for name, value in pairs)
     return f"{metric.name}{suffix}{{{labels}}} "

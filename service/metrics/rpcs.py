@@ -8,12 +8,11 @@ from typing import Any, Final
 
 import grpc
 
-from service.boundary import Context
+from service.boundary import Context, with_method
 from service.metrics.instruments import Instruments
 
 __all__ = ["CountCalls"]
 
-_KINDS: Final = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 # What a client asks for that no service has; its own name would be a series for whoever makes one up.
 _UNKNOWN: Final = "unknown"
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
@@ -33,10 +32,8 @@ class CountCalls(grpc.aio.ServerInterceptor):
             return None
         # Without the package: nablad.v1.JobService/GetJob is JobService/GetJob.
         method = handler_call_details.method.lstrip("/").rpartition(".")[2]
-        kind = next(kind for kind in _KINDS if getattr(handler, kind))
-        return handler._replace(
-            **{kind: self._wrap(method, getattr(handler, kind), timed=not handler.response_streaming)}
-        )
+        timed = not handler.response_streaming
+        return with_method(handler, lambda function: self._wrap(method, function, timed=timed))
 
     def _wrap(self, method: str, function: Callable[..., Any], *, timed: bool) -> Callable[..., Any]:
         async def call(request: Any, context: Context) -> Any:

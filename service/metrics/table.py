@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-__all__ = ["JOB_METRICS", "METRICS", "PROCESS_METRICS", "SERVICE_METRICS", "Metric", "Type"]
+__all__ = ["JOB_METRICS", "METRICS", "OWN_LABELS", "PROCESS_METRICS", "ROWS", "SERVICE_METRICS", "Metric", "Type"]
 
 
 class Type(StrEnum):
@@ -18,6 +18,10 @@ class Type(StrEnum):
     GAUGE = "gauge"
     HISTOGRAM = "histogram"
     SUMMARY = "summary"
+
+
+OWN_LABELS: Final = {Type.HISTOGRAM: "le", Type.SUMMARY: "quantile"}
+"""The label that goes without saying, of the types that have one."""
 
 
 @dataclass(frozen=True)
@@ -217,3 +221,6 @@ PROCESS_METRICS: Final = tuple(
 
 METRICS: Final = (*SERVICE_METRICS, *PROCESS_METRICS, *JOB_METRICS)
 """All of them."""
+
+ROWS: Final = {metric.name: metric for metric in METRICS}
+"""By name."""

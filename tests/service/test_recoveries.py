@@ -49,6 +49,18 @@ def test_it_lasts_from_the_first_loss_to_the_next_run(
     recoveries.running("a")
     assert _recovered(registry, "worker") == (1, 5)
     assert _recovered(registry, "ray") == (0, 0)
+    lost = [registry.get_sample_value("nablad_attempts_lost_total", {"cause": cause}) for cause in ("worker", "ray")]
+    assert lost == [1, 1]
+
+
+def test_a_loss_that_nothing_follows_is_counted_and_not_recovered_from(
+    recoveries: Recoveries, registry: CollectorRegistry
+) -> None:
+    """The job has failed; tried again, it is no recovery."""
+    recoveries.lost("a", "worker", another_follows=False)
+    recoveries.running("a")
+    assert registry.get_sample_value("nablad_attempts_lost_total", {"cause": "worker"}) == 1
+    assert _recovered(registry, "worker") == (0, 0)
 
 
 def test_a_job_that_ends_or_pauses_in_between_has_not_recovered(

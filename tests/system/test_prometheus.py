@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from benchmarks.robustness.daemon import start_daemon
+from benchmarks.robustness.roles import pids_of
 from deploy.grafana.queries import Query, all_queries, substitute
 from deploy.grafana.rendering import FOLDER
 from deploy.prometheus.process import PROGRAM, Prometheus, PrometheusError, prometheus
@@ -96,10 +97,6 @@ def _until(condition: Callable[[], Any]) -> Any:
     return found
 
 
-def _pids(daemon: Any, name: str) -> list[int]:
-    return [pid for pid, line in daemon.processes().items() if line.startswith(f"ray::{name}")]
-
-
 def _submit(client: Client, **distribution: int) -> str:
     spec, violations = parse(JOB_FILE)
     assert not violations
@@ -124,9 +121,9 @@ def _live_a_little(client: Client, daemon: Any, server: Prometheus) -> str:
     _wait_for(client, job_id, lambda event: event.checkpoint)
     # An increase is seen of a series that was there before.
     _until(lambda: server.value(f'nablad_job_workers_alive{{job_id="{job_id}"}} == 2'))
-    os.kill(_pids(daemon, "_WorkerProcess")[0], signal.SIGKILL)
+    os.kill(min(pids_of("worker", daemon.processes())), signal.SIGKILL)
     _until(lambda: server.value(f'nablad_job_workers_lost_total{{job_id="{job_id}"}} > 0'))
-    os.kill(_pids(daemon, "_ParameterServerProcess")[0], signal.SIGKILL)
+    os.kill(min(pids_of("parameter server", daemon.processes())), signal.SIGKILL)
     again = _wait_for(client, job_id, lambda event: event.attempt == 2 and event.state == jobs_pb.JOB_STATE_RUNNING)
     _wait_for(client, job_id, lambda event: event.checkpoint, again)
     _until(lambda: server.value(f'nablad_job_checkpoints_total{{job_id="{job_id}"}} > 0 and nablad_job_attempt == 2'))
@@ -140,7 +137,7 @@ def _stop_the_only_worker(client: Client, daemon: Any, server: Prometheus) -> se
     """The names and jobs of the alerts that fire then."""
     job_id = _submit(client, workers=1)
     _wait_for(client, job_id, lambda event: event.checkpoint)
-    (pid,) = _pids(daemon, "_WorkerProcess")
+    (pid,) = pids_of("worker", daemon.processes())
     os.kill(pid, signal.SIGSTOP)
 
     def firing() -> set[tuple[str, str]]:

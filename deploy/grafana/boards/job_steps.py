@@ -4,9 +4,9 @@ from grafana_foundation_sdk.builders import timeseries
 from grafana_foundation_sdk.models import units
 from grafana_foundation_sdk.models.dashboard import DynamicConfigValue
 
-from deploy.grafana.boards.expressions import of_job, quantile, rate, share, total
+from deploy.grafana.boards.expressions import of_job, rate, share, total
 from deploy.grafana.boards.frame import Row
-from deploy.grafana.boards.panels import Series, graph, normalised, stacked
+from deploy.grafana.boards.panels import Series, graph, normalised, percentiles, stacked
 
 __all__ = ["activities", "anatomy", "speed"]
 
@@ -30,7 +30,7 @@ def speed() -> Row:
             graph(
                 "Step duration", "From the first ticket to the update. A 99th percentile far above the median: a "
                 "straggler, or a busy machine.", units.Seconds,
-                *(Series(quantile(q, buckets), name) for q, name in ((0.5, "median"), (0.9, "p90"), (0.99, "p99"))),
+                *percentiles(buckets),
                 Series(mean, "mean"), span=8,
             ),
             graph(

@@ -1,6 +1,6 @@
 """The three kinds of panels that the boards have, in one style."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -14,6 +14,7 @@ from grafana_foundation_sdk.models import common
 from grafana_foundation_sdk.models.dashboard import Threshold, ThresholdsMode, ValueMap, ValueMappingResult
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
+from deploy.grafana.boards.expressions import quantile
 from deploy.grafana.boards.variables import PROMETHEUS
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "mapped",
     "named",
     "normalised",
+    "percentiles",
     "stacked",
     "stat",
     "table",
@@ -56,6 +58,12 @@ class Series:
 
     expression: str
     legend: str
+
+
+def percentiles(buckets: str) -> Iterator[Series]:
+    """Of a histogram: what is usual, and what is not."""
+    for q, name in ((0.5, "median"), (0.9, "p90"), (0.99, "p99")):
+        yield Series(quantile(q, buckets), name)
 
 
 def graph(

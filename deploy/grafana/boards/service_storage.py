@@ -2,13 +2,11 @@
 
 from grafana_foundation_sdk.models import units
 
-from deploy.grafana.boards.expressions import increase, of_service, quantile, rate, total
+from deploy.grafana.boards.expressions import increase, of_service, rate, total
 from deploy.grafana.boards.frame import Row
-from deploy.grafana.boards.panels import Series, bad_from, bad_until, graph
+from deploy.grafana.boards.panels import Series, bad_from, bad_until, graph, percentiles
 
 __all__ = ["checkpoints", "free_share", "storage"]
-
-_QUANTILES = ((0.5, "median"), (0.9, "p90"), (0.99, "p99"))
 
 
 def free_share() -> str:
@@ -26,7 +24,7 @@ def storage() -> Row:
             graph(
                 "Database commits", "How long transactions take to reach the disk; every change of a job waits for "
                 "one. Above 0.1 s the disk is slow or busy.", units.Seconds,
-                *(Series(quantile(q, commits), name) for q, name in _QUANTILES), span=8,
+                *percentiles(commits), span=8,
                 limits=bad_from(1, warning=0.1),
             ),
             graph(
@@ -60,7 +58,7 @@ def checkpoints() -> Row:
             ),
             graph(
                 "Duration of checkpoints", "Fetching and writing. The next one waits for it, the steps do not.",
-                units.Seconds, *(Series(quantile(q, durations), name) for q, name in _QUANTILES), span=6,
+                units.Seconds, *percentiles(durations), span=6,
                 limits=bad_from(30, warning=10),
             ),
             graph(
