@@ -63,7 +63,8 @@ def test_metrics_show_the_same_numbers(trained: str, daemon: object, client: Cli
     series = dict(re.findall(rf'^(nablad_job_\w+)\{{job_id="{trained}"\}} (\S+)$', text, re.MULTILINE))
     assert float(series["nablad_job_validation_accuracy_ratio"]) == progress.validation_accuracy
     assert float(series["nablad_job_training_cost"]) == progress.training_cost
-    assert float(series["nablad_job_step_total"]) == progress.step == progress.steps
+    assert float(series["nablad_job_steps_total"]) == progress.step == progress.steps
+    assert float(series["nablad_job_step"]) == float(series["nablad_job_planned_steps"]) == progress.steps
     assert float(series["nablad_job_samples_total"]) == progress.samples
     assert float(series["nablad_job_step_seconds_count"]) == progress.steps
     assert float(series["nablad_job_workers_alive"]) == 0
