@@ -4,7 +4,7 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -30,8 +30,9 @@ _log = logging.getLogger(__name__)
 
 # The queue is looked at anew at least this often: a cluster may have grown.
 _LOOK_SECONDS: Final = 2.0
-# And no more often than this while jobs wait that cannot start, however many are added to them.
-_REST_SECONDS: Final = 0.2
+# And no more often than this while jobs wait that cannot start, however many are added to them; but at once when a job
+# has given its CPUs back.
+_REST_SECONDS: Final = 0.5
 # A lost attempt is followed by the next one after so long, doubled with every loss.
 _FIRST_PAUSE_SECONDS: Final = 1.0
 _LONGEST_PAUSE_SECONDS: Final = 60.0
@@ -68,6 +69,7 @@ class Controller:
         self._move = Mover(jobs, live, instruments, recoveries)
         self.commands = Commands(jobs, live, self._launched, self._move, self.wake)
         self._look = asyncio.Event()
+        self._freed = asyncio.Event()
         self._waiting: list[Waiting] = []  # as of the last look
         self._draining = False
 
@@ -80,10 +82,11 @@ class Controller:
         try:
             while True:
                 self._look.clear()
+                self._freed.clear()
                 self._waiting = []
                 await self._look_at_queue()
                 if self._waiting:
-                    await asyncio.sleep(_REST_SECONDS)
+                    await wait_for_event(self._freed, _REST_SECONDS)
                 await wait_for_event(self._look, self._seconds_to_next_look())
         finally:
             await self._stop_all()
@@ -124,9 +127,8 @@ class Controller:
             if not self._may_start(waiting):
                 await fleet.stop()
                 return not self._draining
-            queued = self._jobs.get(waiting.job_id).update_time.ToDatetime(UTC)
             job = self._move(waiting.job_id, STARTING, "its processes are being started")
-            self._count_launch(waiting, queued)
+            self._count_launch(waiting)
             attempt = self._attempt(job, fleet)
         except BaseException:
             await fleet.stop()
@@ -136,9 +138,9 @@ class Controller:
         task.add_done_callback(lambda _: self._forget(job.job_id))
         return True
 
-    def _count_launch(self, waiting: Waiting, queued: datetime) -> None:
+    def _count_launch(self, waiting: Waiting) -> None:
         self._instruments.attempts.inc()
-        waited = (self._now() - queued).total_seconds()
+        waited = self._now().timestamp() - waiting.queued_time
         self._instruments.queue_wait_seconds.labels(priority_class(waiting.priority)).observe(max(waited, 0.0))
 
     def _may_start(self, waiting: Waiting) -> bool:
@@ -205,6 +207,7 @@ class Controller:
         task = self._launched.remove(job_id).task
         if not task.cancelled() and (error := task.exception()):
             _log.error("job %s: its end could not be written down; it is queued again", job_id, exc_info=error)
+        self._freed.set()
         self.wake()
 
     async def _stop_all(self) -> None:

@@ -61,6 +61,27 @@ class LiveJob:
         return self.ended is None
 
 
+class _Bells:
+    """Events by job id, each for those who wait now; those who come after it was set get another one."""
+
+    def __init__(self) -> None:
+        # A bell is here as long as somebody waits for it.
+        self._bells: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
+
+    def get(self, job_id: str) -> asyncio.Event:
+        if (bell := self._bells.get(job_id)) is None:
+            bell = self._bells[job_id] = asyncio.Event()
+        return bell
+
+    def ring(self, job_id: str) -> None:
+        if bell := self._bells.pop(job_id, None):
+            bell.set()
+
+    def ring_all(self) -> None:
+        for job_id in list(self._bells):
+            self.ring(job_id)
+
+
 class LiveJobs:
     """The figures of all jobs that run or have ended a short time ago, and why others wait."""
 
@@ -69,8 +90,8 @@ class LiveJobs:
         self._clock = clock
         self._jobs: dict[str, LiveJob] = {}
         self._explanations: dict[str, str] = {}
-        # A bell is here as long as somebody waits for it.
-        self._bells: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
+        self._bells = _Bells()
+        self._end_bells = _Bells()
 
     def begin(self, job: jobs_pb.Job, now: float) -> None:
         """An attempt of a job begins, in Unix seconds."""
@@ -123,6 +144,7 @@ class LiveJobs:
             live.ended = self._clock()
             live.progress, live.telemetry = _at_rest(live)
         self.ring(job_id)
+        self._end_bells.ring(job_id)
 
     def forget(self, job_id: str) -> None:
         """What is known says nothing any more: the job was deleted or paused, or another attempt follows."""
@@ -141,18 +163,16 @@ class LiveJobs:
         live = self._jobs.get(job_id)
         return live.progress if live else None
 
-    def current(self, job: jobs_pb.Job) -> jobs_pb.Job:
-        """A copy of the job as it is now: with its newest progress, and why it waits if it does.
+    def brought_up_to_date(self, job: jobs_pb.Job) -> jobs_pb.Job:
+        """The job itself, given its newest progress, and why it waits if it does.
 
         One that has ended keeps the figures of its last epoch.
         """
-        current = jobs_pb.Job()
-        current.CopyFrom(job)
         if job.state not in ENDED and (progress := self.progress(job.job_id)):
-            current.progress.CopyFrom(progress)
+            job.progress.CopyFrom(progress)
         if job.state == QUEUED:
-            current.reason = self._explanations.get(job.job_id, job.reason)
-        return current
+            job.reason = self._explanations.get(job.job_id, job.reason)
+        return job
 
     def snapshot(self) -> Mapping[str, LiveJob]:
         """All figures; those of jobs that ended long ago are dropped first."""
@@ -161,19 +181,20 @@ class LiveJobs:
 
     def bell(self, job_id: str) -> asyncio.Event:
         """An event that is set when next anything happens to the job. Ask for it before looking at the job."""
-        if (bell := self._bells.get(job_id)) is None:
-            bell = self._bells[job_id] = asyncio.Event()
-        return bell
+        return self._bells.get(job_id)
+
+    def end_bell(self, job_id: str) -> asyncio.Event:
+        """An event that is set when next the job ends."""
+        return self._end_bells.get(job_id)
 
     def ring(self, job_id: str) -> None:
         """Wakes those who watch the job."""
-        if bell := self._bells.pop(job_id, None):
-            bell.set()
+        self._bells.ring(job_id)
 
     def ring_all(self) -> None:
         """Wakes everybody."""
-        for job_id in list(self._bells):
-            self.ring(job_id)
+        self._bells.ring_all()
+        self._end_bells.ring_all()
 
     def _drop_old(self) -> None:
         oldest = self._clock() - _RETENTION_SECONDS

@@ -36,7 +36,7 @@ def _verdicts(trial: Trial) -> str:
         for call, latencies in trial.latencies.items()
     ]
     rows += [
-        [f"training with {name}, over alone", "≥ 95 %", f"{ratio:.1%}", _met(ratio >= _LEAST_RATIO)]
+        [f"training with {name}, over alone", "≥ 95 %", str(ratio), _met(ratio.mean >= _LEAST_RATIO)]
         for name, ratio in ((WATCHED, trial.ratio(WATCHED)), (f"{WATCHED} {CALLED}", trial.ratio(CALLED)))
     ]
     gaps = sum(heard.gaps for heard in trial.heard)

@@ -3,14 +3,13 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from statistics import mean
 
 from benchmarks.load.calls import CallTimes, Latencies, make_calls
 from benchmarks.load.crowd import CrowdSize, watching
 from benchmarks.load.queued import Queue
 from benchmarks.load.training import service, start_training
 from benchmarks.load.watchers import Heard
-from benchmarks.load.windows import Window, samples_per_second, watched_time
+from benchmarks.load.windows import Ratio, Window, compare, samples_per_second, watched_time
 from benchmarks.mnist_files import FirstRows
 from benchmarks.robustness.daemon import Daemon
 from benchmarks.works import PAPER_500
@@ -65,13 +64,9 @@ class Trial:
     expected: list[str] = field(default_factory=list)
     daemon_bytes_after: int = 0
 
-    def speed(self, name: str) -> float:
-        """Mean of the training's speed over the windows of a name, in samples per second."""
-        return mean(window.samples_per_second for window in self.windows if window.name == name)
-
-    def ratio(self, name: str) -> float:
-        """Speed in the windows of a name, over that alone."""
-        return self.speed(name) / self.speed(ALONE)
+    def ratio(self, name: str) -> Ratio:
+        """The training's speed in the windows of a name, over that alone."""
+        return compare(self.windows, name, ALONE)
 
     @property
     def latencies(self) -> dict[str, Latencies]:
@@ -101,6 +96,7 @@ def run_trial(rows: FirstRows, extent: Extent, say: Callable[[str], None]) -> Tr
         for number in range(1, extent.rounds + 1):
             say(f"Round {number} of {extent.rounds}")
             _make_round(trial, daemon, client, training, queue)
+        trial.windows.append(_alone(daemon, extent))
         epochs = list(client.history(training))
         for window in trial.windows:
             window.samples_per_second = samples_per_second(window, epochs, PAPER_500.rows)
@@ -114,9 +110,7 @@ def run_trial(rows: FirstRows, extent: Extent, say: Callable[[str], None]) -> Tr
 
 def _make_round(trial: Trial, daemon: Daemon, client: Client, training: str, queue: Queue) -> None:
     extent = trial.extent
-    time.sleep(_SETTLING_SECONDS)
-    with watched_time(ALONE, daemon) as alone:
-        time.sleep(extent.seconds)
+    trial.windows.append(_alone(daemon, extent))
     queue.fill(client, extent.queued)
     # Every epoch that ended is an event: there is one with this number, and there are few after it.
     newest = client.job(training).progress.epoch
@@ -126,10 +120,17 @@ def _make_round(trial: Trial, daemon: Daemon, client: Client, training: str, que
         with watched_time(CALLED, daemon, crowd.pids) as called:
             times = make_calls(daemon.address, training, queue, extent.seconds)
     queue.clear(client)
-    trial.windows += [alone, watched, called]
+    trial.windows += [watched, called]
     trial.heard += crowd.heard
     for call, seconds in times.items():
         trial.times.setdefault(call, []).extend(seconds)
+
+
+def _alone(daemon: Daemon, extent: Extent) -> Window:
+    time.sleep(_SETTLING_SECONDS)
+    with watched_time(ALONE, daemon) as window:
+        time.sleep(extent.seconds)
+    return window
 
 
 def _see_order(trial: Trial, client: Client, training: str, queue: Queue) -> None:

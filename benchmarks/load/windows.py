@@ -1,10 +1,12 @@
 """Stretches of time in which something went on, and how fast the training was meanwhile."""
 
+import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from statistics import mean, stdev
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.load.processes import all_cpu_seconds, cpu_seconds, resident_bytes
@@ -12,7 +14,7 @@ from benchmarks.robustness.daemon import Daemon
 from benchmarks.robustness.roles import pids_of
 from nablad.v1.jobs_pb2 import HistoryPoint
 
-__all__ = ["Window", "samples_per_second", "watched_time"]
+__all__ = ["Ratio", "Window", "compare", "samples_per_second", "watched_time"]
 
 _ROLES = {
     "daemon": ("service",),
@@ -41,6 +43,43 @@ class Window:
     cpu_seconds: dict[str, float] = field(default_factory=dict)
     daemon_bytes: int = 0
     samples_per_second: float = 0.0
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Of speeds.
+
+    Attributes:
+        mean: Of all pairs.
+        error: Standard error of the mean; NaN for a single pair.
+    """
+
+    mean: float
+    error: float
+
+    def __str__(self) -> str:
+        """In per cent."""
+        return f"{self.mean:.1%}" if math.isnan(self.error) else f"{self.mean:.1%} ± {self.error:.1%}"
+
+
+def compare(windows: Sequence[Window], name: str, base: str) -> Ratio:
+    """The speed in the windows of one name over that in the windows of another.
+
+    A machine that others use too is faster in one minute than in the next: so each window is compared with those
+    between which it lies.
+
+    Args:
+        windows: In the order in which they were.
+        name: What goes on in the windows.
+        base: And in those that they are compared with.
+    """
+    ratios = []
+    for place, window in enumerate(windows):
+        if window.name == name:
+            before = [w for w in windows[:place] if w.name == base][-1:]
+            after = [w for w in windows[place:] if w.name == base][:1]
+            ratios.append(window.samples_per_second / mean(w.samples_per_second for w in before + after))
+    return Ratio(mean(ratios), stdev(ratios) / math.sqrt(len(ratios)) if len(ratios) > 1 else math.nan)
 
 
 @contextmanager

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from statistics import mean
 from urllib.request import urlopen
 
 from benchmarks.errors import BenchmarkError
@@ -14,7 +13,7 @@ from benchmarks.load.windows import Window, samples_per_second, watched_time
 from benchmarks.mnist_files import FirstRows
 from benchmarks.works import PAPER_500
 
-__all__ = ["ALONE", "SCRAPED", "ratio", "run_trial"]
+__all__ = ["ALONE", "SCRAPED", "run_trial"]
 
 ALONE, SCRAPED = "alone", "scraped"
 
@@ -52,12 +51,6 @@ def run_trial(
     for window in windows:
         window.samples_per_second = samples_per_second(window, epochs, PAPER_500.rows)
     return windows
-
-
-def ratio(windows: list[Window]) -> float:
-    """The training's speed while it is scraped, over that alone: means over the windows."""
-    scraped, alone = (mean(w.samples_per_second for w in windows if w.name == name) for name in (SCRAPED, ALONE))
-    return scraped / alone
 
 
 @contextmanager

@@ -79,12 +79,13 @@ def _repeated(message: Message, field: FieldDescriptor, path: str, constraint: C
 
 def _element(field: FieldDescriptor, value: Any, path: str, constraint: Constraint) -> Iterator[Violation]:
     if field.enum_type is not None:
-        fits, got = value in field.enum_type.values_by_number and value != 0, name_of(field.enum_type, value)
+        fits = value in field.enum_type.values_by_number and value != 0
     elif isinstance(value, str):
-        fits, got = not constraint.pattern or re.fullmatch(constraint.pattern, value) is not None, shown(value)
+        fits = not constraint.pattern or re.fullmatch(constraint.pattern, value) is not None
     else:
-        fits, got = _in_range(constraint, value), shown(value)
+        fits = _in_range(constraint, value)
     if not fits:
+        got = shown(value) if field.enum_type is None else name_of(field.enum_type, value)
         yield Violation(path, f"got {got}; {allowed(field)}")
 
 

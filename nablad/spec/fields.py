@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import cast
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -38,6 +39,7 @@ INTEGERS: Mapping[int, tuple[int, int]] = {
 _STEP = re.compile(r"(\w+)(?:\[(\d+)\])?", re.ASCII)
 
 
+@cache
 def constraint_of(field: FieldDescriptor) -> Constraint:
     """The constraint declared for a field in the contract; an empty one if there is none."""
     constraint: Constraint = field.GetOptions().Extensions[constraints_pb2.constraint]
@@ -47,7 +49,12 @@ def constraint_of(field: FieldDescriptor) -> Constraint:
 def fields_of(message: Message) -> Sequence[FieldDescriptor]:
     """The fields of a message in the order of their numbers."""
     # The stubs name the descriptors of both implementations of protobuf, which have one interface.
-    return sorted(cast("Sequence[FieldDescriptor]", message.DESCRIPTOR.fields), key=lambda field: field.number)
+    return _fields(cast("Descriptor", message.DESCRIPTOR))
+
+
+@cache
+def _fields(descriptor: Descriptor) -> Sequence[FieldDescriptor]:
+    return sorted(descriptor.fields, key=lambda field: field.number)
 
 
 def is_given(message: Message, field: FieldDescriptor) -> bool:

@@ -63,14 +63,16 @@ class JobServicer(jobs_grpc.JobServiceServicer):
 
     async def GetJob(self, request: jobs_pb.GetJobRequest, context: Context) -> jobs_pb.GetJobResponse:
         """The job with its newest progress, and what happened to it."""
-        job = self._live.current(self._jobs.get(request.job_id))
+        job = self._live.brought_up_to_date(self._jobs.get(request.job_id))
         return jobs_pb.GetJobResponse(job=job, recent_events=self._jobs.recent_events(request.job_id, _RECENT_EVENTS))
 
     async def ListJobs(self, request: jobs_pb.ListJobsRequest, context: Context) -> jobs_pb.ListJobsResponse:
         """A page of jobs."""
         position, most = decode_number(request.page_token), page_size(request.page_size)
         jobs, rest = self._jobs.page(position, most, _known(request.states))
-        return jobs_pb.ListJobsResponse(jobs=map(self._live.current, jobs), next_page_token=encode_token(rest))
+        return jobs_pb.ListJobsResponse(
+            jobs=map(self._live.brought_up_to_date, jobs), next_page_token=encode_token(rest)
+        )
 
     async def WatchJob(
         self, request: jobs_pb.WatchJobRequest, context: Context
@@ -101,7 +103,7 @@ class JobServicer(jobs_grpc.JobServiceServicer):
             violation = Violation("workers", f"got {request.workers}; allowed: 1 to {_MOST_WORKERS}")
             raise ServiceError(Reason.INVALID_REQUEST, "that is no number of workers", violations=[violation])
         job = await self._controller.commands.scale(request.job_id, request.workers)
-        return jobs_pb.ScaleJobResponse(job=self._live.current(job))
+        return jobs_pb.ScaleJobResponse(job=self._live.brought_up_to_date(job))
 
     async def VerifyJob(self, request: jobs_pb.VerifyJobRequest, context: Context) -> jobs_pb.VerifyJobResponse:
         """Queues a job that runs another one again."""

@@ -19,8 +19,6 @@ __all__ = ["Observer", "QueueFigures", "Standing"]
 
 # A scrape does not wait longer for Ray.
 _CLUSTER_SECONDS: Final = 1.0
-# Jobs of each class that are looked at for the longest wait.
-_MOST_LOOKED_AT: Final = 100
 
 
 @dataclass(frozen=True)
@@ -82,8 +80,8 @@ class Observer:
             return None
 
     def _queue(self) -> Mapping[str, QueueFigures]:
-        now = self._now()
+        now = self._now().timestamp()
         return {
-            priority_class(sign): QueueFigures(count, max((now - since).total_seconds(), 0.0))
-            for sign, count, since in self._jobs.queue_figures(_MOST_LOOKED_AT)
+            priority_class(sign): QueueFigures(count, max(now - since, 0.0))
+            for sign, count, since in self._jobs.queue_figures()
         }

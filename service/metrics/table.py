@@ -154,8 +154,7 @@ SERVICE_METRICS: Final = (
     ),
     Metric(
         "nablad_queue_oldest_seconds", _GAUGE,
-        "The longest that one of the jobs has been in the queue, of the 100 that were accepted first, "
-        "by priority.",
+        "The longest that one of the jobs has been in the queue, by priority.",
         ("priority",), "seconds",
     ),
     Metric(

@@ -1,8 +1,8 @@
 """Reading what is known of jobs."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
+from typing import NamedTuple
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -16,8 +16,7 @@ from service.stores.history import HistoryTable, ReceiptTable
 __all__ = ["JobReader", "Waiting"]
 
 
-@dataclass(frozen=True)
-class Waiting:
+class Waiting(NamedTuple):
     """What the queue has to know of a queued job.
 
     Attributes:
@@ -28,6 +27,7 @@ class Waiting:
         cpus_per_worker: CPUs of each.
         retry_time: Unix seconds before which it does not start; 0 for at once.
         attempt: How often it was launched.
+        queued_time: Unix seconds at which it came into the queue, at last.
     """
 
     job_id: str
@@ -37,6 +37,7 @@ class Waiting:
     cpus_per_worker: int
     retry_time: float
     attempt: int = 0
+    queued_time: float = 0.0
 
 
 class JobReader:
@@ -97,24 +98,23 @@ class JobReader:
     def waiting(self) -> list[Waiting]:
         """The queue: jobs in the order in which they are to start, by priority and then by age."""
         query = (
-            "SELECT job_id, number, priority, workers, cpus_per_worker, retry_time, attempt "
+            "SELECT job_id, number, priority, workers, cpus_per_worker, retry_time, attempt, update_time "
             "FROM jobs INDEXED BY jobs_in_queue "
             "WHERE state = 1 ORDER BY priority DESC, number"  # QUEUED, as the literal that the index is for
         )
-        return [Waiting(*row) for row in self._database.rows(query)]
+        return list(map(Waiting._make, self._database.rows(query)))
 
-    def queue_figures(self, most: int) -> list[tuple[int, int, datetime]]:
+    def queue_figures(self) -> list[tuple[int, int, float]]:
         """Of the queued jobs by the sign of their priority, as far as there are any.
 
         Returns:
-            Sign, number of jobs, and since when the one has waited that has waited longest of the `most` that were
-            accepted first: an old job may have been queued anew.
+            Sign, number of jobs, and the Unix seconds since which the one has waited that has waited longest.
         """
-        sign = "(priority > 0) - (priority < 0)"
-        queued = "FROM jobs INDEXED BY jobs_in_queue WHERE state = 1"
-        counts = self._database.rows(f"SELECT {sign}, count(*) {queued} GROUP BY 1")
-        query = f"SELECT body {queued} AND {sign} = ? ORDER BY number LIMIT ?"
-        return [(of, count, min(map(_queued_since, self._database.bodies(query, of, most)))) for of, count in counts]
+        query = (
+            "SELECT (priority > 0) - (priority < 0), count(*), min(update_time) "
+            "FROM jobs INDEXED BY jobs_in_queue WHERE state = 1 GROUP BY 1"
+        )
+        return self._database.rows(query)
 
     def events(self, job_id: str, from_number: int, limit: int = 1000) -> Sequence[jobs_pb.Event]:
         """At most `limit` events of a job from a number on."""
@@ -161,10 +161,6 @@ class JobReader:
         stamp = Timestamp()
         stamp.FromDatetime(self._now())
         return stamp
-
-
-def _queued_since(body: bytes) -> datetime:
-    return jobs_pb.Job.FromString(body).update_time.ToDatetime(UTC)
 
 
 def _not_found(job_id: str) -> ServiceError:

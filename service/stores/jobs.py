@@ -183,6 +183,7 @@ def _columns(job: jobs_pb.Job) -> dict[str, object]:
         "cpus_per_worker": distribution.cpus_per_worker,
         "retry_time": job.retry_time.ToNanoseconds() / 1e9,
         "attempt": job.attempt,
+        "update_time": job.update_time.ToNanoseconds() / 1e9,
         "body": job.SerializeToString(),
     }
 

@@ -39,6 +39,12 @@ def _fill_schema_2(connection: sqlite3.Connection) -> None:
     connection.executemany("UPDATE events SET kind = 1 WHERE job_id = ? AND number = ?", ends)
 
 
+def _fill_schema_3(connection: sqlite3.Connection) -> None:
+    for number, body in connection.execute("SELECT number, body FROM jobs").fetchall():
+        updated = jobs_pb.Job.FromString(body).update_time.ToNanoseconds() / 1e9
+        connection.execute("UPDATE jobs SET update_time = ? WHERE number = ?", (updated, number))
+
+
 def _complete_spec(job: jobs_pb.Job) -> None:
     """Gives a job what specs did not have under schema 1; such a job may still wait to run, or be tried again."""
     job.spec.priority = 0
@@ -100,5 +106,16 @@ MIGRATIONS = (
     );
     """,
         _fill_schema_2,
+    ),
+    Migration(
+        """
+    ALTER TABLE jobs ADD COLUMN update_time REAL NOT NULL DEFAULT 0;         -- Unix seconds
+    DROP INDEX jobs_in_queue;
+    -- As before, and since when a job is queued.
+    CREATE INDEX jobs_in_queue
+        ON jobs (state, priority DESC, number, job_id, workers, cpus_per_worker, retry_time, attempt, update_time)
+        WHERE state = 1;
+    """,
+        _fill_schema_3,
     ),
 )

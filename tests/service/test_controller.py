@@ -166,7 +166,7 @@ class Stage:
 
     async def wait_for_reason(self, job_id: str, reason: str) -> None:
         async with asyncio.timeout(10):
-            while reason not in self.live.current(self.jobs.get(job_id)).reason:
+            while reason not in self.live.brought_up_to_date(self.jobs.get(job_id)).reason:
                 await self.live.bell(job_id).wait()
 
     def pass_time(self, seconds: float) -> None:

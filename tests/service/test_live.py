@@ -68,30 +68,28 @@ def test_a_forgotten_job_is_unknown(live: LiveJobs) -> None:
     live.explain("a", "waits for CPUs")
     live.forget("a")
     assert live.progress("a") is None
-    assert live.current(_queued()).reason == "waits for its turn"
+    assert live.brought_up_to_date(_queued()).reason == "waits for its turn"
 
 
 def test_a_queued_job_says_why_it_waits(live: LiveJobs) -> None:
-    """The explanation stands in for the reason, in a copy; the newest one counts."""
-    job = _queued()
+    """The explanation stands in for the reason; the newest one counts."""
     live.explain("a", "waits for CPUs")
     live.explain("a", "waits for nodes")
-    assert live.current(job).reason == "waits for nodes"
-    assert job.reason == "waits for its turn"
+    assert live.brought_up_to_date(_queued()).reason == "waits for nodes"
 
 
 @pytest.mark.parametrize("state", [state for state in jobs_pb.JobState.values() if state != jobs_pb.JOB_STATE_QUEUED])
 def test_only_a_queued_job_is_explained(live: LiveJobs, state: jobs_pb.JobState.ValueType) -> None:
     """In any other state, the reason of the last move is the reason."""
     live.explain("a", "waits for CPUs")
-    assert live.current(jobs_pb.Job(job_id="a", state=state, reason="it is so")).reason == "it is so"
+    assert live.brought_up_to_date(jobs_pb.Job(job_id="a", state=state, reason="it is so")).reason == "it is so"
 
 
 def test_a_job_that_ended_and_waits_again_is_not_explained_by_what_was(live: LiveJobs) -> None:
     """The end takes the explanation away."""
     live.explain("a", "waits for CPUs")
     live.end("a")
-    assert live.current(_queued("tried again")).reason == "tried again"
+    assert live.brought_up_to_date(_queued("tried again")).reason == "tried again"
 
 
 def test_a_running_job_has_its_newest_progress_and_an_ended_one_its_own(live: LiveJobs) -> None:
@@ -99,9 +97,8 @@ def test_a_running_job_has_its_newest_progress_and_an_ended_one_its_own(live: Li
     _update(live, "a", 7)
     running = jobs_pb.Job(job_id="a", state=jobs_pb.JOB_STATE_RUNNING, progress=jobs_pb.Progress(step=5))
     ended = jobs_pb.Job(job_id="a", state=jobs_pb.JOB_STATE_SUCCEEDED, progress=jobs_pb.Progress(step=5))
-    assert live.current(running).progress.step == 7
-    assert live.current(ended).progress.step == 5
-    assert running.progress.step == 5
+    assert live.brought_up_to_date(running).progress.step == 7
+    assert live.brought_up_to_date(ended).progress.step == 5
 
 
 @pytest.mark.parametrize(

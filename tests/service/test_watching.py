@@ -42,6 +42,7 @@ class Shelf:
     def end(self) -> None:
         self._job.state = SUCCEEDED
         self.add(text="succeeded")
+        self._live.end("a")
 
     def delete(self) -> None:
         self._job = None
@@ -368,6 +369,46 @@ def test_a_failed_job_ends_a_watch_and_a_retried_one_goes_on(jobs: JobStore) -> 
         move(jobs_pb.JOB_STATE_CANCELLED)
         states += chain.from_iterable([[event.state for event in told.events] async for told in rest])
         assert states == [jobs_pb.JOB_STATE_QUEUED, jobs_pb.JOB_STATE_CANCELLED]
+
+    _play(act)
+
+
+def test_a_crowd_hears_of_the_end_at_once() -> None:
+    """However far away the turn of each is, and whether it waits for its turn or for news."""
+
+    async def act(scene: Scene) -> None:
+        scene.job.add(3)
+        crowd = [scene.watches.watch("a", 1) for _ in range(100)]
+        for watch in crowd:
+            scene.skip(1)
+            await anext(watch)
+        idle = [asyncio.create_task(_next(watch)) for watch in crowd[50:]]
+        assert await _still_waits(idle[0])
+        scene.skip(-1000)  # so far away are their turns
+        scene.job.add()
+        eager = [asyncio.create_task(_next(watch)) for watch in crowd[:50]]
+        assert await _still_waits(eager[0])
+        scene.job.end()
+        heard = await asyncio.gather(*eager, *idle)
+        assert [_numbers(told) for told in heard] == [[4, 5]] * 100
+
+    _play(act)
+
+
+def test_the_past_of_a_job_that_has_ended_is_told_in_turns() -> None:
+    """But for the last message: who reads a long story takes no more from the others than anybody."""
+
+    async def act(scene: Scene) -> None:
+        scene.job.add(2000)
+        scene.job.end()
+        watch = scene.watches.watch("a", 1)
+        await anext(watch)
+        scene.skip(-1000)
+        task = asyncio.create_task(_next(watch))
+        assert await _still_waits(task)
+        task.cancel()
+        late = scene.watches.watch("a", 1900)
+        assert _numbers(await anext(late)) == list(range(1900, 2002))
 
     _play(act)
 

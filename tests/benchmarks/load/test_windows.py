@@ -1,12 +1,13 @@
 """Speed of a training in a stretch of time."""
 
+import math
 import os
 
 import pytest
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.load.processes import cpu_seconds, resident_bytes, threads
-from benchmarks.load.windows import Window, samples_per_second
+from benchmarks.load.windows import Window, compare, samples_per_second
 from nablad.v1.jobs_pb2 import HistoryPoint
 
 
@@ -26,6 +27,16 @@ def test_a_window_without_an_epoch_is_too_short() -> None:
     """There is no speed to tell."""
     with pytest.raises(BenchmarkError, match="too short"):
         samples_per_second(Window("a", 1, 2), [_epoch(3, 10)], rows=100)
+
+
+def test_windows_are_compared_with_those_around_them() -> None:
+    """However the machine's own speed changes from one to the next."""
+    speeds = [("alone", 100), ("b", 99), ("c", 55), ("alone", 120), ("b", 88), ("alone", 80)]
+    windows = [Window(name, samples_per_second=speed) for name, speed in speeds]
+    b, c = compare(windows, "b", "alone"), compare(windows, "c", "alone")
+    assert (b.mean, b.error) == pytest.approx((0.89, 0.01))
+    assert (c.mean, math.isnan(c.error)) == (0.5, True)
+    assert (str(b), str(c)) == ("89.0% ± 1.0%", "50.0%")
 
 
 def test_the_kernel_knows_this_process() -> None:

@@ -19,7 +19,7 @@ from service.stores.jobs import JobStore, Waiting
 from service.stores.migrations import MIGRATIONS, Migration
 
 # As released: databases with these schemas exist.
-SCRIPTS = ["3a564982", "05732d54"]
+SCRIPTS = ["3a564982", "05732d54", "41173c00"]
 OLD_STATES = [QUEUED, STARTING, RUNNING, SUCCEEDED, FAILED, CANCELLED]
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -27,7 +27,9 @@ NOW = datetime(2026, 1, 2, tzinfo=UTC)
 def _old_job(state: State) -> jobs_pb.Job:
     distribution = spec_pb.DistributionSpec(workers=2, cpus_per_worker=3)
     spec = spec_pb.JobSpec(name="a", distribution=distribution)
-    return jobs_pb.Job(job_id=f"a-{state}", spec=spec, state=state, reason="because", attempt=1)
+    job = jobs_pb.Job(job_id=f"a-{state}", spec=spec, state=state, reason="because", attempt=1)
+    job.update_time.FromMilliseconds(1_000_500)
+    return job
 
 
 def _old_events(job_id: str) -> list[jobs_pb.Event]:
@@ -95,8 +97,19 @@ def test_everything_is_there_after_a_migration(migrated: Database) -> None:
 def test_new_columns_hold_what_old_rows_say(migrated: Database) -> None:
     """The queue knows what its jobs ask for, and recent events are those of note."""
     jobs = JobStore(migrated, lambda: NOW)
-    assert jobs.waiting() == [Waiting(f"a-{QUEUED}", 1, 0, 2, 3, 0.0, attempt=1)]
+    assert jobs.waiting() == [Waiting(f"a-{QUEUED}", 1, 0, 2, 3, 0.0, 1, 1000.5)]
     assert [event.number for event in jobs.recent_events(f"a-{QUEUED}", 9)] == [1, 3]
+
+
+def test_every_schema_leads_to_the_same(old: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Release by release, or all at once."""
+    stepwise = tmp_path / "stepwise"
+    stepwise.write_bytes(old.read_bytes())
+    for newest in range(2, len(MIGRATIONS) + 1):
+        monkeypatch.setattr(database_module, "MIGRATIONS", MIGRATIONS[:newest])
+        Database(stepwise).close()
+    Database(old).close()
+    assert _content(stepwise) == _content(old)
 
 
 def test_old_jobs_go_on(migrated: Database) -> None:

@@ -1,5 +1,9 @@
 """The queue: priority, then age, and nothing read that it does not need."""
 
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from nablad.v1 import job_spec_pb2 as spec_pb
@@ -34,29 +38,61 @@ def test_only_queued_jobs_wait(jobs: JobStore) -> None:
     assert [job.job_id for job in jobs.waiting()] == [first, third]
 
 
-def test_it_tells_what_a_job_asks_for(jobs: JobStore) -> None:
-    """As submitted, as scaled, and until when it waits for another attempt."""
+def test_it_tells_what_a_job_asks_for(database: Database) -> None:
+    """As submitted, as scaled, until when it waits for another attempt, and since when it is queued."""
+    now = datetime(2026, 1, 2, tzinfo=UTC)
+    jobs = JobStore(database, lambda: now)
     job_id = jobs.create(_spec(7, workers=2, cpus_per_worker=4), "").job_id
-    assert jobs.waiting() == [Waiting(job_id, 1, 7, 2, 4, 0.0)]
+    waiting = Waiting(job_id, 1, 7, 2, 4, 0.0, queued_time=now.timestamp())
+    assert jobs.waiting() == [waiting]
+    now += timedelta(seconds=1)
     jobs.set_workers(job_id, 3, "3 workers")
-    assert jobs.waiting() == [Waiting(job_id, 1, 7, 3, 4, 0.0)]
+    assert jobs.waiting() == [waiting._replace(workers=3)]
     jobs.move(job_id, STARTING, "test")
+    now += timedelta(seconds=1.5)
     jobs.move(job_id, QUEUED, "lost", retry_time=Timestamp(seconds=1_000_000, nanos=500_000_000))
-    assert jobs.waiting() == [Waiting(job_id, 1, 7, 3, 4, 1_000_000.5, attempt=1)]
+    expected = Waiting(job_id, 1, 7, 3, 4, 1_000_000.5, attempt=1, queued_time=now.timestamp())
+    assert jobs.waiting() == [expected]
     jobs.move(job_id, STARTING, "again")
     assert not jobs.get(job_id).HasField("retry_time")
 
 
-def test_the_queue_is_read_from_its_index(database: Database) -> None:
-    """Without a look at the jobs, whose specs may be large, and without sorting."""
-    asked: list[str] = []
+def test_figures_of_the_queue_are_by_the_sign_of_the_priority(database: Database) -> None:
+    """How many, and since when the one has waited that came into the queue first; not those that left it."""
+    now = datetime(2026, 1, 2, tzinfo=UTC)
+    jobs = JobStore(database, lambda: now)
+    ids = []
+    for priority in (5, 0, 1, -2, 0):
+        ids.append(jobs.create(_spec(priority), "").job_id)
+        now += timedelta(seconds=1)
+    begin = datetime(2026, 1, 2, tzinfo=UTC).timestamp()
+    assert jobs.queue_figures() == [(-1, 1, begin + 3), (0, 2, begin + 1), (1, 2, begin)]
+    jobs.move(ids[3], CANCELLED, "test")
+    jobs.move(ids[0], STARTING, "test")
+    jobs.move(ids[0], QUEUED, "queued anew")
+    assert jobs.queue_figures() == [(0, 2, begin + 1), (1, 2, begin + 2)]
+
+
+@pytest.mark.parametrize(
+    ("read", "plan"),
+    [
+        (JobStore.waiting, "SEARCH jobs USING COVERING INDEX jobs_in_queue (state=?)"),
+        (JobStore.queue_figures, "SEARCH jobs USING COVERING INDEX jobs_in_queue (state=?)"),
+        (lambda jobs: jobs.recent_events("a", 9), "SEARCH events USING INDEX events_of_note (job_id=?)"),
+    ],
+)
+def test_what_is_asked_often_is_read_from_its_index(
+    database: Database, read: Callable[[JobStore], object], plan: str
+) -> None:
+    """Without a look at the jobs, whose specs may be large, or at the events that repeat; and without sorting."""
+    asked: list[tuple[str, tuple[object, ...]]] = []
     rows = database.rows
 
     def listen(query: str, *parameters: object) -> list[tuple[object, ...]]:
-        asked.append(query)
+        asked.append((query, parameters))
         return rows(query, *parameters)
 
     database.rows = listen  # type: ignore[method-assign]
-    JobStore(database, lambda: NotImplemented).waiting()
-    ((_, _, _, plan),) = rows(f"EXPLAIN QUERY PLAN {asked[0]}")
-    assert plan == "SEARCH jobs USING COVERING INDEX jobs_in_queue (state=?)"
+    read(JobStore(database, lambda: NotImplemented))
+    ((query, parameters),) = asked
+    assert plan in [said for *_, said in rows(f"EXPLAIN QUERY PLAN {query}", *parameters)]
