@@ -14,7 +14,7 @@ from grpc_status import rpc_status
 
 from service.errors import Reason, ServiceError
 
-__all__ = ["Context", "RefuseUnreadable", "answer_errors", "with_method"]
+__all__ = ["Context", "RefuseUnreadable", "SendBytes", "answer_errors", "with_method"]
 
 _log = logging.getLogger(__name__)
 
@@ -93,6 +93,20 @@ class RefuseUnreadable(grpc.aio.ServerInterceptor):
         parser = _stream_parser if handler.request_streaming else _message_parser
         parse = parser(handler.request_deserializer)
         return with_method(handler, lambda method: _wrap_parsed(method, parse))._replace(request_deserializer=None)
+
+
+class SendBytes(grpc.aio.ServerInterceptor):
+    """Lets methods answer with the bytes of a message: what many are told is serialised once."""
+
+    async def intercept_service(self, continuation: Callable[..., Awaitable[Any]], handler_call_details: Any) -> Any:
+        """The method's handler, which sends bytes as they are."""
+        handler = await continuation(handler_call_details)
+        if handler is None:  # no such method
+            return None
+        serialise = handler.response_serializer
+        return handler._replace(
+            response_serializer=lambda answer: answer if isinstance(answer, bytes) else serialise(answer)
+        )
 
 
 def with_method(handler: Any, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Any:

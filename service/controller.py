@@ -36,6 +36,8 @@ _REST_SECONDS: Final = 0.5
 # A lost attempt is followed by the next one after so long, doubled with every loss.
 _FIRST_PAUSE_SECONDS: Final = 1.0
 _LONGEST_PAUSE_SECONDS: Final = 60.0
+# Ray's end is not the job's fault, unless it always comes with this job.
+_MOST_LOST_WITH_RAY: Final = 20
 
 
 class Controller:
@@ -188,15 +190,18 @@ class Controller:
             self._move(job_id, FAILED, "the service failed at running it; its log says more")
 
     def _again(self, job_id: str, loss: AttemptLost) -> None:
-        """Another attempt follows, unless too many were lost without any headway. Ray's end is not the job's fault."""
+        """Another attempt follows, unless too many were lost without any headway."""
         job = self._jobs.get(job_id)
-        lost = job.lost_attempts + (loss.cause != "ray")
-        changes: dict[str, Any] = {"lost_attempts": lost, "last_error_lines": loss.error_lines}
-        if lost >= job.spec.limits.attempts:
-            self._move(job_id, FAILED, _given_up(job, str(loss), lost), **changes)
+        with_ray = loss.cause == "ray"
+        lost = (job.lost_with_ray if with_ray else job.lost_attempts) + 1
+        most = _MOST_LOST_WITH_RAY if with_ray else job.spec.limits.attempts
+        count = "lost_with_ray" if with_ray else "lost_attempts"
+        changes: dict[str, Any] = {count: lost, "last_error_lines": loss.error_lines}
+        if lost >= most:
+            self._move(job_id, FAILED, _given_up(job, str(loss), lost, with_ray=with_ray), **changes)
             self._recoveries.lost(job_id, loss.cause, another_follows=False)
             return
-        pause = min(_FIRST_PAUSE_SECONDS * 2 ** max(lost - 1, 0), _LONGEST_PAUSE_SECONDS)
+        pause = min(_FIRST_PAUSE_SECONDS * 2 ** (lost - 1), _LONGEST_PAUSE_SECONDS)
         retry_time = Timestamp()
         retry_time.FromDatetime(self._now() + timedelta(seconds=pause))
         reason = f"{loss}; attempt {job.attempt + 1} follows in {pause:.0f} s"
@@ -217,9 +222,14 @@ class Controller:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _given_up(job: jobs_pb.Job, cause: str, lost: int) -> str:
-    times = "attempt was" if lost == 1 else f"{lost} attempts in a row were"
+def _given_up(job: jobs_pb.Job, cause: str, lost: int, *, with_ray: bool) -> str:
+    times = "one attempt was" if lost == 1 else f"{lost} attempts in a row were"
+    look = (
+        "a job that needs more memory than a node has may take Ray along each time"
+        if with_ray
+        else f"`nabla job get {job.job_id}` shows the last lines of what failed"
+    )
     return (
-        f"{cause}; given up after {times} lost without a newer checkpoint: `nabla job get {job.job_id}` shows the last "
-        f"lines of what failed, and `nabla job retry {job.job_id}` tries again"
+        f"{cause}; given up after {times} lost without a newer checkpoint: {look}, and "
+        f"`nabla job retry {job.job_id}` tries again"
     )

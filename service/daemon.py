@@ -5,17 +5,16 @@ import logging
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, TypeVar
 
 import click
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client import CollectorRegistry
 
 from nablad.address import DEFAULT_ADDRESS
 from nablad.v1 import datasets_pb2, datasets_pb2_grpc, jobs_pb2, jobs_pb2_grpc, models_pb2, models_pb2_grpc
@@ -24,15 +23,15 @@ from service.api.datasets import DatasetServicer
 from service.api.jobs import JobServicer
 from service.api.models import ModelServicer
 from service.attempt import Attempt, Records
-from service.boundary import RefuseUnreadable
+from service.boundary import RefuseUnreadable, SendBytes
 from service.cluster.link import ClusterError, ClusterLink
 from service.controller import Controller
 from service.data_directory import DataDirectory, DataDirectoryError
 from service.live import LiveJobs
-from service.metrics.collector import ServiceCollector
 from service.metrics.instruments import Instruments
 from service.metrics.rpcs import CountCalls
 from service.metrics.server import MetricsServer
+from service.metrics.serving import serve_metrics
 from service.metrics.standing import Observer
 from service.recoveries import Recoveries
 from service.settings import Settings
@@ -48,8 +47,6 @@ from workers.failpoints import check_failpoints
 __all__ = ["StartError", "serve"]
 
 _log = logging.getLogger(__name__)
-
-_Result = TypeVar("_Result")
 
 # Control calls are small; data sets and models go in chunks.
 _MESSAGE_BYTES = 4 << 20
@@ -189,7 +186,7 @@ class _Service:
     async def _grpc(self) -> AsyncIterator[str]:
         """Serves the API; gives its address."""
         server = grpc.aio.server(
-            interceptors=[CountCalls(self._instruments), RefuseUnreadable()], options=_SERVER_OPTIONS
+            interceptors=[CountCalls(self._instruments), RefuseUnreadable(), SendBytes()], options=_SERVER_OPTIONS
         )
         jobs_pb2_grpc.add_JobServiceServicer_to_server(self._job_servicer, server)
         datasets_pb2_grpc.add_DatasetServiceServicer_to_server(self._dataset_servicer, server)
@@ -215,25 +212,16 @@ class _Service:
             await server.stop(_GRACE_SECONDS)
 
     def _metrics(self) -> MetricsServer:
-        host, port = _host_and_port(self._settings.metrics_address)
-        loop = asyncio.get_running_loop()
-        ProcessCollector(namespace="nablad", registry=self._registry)
-        ProcessCollector(namespace="nablad_cluster", pid=lambda: self._cluster.pid, registry=self._registry)
-        self._registry.register(ServiceCollector(_on_loop(loop, self._observer.look), self._database_file))
+        address = _host_and_port(self._settings.metrics_address)
         try:
-            return MetricsServer(self._registry, _on_loop(loop, self._observer.jobs), host, port)
+            return serve_metrics(
+                self._registry, self._observer, self._database_file, lambda: self._cluster.pid, address
+            )
         except OSError as error:
             raise StartError(
                 f"the address {self._settings.metrics_address} cannot be had: give another --metrics-address "
                 f"({error.strerror})"
             ) from error
-
-
-def _on_loop(
-    loop: asyncio.AbstractEventLoop, function: Callable[[], Coroutine[Any, Any, _Result]]
-) -> Callable[[], _Result]:
-    """The function, to be called from other threads, run by the loop's thread: the only one that knows the figures."""
-    return lambda: asyncio.run_coroutine_threadsafe(function(), loop).result()
 
 
 async def _cancelled(task: "asyncio.Task[None]") -> None:

@@ -1,8 +1,14 @@
 """The page of a service with many jobs: its size, and its time beside prometheus_client's for the same series."""
 
+import asyncio
+import os
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 from statistics import median
 from urllib.request import urlopen
 
@@ -11,16 +17,24 @@ from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
+from benchmarks.works import PAPER_500
+from nablad.v1 import cluster_pb2 as cluster_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from service.live import LiveJob
+from service.live import LiveJobs
 from service.metrics.instruments import Instruments
 from service.metrics.server import MetricsServer
+from service.metrics.serving import serve_metrics
+from service.metrics.standing import Observer
 from service.parameter_server.telemetry import PHASES
+from service.stores.database import Database
+from service.stores.jobs import JobStore
+from service.watching import Watches
 
 __all__ = ["Page", "measure"]
 
 _BUCKETS = 14
+_CHECKPOINT_TIME = 1.8e9
 
 
 @dataclass(frozen=True)
@@ -55,16 +69,8 @@ class Page:
 
 
 def measure(jobs: int, workers: int, layers: int, scrapes: int) -> Page:
-    """Scrapes the page of so many jobs that all run, and have so many workers and layers each."""
-    live = {f"digits-{number:08x}": _job(number, workers, layers) for number in range(jobs)}
-    registry = CollectorRegistry()
-    Instruments(registry)
-    server = MetricsServer(registry, lambda: live, "127.0.0.1", 0)
-    try:
-        page, first = _timed(lambda: _get(server.address))
-        seconds = [_timed(lambda: _get(server.address))[1] for _ in range(scrapes)]
-    finally:
-        server.close()
+    """Scrapes the page of a service with so many jobs that all run, and have so many workers and layers each."""
+    page, first, seconds = asyncio.run(_scrape(jobs, workers, layers, scrapes))
     library = _Library(page.decode())
     return Page(
         jobs,
@@ -74,6 +80,53 @@ def measure(jobs: int, workers: int, layers: int, scrapes: int) -> Page:
         seconds,
         [_timed(library.page)[1] for _ in range(scrapes)],
     )
+
+
+async def _scrape(jobs: int, workers: int, layers: int, scrapes: int) -> tuple[bytes, float, list[float]]:
+    """The page, and the seconds of the first scrape and of each that follows."""
+    with tempfile.TemporaryDirectory(prefix="nablad-bench-") as folder:
+        database = Path(folder, "nablad.sqlite3")
+        async with _metrics_of_a_service(database, jobs, workers, layers) as server:
+            return await asyncio.to_thread(_scrape_all, server.address, scrapes)
+
+
+def _scrape_all(address: str, scrapes: int) -> tuple[bytes, float, list[float]]:
+    page, first = _timed(lambda: _get(address))
+    return page, first, [_timed(lambda: _get(address))[1] for _ in range(scrapes)]
+
+
+@asynccontextmanager
+async def _metrics_of_a_service(database: Path, jobs: int, workers: int, layers: int) -> AsyncIterator[MetricsServer]:
+    """All that the service has for its page, and nothing else of it: stores, event loop, and a cluster that answers."""
+    registry = CollectorRegistry()
+    Instruments(registry)
+    opened = Database(database)
+    store, live = JobStore(opened, lambda: datetime.now(UTC)), LiveJobs(time.monotonic)
+    spec = PAPER_500.spec()
+    spec.distribution.workers = workers
+    for number in range(jobs):
+        job = store.create(spec, "")
+        live.begin(job, _CHECKPOINT_TIME)
+        live.update(job.job_id, _progress(number, workers), _telemetry(number, workers, layers))
+        live.add_checkpoint(job.job_id, number, _CHECKPOINT_TIME + number)
+    watches = Watches(store, live, time.monotonic)
+    observer = Observer(store, live, watches, _Cluster(), lambda: datetime.now(UTC))
+    server = serve_metrics(registry, observer, database, os.getpid, ("127.0.0.1", 0))
+    try:
+        yield server
+    finally:
+        await asyncio.to_thread(server.close)
+        opened.close()
+
+
+class _Cluster:
+    """Has one node."""
+
+    async def nodes(self) -> list[cluster_pb.Node]:
+        return [cluster_pb.Node(cpus=8, free_cpus=4)]
+
+    async def reserve(self, workers: int, cpus_per_worker: int) -> None:
+        raise NotImplementedError(f"{workers} workers with {cpus_per_worker} CPUs: nothing is run here")
 
 
 class _Library(Collector):
@@ -106,10 +159,10 @@ def _timed(function: Callable[[], bytes]) -> tuple[bytes, float]:
     return page, time.perf_counter() - begin
 
 
-def _job(number: int, workers: int, layers: int) -> LiveJob:
-    """One about which everything is known, with figures as long as real ones."""
+def _telemetry(number: int, workers: int, layers: int) -> ps_pb.Telemetry:
+    """Everything that can be known, in figures as long as real ones."""
     usage = ps_pb.ProcessFigures(cpu_seconds=number / 7, resident_memory_bytes=150_000_000 + number)
-    telemetry = ps_pb.Telemetry(
+    return ps_pb.Telemetry(
         step_seconds_bounds=[10 ** (-4 + bucket / 2) for bucket in range(_BUCKETS - 1)],
         step_seconds_counts=range(_BUCKETS),
         step_seconds_sum=number / 3,
@@ -123,14 +176,13 @@ def _job(number: int, workers: int, layers: int) -> LiveJob:
         ],
         process=usage,
     )
-    progress = jobs_pb.Progress(
+
+
+def _progress(number: int, workers: int) -> jobs_pb.Progress:
+    return jobs_pb.Progress(
         epoch=1, epochs=9, step=number, steps=9000, samples=number, samples_per_second=number / 7, learning_rate=0.1,
         training_cost=number / 7, training_accuracy=number / 7000, validation_cost=number / 9,
         validation_accuracy=number / 9000, gradient_norm=number / 11, workers_alive=workers,
-    )  # fmt: skip
-    return LiveJob(
-        progress, telemetry, workers=workers, checkpoint_step=number, checkpoint_time=1.8e9 + number,
-        checkpoint_interval=30.0, begun_at=(0, 0),
     )  # fmt: skip
 
 

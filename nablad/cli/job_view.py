@@ -51,6 +51,7 @@ def _fields(job: jobs_pb2.Job) -> list[tuple[str, str]]:
         ("ended", moment(job.end_time)),
         ("attempt", str(job.attempt or "")),
         ("lost attempts", f"{job.lost_attempts} of {job.spec.limits.attempts}" if job.lost_attempts else ""),
+        ("lost with Ray", str(job.lost_with_ray or "")),
         ("next try", moment(job.retry_time)),
         ("progress", position(job.progress) if started else ""),
         ("figures", figures(job.progress) if started else ""),

@@ -98,6 +98,7 @@ class Job(_message.Message):
     RETRY_TIME_FIELD_NUMBER: _builtins.int
     LAST_ERROR_LINES_FIELD_NUMBER: _builtins.int
     VERIFIES_FIELD_NUMBER: _builtins.int
+    LOST_WITH_RAY_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     state: Global___JobState.ValueType
     reason: _builtins.str
@@ -107,11 +108,13 @@ class Job(_message.Message):
     model_id: _builtins.str
     """The model it left; empty unless it succeeded."""
     lost_attempts: _builtins.int
-    """Attempts that were lost one after the other without a newer checkpoint in between."""
+    """Attempts that were lost one after the other without a newer checkpoint in between; not those that Ray's end took along."""
     last_error_lines: _builtins.str
     """The last lines that a process wrote to its log before it failed or was lost; empty if none did."""
     verifies: _builtins.str
     """The job whose weights this one is compared with; empty for a job of its own."""
+    lost_with_ray: _builtins.int
+    """Attempts that Ray's end took along, one after the other without a newer checkpoint in between."""
     @_builtins.property
     def spec(self) -> _job_spec_pb2.JobSpec:
         """Completed: with every default filled in."""
@@ -152,10 +155,11 @@ class Job(_message.Message):
         retry_time: _timestamp_pb2.Timestamp | None = ...,
         last_error_lines: _builtins.str = ...,
         verifies: _builtins.str = ...,
+        lost_with_ray: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "progress", b"progress", "retry_time", b"retry_time", "spec", b"spec", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "end_time", b"end_time", "job_id", b"job_id", "last_error_lines", b"last_error_lines", "lost_attempts", b"lost_attempts", "model_id", b"model_id", "progress", b"progress", "reason", b"reason", "retry_time", b"retry_time", "spec", b"spec", "start_time", b"start_time", "state", b"state", "update_time", b"update_time", "verifies", b"verifies"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "end_time", b"end_time", "job_id", b"job_id", "last_error_lines", b"last_error_lines", "lost_attempts", b"lost_attempts", "lost_with_ray", b"lost_with_ray", "model_id", b"model_id", "progress", b"progress", "reason", b"reason", "retry_time", b"retry_time", "spec", b"spec", "start_time", b"start_time", "state", b"state", "update_time", b"update_time", "verifies", b"verifies"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

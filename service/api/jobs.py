@@ -74,10 +74,8 @@ class JobServicer(jobs_grpc.JobServiceServicer):
             jobs=map(self._live.brought_up_to_date, jobs), next_page_token=encode_token(rest)
         )
 
-    async def WatchJob(
-        self, request: jobs_pb.WatchJobRequest, context: Context
-    ) -> AsyncIterator[jobs_pb.WatchJobResponse]:
-        """Events in order, progress in between."""
+    async def WatchJob(self, request: jobs_pb.WatchJobRequest, context: Context) -> AsyncIterator[bytes]:  # type: ignore[override]
+        """Events in order, progress in between: serialised messages, see SendBytes."""
         async for response in self._watches.watch(request.job_id, request.from_event):
             yield response
 

@@ -94,8 +94,8 @@ class JobStore(JobReader):
         """The job made headway: attempts that were lost before do not count any more."""
         with self._database.transaction():
             job = self.get(job_id)
-            if job.lost_attempts:
-                job.lost_attempts = 0
+            if job.lost_attempts or job.lost_with_ray:
+                job.lost_attempts = job.lost_with_ray = 0
                 self._save(job)
 
     # -- what it leaves ------------------------------------------------------------------------------------------------
@@ -149,7 +149,7 @@ class JobStore(JobReader):
 
     def _enter(self, job: jobs_pb.Job, state: State, reason: str) -> None:
         if job.state == FAILED:
-            for field in ("end_time", "lost_attempts", "last_error_lines"):
+            for field in ("end_time", "lost_attempts", "lost_with_ray", "last_error_lines"):
                 job.ClearField(field)
         job.state, job.reason = state, reason
         job.update_time.CopyFrom(self._timestamp())

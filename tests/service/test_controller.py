@@ -317,7 +317,7 @@ def test_a_checkpoint_in_between_begins_the_count_anew(jobs: JobStore) -> None:
 
 
 def test_the_loss_of_ray_does_not_count_against_the_job(jobs: JobStore) -> None:
-    """However often it happens."""
+    """Not even with a single attempt; a loss of its own does."""
 
     async def scene(stage: Stage) -> None:
         job_id = stage.submit(attempts=1)
@@ -327,7 +327,35 @@ def test_the_loss_of_ray_does_not_count_against_the_job(jobs: JobStore) -> None:
             await stage.wait_for(job_id, "queued")
             stage.pass_time(60)
         await stage.wait_started(4)
-        assert jobs.get(job_id).lost_attempts == 0
+        assert (jobs.get(job_id).lost_attempts, jobs.get(job_id).lost_with_ray) == (0, 3)
+        stage.attempts[job_id].lose()
+        await stage.wait_for(job_id, "failed")
+
+    _play(jobs, 1, scene)
+
+
+def test_a_job_that_takes_ray_along_each_time_is_given_up(jobs: JobStore) -> None:
+    """Later each time, and not if there is headway in between; it is said what that may come from."""
+
+    async def scene(stage: Stage) -> None:
+        job_id = stage.submit(attempts=1)
+        for attempt in range(1, 31):
+            await stage.wait_started(attempt)
+            if attempt == 10:
+                jobs.forget_losses(job_id)
+            stage.attempts[job_id].lose("ray")
+            if attempt < 29:
+                await stage.wait_for(job_id, "queued")
+                pause = 2 ** ((attempt - 1) if attempt < 10 else (attempt - 10))
+                assert f"follows in {min(pause, 60)} s" in jobs.get(job_id).reason
+                stage.pass_time(60.1)
+            else:
+                await stage.wait_for(job_id, "failed")
+                break
+        job = jobs.get(job_id)
+        assert (job.attempt, job.lost_with_ray) == (29, 20)
+        assert "given up after 20 attempts in a row were lost" in job.reason
+        assert "memory" in job.reason
 
     _play(jobs, 1, scene)
 

@@ -6,6 +6,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from itertools import chain
 
 import pytest
@@ -83,9 +84,19 @@ class Scene:
     def progress(self, step: int) -> None:
         self.live.update("a", jobs_pb.Progress(step=step), ps_pb.Telemetry())
 
+    def watch(self, from_event: int) -> AsyncIterator[jobs_pb.WatchJobResponse]:
+        return _watch(self.watches, "a", from_event)
+
     async def numbers(self, from_event: int = 1) -> list[int]:
         """Of all events that a watch gives until it ends."""
-        return [event.number async for told in self.watches.watch("a", from_event) for event in told.events]
+        return [event.number async for told in self.watch(from_event) for event in told.events]
+
+
+async def _watch(watches: Watches, job_id: str, from_event: int) -> AsyncIterator[jobs_pb.WatchJobResponse]:
+    """What a client makes of it."""
+    async with aclosing(watches.watch(job_id, from_event)) as messages:
+        async for message in messages:
+            yield jobs_pb.WatchJobResponse.FromString(message)
 
 
 def _play(act: Callable[[Scene], Awaitable[None]]) -> None:
@@ -140,7 +151,7 @@ def test_an_event_that_has_not_happened_yet_is_waited_for() -> None:
 
     async def act(scene: Scene) -> None:
         scene.job.add(2)
-        task = asyncio.create_task(_next(scene.watches.watch("a", 5)))
+        task = asyncio.create_task(_next(scene.watch(5)))
         assert await _still_waits(task)
         scene.job.add(2)
         assert await _still_waits(task)
@@ -155,7 +166,7 @@ def test_what_happened_meanwhile_is_told_at_once() -> None:
 
     async def act(scene: Scene) -> None:
         scene.job.add()
-        watch = scene.watches.watch("a", 1)
+        watch = scene.watch(1)
         await anext(watch)
         for step in range(1, 4):
             scene.progress(step)
@@ -172,7 +183,7 @@ def test_progress_comes_after_the_last_event_and_once() -> None:
     async def act(scene: Scene) -> None:
         scene.progress(7)
         scene.job.add(260)
-        watch = scene.watches.watch("a", 1)
+        watch = scene.watch(1)
         first, second = await anext(watch), await anext(watch)
         assert (first.HasField("progress"), second.progress.step) == (False, 7)
         scene.job.add()
@@ -189,7 +200,7 @@ def test_a_job_that_has_ended_makes_no_progress() -> None:
     async def act(scene: Scene) -> None:
         scene.progress(7)
         scene.job.end()
-        assert [told.HasField("progress") async for told in scene.watches.watch("a", 1)] == [False]
+        assert [told.HasField("progress") async for told in scene.watch(1)] == [False]
 
     _play(act)
 
@@ -218,7 +229,7 @@ def test_a_watcher_that_takes_nothing_costs_the_others_nothing() -> None:
 
     async def act(scene: Scene) -> None:
         scene.job.add()
-        slow = scene.watches.watch("a", 1)
+        slow = scene.watch(1)
         first = await anext(slow)
         quick = asyncio.create_task(scene.numbers())
         await asyncio.sleep(0)
@@ -249,7 +260,7 @@ def test_whatever_happens_in_whatever_order_everybody_hears_all_of_it_in_order()
                     scene.progress(generator.randrange(100))
                 case 2:
                     first = generator.randint(1, total)
-                    heard.append((first, scene.watches.watch("a", first), []))
+                    heard.append((first, scene.watch(first), []))
                 case 3 if heard:
                     first, watch, numbers = generator.choice(heard)
                     if first + len(numbers) <= total:
@@ -273,7 +284,7 @@ def test_no_message_is_large() -> None:
         scene.job.add(100, "x" * 5000)
         scene.job.add(1, "x" * 200_000)
         scene.job.end()
-        told = [told async for told in scene.watches.watch("a", 1)]
+        told = [told async for told in scene.watch(1)]
         assert _numbers(*told) == list(range(1, 103))
         sizes = sorted(response.ByteSize() for response in told)
         assert sizes[-2] <= 65536 + 2000
@@ -287,7 +298,7 @@ def test_watches_that_ended_leave_nothing() -> None:
 
     async def act(scene: Scene) -> None:
         scene.job.add(10)
-        left = scene.watches.watch("a", 1)
+        left = scene.watch(1)
         await anext(left)
         waiting = asyncio.create_task(scene.numbers())
         await asyncio.sleep(0)
@@ -330,7 +341,7 @@ def test_a_service_that_goes_away_says_where_to_resume() -> None:
 
     async def act(scene: Scene) -> None:
         scene.job.add(3)
-        idle, eager = scene.watches.watch("a", 1), scene.watches.watch("a", 1)
+        idle, eager = scene.watch(1), scene.watch(1)
         await anext(idle)
         await anext(eager)
         waits_for_news = asyncio.create_task(_next(idle))
@@ -340,7 +351,7 @@ def test_a_service_that_goes_away_says_where_to_resume() -> None:
         waits_for_turn = asyncio.create_task(_next(eager))
         assert await _still_waits(waits_for_turn)
         scene.watches.go_away()
-        begins = asyncio.create_task(_next(scene.watches.watch("a", 9)))
+        begins = asyncio.create_task(_next(scene.watch(9)))
         for task, coming in ((waits_for_news, 4), (waits_for_turn, 4), (begins, 9)):
             with pytest.raises(ServiceError, match=f"resume from event {coming} when") as caught:
                 await task
@@ -362,9 +373,9 @@ def test_a_failed_job_ends_a_watch_and_a_retried_one_goes_on(jobs: JobStore) -> 
             scene.live.ring(job_id)
 
         move(jobs_pb.JOB_STATE_FAILED)
-        assert _numbers(*[told async for told in watches.watch(job_id, 1)]) == [1, 2]
+        assert _numbers(*[told async for told in _watch(watches, job_id, 1)]) == [1, 2]
         move(jobs_pb.JOB_STATE_QUEUED)
-        rest = watches.watch(job_id, 3)
+        rest = _watch(watches, job_id, 3)
         states = [event.state for event in (await anext(rest)).events]
         move(jobs_pb.JOB_STATE_CANCELLED)
         states += chain.from_iterable([[event.state for event in told.events] async for told in rest])
@@ -378,7 +389,7 @@ def test_a_crowd_hears_of_the_end_at_once() -> None:
 
     async def act(scene: Scene) -> None:
         scene.job.add(3)
-        crowd = [scene.watches.watch("a", 1) for _ in range(100)]
+        crowd = [scene.watch(1) for _ in range(100)]
         for watch in crowd:
             scene.skip(1)
             await anext(watch)
@@ -401,13 +412,13 @@ def test_the_past_of_a_job_that_has_ended_is_told_in_turns() -> None:
     async def act(scene: Scene) -> None:
         scene.job.add(2000)
         scene.job.end()
-        watch = scene.watches.watch("a", 1)
+        watch = scene.watch(1)
         await anext(watch)
         scene.skip(-1000)
         task = asyncio.create_task(_next(watch))
         assert await _still_waits(task)
         task.cancel()
-        late = scene.watches.watch("a", 1900)
+        late = scene.watch(1900)
         assert _numbers(await anext(late)) == list(range(1900, 2002))
 
     _play(act)
@@ -417,6 +428,14 @@ def test_turns_are_spread_over_rounds_however_many_want_one() -> None:
     """Those who ask at once have their turns in the order of asking, so many in each round."""
     pace = Pace(lambda: 100.0, round_seconds=0.5, turns=10)
     assert [pace.turn() for _ in range(1000)] == [place // 10 / 2 for place in range(1000)]
+
+
+def test_turns_that_are_far_away_come_together() -> None:
+    """As many in the same time, each not before the one that was asked for earlier, and near ones as ever."""
+    pace = Pace(lambda: 100.0, round_seconds=0.5, turns=2, gathered_rounds=4)
+    turns = [pace.turn() for _ in range(32)]
+    assert turns[:8] == [0, 0, 0.5, 0.5, 1, 1, 1.5, 1.5]
+    assert turns[8:] == [2.0] * 2 + [4.0] * 8 + [6.0] * 8 + [8.0] * 6
 
 
 def test_turns_that_nobody_took_are_not_saved() -> None:

@@ -1,0 +1,92 @@
+"""What was measured as a document; ../README.md says how to read it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from benchmarks.load.windows import Ratio, Window, compare
+from benchmarks.report.tables import table
+from benchmarks.scrapes.figures import FIGURES, NONE
+from benchmarks.scrapes.page import Page
+from benchmarks.scrapes.trial import ALONE, SCRAPED
+
+__all__ = ["Results", "markdown"]
+
+_LONGEST_SECONDS = 0.2
+_LEAST_RATIO = 0.99
+
+
+@dataclass(frozen=True)
+class Results:
+    """All of it.
+
+    Attributes:
+        page: The page of many jobs.
+        every: Seconds between two scrapes of the training.
+        scraped: Windows of a training with and without scrapes.
+        pair_seconds: Of each of the following windows.
+        told: Windows of trainings with and without figures, by the work's title.
+    """
+
+    page: Page
+    every: float
+    scraped: Sequence[Window]
+    pair_seconds: float
+    told: Mapping[str, Sequence[Window]]
+
+
+def markdown(results: Results, machine: Mapping[str, str]) -> str:
+    """The whole document."""
+    return "\n\n".join(
+        [
+            "# Scrapes\n\nMade by `make bench-scrapes`; [README.md](../README.md#scrapes) says how to read it.",
+            "\n".join(f"- {name}: {value}" for name, value in machine.items()),
+            table(["what", "must be", "was", ""], _verdicts(results)),
+            _about(results.page),
+            _about_figures(results),
+            table(["window", "samples/s", "CPUs of the daemon"], [_speed(window) for window in results.scraped]),
+        ]
+    )
+
+
+def _verdicts(results: Results) -> list[list[str]]:
+    page = results.page
+    scraped = compare(results.scraped, SCRAPED, ALONE)
+    return [
+        [f"scrape of {page.jobs:,} jobs, median", "< 200 ms", f"{page.typical_seconds * 1e3:.0f} ms",
+         _met(page.typical_seconds < _LONGEST_SECONDS)],
+        [f"training that is scraped every {results.every:g} s, over alone", *_kept(scraped)],
+        *(
+            [f"{title}: training with figures, over without", *_kept(compare(windows, FIGURES, NONE))]
+            for title, windows in results.told.items()
+        ),
+    ]  # fmt: skip
+
+
+def _kept(ratio: Ratio) -> list[str]:
+    return ["≥ 99 %", str(ratio), _met(ratio.mean >= _LEAST_RATIO)]
+
+
+def _about(page: Page) -> str:
+    return (
+        f"The page of {page.jobs:,} jobs that all run, with 4 workers and 3 layers each, has {page.series:,} series "
+        f"and {page.size_bytes / 1e6:.1f} MB. The first scrape took {page.first_seconds * 1e3:.0f} ms, "
+        f"the longest of {len(page.seconds)} others {max(page.seconds) * 1e3:.0f} ms; prometheus_client takes "
+        f"{1 / page.ratio:.1f} times as long for the same series, without sending them."
+    )
+
+
+def _about_figures(results: Results) -> str:
+    windows = max(map(len, results.told.values()))
+    return (
+        f"Figures are what the parameter server and its workers make for metrics alone; each training had {windows} "
+        f"windows of {results.pair_seconds:g} s, with and without them in turns."
+    )
+
+
+def _speed(window: Window) -> list[str]:
+    cpus = window.cpu_seconds["daemon"] / (window.end - window.begin)
+    return [window.name, f"{window.samples_per_second:,.0f}", f"{cpus:.3f}"]
+
+
+def _met(good: bool) -> str:
+    return "met" if good else "missed"

@@ -1,0 +1,63 @@
+"""Switches off what a parameter server and its workers do for metrics alone, while they are at work."""
+
+from collections.abc import Callable
+from ctypes import c_bool
+from functools import wraps
+from typing import Any, Final
+
+from nablad.v1 import parameter_server_pb2 as ps_pb
+from service.parameter_server.members import Member, Members
+from service.parameter_server.telemetry import StepFigures, Totals
+from service.parameter_server.weights import Weights
+from workers.frames import Report
+from workers.stopwatch import Stopwatch
+from workers.usage import Usage, UsageMeter
+
+__all__ = ["METHODS", "obey"]
+
+
+def _mark(stopwatch: Stopwatch, _: str) -> None:
+    """The time of a round is no figure alone: limits and speeds come from it."""
+    stopwatch.mark = stopwatch._clock()  # half of what `lap` does
+
+
+def _hear(member: Member, _: Report, now: float) -> float:
+    member.heard = now
+    return 0.0
+
+
+def _update_without_norms(update: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda weights, addends, samples, **_: update(weights, addends, samples)
+
+
+def _nothing(*_: object) -> None:
+    return None
+
+
+METHODS: Final[tuple[tuple[type, str, Callable[..., Any]], ...]] = (
+    (Stopwatch, "lap", _mark),
+    (UsageMeter, "read", lambda _: Usage(0.0, 0.0)),
+    (StepFigures, "add", _nothing),
+    (StepFigures, "tell", _nothing),
+    (Totals, "add_step", _nothing),
+    (Totals, "message", lambda *_, **__: ps_pb.Telemetry()),
+    (Members, "count", _nothing),
+    (Members, "figures", lambda _: iter(())),
+    (Member, "hear", _hear),
+    (Weights, "update", _update_without_norms(Weights.update)),
+)
+"""Methods by their class, and what is left of each while nobody wants figures."""
+
+
+def obey(wanted: c_bool) -> None:
+    """From now on this process makes figures only while they are wanted."""
+    for owner, name, rest in METHODS:
+        setattr(owner, name, _only_while(wanted, getattr(owner, name), rest))
+
+
+def _only_while(wanted: c_bool, method: Callable[..., Any], rest: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def switched(*arguments: Any, **options: Any) -> Any:
+        return (method if wanted.value else rest)(*arguments, **options)
+
+    return switched
