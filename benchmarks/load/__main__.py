@@ -22,7 +22,7 @@ _SHORT = Extent(queued=20, crowd=CrowdSize(20, 4), seconds=6, rounds=1, started=
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--mnist", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the four gzipped IDX files.")
-@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Of all three windows.")
+@click.option("--rounds", type=click.IntRange(min=1), default=8, show_default=True, help="Of all three windows.")
 @click.option("--seconds", default=15.0, show_default=True, help="Of each window.")
 @click.option("--patience", default=60.0, show_default=True, help="Seconds to wait for a calm machine.")
 @click.option(

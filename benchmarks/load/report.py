@@ -35,10 +35,11 @@ def _verdicts(trial: Trial) -> str:
         [f"p99 of {call}", "< 200 ms", f"{latencies.p99 * 1e3:.1f} ms", _met(latencies.p99 < _LONGEST_P99_SECONDS)]
         for call, latencies in trial.latencies.items()
     ]
-    rows += [
-        [f"training with {name}, over alone", "≥ 95 %", str(ratio), _met(ratio.mean >= _LEAST_RATIO)]
-        for name, ratio in ((WATCHED, trial.ratio(WATCHED)), (f"{WATCHED} {CALLED}", trial.ratio(CALLED)))
-    ]
+    for title, name in ((WATCHED, WATCHED), (f"{WATCHED} {CALLED}", CALLED)):
+        rows += [
+            [f"{what} with {title}, over alone", "≥ 95 %", str(ratio), _met(ratio.median >= _LEAST_RATIO)]
+            for what, ratio in (("training", trial.ratio(name)), ("its CPU time", trial.cpu_ratio(name)))
+        ]
     gaps = sum(heard.gaps for heard in trial.heard)
     rows.append(["gaps in what watchers heard", "0", f"{gaps}", _met(gaps == 0)])
     order = "kept" if trial.in_order else "broken"

@@ -38,7 +38,7 @@ class Extent:
     queued: int = 1000
     crowd: CrowdSize = field(default_factory=lambda: CrowdSize(1000, 100))
     seconds: float = 15.0
-    rounds: int = 5
+    rounds: int = 8
     started: int = 8
 
 
@@ -67,6 +67,10 @@ class Trial:
     def ratio(self, name: str) -> Ratio:
         """The training's speed in the windows of a name, over that alone."""
         return compare(self.windows, name, ALONE)
+
+    def cpu_ratio(self, name: str) -> Ratio:
+        """The CPU time that the training has in the windows of a name, over that alone."""
+        return compare(self.windows, name, ALONE, lambda w: w.cpu_seconds["training"] / (w.end - w.begin))
 
     @property
     def latencies(self) -> dict[str, Latencies]:

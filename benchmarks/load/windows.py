@@ -3,10 +3,10 @@
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from statistics import mean, stdev
+from statistics import mean, median
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.load.processes import all_cpu_seconds, cpu_seconds, resident_bytes
@@ -47,23 +47,27 @@ class Window:
 
 @dataclass(frozen=True)
 class Ratio:
-    """Of speeds.
+    """Of what there is in some windows to what there is in others.
 
     Attributes:
-        mean: Of all pairs.
-        error: Standard error of the mean; NaN for a single pair.
+        median: Of all pairs: where others use the machine too, single ones are far off.
+        error: Standard error of the median, from the median deviation; NaN for a single pair.
     """
 
-    mean: float
+    median: float
     error: float
 
     def __str__(self) -> str:
         """In per cent."""
-        return f"{self.mean:.1%}" if math.isnan(self.error) else f"{self.mean:.1%} ± {self.error:.1%}"
+        return f"{self.median:.1%}" if math.isnan(self.error) else f"{self.median:.1%} ± {self.error:.1%}"
 
 
-def compare(windows: Sequence[Window], name: str, base: str) -> Ratio:
-    """The speed in the windows of one name over that in the windows of another.
+def _speed(window: Window) -> float:
+    return window.samples_per_second
+
+
+def compare(windows: Sequence[Window], name: str, base: str, figure: Callable[[Window], float] = _speed) -> Ratio:
+    """A figure in the windows of one name over that in the windows of another.
 
     A machine that others use too is faster in one minute than in the next: so each window is compared with those
     between which it lies.
@@ -72,14 +76,19 @@ def compare(windows: Sequence[Window], name: str, base: str) -> Ratio:
         windows: In the order in which they were.
         name: What goes on in the windows.
         base: And in those that they are compared with.
+        figure: The training's speed, if nothing else is given.
     """
     ratios = []
     for place, window in enumerate(windows):
         if window.name == name:
             before = [w for w in windows[:place] if w.name == base][-1:]
             after = [w for w in windows[place:] if w.name == base][:1]
-            ratios.append(window.samples_per_second / mean(w.samples_per_second for w in before + after))
-    return Ratio(mean(ratios), stdev(ratios) / math.sqrt(len(ratios)) if len(ratios) > 1 else math.nan)
+            ratios.append(figure(window) / mean(map(figure, before + after)))
+    middle = median(ratios)
+    deviation = median(abs(ratio - middle) for ratio in ratios)
+    # For a normal distribution: its standard deviation, and the median's error over the mean's.
+    error = 1.4826 * deviation * math.sqrt(math.pi / 2 / len(ratios)) if len(ratios) > 1 else math.nan
+    return Ratio(middle, error)
 
 
 @contextmanager

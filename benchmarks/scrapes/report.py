@@ -63,7 +63,7 @@ def _verdicts(results: Results) -> list[list[str]]:
 
 
 def _kept(ratio: Ratio) -> list[str]:
-    return ["≥ 99 %", str(ratio), _met(ratio.mean >= _LEAST_RATIO)]
+    return ["≥ 99 %", str(ratio), _met(ratio.median >= _LEAST_RATIO)]
 
 
 def _about(page: Page) -> str:
