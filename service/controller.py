@@ -32,11 +32,11 @@ _log = logging.getLogger(__name__)
 _LOOK_SECONDS: Final = 2.0
 # And no more often than this while jobs wait that cannot start, however many are added to them; but at once when a job
 # has given its CPUs back.
-_REST_SECONDS: Final = 0.5
+_REST_SECONDS: Final = 1.0
 # A lost attempt is followed by the next one after so long, doubled with every loss.
 _FIRST_PAUSE_SECONDS: Final = 1.0
 _LONGEST_PAUSE_SECONDS: Final = 60.0
-# Ray's end is not the job's fault, unless it always comes with this job.
+# Ray's end is not a job's fault; but where it comes so often before any headway, it may be one's that runs there.
 _MOST_LOST_WITH_RAY: Final = 20
 
 
@@ -86,10 +86,14 @@ class Controller:
                 self._look.clear()
                 self._freed.clear()
                 self._waiting = []
+                looked = self._now().timestamp()
                 await self._look_at_queue()
+                seconds = self._seconds_to_next_look(looked)
                 if self._waiting:
-                    await wait_for_event(self._freed, _REST_SECONDS)
-                await wait_for_event(self._look, self._seconds_to_next_look())
+                    rest = min(_REST_SECONDS, seconds)
+                    await wait_for_event(self._freed, rest)
+                    seconds -= rest
+                await wait_for_event(self._look, seconds)
         finally:
             await self._stop_all()
 
@@ -159,9 +163,11 @@ class Controller:
                 self._move(job.job_id, QUEUED, "the service was restarted; another attempt follows")
                 self._recoveries.lost(job.job_id, "service")
 
-    def _seconds_to_next_look(self) -> float:
+    def _seconds_to_next_look(self, looked: float) -> float:
+        """Until the next attempt of those jobs may follow that had to wait for that at the last look."""
         now = self._now().timestamp()
-        return min([_LOOK_SECONDS, *(job.retry_time - now for job in self._waiting if job.retry_time > now)])
+        pauses = (max(job.retry_time - now, 0.0) for job in self._waiting if job.retry_time > looked)
+        return min([_LOOK_SECONDS, *pauses])
 
     # -- one job -------------------------------------------------------------------------------------------------------
 
@@ -225,7 +231,7 @@ class Controller:
 def _given_up(job: jobs_pb.Job, cause: str, lost: int, *, with_ray: bool) -> str:
     times = "one attempt was" if lost == 1 else f"{lost} attempts in a row were"
     look = (
-        "a job that needs more memory than a node has may take Ray along each time"
+        "it, or another job beside it, may take Ray along each time, by needing more memory than a node has"
         if with_ray
         else f"`nabla job get {job.job_id}` shows the last lines of what failed"
     )

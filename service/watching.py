@@ -27,17 +27,26 @@ _MESSAGE_BYTES = 64 << 10
 _ROUND_SECONDS = 0.1
 _MESSAGES_PER_ROUND = 5
 _GATHERED_ROUNDS = 10
+# The last message comes but once, so that more of them may come at a time; not so many that other calls wait long.
+_LAST_MESSAGES_PER_ROUND = 50
 
 
 class Pace:
     """Deals out turns to speak, so many in each round.
 
-    Turns are dealt in the order in which they are asked for: of n who ask again and again, each has every n-th. Turns
-    that are many rounds away come together, with the last of so many rounds.
+    Turns are dealt in the order in which they are asked for, but near ones may overtake those that are gathered: of n
+    who ask again and again, each has every n-th.
     """
 
     def __init__(self, clock: Callable[[], float], round_seconds: float, turns: int, gathered_rounds: int = 1) -> None:
-        """`clock` gives monotonic seconds; each round has so many turns."""
+        """Nobody has asked yet.
+
+        Args:
+            clock: Gives monotonic seconds.
+            round_seconds: Of each round.
+            turns: In each round.
+            gathered_rounds: So many rounds away or more, turns come together with the last of so many rounds.
+        """
         self._clock = clock
         self._round_seconds = round_seconds
         self._turns = turns
@@ -56,6 +65,12 @@ class Pace:
         far = self._round - present >= self._gathered_rounds
         round_ = self._round + (-self._round % self._gathered_rounds if far else 0)
         return max(round_ * self._round_seconds - now, 0.0)
+
+    def give_back(self) -> None:
+        """One who had a turn did not wait for it: the next one that is dealt comes earlier for it."""
+        self._taken -= 1
+        if self._taken < 0:
+            self._round, self._taken = self._round - 1, self._turns - 1
 
 
 @dataclass
@@ -87,6 +102,7 @@ class Watches:
         self._clock = clock
         self.watchers = 0
         self._pace = Pace(clock, _ROUND_SECONDS, _MESSAGES_PER_ROUND, _GATHERED_ROUNDS)
+        self._last_pace = Pace(clock, _ROUND_SECONDS, _LAST_MESSAGES_PER_ROUND)
         self._going_away = False
         # A feed is here as long as somebody watches.
         self._feeds: WeakValueDictionary[str, _Feed] = WeakValueDictionary()
@@ -138,12 +154,23 @@ class Watches:
                 await feed.changed()
 
     async def _await_turn(self, feed: "_Feed", watcher: _Watcher) -> None:
-        """Waits no longer than until the job or the service ends. The last message needs no turn: it comes but once."""
+        """Waits no longer than until the service ends; who waits when the job ends has another turn, an early one."""
+        if not feed.is_last_message(watcher):
+            await self._wait(feed, self._pace, watcher.due)
+            feed.refresh()
         if feed.is_last_message(watcher):
-            return
-        seconds = max(self._pace.turn(), watcher.due - self._clock())
-        if seconds > 0:
-            await wait_for_event(self._live.end_bell(feed.job_id), seconds)
+            await self._wait(feed, self._last_pace)
+
+    async def _wait(self, feed: "_Feed", pace: Pace, due: float = 0.0) -> None:
+        """For a turn, and until something is due; ends early with the job or the service."""
+        now = self._clock()
+        until = max(now + pace.turn(), due)
+        try:
+            if until > now:
+                await wait_for_event(self._live.end_bell(feed.job_id), until - now)
+        finally:
+            if self._clock() < until:
+                pace.give_back()
 
     def _require_staying(self, feed: "_Feed", watcher: _Watcher) -> None:
         if self._going_away:

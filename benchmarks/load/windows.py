@@ -51,7 +51,7 @@ class Ratio:
 
     Attributes:
         median: Of all pairs: where others use the machine too, single ones are far off.
-        error: Standard error of the median, from the median deviation; NaN for a single pair.
+        error: About the standard error of the median, from the median deviation; NaN for a single pair.
     """
 
     median: float
@@ -83,12 +83,25 @@ def compare(windows: Sequence[Window], name: str, base: str, figure: Callable[[W
         if window.name == name:
             before = [w for w in windows[:place] if w.name == base][-1:]
             after = [w for w in windows[place:] if w.name == base][:1]
-            ratios.append(figure(window) / mean(map(figure, before + after)))
+            ratios.append(figure(window) / _between(before + after, window, figure))
     middle = median(ratios)
     deviation = median(abs(ratio - middle) for ratio in ratios)
     # For a normal distribution: its standard deviation, and the median's error over the mean's.
     error = 1.4826 * deviation * math.sqrt(math.pi / 2 / len(ratios)) if len(ratios) > 1 else math.nan
     return Ratio(middle, error)
+
+
+def _between(bases: Sequence[Window], window: Window, figure: Callable[[Window], float]) -> float:
+    """What the figure of a base would have been at the time of the window, from those before and after it."""
+    if len(bases) == 1 or bases[0].begin == bases[1].begin:
+        return mean(map(figure, bases))
+    before, after = bases
+    share = (_middle(window) - _middle(before)) / (_middle(after) - _middle(before))
+    return figure(before) * (1 - share) + figure(after) * share
+
+
+def _middle(window: Window) -> float:
+    return (window.begin + window.end) / 2
 
 
 @contextmanager

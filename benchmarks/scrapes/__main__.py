@@ -65,7 +65,7 @@ def main(
     except (BenchmarkError, FileNotFoundError, NablaError) as error:
         raise click.ClickException(str(error)) from error
     facts = {"date": datetime.now(UTC).date().isoformat(), **machine.describe(_DISTRIBUTIONS)}
-    results = Results(page, every, scraped, pair_seconds, told)
+    results = Results(page, every, scraped, told)
     document = markdown(results, facts)
     click.echo(document)
     if not in_short:

@@ -3,7 +3,7 @@
 import asyncio
 import multiprocessing
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from ctypes import c_bool
 from dataclasses import asdict
@@ -55,7 +55,7 @@ def run_trial(rows: FirstRows, work_: Work, folder: Path, pairs: int, seconds: f
         work_: What is trained.
         folder: For the data set.
         pairs: Of windows.
-        seconds: Of each window.
+        seconds: Of each window, at least.
 
     Raises:
         BenchmarkError: The processes did not come to their first step.
@@ -63,11 +63,7 @@ def run_trial(rows: FirstRows, work_: Work, folder: Path, pairs: int, seconds: f
     assignment = _assignment(rows, work_, folder)
     wanted = _processes.RawValue(c_bool, True)
     with _training(assignment, work_, wanted) as stub:
-        windows = []
-        for name in (*(FIGURES, NONE) * pairs, FIGURES):
-            wanted.value = name == FIGURES
-            windows.append(_window(stub, name, seconds))
-    return windows
+        return _windows(stub, wanted, (*(FIGURES, NONE) * pairs, FIGURES), seconds)
 
 
 def _assignment(rows: FirstRows, work_: Work, folder: Path) -> ps_pb.Assignment:
@@ -119,17 +115,26 @@ def _end(process: BaseProcess) -> None:
     process.join(_END_SECONDS)
 
 
-def _window(stub: "ps_grpc.ParameterServerServiceStub", name: str, seconds: float) -> Window:
-    """What is done in it, asked for as often as the service asks."""
-    before, window = _ask(stub), Window(name, begin=time.time())
-    begin = now = time.perf_counter()
-    after = before
-    while now - begin < seconds:
-        time.sleep(_ASK_SECONDS)
-        after, now = _ask(stub), time.perf_counter()
-    window.end = time.time()
-    window.samples_per_second = (after.samples - before.samples) / (now - begin)
-    return window
+def _windows(
+    stub: "ps_grpc.ParameterServerServiceStub", wanted: c_bool, names: Iterable[str], seconds: float
+) -> list[Window]:
+    """One after the other without a gap, so that what is done once a second is done in some of them.
+
+    The parameter server is asked as often as the service asks it.
+    """
+    windows: list[Window] = []
+    samples, now = _ask(stub).samples, time.time()
+    for name in names:
+        wanted.value = name == FIGURES
+        window = Window(name, begin=now)
+        before = samples
+        while now - window.begin < seconds:
+            time.sleep(_ASK_SECONDS)
+            samples, now = _ask(stub).samples, time.time()
+        window.end = now
+        window.samples_per_second = (samples - before) / (now - window.begin)
+        windows.append(window)
+    return windows
 
 
 def _ask(stub: "ps_grpc.ParameterServerServiceStub") -> jobs_pb.Progress:

@@ -106,6 +106,7 @@ async def _metrics_of_a_service(database: Path, jobs: int, workers: int, layers:
     spec.distribution.workers = workers
     for number in range(jobs):
         job = store.create(spec, "")
+        job.attempt = 1
         live.begin(job, _CHECKPOINT_TIME)
         live.update(job.job_id, _progress(number, workers), _telemetry(number, workers, layers))
         live.add_checkpoint(job.job_id, number, _CHECKPOINT_TIME + number)

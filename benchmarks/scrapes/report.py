@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import mean
 
 from benchmarks.load.windows import Ratio, Window, compare
 from benchmarks.report.tables import table
@@ -23,14 +24,12 @@ class Results:
         page: The page of many jobs.
         every: Seconds between two scrapes of the training.
         scraped: Windows of a training with and without scrapes.
-        pair_seconds: Of each of the following windows.
         told: Windows of trainings with and without figures, by the work's title.
     """
 
     page: Page
     every: float
     scraped: Sequence[Window]
-    pair_seconds: float
     told: Mapping[str, Sequence[Window]]
 
 
@@ -76,10 +75,12 @@ def _about(page: Page) -> str:
 
 
 def _about_figures(results: Results) -> str:
-    windows = max(map(len, results.told.values()))
+    all_windows = [window for windows in results.told.values() for window in windows]
+    seconds = mean(window.end - window.begin for window in all_windows)
+    count = len(all_windows) // len(results.told)
     return (
-        f"Figures are what the parameter server and its workers make for metrics alone; each training had {windows} "
-        f"windows of {results.pair_seconds:g} s, with and without them in turns."
+        f"Figures are what the parameter server and its workers make for metrics alone; each training had {count} "
+        f"windows, with and without them in turns, of {seconds:.2f} s on average."
     )
 
 

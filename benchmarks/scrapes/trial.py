@@ -27,7 +27,7 @@ def run_trial(
 
     Args:
         rows: Of MNIST.
-        rounds: Of two windows each.
+        rounds: Of two windows each; one alone ends them.
         seconds: Of each window.
         every_seconds: Between two scrapes.
         say: Is told what comes next.
@@ -38,15 +38,13 @@ def run_trial(
     windows: list[Window] = []
     with service(rows) as (daemon, client):
         training = start_training(client)
-        for number in range(rounds):
-            say(f"Round {number + 1} of {rounds}")
-            # In turns: whoever is second finds a warmer machine.
-            for name in (ALONE, SCRAPED) if number % 2 else (SCRAPED, ALONE):
-                time.sleep(_SETTLING_SECONDS)
-                interval = every_seconds if name == SCRAPED else None
-                with _scraping(daemon.metrics_url, interval), watched_time(name, daemon) as window:
-                    time.sleep(seconds)
-                windows.append(window)
+        for number, name in enumerate((*(ALONE, SCRAPED) * rounds, ALONE), start=1):
+            say(f"Window {number} of {2 * rounds + 1}: {name}")
+            time.sleep(_SETTLING_SECONDS)
+            interval = every_seconds if name == SCRAPED else None
+            with _scraping(daemon.metrics_url, interval), watched_time(name, daemon) as window:
+                time.sleep(seconds)
+            windows.append(window)
         epochs = list(client.history(training))
     for window in windows:
         window.samples_per_second = samples_per_second(window, epochs, PAPER_500.rows)

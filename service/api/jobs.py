@@ -69,10 +69,13 @@ class JobServicer(jobs_grpc.JobServiceServicer):
     async def ListJobs(self, request: jobs_pb.ListJobsRequest, context: Context) -> jobs_pb.ListJobsResponse:
         """A page of jobs."""
         position, most = decode_number(request.page_token), page_size(request.page_size)
-        jobs, rest = self._jobs.page(position, most, _known(request.states))
-        return jobs_pb.ListJobsResponse(
-            jobs=map(self._live.brought_up_to_date, jobs), next_page_token=encode_token(rest)
-        )
+        bodies, rest = self._jobs.page(position, most, _known(request.states))
+        response = jobs_pb.ListJobsResponse(next_page_token=encode_token(rest))
+        for body in bodies:
+            job = response.jobs.add()
+            job.MergeFromString(body)
+            self._live.brought_up_to_date(job)
+        return response
 
     async def WatchJob(self, request: jobs_pb.WatchJobRequest, context: Context) -> AsyncIterator[bytes]:  # type: ignore[override]
         """Events in order, progress in between: serialised messages, see SendBytes."""

@@ -26,8 +26,8 @@ class Waiting(NamedTuple):
         workers: How many it asks for.
         cpus_per_worker: CPUs of each.
         retry_time: Unix seconds before which it does not start; 0 for at once.
+        queued_time: Unix seconds at which it came into the queue, the last time.
         attempt: How often it was launched.
-        queued_time: Unix seconds at which it came into the queue, at last.
     """
 
     job_id: str
@@ -36,8 +36,8 @@ class Waiting(NamedTuple):
     workers: int
     cpus_per_worker: int
     retry_time: float
+    queued_time: float
     attempt: int = 0
-    queued_time: float = 0.0
 
 
 class JobReader:
@@ -73,16 +73,19 @@ class JobReader:
         """Of all jobs, the oldest first."""
         return [str(row[0]) for row in self._database.rows("SELECT job_id FROM jobs ORDER BY number")]
 
-    def page(self, before: int | None, limit: int, states: Collection[State]) -> tuple[list[jobs_pb.Job], int | None]:
-        """At most `limit` jobs, newest first, older than number `before`; and the `before` of the next page, if any."""
+    def page(self, before: int | None, limit: int, states: Collection[State]) -> tuple[list[bytes], int | None]:
+        """At most `limit` jobs, newest first, older than number `before`; and the `before` of the next page, if any.
+
+        Returns:
+            The jobs serialised, to be read into the message that they are part of; and that number.
+        """
         wanted = tuple(states or MOVES)
         marks = ", ".join("?" * len(wanted))
         query = (
             f"SELECT body, number FROM jobs WHERE number < ? AND state IN ({marks}) "  # noqa: S608 (only question marks)
             "ORDER BY number DESC"
         )
-        bodies, rest = self._database.page(query, before or NEWEST, *wanted, limit=limit)
-        return [jobs_pb.Job.FromString(body) for body in bodies], rest
+        return self._database.page(query, before or NEWEST, *wanted, limit=limit)
 
     def in_states(self, states: Collection[State]) -> list[jobs_pb.Job]:
         """All jobs in some states, oldest first."""
@@ -98,7 +101,7 @@ class JobReader:
     def waiting(self) -> list[Waiting]:
         """The queue: jobs in the order in which they are to start, by priority and then by age."""
         query = (
-            "SELECT job_id, number, priority, workers, cpus_per_worker, retry_time, attempt, update_time "
+            "SELECT job_id, number, priority, workers, cpus_per_worker, retry_time, update_time, attempt "
             "FROM jobs INDEXED BY jobs_in_queue "
             "WHERE state = 1 ORDER BY priority DESC, number"  # QUEUED, as the literal that the index is for
         )

@@ -14,7 +14,9 @@ _PATIENCE = 60.0
 
 
 def _job(job_id: str, workers: int = 1, cpus: int = 1, retry_time: float = 0.0) -> Waiting:
-    return Waiting(job_id, number=0, priority=0, workers=workers, cpus_per_worker=cpus, retry_time=retry_time)
+    return Waiting(
+        job_id, number=0, priority=0, workers=workers, cpus_per_worker=cpus, retry_time=retry_time, queued_time=0
+    )
 
 
 def _nodes(*nodes: tuple[int, int]) -> list[cluster_pb.Node]:
@@ -104,7 +106,9 @@ def test_every_job_starts_in_the_end(sizes: list[int], cpus: int) -> None:
 
 def test_a_job_that_has_begun_goes_on_with_the_workers_that_there_is_room_for() -> None:
     """It may have been scaled beyond the cluster, or the cluster have shrunk."""
-    begun = Waiting("begun", number=0, priority=0, workers=8, cpus_per_worker=1, retry_time=0.0, attempt=1)
+    begun = Waiting(
+        "begun", number=0, priority=0, workers=8, cpus_per_worker=1, retry_time=0.0, queued_time=0, attempt=1
+    )
     decision = Admission().decide([begun], _nodes((2, 2)), 0.0)
     assert (decision.job, decision.workers) == (begun, 2)
     assert Admission().decide([begun], _nodes((2, 1)), 0.0).reasons == {"begun": "waits for 2 workers with 1 CPU each"}

@@ -316,7 +316,7 @@ def test_a_checkpoint_in_between_begins_the_count_anew(jobs: JobStore) -> None:
     _play(jobs, 1, scene)
 
 
-def test_the_loss_of_ray_does_not_count_against_the_job(jobs: JobStore) -> None:
+def test_the_loss_of_ray_is_not_one_of_the_attempts_that_a_job_has(jobs: JobStore) -> None:
     """Not even with a single attempt; a loss of its own does."""
 
     async def scene(stage: Stage) -> None:
@@ -334,7 +334,7 @@ def test_the_loss_of_ray_does_not_count_against_the_job(jobs: JobStore) -> None:
     _play(jobs, 1, scene)
 
 
-def test_a_job_that_takes_ray_along_each_time_is_given_up(jobs: JobStore) -> None:
+def test_a_job_that_is_lost_with_ray_again_and_again_is_given_up(jobs: JobStore) -> None:
     """Later each time, and not if there is headway in between; it is said what that may come from."""
 
     async def scene(stage: Stage) -> None:
@@ -383,6 +383,22 @@ def test_what_could_not_be_written_is_tried_again(jobs: JobStore) -> None:
         await stage.wait_for(job_id, "queued")
         assert "could not write: [Errno 28] No space left on device; attempt 2 follows" in jobs.get(job_id).reason
         stage.pass_time(2)
+        await stage.wait_started(2)
+
+    _play(jobs, 1, scene)
+
+
+def test_cpus_that_come_back_are_given_out_at_once(jobs: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the queue is left alone while nobody gives any back."""
+    monkeypatch.setattr("service.controller._REST_SECONDS", 3600.0)
+    monkeypatch.setattr("service.controller._LOOK_SECONDS", 3600.0)
+
+    async def scene(stage: Stage) -> None:
+        first = stage.submit()
+        await stage.wait_started(1)
+        second = stage.submit()
+        await stage.wait_for_reason(second, "waits for")
+        stage.attempts[first].succeed()
         await stage.wait_started(2)
 
     _play(jobs, 1, scene)

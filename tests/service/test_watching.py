@@ -406,6 +406,26 @@ def test_a_crowd_hears_of_the_end_at_once() -> None:
     _play(act)
 
 
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_crowd_that_is_gone_leaves_its_turns_to_others(ends: bool) -> None:
+    """Whether its job has ended, or nobody wanted to hear any more: else the turns of all would take 40 s."""
+
+    async def act(scene: Scene) -> None:
+        scene.job.add(600)
+        tasks = [asyncio.create_task(_next(scene.watch(500))) for _ in range(2000)]
+        assert await _still_waits(tasks[-1])
+        if ends:
+            scene.job.end()
+        else:
+            for task in tasks:
+                task.cancel()
+        await asyncio.wait(tasks)
+        # More than a last message: it has to wait for its turn.
+        assert _numbers(await anext(scene.watch(1))) == list(range(1, 251))
+
+    _play(act)
+
+
 def test_the_past_of_a_job_that_has_ended_is_told_in_turns() -> None:
     """But for the last message: who reads a long story takes no more from the others than anybody."""
 
@@ -436,6 +456,17 @@ def test_turns_that_are_far_away_come_together() -> None:
     turns = [pace.turn() for _ in range(32)]
     assert turns[:8] == [0, 0, 0.5, 0.5, 1, 1, 1.5, 1.5]
     assert turns[8:] == [2.0] * 2 + [4.0] * 8 + [6.0] * 8 + [8.0] * 6
+
+
+def test_a_turn_that_is_given_back_is_dealt_again() -> None:
+    """Those of a whole crowd too: who comes then does not wait for anybody."""
+    pace = Pace(lambda: 100.0, round_seconds=0.5, turns=3)
+    turns = [pace.turn() for _ in range(7)]
+    pace.give_back()
+    assert pace.turn() == turns[-1] == 1
+    for _ in turns:
+        pace.give_back()
+    assert [pace.turn() for _ in range(7)] == turns
 
 
 def test_turns_that_nobody_took_are_not_saved() -> None:

@@ -55,6 +55,16 @@ def test_a_ratio_is_not_misled_by_a_window_that_was_disturbed() -> None:
     assert ratio(40, 99.0).error == pytest.approx(ratio(10, 99.0).error / 2, rel=0.02)
 
 
+def test_a_machine_that_gets_faster_all_along_misleads_nobody() -> None:
+    """Windows are compared with what there would have been alone at their time."""
+    names = ["alone", "b", "c", "alone", "b", "c", "alone"]
+    windows = [
+        Window(name, begin, begin + 15, samples_per_second=100 + begin)
+        for begin, name in zip(range(0, 140, 20), names, strict=True)
+    ]
+    assert compare(windows, "b", "alone") == compare(windows, "c", "alone") == Ratio(pytest.approx(1), pytest.approx(0))
+
+
 def test_anything_can_be_compared() -> None:
     """The memory of the daemon, say."""
     windows = [Window("a", daemon_bytes=100), Window("b", daemon_bytes=150)]

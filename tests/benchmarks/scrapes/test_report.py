@@ -16,7 +16,7 @@ def _windows(names: tuple[str, str], speed: float) -> list[Window]:
 
 def _outcomes(seconds: float, scraped: float, told: float) -> list[str]:
     page = Page(1000, 10**7, 10**5, 0.5, [seconds], [0.5])
-    results = Results(page, 1.0, _windows((SCRAPED, ALONE), scraped), 2.0, {"a": _windows((FIGURES, NONE), told)})
+    results = Results(page, 1.0, _windows((SCRAPED, ALONE), scraped), {"a": _windows((FIGURES, NONE), told)})
     lines = markdown(results, {"CPUs": "2"}).splitlines()
     return [line.split("|")[-2].strip() for line in lines if line.endswith(("met |", "missed |"))]
 

@@ -1,5 +1,7 @@
 """The store of jobs: legal moves only, events without gaps, one job per request."""
 
+from collections.abc import Sequence
+
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -177,11 +179,18 @@ def test_pages_hold_every_job_once(jobs: JobStore) -> None:
             seen: list[str] = []
             before: int | None = None
             while True:
-                page, before = jobs.page(before, size, states)
+                page, before = _page(jobs, before, size, states)
                 seen += [job.job_id for job in page]
                 if before is None:
                     break
             assert seen == expected[::-1]
+
+
+def _page(
+    jobs: JobStore, before: int | None, limit: int, states: Sequence[State]
+) -> tuple[list[jobs_pb.Job], int | None]:
+    bodies, rest = jobs.page(before, limit, states)
+    return [jobs_pb.Job.FromString(body) for body in bodies], rest
 
 
 def test_pages_fit_into_a_message(jobs: JobStore) -> None:
@@ -192,7 +201,7 @@ def test_pages_fit_into_a_message(jobs: JobStore) -> None:
     seen: list[str] = []
     before: int | None = None
     while True:
-        page, before = jobs.page(before, 1000, ())
+        page, before = _page(jobs, before, 1000, ())
         assert sum(job.ByteSize() for job in page) < 3 << 20
         seen += [job.job_id for job in page]
         if before is None:

@@ -97,7 +97,7 @@ def test_everything_is_there_after_a_migration(migrated: Database) -> None:
 def test_new_columns_hold_what_old_rows_say(migrated: Database) -> None:
     """The queue knows what its jobs ask for, and recent events are those of note."""
     jobs = JobStore(migrated, lambda: NOW)
-    assert jobs.waiting() == [Waiting(f"a-{QUEUED}", 1, 0, 2, 3, 0.0, 1, 1000.5)]
+    assert jobs.waiting() == [Waiting(f"a-{QUEUED}", 1, 0, 2, 3, 0.0, 1000.5, attempt=1)]
     assert [event.number for event in jobs.recent_events(f"a-{QUEUED}", 9)] == [1, 3]
 
 

@@ -76,15 +76,18 @@ def test_figures_of_the_queue_are_by_the_sign_of_the_priority(database: Database
 @pytest.mark.parametrize(
     ("read", "plan"),
     [
-        (JobStore.waiting, "SEARCH jobs USING COVERING INDEX jobs_in_queue (state=?)"),
-        (JobStore.queue_figures, "SEARCH jobs USING COVERING INDEX jobs_in_queue (state=?)"),
-        (lambda jobs: jobs.recent_events("a", 9), "SEARCH events USING INDEX events_of_note (job_id=?)"),
+        (JobStore.waiting, ["SEARCH jobs USING COVERING INDEX jobs_in_queue (state=?)"]),
+        (
+            JobStore.queue_figures,
+            ["SEARCH jobs USING COVERING INDEX jobs_in_queue (state=?)", "USE TEMP B-TREE FOR GROUP BY"],
+        ),
+        (lambda jobs: jobs.recent_events("a", 9), ["SEARCH events USING INDEX events_of_note (job_id=?)"]),
     ],
 )
 def test_what_is_asked_often_is_read_from_its_index(
-    database: Database, read: Callable[[JobStore], object], plan: str
+    database: Database, read: Callable[[JobStore], object], plan: list[str]
 ) -> None:
-    """Without a look at the jobs, whose specs may be large, or at the events that repeat; and without sorting."""
+    """Without a look at the jobs, whose specs may be large, or at the events that repeat; and without sorting any."""
     asked: list[tuple[str, tuple[object, ...]]] = []
     rows = database.rows
 
@@ -95,4 +98,4 @@ def test_what_is_asked_often_is_read_from_its_index(
     database.rows = listen  # type: ignore[method-assign]
     read(JobStore(database, lambda: NotImplemented))
     ((query, parameters),) = asked
-    assert plan in [said for *_, said in rows(f"EXPLAIN QUERY PLAN {query}", *parameters)]
+    assert plan == [said for *_, said in rows(f"EXPLAIN QUERY PLAN {query}", *parameters)]
