@@ -9,7 +9,7 @@ from benchmarks.load.crowd import CrowdSize, watching
 from benchmarks.load.queued import Queue
 from benchmarks.load.training import service, start_training
 from benchmarks.load.watchers import Heard
-from benchmarks.load.windows import Ratio, Window, compare, samples_per_second, watched_time
+from benchmarks.load.windows import Ratio, Window, compare, samples_per_second, training_cpus, watched_time
 from benchmarks.mnist_files import FirstRows
 from benchmarks.robustness.daemon import Daemon
 from benchmarks.works import PAPER_500
@@ -70,7 +70,7 @@ class Trial:
 
     def cpu_ratio(self, name: str) -> Ratio:
         """The CPU time that the training has in the windows of a name, over that alone."""
-        return compare(self.windows, name, ALONE, lambda w: w.cpu_seconds["training"] / (w.end - w.begin))
+        return compare(self.windows, name, ALONE, training_cpus)
 
     @property
     def latencies(self) -> dict[str, Latencies]:

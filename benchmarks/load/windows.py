@@ -14,7 +14,7 @@ from benchmarks.robustness.daemon import Daemon
 from benchmarks.robustness.roles import pids_of
 from nablad.v1.jobs_pb2 import HistoryPoint
 
-__all__ = ["Ratio", "Window", "compare", "samples_per_second", "watched_time"]
+__all__ = ["Ratio", "Window", "compare", "samples_per_second", "training_cpus", "watched_time"]
 
 _ROLES = {
     "daemon": ("service",),
@@ -64,6 +64,11 @@ class Ratio:
 
 def _speed(window: Window) -> float:
     return window.samples_per_second
+
+
+def training_cpus(window: Window) -> float:
+    """The CPUs that the training's processes had in use. Neighbours on the host take nothing of it, as of its speed."""
+    return window.cpu_seconds["training"] / (window.end - window.begin)
 
 
 def compare(windows: Sequence[Window], name: str, base: str, figure: Callable[[Window], float] = _speed) -> Ratio:

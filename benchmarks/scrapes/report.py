@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from benchmarks.load.windows import Ratio, Window, compare
+from benchmarks.load.windows import Ratio, Window, compare, training_cpus
 from benchmarks.report.tables import table
 from benchmarks.scrapes.figures import FIGURES, NONE
 from benchmarks.scrapes.page import Page
@@ -49,11 +49,12 @@ def markdown(results: Results, machine: Mapping[str, str]) -> str:
 
 def _verdicts(results: Results) -> list[list[str]]:
     page = results.page
-    scraped = compare(results.scraped, SCRAPED, ALONE)
+    title = f"that is scraped every {results.every:g} s, over alone"
     return [
         [f"scrape of {page.jobs:,} jobs, median", "< 200 ms", f"{page.typical_seconds * 1e3:.0f} ms",
          _met(page.typical_seconds < _LONGEST_SECONDS)],
-        [f"training that is scraped every {results.every:g} s, over alone", *_kept(scraped)],
+        [f"training {title}", *_kept(compare(results.scraped, SCRAPED, ALONE))],
+        [f"CPU time of a training {title}", *_kept(compare(results.scraped, SCRAPED, ALONE, training_cpus))],
         *(
             [f"{title}: training with figures, over without", *_kept(compare(windows, FIGURES, NONE))]
             for title, windows in results.told.items()

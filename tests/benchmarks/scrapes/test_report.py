@@ -11,7 +11,10 @@ from benchmarks.scrapes.trial import ALONE, SCRAPED
 
 def _windows(names: tuple[str, str], speed: float) -> list[Window]:
     name, base = names
-    return [Window(base, 0, 10, {"daemon": 1.0}, 0, 1000.0), Window(name, 0, 10, {"daemon": 2.0}, 0, speed)]
+    return [
+        Window(base, 0, 10, {"daemon": 1.0, "training": 10.0}, 0, 1000.0),
+        Window(name, 0, 10, {"daemon": 2.0, "training": speed / 100}, 0, speed),
+    ]
 
 
 def _outcomes(seconds: float, scraped: float, told: float) -> list[str]:
@@ -24,10 +27,10 @@ def _outcomes(seconds: float, scraped: float, told: float) -> list[str]:
 @pytest.mark.parametrize(
     ("seconds", "scraped", "told", "outcomes"),
     [
-        (0.19, 991, 992, ["met", "met", "met"]),
-        (0.2, 991, 992, ["missed", "met", "met"]),
-        (0.19, 989, 992, ["met", "missed", "met"]),
-        (0.19, 991, 989, ["met", "met", "missed"]),
+        (0.19, 991, 992, ["met", "met", "met", "met"]),
+        (0.2, 991, 992, ["missed", "met", "met", "met"]),
+        (0.19, 989, 992, ["met", "missed", "missed", "met"]),
+        (0.19, 991, 989, ["met", "met", "met", "missed"]),
     ],
 )
 def test_each_requirement_is_met_or_missed_by_itself(
