@@ -1,10 +1,11 @@
 """The series of jobs, as text: from the figures that parameter servers tell.
 
 A thousand jobs have a hundred thousand series. prometheus_client takes 5 µs for a sample of a collector, mostly for its
-labels; here the labels of a series are put together once and kept as long as the job is.
+labels; here the labels of a job's series are put together once, and again only where others take their place.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import accumulate
 from typing import Final, TypeAlias
 
@@ -20,20 +21,22 @@ from workers.tickets import Refusal
 
 __all__ = ["JobSeries"]
 
-# What comes after the name of the metric, such as _sum; the values of its labels beside job_id; and the value.
-_Sample: TypeAlias = tuple[str, tuple[str, ...], float]
-_Source: TypeAlias = Callable[[LiveJob], Iterable[_Sample]]
+# Which samples a metric has of a job: what comes after its name, such as _sum, and the values of labels beside job_id.
+_Shape: TypeAlias = tuple[tuple[str, tuple[str, ...]], ...]
+# And what they are.
+_Samples: TypeAlias = tuple[_Shape, Sequence[float]]
+_Source: TypeAlias = Callable[[LiveJob], _Samples]
 
-# A worker that comes and goes has another name each time.
-_MOST_REMEMBERED: Final = 5000
+_NONE: Final[_Samples] = ((), ())
+_ONE: Final[_Shape] = (("", ()),)
 
 
 def _attribute(name: str) -> _Source:
     """Of the live job; no sample while it is None."""
 
-    def samples(live: LiveJob) -> Iterable[_Sample]:
+    def samples(live: LiveJob) -> _Samples:
         value = getattr(live, name)
-        return [] if value is None else [("", (), value)]
+        return _NONE if value is None else (_ONE, (+value,))  # True is 1
 
     return samples
 
@@ -42,74 +45,95 @@ def _progress(field: str) -> _Source:
     """A field of the job's progress; no sample while an optional one is not known."""
     optional = jobs_pb.Progress.DESCRIPTOR.fields_by_name[field].has_presence
 
-    def samples(live: LiveJob) -> Iterable[_Sample]:
+    def samples(live: LiveJob) -> _Samples:
         progress = live.progress  # another one may take its place meanwhile
         known = not optional or progress.HasField(field)  # type: ignore[arg-type]
-        return [("", (), getattr(progress, field))] if known else []
+        return (_ONE, (getattr(progress, field),)) if known else _NONE
 
     return samples
 
 
 def _telemetry(field: str) -> _Source:
-    return lambda live: [("", (), getattr(live.telemetry, field))]
+    return lambda live: (_ONE, (getattr(live.telemetry, field),))
 
 
 def _by(field: str, labels: Iterable[str]) -> _Source:
     """A map of the job's telemetry; every label from the start, so that its first count shows as an increase."""
-    keys = [(label, (label,)) for label in labels]
+    names = tuple(labels)
+    shape = _labelled(names)
 
-    def samples(live: LiveJob) -> Iterable[_Sample]:
+    def samples(live: LiveJob) -> _Samples:
         counted: Mapping[str, float] = getattr(live.telemetry, field)
-        return [("", key, counted.get(label, 0)) for label, key in keys]
+        return shape, [counted.get(name, 0) for name in names]
 
     return samples
 
 
 def _layers(field: str) -> _Source:
-    def samples(live: LiveJob) -> Iterable[_Sample]:
-        return [("", (str(layer),), getattr(norms, field)) for layer, norms in enumerate(live.telemetry.layers)]
+    def samples(live: LiveJob) -> _Samples:
+        layers = live.telemetry.layers
+        return _labelled(tuple(map(str, range(len(layers))))), [getattr(norms, field) for norms in layers]
 
     return samples
 
 
 def _workers(field: str) -> _Source:
-    def samples(live: LiveJob) -> Iterable[_Sample]:
-        return [("", (worker.worker_id,), getattr(worker, field)) for worker in live.telemetry.workers]
+    def samples(live: LiveJob) -> _Samples:
+        workers = live.telemetry.workers
+        return _labelled(tuple(worker.worker_id for worker in workers)), [getattr(worker, field) for worker in workers]
 
     return samples
 
 
 def _processes(field: str) -> _Source:
-    def samples(live: LiveJob) -> Iterable[_Sample]:
+    def samples(live: LiveJob) -> _Samples:
         telemetry = live.telemetry
+        processes = {worker.worker_id: worker.process for worker in telemetry.workers if worker.HasField("process")}
         if telemetry.HasField("process"):
-            yield "", ("parameter_server",), getattr(telemetry.process, field)
-        for worker in telemetry.workers:
-            if worker.HasField("process"):
-                yield "", (worker.worker_id,), getattr(worker.process, field)
+            processes["parameter_server"] = telemetry.process
+        return _labelled(tuple(processes)), [getattr(process, field) for process in processes.values()]
 
     return samples
 
 
-def _step_seconds(live: LiveJob) -> Iterator[_Sample]:
+def _step_seconds(live: LiveJob) -> _Samples:
     telemetry = live.telemetry
-    bounds = [*map(floatToGoString, telemetry.step_seconds_bounds), "+Inf"]
     counts = list(accumulate(telemetry.step_seconds_counts))
-    for bound, count in zip(bounds, counts, strict=False):
-        yield "_bucket", (bound,), count
-    if counts:
-        yield "_count", (), counts[-1]
-        yield "_sum", (), telemetry.step_seconds_sum
+    if not counts:
+        return _NONE
+    return _histogram(tuple(telemetry.step_seconds_bounds)), [*counts, counts[-1], telemetry.step_seconds_sum]
 
 
-def _step_phase_seconds(live: LiveJob) -> Iterator[_Sample]:
-    for figures in live.telemetry.phases:
-        phase = figures.phase
-        yield "", (phase, "0.5"), figures.p50
-        yield "", (phase, "0.9"), figures.p90
-        yield "", (phase, "0.99"), figures.p99
-        yield "_count", (phase,), figures.steps
-        yield "_sum", (phase,), figures.seconds_sum
+def _step_phase_seconds(live: LiveJob) -> _Samples:
+    phases = live.telemetry.phases
+    values = [
+        value
+        for figures in phases
+        for value in (figures.p50, figures.p90, figures.p99, figures.steps, figures.seconds_sum)
+    ]
+    return _summaries(tuple(figures.phase for figures in phases)), values
+
+
+# Jobs are alike: their shapes are put together once for many, and compared by identity.
+
+
+@lru_cache
+def _labelled(values: tuple[str, ...]) -> _Shape:
+    """One sample for each value of the only label."""
+    return tuple(("", (value,)) for value in values)
+
+
+@lru_cache
+def _histogram(bounds: tuple[float, ...]) -> _Shape:
+    classes = [*map(floatToGoString, bounds), "+Inf"]  # as prometheus_client has them
+    return (*(("_bucket", (bound,)) for bound in classes), ("_count", ()), ("_sum", ()))
+
+
+@lru_cache
+def _summaries(values: tuple[str, ...]) -> _Shape:
+    """A summary for each value of the only label."""
+    quantiles = [("", "0.5"), ("", "0.9"), ("", "0.99"), ("_count", None), ("_sum", None)]
+    return tuple((suffix, (value, own) if own else (value,)) for value in values for suffix, own in quantiles)
 
 
 _SOURCES: Final[Mapping[str, _Source]] = {
@@ -159,7 +183,8 @@ class JobSeries:
     """Writes the series of jobs. Belongs to one thread."""
 
     def __init__(self) -> None:
-        self._beginnings: dict[str, dict[tuple[str, str, tuple[str, ...]], str]] = {}
+        # Of each job, by metric: the shape of the last time, and the samples' lines up to their values.
+        self._lines: dict[str, dict[str, tuple[_Shape, list[str]]]] = {}
 
     def lines(self, jobs: Mapping[str, LiveJob]) -> Iterator[str]:
         """All families, with samples or without, in the text format 0.0.4 of Prometheus.
@@ -167,21 +192,26 @@ class JobSeries:
         Args:
             jobs: The live figures by job id.
         """
-        self._beginnings = {job_id: self._remembered(job_id) for job_id in jobs}
+        self._lines = {job_id: self._lines.get(job_id, {}) for job_id in jobs}
         for metric in JOB_METRICS:
             yield f"# HELP {metric.name} {metric.help}\n# TYPE {metric.name} {metric.type}\n"
             source = _SOURCES[metric.name]
+            lines: list[str] = []
             for job_id, live in jobs.items():
-                beginnings = self._beginnings[job_id]
-                for suffix, values, value in source(live):
-                    key = (metric.name, suffix, values)
-                    if (beginning := beginnings.get(key)) is None:
-                        beginning = beginnings[key] = _beginning(metric, job_id, suffix, values)
-                    yield f"{beginning}{floatToGoString(value)}\n"  # type: ignore[no-untyped-call]
+                shape, values = source(live)
+                # Python writes numbers as Prometheus reads them.
+                lines += [
+                    f"{beginning}{value!r}\n"
+                    for beginning, value in zip(self._beginnings(metric, job_id, shape), values, strict=True)
+                ]
+            yield "".join(lines)
 
-    def _remembered(self, job_id: str) -> dict[tuple[str, str, tuple[str, ...]], str]:
-        remembered = self._beginnings.get(job_id, {})
-        return remembered if len(remembered) < _MOST_REMEMBERED else {}
+    def _beginnings(self, metric: Metric, job_id: str, shape: _Shape) -> list[str]:
+        known = self._lines[job_id].get(metric.name)
+        if known is None or (known[0] is not shape and known[0] != shape):
+            known = shape, [_beginning(metric, job_id, suffix, values) for suffix, values in shape]
+            self._lines[job_id][metric.name] = known
+        return known[1]
 
 
 def _beginning(metric: Metric, job_id: str, suffix: str, values: Sequence[str]) -> str:

@@ -4,7 +4,6 @@ import math
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from operator import add, sub
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -106,25 +105,38 @@ class Phases:
     def __init__(self) -> None:
         self._late = np.zeros((_STEPS, len(PHASES)))  # a ring
         self._steps = 0
-        self._sums = [0.0] * len(PHASES)
+        self._sums = np.zeros(len(PHASES))
+        # Steps that are not in these yet: many at once are counted sooner than one by one, while the next one waits.
+        self._new: list[tuple[float, Time]] = []
         self._quantiles = [(0.0,) * len(_QUANTILES)] * len(PHASES)
         self._next_look = -math.inf
 
     def add(self, computed: float, time: Time) -> None:
         """Counts a step, the longest computation of which took so many seconds."""
-        waiting, receiving, inspecting, reducing, updating, dealing, _ = map(sub, time.after, time.before)
-        step = (computed, receiving + inspecting + dealing, waiting, reducing, updating)
-        self._late[self._steps % _STEPS] = step
-        self._sums = [*map(add, self._sums, step)]
-        self._steps += 1
+        self._new.append((computed, time))
+        if len(self._new) == _STEPS:
+            self._count_new()
 
     def figures(self, now: float) -> Iterator[ps_pb.PhaseFigures]:
         """Of each phase; quantiles are those of a second ago, at most. `now` is in monotonic seconds."""
+        self._count_new()
         if self._steps and now >= self._next_look:
             self._next_look = now + _LOOK_SECONDS
             self._quantiles = np.quantile(self._late[: self._steps], _QUANTILES, axis=0).T.tolist()
-        for phase, (p50, p90, p99), seconds in zip(PHASES, self._quantiles, self._sums, strict=True):
+        for phase, (p50, p90, p99), seconds in zip(PHASES, self._quantiles, self._sums.tolist(), strict=True):
             yield ps_pb.PhaseFigures(phase=phase, p50=p50, p90=p90, p99=p99, seconds_sum=seconds, steps=self._steps)
+
+    def _count_new(self) -> None:
+        if not self._new:
+            return
+        computed = np.array([computed for computed, _ in self._new])
+        spent = np.array([time.after for _, time in self._new]) - np.array([time.before for _, time in self._new])
+        waiting, receiving, inspecting, reducing, updating, dealing, _ = spent.T
+        steps = np.stack([computed, receiving + inspecting + dealing, waiting, reducing, updating], axis=1)
+        self._late[np.arange(self._steps, self._steps + len(steps)) % _STEPS] = steps
+        self._sums += steps.sum(axis=0)
+        self._steps += len(steps)
+        self._new.clear()
 
 
 class StepFigures:
