@@ -106,7 +106,7 @@ class Phases:
         self._late = np.zeros((_STEPS, len(PHASES)))  # a ring
         self._steps = 0
         self._sums = np.zeros(len(PHASES))
-        # Steps that are not in these yet: many at once are counted sooner than one by one, while the next one waits.
+        # Steps that are not in these yet: many at once are counted in less time than one by one.
         self._new: list[tuple[float, Time]] = []
         self._quantiles = [(0.0,) * len(_QUANTILES)] * len(PHASES)
         self._next_look = -math.inf
