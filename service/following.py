@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import sqlite3
 import time
 from collections.abc import Callable, Iterable
@@ -29,6 +30,8 @@ _RETRY_SECONDS: Final = 0.5
 _WRITE_AGAIN_SECONDS: Final = 2.0
 # Between two questions: epochs that end faster than this are written down together.
 _PACE_SECONDS: Final = 0.1
+# Telemetry is for metrics alone, which nobody reads more often than this.
+_TELEMETRY_SECONDS: Final = 1.0
 
 
 class Following:
@@ -69,6 +72,7 @@ class Following:
         self._wrote = asyncio.Event()
         self._running = False
         self._silent_since: float | None = None
+        self._next_telemetry = -math.inf
 
     async def run(self, stub: "ps_grpc.ParameterServerServiceAsyncStub", metadata: tuple[tuple[str, str], ...]) -> str:
         """Returns when the training has ended, with why it did.
@@ -79,9 +83,8 @@ class Following:
         """
         while True:
             try:
-                told = await stub.Follow(
-                    ps_pb.FollowRequest(seen=self._seen), metadata=metadata, timeout=_ANSWER_SECONDS
-                )
+                request = ps_pb.FollowRequest(seen=self._seen, telemetry=time.monotonic() >= self._next_telemetry)
+                told = await stub.Follow(request, metadata=metadata, timeout=_ANSWER_SECONDS)
                 self._silent_since = None
                 ending = self._write_down(told)
                 if ending is not None:
@@ -112,7 +115,7 @@ class Following:
     def _write_down(self, told: ps_pb.FollowResponse) -> str | None:
         """Why the training ended, if it did. What was written down counts as seen, and is not told again."""
         self.progress = told.progress
-        self._live.update(self._job_id, told.progress, told.telemetry)
+        self._update(told)
         figures: list[ps_pb.Happening] = []
         for happening in told.happenings:
             if happening.WhichOneof("what") in ("epoch_end", "step"):
@@ -127,6 +130,12 @@ class Following:
         if told.happenings:
             self._live.ring(self._job_id)
         return None
+
+    def _update(self, told: ps_pb.FollowResponse) -> None:
+        telemetry = told.telemetry if told.HasField("telemetry") else None
+        self._live.update(self._job_id, told.progress, telemetry)
+        if telemetry:
+            self._next_telemetry = time.monotonic() + _TELEMETRY_SECONDS
 
     def _take_note(self, happening: ps_pb.Happening) -> str:
         """Why the training ended, if it did."""

@@ -106,10 +106,12 @@ class LiveJobs:
             checkpoint_interval=job.spec.checkpoints.every_seconds,
         )
 
-    def update(self, job_id: str, progress: jobs_pb.Progress, telemetry: ps_pb.Telemetry) -> None:
-        """New figures came."""
+    def update(self, job_id: str, progress: jobs_pb.Progress, telemetry: ps_pb.Telemetry | None = None) -> None:
+        """New figures came; of telemetry none if it was not asked for."""
         live = self._jobs.setdefault(job_id, LiveJob())
-        live.progress, live.telemetry = progress, telemetry
+        live.progress = progress
+        if telemetry is not None:
+            live.telemetry = telemetry
         if live.begun_at is None:
             # A later attempt goes on from a checkpoint, and is heard of soon after.
             live.begun_at = (0, 0) if live.attempt == 1 else (progress.step, progress.samples)

@@ -30,7 +30,8 @@ async def _serve(assignment: ps_pb.Assignment) -> None:
         stub = ps_grpc.ParameterServerServiceStub(channel)
         seen, over = 0, False
         while not over:
-            told = await stub.Follow(ps_pb.FollowRequest(seen=seen), metadata=((SECRET_KEY, _SECRET),))
+            request = ps_pb.FollowRequest(seen=seen, telemetry=True)
+            told = await stub.Follow(request, metadata=((SECRET_KEY, _SECRET),))
             seen += len(told.happenings)
             over = any(happening.finished or happening.failed for happening in told.happenings)
             if any(happening.HasField("epoch_end") for happening in told.happenings):

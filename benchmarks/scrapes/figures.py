@@ -120,7 +120,7 @@ def _windows(
 ) -> list[Window]:
     """One after the other without a gap, so that what is done once a second is done in some of them.
 
-    The parameter server is asked as often as the service asks it.
+    The parameter server is asked as often as the service asks it, and for telemetry once in each window.
     """
     windows: list[Window] = []
     samples, now = _ask(stub).samples, time.time()
@@ -128,6 +128,7 @@ def _windows(
         wanted.value = name == FIGURES
         window = Window(name, begin=now)
         before = samples
+        _ask(stub, telemetry=True)
         while now - window.begin < seconds:
             time.sleep(_ASK_SECONDS)
             samples, now = _ask(stub).samples, time.time()
@@ -137,8 +138,8 @@ def _windows(
     return windows
 
 
-def _ask(stub: "ps_grpc.ParameterServerServiceStub") -> jobs_pb.Progress:
-    request = ps_pb.FollowRequest(seen=_HAVE_SEEN_ALL)
+def _ask(stub: "ps_grpc.ParameterServerServiceStub", *, telemetry: bool = False) -> jobs_pb.Progress:
+    request = ps_pb.FollowRequest(seen=_HAVE_SEEN_ALL, telemetry=telemetry)
     return stub.Follow(request, metadata=_METADATA, timeout=_ANSWER_SECONDS).progress
 
 

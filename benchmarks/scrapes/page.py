@@ -26,7 +26,7 @@ from service.metrics.instruments import Instruments
 from service.metrics.server import MetricsServer
 from service.metrics.serving import serve_metrics
 from service.metrics.standing import Observer
-from service.parameter_server.telemetry import PHASES
+from service.parameter_server.steps import PHASES
 from service.stores.database import Database
 from service.stores.jobs import JobStore
 from service.watching import Watches

@@ -7,7 +7,9 @@ from typing import Any, Final
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.parameter_server.members import Member, Members
-from service.parameter_server.telemetry import StepFigures, Totals
+from service.parameter_server.shares import Share
+from service.parameter_server.steps import StepFigures
+from service.parameter_server.telemetry import Totals
 from service.parameter_server.weights import Weights
 from workers.frames import Report
 from workers.stopwatch import Stopwatch
@@ -39,9 +41,8 @@ METHODS: Final[tuple[tuple[type, str, Callable[..., Any]], ...]] = (
     (UsageMeter, "read", lambda _: Usage(0.0, 0.0)),
     (StepFigures, "add", _nothing),
     (StepFigures, "tell", _nothing),
-    (Totals, "add_step", _nothing),
     (Totals, "message", lambda *_, **__: ps_pb.Telemetry()),
-    (Members, "count", _nothing),
+    (Share, "add", _nothing),
     (Members, "figures", lambda _: iter(())),
     (Member, "hear", _hear),
     (Weights, "update", _update_without_norms(Weights.update)),

@@ -312,16 +312,20 @@ class FollowRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SEEN_FIELD_NUMBER: _builtins.int
+    TELEMETRY_FIELD_NUMBER: _builtins.int
     seen: _builtins.int
     """Happenings that the caller has seen already."""
+    telemetry: _builtins.bool
+    """Whether telemetry is wanted: to make it takes time, of the thread that makes the steps."""
     def __init__(
         self,
         *,
         seen: _builtins.int = ...,
+        telemetry: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["seen", b"seen"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["seen", b"seen", "telemetry", b"telemetry"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -339,7 +343,9 @@ class FollowResponse(_message.Message):
     @_builtins.property
     def progress(self) -> _jobs_pb2.Progress: ...
     @_builtins.property
-    def telemetry(self) -> Global___Telemetry: ...
+    def telemetry(self) -> Global___Telemetry:
+        """If it was asked for, or the training is over."""
+
     @_builtins.property
     def happenings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Happening]:
         """In order, from the first one that the caller has not seen."""
@@ -622,7 +628,7 @@ Global___Telemetry: _TypeAlias = Telemetry  # noqa: Y015
 
 @_typing.final
 class PhaseFigures(_message.Message):
-    """Durations of one phase of the steps."""
+    """Durations of one phase of the steps: of all, or, where they are short, of some that are looked at closely."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -639,7 +645,7 @@ class PhaseFigures(_message.Message):
     p90: _builtins.float
     p99: _builtins.float
     seconds_sum: _builtins.float
-    """Over all steps of the attempt."""
+    """Over all steps of the attempt that were looked at."""
     steps: _builtins.int
     def __init__(
         self,

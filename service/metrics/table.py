@@ -92,8 +92,8 @@ JOB_METRICS: Final = (
     _job("step_seconds", _HISTOGRAM, "Duration of steps, from the first ticket to the update.", unit="seconds"),
     _job(
         "step_phase_seconds", _SUMMARY,
-        "What steps consist of: quantiles over those of late. Of the workers: compute. Of the parameter server: wait, "
-        "exchange, reduce, apply.",
+        "What steps consist of: quantiles over those of late; where steps are shorter than 10 ms, of about a hundred a "
+        "second. Of the workers: compute. Of the parameter server: wait, exchange, reduce, apply.",
         "phase", unit="seconds",
     ),
     _job("evaluations_total", _COUNTER, "Evaluations of the validation rows."),

@@ -9,8 +9,9 @@ from service.checkpoints.image import Snapshot
 from service.parameter_server.inspection import all_finite
 from service.parameter_server.rounds import Round
 from service.parameter_server.standing import Position, Standing
+from service.parameter_server.steps import StepFigures, Time
 from service.parameter_server.stopping import BestEpoch, Stopping, StoppingRules
-from service.parameter_server.telemetry import StepFigures, Time, Totals
+from service.parameter_server.telemetry import Totals
 from service.parameter_server.weights import Norms, Weights
 from workers.failpoints import failpoint
 from workers.plan import Plan
@@ -160,7 +161,6 @@ class Course:
                 continue
             norm = norms.gradient if norms else None
             self._standing.add_step(round_, time.seconds, norm)
-            self.totals.add_step(time.seconds)
             self.steps.add(round_, time, norms)
             if self._plan.is_sampled(round_.step):
                 self._happenings.append(ps_pb.Happening(step=self._standing.point(round_, norm)))

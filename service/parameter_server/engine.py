@@ -113,14 +113,20 @@ class Engine:
         await self.call(lambda: ask(waiter, self._training, time.monotonic()))
         return await waiter
 
-    def tell(self, seen: int) -> ps_pb.FollowResponse:
-        """What a follower is told that has seen so many happenings; to be called on the engine's thread."""
-        told = self.state()
-        told.happenings.extend(self._chronicle.after(seen))
+    def has_more(self, seen: int) -> bool:
+        """Whether more has happened than this; to be called on the engine's thread, as `tell` and `telemetry`."""
+        return len(self._chronicle) > seen
+
+    def tell(self, seen: int, *, with_telemetry: bool = False) -> ps_pb.FollowResponse:
+        """What a follower is told that has seen so many happenings. The end is told with telemetry in any case."""
+        training = self._training
+        told = ps_pb.FollowResponse(progress=training.progress(), happenings=self._chronicle.after(seen))
+        if with_telemetry or training.over:
+            told.telemetry.CopyFrom(self.telemetry())
         return told
 
-    def state(self) -> ps_pb.FollowResponse:
-        """Where the training stands; to be called on the engine's thread."""
+    def telemetry(self) -> ps_pb.Telemetry:
+        """What was counted since the beginning of the attempt."""
         training, members = self._training, self._members
         telemetry = training.totals.message(
             worker_seconds=[member.seconds for member in members],
@@ -130,7 +136,7 @@ class Engine:
         training.steps.tell(telemetry, self._now)
         telemetry.workers.extend(members.figures())
         enter_usage(telemetry.process, self._usage.read())
-        return ps_pb.FollowResponse(progress=training.progress(), telemetry=telemetry)
+        return telemetry
 
     async def close(self) -> None:
         """Ends the thread and closes all lines."""
@@ -193,14 +199,14 @@ class Engine:
             training.stopwatch.lap("receiving")
             if report:
                 computed = member.hear(report, self._now)
-                refusal = training.take(member.worker, report.attempt, report.result, computed)
+                refusal = training.take(member.worker, report.attempt, report.result, computed, self._now)
                 member.refusals.append(refusal)
                 if training.stirred:
                     self._deal()
                 if member.refusals and training.holds(member.worker):
                     self._members.send(member.worker, [], training.version, self._now)
                 if refusal is None:
-                    self._members.count(member, report.result, self._now)
+                    member.share.add(report.result.sample_count, training.lag)
             else:
                 self._members.flush(member)
         except LineBrokenError as broken:

@@ -10,9 +10,9 @@ from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.parameter_server.calls import Calls
 from service.parameter_server.lines import Line, LineBrokenError
 from service.parameter_server.listeners import Listeners
-from service.parameter_server.shares import Arrivals, Share, total
+from service.parameter_server.shares import Share, total
 from workers.frames import ACTIVITIES, FIGURES, Report
-from workers.tickets import Refusal, Result, Ticket
+from workers.tickets import Refusal, Ticket
 from workers.usage import Usage
 
 __all__ = ["Member", "Members"]
@@ -55,8 +55,9 @@ class Member:
 
     def hear(self, report: Report, now: float) -> float:
         """It says something now; for how many seconds it computed since it said something before."""
-        before, self.figures, self.heard = self.figures, report.figures, now
-        return self.figures[_GATHERING] - before[_GATHERING] + (self.figures[_COMPUTING] - before[_COMPUTING])
+        before, figures = self.figures, report.figures
+        self.figures, self.heard = figures, now
+        return figures[_GATHERING] - before[_GATHERING] + (figures[_COMPUTING] - before[_COMPUTING])
 
     @property
     def seconds(self) -> Sequence[float]:
@@ -100,7 +101,6 @@ class Members:
         self._members: dict[str, Member] = {}
         self._others = Share()
         self._gone_cpu_seconds = 0.0  # of others
-        self._arrivals = Arrivals()
 
     def __len__(self) -> int:
         return len(self._members)
@@ -129,10 +129,6 @@ class Members:
     def surplus(self, most: int) -> list[Member]:
         """Those of the workers with open lines that are more than so many, the newest first."""
         return [member for member in self if member.present][most:][::-1]
-
-    def count(self, member: Member, result: Result, now: float) -> None:
-        """A result of the worker, which came now, was taken."""
-        member.share.add(result.sample_count, self._arrivals.lag(result, now))
 
     def figures(self) -> Iterator[ps_pb.WorkerFigures]:
         """Of each worker, and of those that are counted together."""

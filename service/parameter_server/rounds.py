@@ -40,6 +40,7 @@ class Round:
         self.parts = len(samples)
         self.samples = sum(samples)
         self.addends: tuple[Vector, ...] = ()
+        self._first = 0.0  # when the first result came
         self._computed: dict[str, float] = {}
         self._part_samples = samples
         self._cost_sums: dict[int, float] = {}
@@ -84,9 +85,21 @@ class Round:
         """For how many seconds the worker computed that took longest, with all its parts."""
         return max(self._computed.values(), default=0.0)
 
-    def take(self, result: Result, worker: str, computed: float) -> None:
-        """Enters a result that passed every check, and that the worker computed for so many seconds, as it says."""
+    def take(self, result: Result, worker: str, computed: float, now: float) -> float:
+        """Enters a result that passed every check.
+
+        Args:
+            result: Its gradient is taken over, or lent.
+            worker: Whose it is.
+            computed: For how many seconds the worker computed it, as it says.
+            now: In monotonic seconds.
+
+        Returns:
+            How long after the first result of the round it came, in seconds.
+        """
         part = result.ticket.micro_batch
+        if not self._cost_sums:
+            self._first = now
         if 0 < computed < _MOST_SECONDS:
             self._computed[worker] = self._computed.get(worker, 0.0) + computed
         self._oldest_version = min(self._oldest_version, result.version)
@@ -94,6 +107,7 @@ class Round:
         self._correct_count += result.correct_count
         if result.gradient is not None:
             self.addends = self._tree.add(part, result.gradient) or ()
+        return now - self._first
 
     def settle(self, lent: Vector) -> None:
         """The owner of a gradient that was lent wants to write to it."""

@@ -106,11 +106,10 @@ class ParameterServer(ps_grpc.ParameterServerServiceServicer):
         """Tells what happened, or after a moment only where the training stands."""
         await self._authenticate(context)
         news = self._news
-        told = await self._engine.call(partial(self._engine.tell, request.seen))
-        if not told.happenings:
+        if not await self._engine.call(partial(self._engine.has_more, request.seen)):
             await wait_for_event(news, _PROGRESS_SECONDS)
-            told = await self._engine.call(partial(self._engine.tell, request.seen))
-        return told
+        tell = partial(self._engine.tell, request.seen, with_telemetry=request.telemetry)
+        return await self._engine.call(tell)
 
     async def FetchWeights(
         self, request: ps_pb.FetchWeightsRequest, context: Context

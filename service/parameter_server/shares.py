@@ -4,31 +4,13 @@ from collections.abc import Iterable
 from typing import Final
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from workers.tickets import Result
 from workers.usage import Usage
 
-__all__ = ["Arrivals", "Share", "enter_usage", "total"]
+__all__ = ["Share", "enter_usage", "total"]
 
-# Fewer rounds are open at a time.
-_MOST_ROUNDS: Final = 64
 # No process of our time has used so many CPU seconds, or can address so many bytes.
 _MOST_CPU_SECONDS: Final = 1e10
 _MOST_BYTES: Final = 2.0**57
-
-
-class Arrivals:
-    """Remembers when the first result of each round came."""
-
-    def __init__(self) -> None:
-        self._first: dict[tuple[int, int], float] = {}
-
-    def lag(self, result: Result, now: float) -> float:
-        """How long after the first result of its round this one came, which is now, in seconds."""
-        round_ = result.ticket.step, result.ticket.kind
-        first = self._first.setdefault(round_, now)
-        if len(self._first) > _MOST_ROUNDS:
-            del self._first[next(iter(self._first))]
-        return now - first
 
 
 class Share:

@@ -17,8 +17,9 @@ from service.parameter_server.reduction import Buffers
 from service.parameter_server.refusals import Refusals
 from service.parameter_server.rounds import Round, RoundQueue
 from service.parameter_server.standing import Position, Standing
+from service.parameter_server.steps import RoundTimer
 from service.parameter_server.stopping import StoppingRules
-from service.parameter_server.telemetry import ACTIVITIES, Time
+from service.parameter_server.telemetry import ACTIVITIES
 from service.parameter_server.weights import Norms, Weights
 from workers.failpoints import failpoint
 from workers.mathematics.optimizers import Optimizer
@@ -44,6 +45,7 @@ class Training:
         version: Updates that the weights have seen.
         rounds: Steps and evaluations that this attempt has made.
         failure: Why it cannot go on, as a sentence; empty while it can.
+        lag: How long after the first result of its round the last one came that was taken, in seconds.
         totals: What was counted since the beginning of the attempt.
         steps: What the steps of the attempt are like.
         buffers: Of gradients; what is taken for a result comes back with it.
@@ -83,11 +85,12 @@ class Training:
         self.version = state.step
         self.rounds = 0
         self.failure = ""
+        self.lag = 0.0
         self.buffers = Buffers(start.parameters.size, start.parameters.dtype)
         self.stopwatch = Stopwatch(ACTIVITIES, clock)
         self._plan = plan
         self._attempt = attempt
-        self._begin_round()
+        self._timer = RoundTimer(self.stopwatch)
         self._weights = Weights(optimizer, start, layer_starts, keep_best=rules.keep_best)
         standing = Standing(plan, state, attempt=attempt, learning_rate=learning_rate, labelled=labelled)
         self._course = Course(plan, self._weights, standing, rules, state)
@@ -125,7 +128,7 @@ class Training:
         """A worker is ready for tickets."""
         if not self._dispatcher.workers and not self.rounds:
             self.stopwatch.lap("waiting")
-            self._begin_round()
+            self._timer.begin()
         self._dispatcher.join(worker)
 
     def leave(self, worker: str, *, lost: bool = True) -> None:
@@ -151,7 +154,9 @@ class Training:
             self._settle(worker)
         return dealt
 
-    def take(self, worker: str, attempt: int, result: Result, computed: float = 0.0) -> Refusal | None:
+    def take(
+        self, worker: str, attempt: int, result: Result, computed: float = 0.0, now: float = 0.0
+    ) -> Refusal | None:
         """Checks a result and enters it, or says why not. A round that it completes is applied at once.
 
         Args:
@@ -160,12 +165,14 @@ class Training:
             result: Its gradient is taken over; one that is lent may be written to as soon as the worker has another
                 ticket.
             computed: For how many seconds the worker computed, as it says; only told.
+            now: When it came, in monotonic seconds; only told.
         """
         round_ = self._queue.find(result.ticket)
         refusal = self._inspect(worker, attempt, result, round_)
         self.stopwatch.lap("inspecting")
         if refusal is None and round_ is not None:
-            self._enter(worker, result, computed, round_)
+            self.lag = round_.take(result, worker, computed, now)
+            self._go_on_after(worker, result, round_)
         elif refusal:
             self._refuse(worker, result.ticket, refusal)
             self.buffers.give(result.gradient)
@@ -204,9 +211,9 @@ class Training:
             return Refusal.NOT_HELD
         return inspect(result, round_, self.parameters, self.version)
 
-    def _enter(self, worker: str, result: Result, computed: float, round_: Round) -> None:
+    def _go_on_after(self, worker: str, result: Result, round_: Round) -> None:
+        """The result is in: its ticket is done, and its gradient may be lent. It may have completed rounds."""
         self._dispatcher.done(worker, result.ticket)
-        round_.take(result, worker, computed)
         if result.gradient is not None and not result.gradient.flags.writeable:
             self._lent[worker] = (round_, result.gradient)
             if self.holds(worker):
@@ -249,25 +256,20 @@ class Training:
         self._refusals.clear()
         self._lent = {worker: lent for worker, lent in self._lent.items() if lent[0] is not round_}
         norms = self._apply(round_) if round_.kind == TicketKind.GRADIENT else None
-        begun, before = self._mark, self._laps
-        self._begin_round()
         self.rounds += 1
-        return self._course.close(round_, Time(self._mark - begun, before, self._laps), norms)
-
-    def _begin_round(self) -> None:
-        """The time from the last lap on belongs to the round that is closed next."""
-        self._mark, self._laps = self.stopwatch.mark, tuple(self.stopwatch.seconds.values())
+        return self._course.close(round_, self._timer.next(round_.kind), norms)
 
     def _apply(self, round_: Round) -> Norms | None:
         """Updates the weights; gives the norms at the steps where they are looked at."""
-        due = self._mark - self._norm_time >= _NORM_INTERVAL
+        begun = self._timer.begun
+        due = begun - self._norm_time >= _NORM_INTERVAL
         look = due or self._plan.is_sampled(round_.step) or self._plan.ends_epoch(round_.step)
-        look_at_weights = look and self._mark - self._weight_norm_time >= _WEIGHT_NORM_INTERVAL
+        look_at_weights = look and begun - self._weight_norm_time >= _WEIGHT_NORM_INTERVAL
         norms = self._weights.update(round_.addends, round_.samples, with_norms=look, with_weight_norms=look_at_weights)
         if look:
-            self._norm_time = self._mark
+            self._norm_time = begun
         if look_at_weights:
-            self._weight_norm_time = self._mark
+            self._weight_norm_time = begun
         for vector in round_.addends:
             self.buffers.give(vector)
         self.version += 1

@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -68,6 +69,30 @@ class FakeParameterServer:
             raise _LostError
         happenings = self._story[request.seen : request.seen + self._batch]
         return ps_pb.FollowResponse(progress=jobs_pb.Progress(epochs=2), happenings=happenings)
+
+
+class CountingParameterServer:
+    """Takes some seconds for each answer, and counts what was asked for."""
+
+    def __init__(self, seconds: Sequence[float]) -> None:
+        self.now = 0.0
+        self.telemetry_at: list[float] = []
+        self._seconds = iter(seconds)
+
+    async def Follow(  # noqa: N802 (gRPC's name)
+        self, request: ps_pb.FollowRequest, **_: object
+    ) -> ps_pb.FollowResponse:
+        told = ps_pb.FollowResponse(progress=jobs_pb.Progress(step=1))
+        if request.telemetry:
+            self.telemetry_at.append(self.now)
+            told.telemetry.workers_lost = len(self.telemetry_at)
+        seconds = next(self._seconds, None)
+        if seconds is None:
+            told.happenings.add(worker_joined="worker-1 joined")
+            told.happenings.add(finished="done")
+            return told
+        self.now += seconds
+        return told
 
 
 class SilentParameterServer:
@@ -191,3 +216,15 @@ def test_a_parameter_server_that_stays_silent_is_lost(
     with pytest.raises(AttemptLost, match="the parameter server was lost: gone") as lost:
         follow(SilentParameterServer())
     assert lost.value.cause == "parameter_server"
+
+
+def test_telemetry_is_asked_for_once_a_second(
+    jobs: JobStore, job: jobs_pb.Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At first, and then when a second has passed since it came; the newest is known meanwhile."""
+    server, live = CountingParameterServer([0.25] * 10), LiveJobs(lambda: 0.0)
+    monkeypatch.setattr("service.following.time", SimpleNamespace(monotonic=lambda: server.now))
+    following = Following(jobs, live, job, lambda: NOW, lambda _: None, lambda: None)
+    asyncio.run(following.run(server, ()))  # type: ignore[arg-type]
+    assert server.telemetry_at == [0.0, 1.25, 2.5]
+    assert live.snapshot()[job.job_id].telemetry.workers_lost == 3

@@ -48,6 +48,14 @@ def test_the_newest_figures_are_known(live: LiveJobs) -> None:
     assert list(live.snapshot()) == ["a"]
 
 
+def test_telemetry_stays_until_newer_comes(live: LiveJobs) -> None:
+    """It is not asked for with every progress."""
+    _update(live, "a", 1)
+    live.update("a", jobs_pb.Progress(step=2))
+    known = live.snapshot()["a"]
+    assert (known.progress.step, known.telemetry.workers_lost) == (2, 1)
+
+
 def test_states_end_with_the_job_and_totals_stay_for_a_while(live: LiveJobs, clock: Clock) -> None:
     """At the end workers and speed go to zero, totals stay as they are, and later everything goes."""
     _update(live, "a")

@@ -34,9 +34,8 @@ def test_figures_are_made_while_they_are_wanted(wanted: c_bool) -> None:
         assert (stopwatch.seconds["a"], stopwatch.mark) == (counted, now[0])
         assert (meter.read() == Usage(0.0, 0.0)) is not wanted.value
     totals = Totals()
-    for wanted.value, classes in ((True, 14), (False, 0), (True, 14)):
-        totals.add_step(0.5)
-        assert len(totals.message([], {}, []).step_seconds_counts) == classes
+    for wanted.value, activities in ((True, 4), (False, 0), (True, 4)):
+        assert len(totals.message([], {}, []).worker_seconds) == activities
 
 
 def test_the_weights_are_the_same_without_norms(wanted: c_bool) -> None:

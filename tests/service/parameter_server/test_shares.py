@@ -1,4 +1,4 @@
-"""What workers contribute, and how far they are behind."""
+"""What workers contribute, and what their processes use."""
 
 import math
 
@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from service.parameter_server.shares import Arrivals, Share, enter_usage, total
-from workers.tickets import Result, Ticket
+from service.parameter_server.shares import Share, enter_usage, total
 from workers.usage import Usage
 
 IMPOSSIBLE = {
@@ -22,30 +21,6 @@ IMPOSSIBLE = {
     "infinite memory": Usage(1.0, math.inf),
     "more than can be addressed": Usage(1.0, 2.0**64),
 }
-
-
-def _result(step: int, kind: int = 1) -> Result:
-    return Result(Ticket(step, kind, 0), step, 0.0, 1, 0)
-
-
-@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=20))
-def test_lag_is_counted_from_the_first_result_of_the_round(times: list[float]) -> None:
-    """Which has none; each round has its own, also the evaluation after a step."""
-    arrivals = Arrivals()
-    for step in range(3):
-        for kind in (1, 2):
-            came = [1e7 * (2 * step + kind) + time for time in sorted(times)]
-            assert [arrivals.lag(_result(step, kind), time) for time in came] == [time - came[0] for time in came]
-
-
-def test_rounds_may_be_open_side_by_side() -> None:
-    """The results of one say nothing of the other; rounds of long ago are forgotten."""
-    arrivals = Arrivals()
-    assert [arrivals.lag(_result(step), 10.0 * step) for step in (1, 2)] == [0, 0]
-    assert [arrivals.lag(_result(step), 25.0) for step in (1, 2)] == [15, 5]
-    for step in range(10_000):
-        arrivals.lag(_result(step), 0.0)
-    assert len(arrivals._first) < 100
 
 
 def test_a_share_is_the_sum_of_its_results() -> None:

@@ -86,6 +86,10 @@ class Bench:
         """What happened until now."""
         return list(self.call(lambda: self.engine.tell(0)).happenings)
 
+    def state(self) -> ps_pb.FollowResponse:
+        """Where the training stands, with telemetry."""
+        return self.call(lambda: self.engine.tell(0, with_telemetry=True))
+
     def story(self) -> list[str]:
         """What happened until now, by its name; without history, digests and arithmetic."""
         names = [str(happening.WhichOneof("what")) for happening in self.told()]

@@ -61,7 +61,7 @@ def test_calls_after_the_end_are_answered_too(make_bench: MakeBench) -> None:
     """Who asks late is told where the training stood; who comes late is gone at once."""
     bench = make_bench()
     bench.close()
-    assert bench.call(bench.engine.state).progress.steps == 6
+    assert bench.state().progress.steps == 6
     late = bench.peer("late")
     assert bench.gone(late) == ""
     assert not bench.remove(late)
@@ -79,13 +79,13 @@ def test_the_state_counts_who_is_there_and_what_all_have_done(bench: Any) -> Non
     here.answer((2, 3, 4, 5))
     here.listen()
     bench.remove(there)
-    state = bench.call(bench.engine.state)
+    state = bench.state()
     assert state.telemetry.worker_seconds == {"gathering": 2, "computing": 3, "waiting": 4, "exchanging": 5}
     assert state.telemetry.transport_workers == {"shared": 1, "inline": 0}
     assert state.progress.workers_alive == 1
     bench.remove(here)
     bench.peer("next")
-    state = bench.call(bench.engine.state)
+    state = bench.state()
     assert state.telemetry.worker_seconds == {"gathering": 2, "computing": 3, "waiting": 4, "exchanging": 5}
 
 

@@ -12,7 +12,7 @@ from service.parameter_server import members as members_module
 def _figures(bench: Any) -> dict[str, ps_pb.WorkerFigures]:
     """Of the workers, by name, in the order that they are told in."""
     bench.turn()
-    return {figures.worker_id: figures for figures in bench.call(bench.engine.state).telemetry.workers}
+    return {figures.worker_id: figures for figures in bench.state().telemetry.workers}
 
 
 def _answer_all(bench: Any, peer: Any, **answer: Any) -> None:
@@ -135,7 +135,7 @@ def test_hostile_seconds_are_left_out_of_the_phases(bench: Any, seconds: float) 
     peer = bench.peer("peer")
     peer.listen()
     _answer_all(bench, peer, seconds=(seconds, seconds, 0, 0))
-    phases = {figures.phase: figures for figures in bench.call(bench.engine.state).telemetry.phases}
+    phases = {figures.phase: figures for figures in bench.state().telemetry.phases}
     assert (phases["compute"].seconds_sum, phases["compute"].steps) == (0, 1)
 
 
@@ -147,13 +147,13 @@ def test_compute_is_what_was_reported_since_the_last_report(bench: Any) -> None:
         peer.answer((gathered, computed, 100, 100))
         bench.turn()
         peer.listen()
-    phases = {figures.phase: figures for figures in bench.call(bench.engine.state).telemetry.phases}
+    phases = {figures.phase: figures for figures in bench.state().telemetry.phases}
     assert phases["compute"].p50 == phases["compute"].seconds_sum == 2 + 8
 
 
 def test_the_parameter_servers_own_process_is_told(bench: Any) -> None:
     """From the start, without workers."""
-    process = bench.call(bench.engine.state).telemetry.process
+    process = bench.state().telemetry.process
     assert process.cpu_seconds > 0
     assert process.resident_memory_bytes > 2**20
 
@@ -164,7 +164,7 @@ def test_figures_of_steps_are_told_to_the_end(bench: Any) -> None:
     peer.finish()
     assert bench.gone(peer) == ""
     bench.remove(peer)
-    telemetry = bench.call(bench.engine.state).telemetry
+    telemetry = bench.state().telemetry
     assert {figures.steps for figures in telemetry.phases} == {6}
     assert len(telemetry.layers) == 1
     assert not telemetry.workers

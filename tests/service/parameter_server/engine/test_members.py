@@ -73,7 +73,7 @@ def test_a_worker_is_removed_once(bench: Any) -> None:
     peer = bench.peer("peer")
     assert bench.remove(peer)
     assert not bench.remove(peer)
-    assert bench.call(bench.engine.state).telemetry.workers_lost == 1
+    assert bench.state().telemetry.workers_lost == 1
 
 
 def test_a_worker_that_is_lost_while_it_is_added_holds_nothing(bench: Any, expected: bytes) -> None:
@@ -185,7 +185,7 @@ def test_an_error_in_a_step_fails_the_job(make_bench: MakeBench, monkeypatch: py
     bench.engine._thread.join()
     bench.call(lambda: None)
     assert bench.told()[-1].failed == "the parameter server failed: MemoryError('no room')"
-    assert bench.call(bench.engine.state).progress.workers_alive == 1
+    assert bench.state().progress.workers_alive == 1
     assert bench.remove(peer)
     bench.close()
 

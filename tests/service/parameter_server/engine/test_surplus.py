@@ -41,7 +41,7 @@ def test_the_newest_leave_at_the_end_of_the_step(bench: Any, expected: bytes) ->
     left = [happening.worker_left for happening in bench.told() if happening.worker_left]
     assert left == [f"{name} left: there were more workers than the 1 that are wanted" for name in ("third", "second")]
     assert "worker_lost" not in bench.story()
-    state = bench.call(bench.engine.state)
+    state = bench.state()
     assert state.telemetry.workers_lost == 0
     assert state.telemetry.worker_seconds["gathering"] == 3
 

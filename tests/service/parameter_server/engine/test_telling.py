@@ -59,6 +59,17 @@ def test_the_end_is_told_to_whoever_has_seen_all_else(bench: Any) -> None:
         assert not bench.call(partial(bench.engine.tell, seen)).happenings
 
 
+def test_telemetry_is_told_to_whoever_asks_and_with_the_end(bench: Any) -> None:
+    """It is work: others are told only how far the training is."""
+    peer = bench.peer("peer")
+    tell = bench.engine.tell
+    assert bench.call(lambda: tell(0, with_telemetry=True)).HasField("telemetry")
+    told = bench.call(lambda: tell(0))
+    assert (told.HasField("progress"), told.HasField("telemetry")) == (True, False)
+    peer.finish()
+    assert bench.call(lambda: tell(0)).telemetry.phases[0].steps == 6
+
+
 def test_what_decides_the_bits_is_told_first(bench: Any) -> None:
     """The parameter server's own arithmetic, and the weights that the job begins with."""
     bench.turn()

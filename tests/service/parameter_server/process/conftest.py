@@ -131,7 +131,7 @@ class Served:
 
     def tell(self, seen: int) -> ps_pb.FollowResponse:
         """What a follower is told that has seen so many happenings."""
-        return self.stub.Follow(ps_pb.FollowRequest(seen=seen), metadata=_METADATA, timeout=_SECONDS)
+        return self.stub.Follow(ps_pb.FollowRequest(seen=seen, telemetry=True), metadata=_METADATA, timeout=_SECONDS)
 
     def follow(self, seen: int = 0) -> list[ps_pb.Happening]:
         """What happens until the end."""

@@ -50,6 +50,16 @@ def test_a_follower_is_told_how_each_worker_came(serve: Serve, make_job: MakeJob
     assert dict(told.telemetry.transport_workers) == {"shared": 0, "inline": 1}
 
 
+def test_telemetry_comes_to_those_who_ask_for_it(serve: Serve, make_job: MakeJob) -> None:
+    """Progress to everybody."""
+    served = serve(make_job())
+    for seen in (0, 2**64 - 1):  # something has happened, or not
+        for telemetry in (False, True):
+            request = ps_pb.FollowRequest(seen=seen, telemetry=telemetry)
+            told = served.stub.Follow(request, metadata=SECRET)
+            assert (told.HasField("progress"), told.HasField("telemetry")) == (True, telemetry)
+
+
 def test_a_diverging_training_is_told_as_failed(serve: Serve, make_job: MakeJob) -> None:
     """Gradients that are not finite end the training with advice, and the worker ends in peace."""
     job = make_job()

@@ -1,17 +1,23 @@
-"""The phases of steps: all of a step's time, and quantiles of those of late."""
+"""What is told of steps: durations of all, phases of those that somebody looked at."""
 
+import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.parameter_server.reduction import Buffers
 from service.parameter_server.rounds import Round
-from service.parameter_server.telemetry import ACTIVITIES, PHASES, Phases, Time
+from service.parameter_server.steps import PHASES, RoundTimer, StepFigures, Time
+from service.parameter_server.telemetry import ACTIVITIES
 from service.parameter_server.training import Training
 from workers.plan import Plan
+from workers.stopwatch import Stopwatch
 from workers.tickets import Result, Ticket, TicketKind
 
 Answer = Callable[..., Result]
@@ -20,6 +26,7 @@ SIZE = 6
 PLAN = Plan(rows=10, batch_size=4, micro_batches=3, epochs=2, seed=1)
 EVALUATED = Plan(rows=10, batch_size=4, micro_batches=3, epochs=2, seed=1, validation_rows=5)
 NOTHING = (0.0,) * len(ACTIVITIES)
+GRADIENT, EVALUATION = TicketKind.GRADIENT, TicketKind.EVALUATION
 OF_THE_SERVER = ("exchange", "wait", "reduce", "apply")
 
 
@@ -95,7 +102,7 @@ def test_compute_is_that_of_the_worker_who_took_longest() -> None:
     """The others compute meanwhile."""
     round_ = Round(TicketKind.GRADIENT, 0, 0, [1, 1, 1], Buffers(1, np.dtype(np.float64)))
     for part, (worker, seconds) in enumerate((("a", 0.5), ("b", 2.0), ("a", 1.0))):
-        round_.take(Result(Ticket(0, TicketKind.GRADIENT, part), 0, 0.0, 1, 0, np.zeros(1)), worker, seconds)
+        round_.take(Result(Ticket(0, TicketKind.GRADIENT, part), 0, 0.0, 1, 0, np.zeros(1)), worker, seconds, 0.0)
     assert round_.computed == 2.0
 
 
@@ -108,23 +115,39 @@ def test_a_claim_that_is_no_duration_counts_as_nothing(
     assert _sums(told)["compute"] == 0.25 * sum(PLAN.parts(step) - 1 for step in range(6))
 
 
-def _count(phases: Phases, seconds: list[float]) -> None:
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=20), st.sampled_from([GRADIENT, EVALUATION]))
+def test_lag_is_counted_from_the_first_result_of_the_round(times: list[float], kind: TicketKind) -> None:
+    """Which has none; rounds that are open side by side have each its own."""
+    rounds = [Round(kind, 0, step, [1] * len(times), Buffers(1, np.float64)) for step in range(2)]
+    for part, time in enumerate(sorted(times)):
+        for step, round_ in enumerate(rounds):
+            result = Result(Ticket(step, kind, part), step, 0.0, 1, 0)
+            assert round_.take(result, "w", 0.0, time + step) == time + step - (min(times) + step)
+
+
+def _add(figures: StepFigures, seconds: list[float]) -> None:
     for each in seconds:
-        waiting = Time(each, NOTHING, tuple(each * (activity == "waiting") for activity in ACTIVITIES))
-        phases.add(2 * each, waiting)
+        computed = _round(0, [0], 2 * each)
+        figures.add(computed, Time(each, tuple(each * (activity == "waiting") for activity in ACTIVITIES)), None)
 
 
-def _of(phases: Phases, phase: str, now: float = 0.0) -> ps_pb.PhaseFigures:
-    return {figures.phase: figures for figures in phases.figures(now)}[phase]
+def _told(figures: StepFigures, now: float = 0.0) -> ps_pb.Telemetry:
+    telemetry = ps_pb.Telemetry()
+    figures.tell(telemetry, now)
+    return telemetry
+
+
+def _of(figures: StepFigures, phase: str, now: float = 0.0) -> ps_pb.PhaseFigures:
+    return {told.phase: told for told in _told(figures, now).phases}[phase]
 
 
 @pytest.mark.parametrize("steps", [1, 7, 1023, 1024, 1025, 5000])
 def test_quantiles_are_those_of_the_last_1024_steps(steps: int) -> None:
     """Sums and counts are of all."""
     seconds = np.random.default_rng(steps).exponential(size=steps)
-    phases = Phases()
-    _count(phases, seconds.tolist())
-    wait, compute = _of(phases, "wait"), _of(phases, "compute")
+    figures = StepFigures()
+    _add(figures, seconds.tolist())
+    wait, compute = _of(figures, "wait"), _of(figures, "compute")
     assert [wait.p50, wait.p90, wait.p99] == pytest.approx(np.quantile(seconds[-1024:], [0.5, 0.9, 0.99]))
     assert compute.p90 == pytest.approx(2 * wait.p90)
     assert (wait.seconds_sum, wait.steps) == (pytest.approx(seconds.sum()), steps)
@@ -132,28 +155,105 @@ def test_quantiles_are_those_of_the_last_1024_steps(steps: int) -> None:
 
 def test_every_phase_is_told_from_the_start() -> None:
     """So that a first step shows as an increase; and the first one is seen at once."""
-    phases = Phases()
-    assert [figures.phase for figures in phases.figures(0.0)] == list(PHASES)
-    assert _of(phases, "wait") == ps_pb.PhaseFigures(phase="wait")
-    _count(phases, [3.0])
-    assert _of(phases, "wait").p50 == 3.0
+    figures = StepFigures()
+    assert [told.phase for told in _told(figures).phases] == list(PHASES)
+    assert _of(figures, "wait") == ps_pb.PhaseFigures(phase="wait")
+    _add(figures, [3.0])
+    assert _of(figures, "wait").p50 == 3.0
 
 
 def test_quantiles_are_worked_out_once_a_second() -> None:
     """Sums are as they stand."""
-    phases = Phases()
-    _count(phases, [1.0])
-    assert _of(phases, "wait", 10.0).p50 == 1.0
-    _count(phases, [5.0] * 9)
-    late = _of(phases, "wait", 10.9)
+    figures = StepFigures()
+    _add(figures, [1.0])
+    assert _of(figures, "wait", 10.0).p50 == 1.0
+    _add(figures, [5.0] * 9)
+    late = _of(figures, "wait", 10.9)
     assert (late.p50, late.seconds_sum, late.steps) == (1.0, 46.0, 10)
-    assert _of(phases, "wait", 11.0).p50 == 5.0
+    assert _of(figures, "wait", 11.0).p50 == 5.0
 
 
-def _round(step: int, versions: list[int]) -> Round:
+@pytest.mark.parametrize("asked_every", [1, 3, 1000, 10_000])
+def test_the_duration_of_every_step_is_counted_once(asked_every: int) -> None:
+    """In the class whose upper bound is the first that is not exceeded; however often somebody asks."""
+    seconds = [0.0, 0.0001, 0.00011, 0.5, 1.0, 99.0, 101.0] * 500
+    figures = StepFigures()
+    for number, each in enumerate(seconds):
+        figures.add(_round(0, [0]), Time(each, NOTHING if number % 2 else ()), None)
+        if number % asked_every == 0:
+            assert sum(_told(figures).step_seconds_counts) == number + 1
+    told = _told(figures)
+    assert told.step_seconds_sum == pytest.approx(sum(seconds))
+    expected = [sum(low < each <= high for each in seconds) for low, high in pairwise(_bounds(told))]
+    assert list(told.step_seconds_counts) == expected
+
+
+def _bounds(told: ps_pb.Telemetry) -> list[float]:
+    return [-math.inf, *told.step_seconds_bounds, math.inf]
+
+
+def test_unasked_figures_do_not_grow() -> None:
+    """A parameter server may go on for hours while nobody follows it."""
+    figures = StepFigures()
+    for number in range(10_000):
+        figures.add(_round(0, [0]), Time(1e-3, () if number % 10 else NOTHING), None)
+    assert len(figures._new_seconds) < 2048
+    assert sum(_told(figures).step_seconds_counts) == 10_000
+
+
+class _Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def _looked_at(kinds: list[tuple[TicketKind, float]]) -> list[bool]:
+    """Which of some rounds are looked at, that take so many seconds each."""
+    clock = _Clock()
+    stopwatch = Stopwatch(ACTIVITIES, clock)
+    timer = RoundTimer(stopwatch)
+    looked_at = []
+    for kind, seconds in kinds:
+        clock.now += seconds
+        stopwatch.lap("waiting")
+        time = timer.next(kind)
+        assert time.seconds == pytest.approx(seconds)
+        assert sum(time.spent) == pytest.approx(seconds if time.spent else 0)
+        looked_at.append(bool(time.spent))
+    return looked_at
+
+
+def test_all_steps_are_looked_at_unless_they_are_short() -> None:
+    """Of short ones about a hundred a second, whichever they are."""
+    assert all(_looked_at([(GRADIENT, 0.0101)] * 50))
+    assert 95 <= sum(_looked_at([(GRADIENT, 0.001)] * 1010)) <= 101
+    assert 45 <= sum(_looked_at([(GRADIENT, 0.00015)] * 3400)) <= 51
+
+
+@given(st.integers(1, 5), st.floats(0.0001, 0.03), st.floats(0.0001, 0.03))
+def test_evaluations_take_no_look_away(steps: int, step_seconds: float, evaluation_seconds: float) -> None:
+    """However their durations fall together: each 10 ms and two rounds have a step that is looked at."""
+    rounds = ([(GRADIENT, step_seconds)] * steps + [(EVALUATION, evaluation_seconds)]) * 40
+    looked_at = _looked_at(rounds)
+    assert not any(look for look, (kind, _) in zip(looked_at, rounds, strict=True) if kind == EVALUATION)
+    elapsed = 0.0
+    for look, (_, seconds) in zip(looked_at, rounds, strict=True):
+        elapsed = 0.0 if look else elapsed + seconds
+        assert elapsed <= 0.01 + step_seconds + evaluation_seconds + 1e-9
+
+
+def test_long_steps_are_not_looked_at_more_often_than_others() -> None:
+    """Which one is looked at is settled before it begins."""
+    seconds = np.random.default_rng(5).choice([0.001, 0.008], 20_000)
+    looked_at = np.array(_looked_at([(GRADIENT, each) for each in seconds.tolist()]))
+    assert np.mean(seconds[looked_at]) == pytest.approx(seconds.mean(), rel=0.03)
+
+
+def _round(step: int, versions: list[int], computed: float = 0.0) -> Round:
     round_ = Round(TicketKind.GRADIENT, 0, step, [1] * len(versions), Buffers(1, np.float64))
     for part, version in enumerate(versions):
-        round_.take(Result(Ticket(step, 1, part), version, 0.0, 1, 0, np.zeros(1)), "w", 0.0)
+        round_.take(Result(Ticket(step, 1, part), version, 0.0, 1, 0, np.zeros(1)), "w", computed, 0.0)
     return round_
 
 
@@ -167,5 +267,5 @@ def test_staleness_is_told_and_0_in_sync_mode(make_training: Callable[..., Train
     """What is told is the last step's."""
     training: Any = make_training(PLAN, SIZE)
     assert _run(training, answer, PLAN, lambda _: 0.0).staleness == 0
-    training.steps.add(_round(7, [5, 7]), Time(1.0, NOTHING, NOTHING), None)
+    training.steps.add(_round(7, [5, 7]), Time(1.0, NOTHING), None)
     assert _tell(training).staleness == 2
