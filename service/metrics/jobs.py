@@ -183,8 +183,8 @@ class JobSeries:
     """Writes the series of jobs. Belongs to one thread."""
 
     def __init__(self) -> None:
-        # Of each job, by metric: the shape of the last time, and the samples' lines up to their values.
-        self._lines: dict[str, dict[str, tuple[_Shape, list[str]]]] = {}
+        # By metric, of each job: the shape of the last time, and its lines with a place for each value.
+        self._templates: dict[str, Mapping[str, tuple[_Shape, str]]] = {}
 
     def lines(self, jobs: Mapping[str, LiveJob]) -> Iterator[str]:
         """All families, with samples or without, in the text format 0.0.4 of Prometheus.
@@ -192,26 +192,29 @@ class JobSeries:
         Args:
             jobs: The live figures by job id.
         """
-        self._lines = {job_id: self._lines.get(job_id, {}) for job_id in jobs}
         for metric in JOB_METRICS:
             yield f"# HELP {metric.name} {metric.help}\n# TYPE {metric.name} {metric.type}\n"
-            source = _SOURCES[metric.name]
-            lines: list[str] = []
-            for job_id, live in jobs.items():
-                shape, values = source(live)
-                # Python writes numbers as Prometheus reads them.
-                lines += [
-                    f"{beginning}{value!r}\n"
-                    for beginning, value in zip(self._beginnings(metric, job_id, shape), values, strict=True)
-                ]
-            yield "".join(lines)
+            yield self._samples(metric, jobs)
 
-    def _beginnings(self, metric: Metric, job_id: str, shape: _Shape) -> list[str]:
-        known = self._lines[job_id].get(metric.name)
-        if known is None or (known[0] is not shape and known[0] != shape):
-            known = shape, [_beginning(metric, job_id, suffix, values) for suffix, values in shape]
-            self._lines[job_id][metric.name] = known
-        return known[1]
+    def _samples(self, metric: Metric, jobs: Mapping[str, LiveJob]) -> str:
+        source, known = _SOURCES[metric.name], self._templates.get(metric.name, {})
+        templates: dict[str, tuple[_Shape, str]] = {}
+        all_values: list[float] = []
+        for job_id, live in jobs.items():
+            shape, values = source(live)
+            template = known.get(job_id)
+            if template is None or (template[0] is not shape and template[0] != shape):
+                template = shape, _template(metric, job_id, shape)
+            templates[job_id] = template
+            all_values += values
+        self._templates[metric.name] = templates
+        return "".join(lines for _, lines in templates.values()) % tuple(all_values)
+
+
+def _template(metric: Metric, job_id: str, shape: _Shape) -> str:
+    """The samples' lines. Values are written as Python has them, which Prometheus reads."""
+    beginnings = (_beginning(metric, job_id, suffix, values) for suffix, values in shape)
+    return "".join(beginning.replace("%", "%%") + "%r\n" for beginning in beginnings)
 
 
 def _beginning(metric: Metric, job_id: str, suffix: str, values: Sequence[str]) -> str:

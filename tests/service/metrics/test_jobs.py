@@ -106,8 +106,8 @@ def test_a_cost_that_is_no_number_is_written_as_prometheus_reads_it(sample: Get)
 
 
 def test_labels_may_hold_anything() -> None:
-    """A worker chooses no name, but if it did: quotes, backslashes and new lines stay in the value."""
-    name = 'a"b\\c\nd'
+    """A worker chooses no name, but if it did: quotes, backslashes, new lines and percent signs stay in the value."""
+    name = 'a"b\\c\nd%r%%'
     live = LiveJob(telemetry=ps_pb.Telemetry(workers=[ps_pb.WorkerFigures(worker_id=name, results=1)]))
     found = [s.labels["worker"] for s in _samples(live) if s.name == "nablad_job_worker_results_total"]
     assert found == [name]
