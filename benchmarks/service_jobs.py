@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.errors import JobError
 from benchmarks.figures import Measurement
-from benchmarks.step_profile import METRICS, Figures, StepProfile, read_figures, step_profile, transports
+from benchmarks.step_profile import METRICS, Figures, StepProfile, read_figures, step_profile, steps, transports
 from nablad import Client
 from nablad.demo.daemon import Daemon
 from nablad.demo.scrape import scrape
@@ -24,8 +24,8 @@ class JobRun:
     Attributes:
         epochs: The figures of every epoch, as its events told them.
         start_s: Seconds from its acceptance until the first worker was there and steps were made.
-        profile: Where the time of its steps went, those of the first epoch left out.
-        transports: Its workers by how weights and gradients reached them, seen after the first epoch.
+        profile: Where the time of its steps went, those of the first epoch left out, or of the first second.
+        transports: Its workers by how weights and gradients reached them.
     """
 
     epochs: list[jobs_pb2.Progress]
@@ -56,19 +56,22 @@ class Service:
         """
         job_id = self.client.submit(spec).job_id
         epochs: list[jobs_pb2.Progress] = []
-        first_epoch: Figures = {}
+        steady: Figures = {}
+        used: dict[str, int] = {}
         for news in self.client.watch(job_id):
             if isinstance(news, jobs_pb2.Event) and news.WhichOneof("what") == "epoch_end":
                 epochs.append(news.epoch_end)
-                first_epoch = first_epoch or self._look(job_id)
+                if steps(steady) < epochs[0].step:  # the page may be a second behind the events
+                    steady = self._look(job_id)
+                    used = transports(steady) or used
         job = self.client.job(job_id)
         if job.state != jobs_pb2.JOB_STATE_SUCCEEDED:
             raise JobError(f"The job should have succeeded, but ended otherwise: {job.reason}")
         return JobRun(
             epochs,
             (job.start_time.ToDatetime() - job.create_time.ToDatetime()).total_seconds(),
-            step_profile(self._look(job_id), first_epoch, spec.distribution.workers),
-            transports(first_epoch),
+            step_profile(self._look(job_id), steady, spec.distribution.workers),
+            used,
         )
 
     def _look(self, job_id: str) -> Figures:

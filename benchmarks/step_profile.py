@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
 
-__all__ = ["METRICS", "Figures", "StepProfile", "read_figures", "step_profile", "transports"]
+__all__ = ["METRICS", "Figures", "StepProfile", "read_figures", "step_profile", "steps", "transports"]
 
 Figures = Mapping[tuple[str, str], float]  # by name of the metric, and activity or transport
 
@@ -59,7 +59,7 @@ def step_profile(end: Figures, start: Figures, workers: int) -> StepProfile:
         start: What had been counted when the steps became steady.
         workers: Of the job.
     """
-    if end[_STEPS, ""] == start.get((_STEPS, ""), 0.0):
+    if steps(end) == steps(start):
         start = {}
     spent = {key: value - start.get(key, 0.0) for key, value in end.items()}
     per_step_us = 1e6 / spent[_STEPS, ""]
@@ -68,6 +68,11 @@ def step_profile(end: Figures, start: Figures, workers: int) -> StepProfile:
         {activity: s * per_step_us / workers for (name, activity), s in spent.items() if name == _WORKER_SECONDS},
         {activity: s * per_step_us for (name, activity), s in spent.items() if name == _SERVER_SECONDS},
     )
+
+
+def steps(figures: Figures) -> float:
+    """That are counted."""
+    return figures.get((_STEPS, ""), 0.0)
 
 
 def transports(figures: Figures) -> dict[str, int]:

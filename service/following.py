@@ -30,7 +30,7 @@ _RETRY_SECONDS: Final = 0.5
 _WRITE_AGAIN_SECONDS: Final = 2.0
 # Between two questions: epochs that end faster than this are written down together.
 _PACE_SECONDS: Final = 0.1
-# Telemetry is for metrics alone, which nobody reads more often than this.
+# Telemetry is for metrics alone, which are hardly scraped more often than this.
 _TELEMETRY_SECONDS: Final = 1.0
 
 
@@ -134,7 +134,7 @@ class Following:
     def _update(self, told: ps_pb.FollowResponse) -> None:
         telemetry = told.telemetry if told.HasField("telemetry") else None
         self._live.update(self._job_id, told.progress, telemetry)
-        if telemetry:
+        if telemetry is not None:
             self._next_telemetry = time.monotonic() + _TELEMETRY_SECONDS
 
     def _take_note(self, happening: ps_pb.Happening) -> str:

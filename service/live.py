@@ -21,7 +21,7 @@ class LiveJob:
 
     Attributes:
         progress: As the parameter server told it.
-        telemetry: As the parameter server told it.
+        telemetry: As the parameter server told it; up to a second and a half older, unless the job has come to its end.
         attempt: Its number.
         workers: How many the job asks for.
         checkpoints: Written in this attempt.

@@ -8,7 +8,7 @@ from typing import Any, Final
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.parameter_server.members import Member, Members
 from service.parameter_server.shares import Share
-from service.parameter_server.steps import StepFigures
+from service.parameter_server.steps import RoundTimer, StepFigures
 from service.parameter_server.telemetry import Totals
 from service.parameter_server.weights import Weights
 from workers.frames import Report
@@ -21,6 +21,11 @@ __all__ = ["METHODS", "obey"]
 def _mark(stopwatch: Stopwatch, _: str) -> None:
     """The time of a round is no figure alone: limits and speeds come from it."""
     stopwatch.mark = stopwatch._clock()  # half of what `lap` does
+
+
+def _begin_without_look(timer: RoundTimer) -> None:
+    timer.begun = timer._stopwatch.mark
+    timer._before = ()
 
 
 def _hear(member: Member, _: Report, now: float) -> float:
@@ -38,6 +43,7 @@ def _nothing(*_: object) -> None:
 
 METHODS: Final[tuple[tuple[type, str, Callable[..., Any]], ...]] = (
     (Stopwatch, "lap", _mark),
+    (RoundTimer, "begin", _begin_without_look),
     (UsageMeter, "read", lambda _: Usage(0.0, 0.0)),
     (StepFigures, "add", _nothing),
     (StepFigures, "tell", _nothing),

@@ -556,7 +556,7 @@ class Telemetry(_message.Message):
     """Evaluations, and how long the steps stood still for them."""
     evaluation_seconds: _builtins.float
     staleness: _builtins.int
-    """How many updates old the weights were that the last step's oldest gradient was computed with; 0 in sync mode."""
+    """How many updates old the weights were that a recent step's oldest gradient was computed with; 0 in sync mode."""
     @_builtins.property
     def worker_seconds(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """What the time of all workers went into, in seconds by activity."""

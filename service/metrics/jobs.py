@@ -99,7 +99,7 @@ def _processes(field: str) -> _Source:
 def _step_seconds(live: LiveJob) -> _Samples:
     telemetry = live.telemetry
     counts = list(accumulate(telemetry.step_seconds_counts))
-    if not counts:
+    if len(counts) != len(telemetry.step_seconds_bounds) + 1:
         return _NONE
     return _histogram(tuple(telemetry.step_seconds_bounds)), [*counts, counts[-1], telemetry.step_seconds_sum]
 

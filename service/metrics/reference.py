@@ -18,6 +18,7 @@ holds it fresh.
   is in the queue between two attempts, or paused, it has none. Counters of a job begin at 0 with each attempt.
 - The first 64 workers of a job have series of their own; those of all others are summed up as `others`.
 - Counters whose labels are known are there from the start of the service, so that a first count shows as an increase.
+- What the parameter server tells of a job beside its progress is a second old, or a little more.
 - Shorter jobs than the interval of scraping are not lost: `nabla job history` has the figures of every epoch.
 """
 _SECTIONS = (("Jobs", JOB_METRICS), ("The service", SERVICE_METRICS), ("Processes of the service", PROCESS_METRICS))

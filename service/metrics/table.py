@@ -87,13 +87,13 @@ JOB_METRICS: Final = (
     ),
     _job(
         "staleness_updates", _GAUGE,
-        "How many updates old the weights were that the last step's oldest gradient was computed with; 0 in sync mode.",
+        "How many updates old the weights were that a recent step's oldest gradient was computed with; 0 in sync mode.",
     ),
     _job("step_seconds", _HISTOGRAM, "Duration of steps, from the first ticket to the update.", unit="seconds"),
     _job(
         "step_phase_seconds", _SUMMARY,
-        "What steps consist of: quantiles over those of late; where steps are shorter than 10 ms, of about a hundred a "
-        "second. Of the workers: compute. Of the parameter server: wait, exchange, reduce, apply.",
+        "What steps consist of; where they are shorter than 10 ms, all this is of one in 5 to 10 ms. Of the workers: "
+        "compute. Of the parameter server: wait, exchange, reduce, apply. Quantiles are of the last 1024.",
         "phase", unit="seconds",
     ),
     _job("evaluations_total", _COUNTER, "Evaluations of the validation rows."),

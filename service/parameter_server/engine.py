@@ -113,19 +113,21 @@ class Engine:
         await self.call(lambda: ask(waiter, self._training, time.monotonic()))
         return await waiter
 
-    def has_more(self, seen: int) -> bool:
-        """Whether more has happened than this; to be called on the engine's thread, as `tell` and `telemetry`."""
-        return len(self._chronicle) > seen
+    def tell_news(self, seen: int, *, with_telemetry: bool) -> ps_pb.FollowResponse | None:
+        """As `tell`, if more has happened than the follower has seen; to be called on the engine's thread."""
+        return self.tell(seen, with_telemetry=with_telemetry) if len(self._chronicle) > seen else None
 
     def tell(self, seen: int, *, with_telemetry: bool = False) -> ps_pb.FollowResponse:
-        """What a follower is told that has seen so many happenings. The end is told with telemetry in any case."""
-        training = self._training
-        told = ps_pb.FollowResponse(progress=training.progress(), happenings=self._chronicle.after(seen))
-        if with_telemetry or training.over:
-            told.telemetry.CopyFrom(self.telemetry())
+        """What a follower is told that has seen so many happenings; to be called on the engine's thread.
+
+        The end is told with telemetry in any case.
+        """
+        told = ps_pb.FollowResponse(progress=self._training.progress(), happenings=self._chronicle.after(seen))
+        if with_telemetry or self._chronicle.ended:
+            told.telemetry.CopyFrom(self._telemetry())
         return told
 
-    def telemetry(self) -> ps_pb.Telemetry:
+    def _telemetry(self) -> ps_pb.Telemetry:
         """What was counted since the beginning of the attempt."""
         training, members = self._training, self._members
         telemetry = training.totals.message(
@@ -133,7 +135,7 @@ class Engine:
             server_seconds=training.stopwatch.seconds,
             transports=[member.line.transport for member in members],
         )
-        training.steps.tell(telemetry, self._now)
+        training.steps.tell(telemetry)
         telemetry.workers.extend(members.figures())
         enter_usage(telemetry.process, self._usage.read())
         return telemetry

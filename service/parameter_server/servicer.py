@@ -106,10 +106,12 @@ class ParameterServer(ps_grpc.ParameterServerServiceServicer):
         """Tells what happened, or after a moment only where the training stands."""
         await self._authenticate(context)
         news = self._news
-        if not await self._engine.call(partial(self._engine.has_more, request.seen)):
+        engine, asked = self._engine, {"with_telemetry": request.telemetry}
+        told = await engine.call(partial(engine.tell_news, request.seen, **asked))
+        if told is None:
             await wait_for_event(news, _PROGRESS_SECONDS)
-        tell = partial(self._engine.tell, request.seen, with_telemetry=request.telemetry)
-        return await self._engine.call(tell)
+            told = await engine.call(partial(engine.tell, request.seen, **asked))
+        return told
 
     async def FetchWeights(
         self, request: ps_pb.FetchWeightsRequest, context: Context

@@ -1,10 +1,10 @@
 """What the steps of an attempt are like, for metrics: durations, phases, norms and staleness."""
 
-import math
 from array import array
 from collections import deque
 from collections.abc import Iterator, Sequence
 from operator import add, sub
+from random import Random
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -25,12 +25,14 @@ meanwhile."""
 # Upper bounds of the classes of step_seconds, in seconds.
 _BOUNDS: Final = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 
-# From the beginning of a step that is looked at closely to that of the next one, at least.
-_LOOK_INTERVAL_SECONDS: Final = 0.01
+# One step in so many seconds of steps is looked at closely. Looks at even distances could fall on the same step of each
+# epoch.
+_LEAST_SECONDS, _MOST_SECONDS = 0.005, 0.01
+# Over how many steps their mean duration is taken.
+_MEAN_STEPS: Final = 64
 # The steps of late, and what is told of them.
 _STEPS: Final = 1024
 _QUANTILES: Final = (0.5, 0.9, 0.99)
-_LOOK_SECONDS: Final = 1.0
 
 
 class Time(NamedTuple):
@@ -52,24 +54,32 @@ class RoundTimer:
     def __init__(self, stopwatch: Stopwatch) -> None:
         """`stopwatch` counts what the parameter server's time goes into, by ACTIVITIES."""
         self._stopwatch = stopwatch
-        self._next_look = -math.inf
+        self._random = Random(0)  # noqa: S311 (no secret)
+        self._steps_to_look = 0
+        self._mean_seconds = 0.0  # of steps
         self.begin()
 
     def begin(self) -> None:
         """The time from the last lap on belongs to the round that ends next."""
         self.begun = self._stopwatch.mark
-        # Decided before the round, so that long ones are not looked at more often than others.
-        look = self.begun >= self._next_look
-        self._before = tuple(self._stopwatch.seconds.values()) if look else ()
+        self._before = tuple(self._stopwatch.seconds.values()) if self._steps_to_look <= 0 else ()
 
     def next(self, kind: TicketKind) -> Time:
         """A round ended with the last lap, and the next one begins."""
-        begun, before, spent = self.begun, self._before, ()
-        if before and kind == TicketKind.GRADIENT:
-            self._next_look = begun + _LOOK_INTERVAL_SECONDS
-            spent = tuple(map(sub, self._stopwatch.seconds.values(), before))
+        seconds, spent = self._stopwatch.mark - self.begun, ()
+        if kind == TicketKind.GRADIENT:
+            self._mean_seconds += (seconds - self._mean_seconds) / _MEAN_STEPS if self._mean_seconds else seconds
+            if self._before:
+                spent = tuple(map(sub, self._stopwatch.seconds.values(), self._before))
+                self._steps_to_look = self._draw_steps()
+            self._steps_to_look -= 1
         self.begin()
-        return Time(self.begun - begun, spent)
+        return Time(seconds, spent)
+
+    def _draw_steps(self) -> int:
+        """After how many the next one is looked at. Of steps, not seconds: else most looks would follow a long step."""
+        seconds = self._random.uniform(_LEAST_SECONDS, _MOST_SECONDS)
+        return round(seconds / self._mean_seconds) if self._mean_seconds else 1
 
 
 class StepFigures:
@@ -93,13 +103,13 @@ class StepFigures:
             self._gradient_norms = norms.gradients
             self._weight_norms = norms.weights or self._weight_norms
 
-    def tell(self, telemetry: ps_pb.Telemetry, now: float) -> None:
-        """Enters them; `now` is in monotonic seconds."""
+    def tell(self, telemetry: ps_pb.Telemetry) -> None:
+        """Enters them."""
         self._count()
         telemetry.step_seconds_bounds.extend(_BOUNDS)
         telemetry.step_seconds_counts.extend(self._seconds_counts.tolist())
         telemetry.step_seconds_sum = self._seconds_sum
-        telemetry.phases.extend(self._phases.figures(now))
+        telemetry.phases.extend(self._phases.figures())
         telemetry.layers.extend(
             ps_pb.LayerFigures(weight_norm=weights, gradient_norm=gradient)
             for weights, gradient in zip(self._weight_norms, self._gradient_norms, strict=True)
@@ -126,8 +136,6 @@ class _Phases:
         self._late = deque[tuple[float, ...]](maxlen=_STEPS)
         self._steps = 0
         self._sums = [0.0] * len(PHASES)
-        self._quantiles = [(0.0,) * len(_QUANTILES)] * len(PHASES)
-        self._next_look = -math.inf
 
     def add(self, computed: float, spent: Sequence[float]) -> None:
         """A step.
@@ -142,10 +150,8 @@ class _Phases:
         self._steps += 1
         self._sums = list(map(add, self._sums, seconds))
 
-    def figures(self, now: float) -> Iterator[ps_pb.PhaseFigures]:
-        """Of each phase; quantiles are those of a second ago, at most. `now` is in monotonic seconds."""
-        if self._late and now >= self._next_look:
-            self._next_look = now + _LOOK_SECONDS
-            self._quantiles = np.quantile(self._late, _QUANTILES, axis=0).T.tolist()
-        for phase, (p50, p90, p99), seconds in zip(PHASES, self._quantiles, self._sums, strict=True):
+    def figures(self) -> Iterator[ps_pb.PhaseFigures]:
+        """Of each phase."""
+        quantiles = np.quantile(self._late or [self._sums], _QUANTILES, axis=0).T.tolist()
+        for phase, (p50, p90, p99), seconds in zip(PHASES, quantiles, self._sums, strict=True):
             yield ps_pb.PhaseFigures(phase=phase, p50=p50, p90=p90, p99=p99, seconds_sum=seconds, steps=self._steps)

@@ -1,6 +1,6 @@
 """From the metrics page to the parts of a step."""
 
-from benchmarks.step_profile import StepProfile, read_figures, step_profile, transports
+from benchmarks.step_profile import StepProfile, read_figures, step_profile, steps, transports
 
 PAGE = """
 nablad_job_worker_seconds_total{activity="gathering",job_id="7"} 0.5
@@ -52,3 +52,9 @@ def test_only_transports_in_use_are_named() -> None:
     ]
     assert transports(read_figures([*PAGE.splitlines(), *lines])) == {"shared": 2}
     assert transports({}) == {}
+
+
+def test_the_steps_of_a_page_are_counted() -> None:
+    """None if there is nothing on it yet."""
+    assert steps(read_figures(PAGE.splitlines())) == 1000
+    assert steps({}) == 0

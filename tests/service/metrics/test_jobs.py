@@ -121,3 +121,24 @@ def test_a_job_that_is_gone_leaves_no_series_and_one_that_changed_no_old_values(
     assert 'nablad_job_attempt{job_id="a"} 1\n' in first
     assert 'nablad_job_attempt{job_id="a"} 2\n' in second
     assert 'job_id="b"' not in second
+
+
+def _live(step: int, workers: int, cost: float | None = None) -> LiveJob:
+    figures = [ps_pb.WorkerFigures(worker_id=f"w{n}", results=10 * step + n) for n in range(workers)]
+    return LiveJob(jobs_pb.Progress(step=step, training_cost=cost), ps_pb.Telemetry(workers=figures))
+
+
+def test_each_job_keeps_its_own_values() -> None:
+    """Whatever the others have, and whoever comes and goes between two scrapes."""
+    series = JobSeries()
+    for jobs in (
+        {"a": _live(1, 0), "b": _live(2, 2, 0.5), "c": _live(3, 1, 0.25)},
+        {"b": _live(4, 3, 0.125), "c": _live(5, 1), "d": _live(6, 2)},
+    ):
+        written = "".join(series.lines(jobs)).splitlines()
+        alone = {
+            line for job_id, live in jobs.items() for line in "".join(JobSeries().lines({job_id: live})).splitlines()
+        }
+        assert len(written) == len(set(written))
+        assert set(written) == alone
+    assert all(templates.keys() == {"b", "c", "d"} for templates in series._templates.values())

@@ -32,7 +32,7 @@ OF_THE_SERVER = ("exchange", "wait", "reduce", "apply")
 
 def _tell(training: Training) -> ps_pb.Telemetry:
     telemetry = training.totals.message([], training.stopwatch.seconds, [])
-    training.steps.tell(telemetry, 0.0)
+    training.steps.tell(telemetry)
     return telemetry
 
 
@@ -131,14 +131,14 @@ def _add(figures: StepFigures, seconds: list[float]) -> None:
         figures.add(computed, Time(each, tuple(each * (activity == "waiting") for activity in ACTIVITIES)), None)
 
 
-def _told(figures: StepFigures, now: float = 0.0) -> ps_pb.Telemetry:
+def _told(figures: StepFigures) -> ps_pb.Telemetry:
     telemetry = ps_pb.Telemetry()
-    figures.tell(telemetry, now)
+    figures.tell(telemetry)
     return telemetry
 
 
-def _of(figures: StepFigures, phase: str, now: float = 0.0) -> ps_pb.PhaseFigures:
-    return {told.phase: told for told in _told(figures, now).phases}[phase]
+def _of(figures: StepFigures, phase: str) -> ps_pb.PhaseFigures:
+    return {told.phase: told for told in _told(figures).phases}[phase]
 
 
 @pytest.mark.parametrize("steps", [1, 7, 1023, 1024, 1025, 5000])
@@ -160,17 +160,6 @@ def test_every_phase_is_told_from_the_start() -> None:
     assert _of(figures, "wait") == ps_pb.PhaseFigures(phase="wait")
     _add(figures, [3.0])
     assert _of(figures, "wait").p50 == 3.0
-
-
-def test_quantiles_are_worked_out_once_a_second() -> None:
-    """Sums are as they stand."""
-    figures = StepFigures()
-    _add(figures, [1.0])
-    assert _of(figures, "wait", 10.0).p50 == 1.0
-    _add(figures, [5.0] * 9)
-    late = _of(figures, "wait", 10.9)
-    assert (late.p50, late.seconds_sum, late.steps) == (1.0, 46.0, 10)
-    assert _of(figures, "wait", 11.0).p50 == 5.0
 
 
 @pytest.mark.parametrize("asked_every", [1, 3, 1000, 10_000])
@@ -225,29 +214,31 @@ def _looked_at(kinds: list[tuple[TicketKind, float]]) -> list[bool]:
 
 
 def test_all_steps_are_looked_at_unless_they_are_short() -> None:
-    """Of short ones about a hundred a second, whichever they are."""
+    """Of short ones one in 5 to 10 ms, whichever it is."""
     assert all(_looked_at([(GRADIENT, 0.0101)] * 50))
-    assert 95 <= sum(_looked_at([(GRADIENT, 0.001)] * 1010)) <= 101
-    assert 45 <= sum(_looked_at([(GRADIENT, 0.00015)] * 3400)) <= 51
+    for seconds in (0.0001, 0.0003, 0.001):
+        looked_at = sum(_looked_at([(GRADIENT, seconds)] * round(1 / seconds)))
+        assert 100 <= looked_at <= 200
 
 
 @given(st.integers(1, 5), st.floats(0.0001, 0.03), st.floats(0.0001, 0.03))
 def test_evaluations_take_no_look_away(steps: int, step_seconds: float, evaluation_seconds: float) -> None:
-    """However their durations fall together: each 10 ms and two rounds have a step that is looked at."""
+    """Nor do they bring one about: the steps that are looked at are those that would be without them."""
     rounds = ([(GRADIENT, step_seconds)] * steps + [(EVALUATION, evaluation_seconds)]) * 40
     looked_at = _looked_at(rounds)
-    assert not any(look for look, (kind, _) in zip(looked_at, rounds, strict=True) if kind == EVALUATION)
-    elapsed = 0.0
-    for look, (_, seconds) in zip(looked_at, rounds, strict=True):
-        elapsed = 0.0 if look else elapsed + seconds
-        assert elapsed <= 0.01 + step_seconds + evaluation_seconds + 1e-9
+    of_steps = [look for look, (kind, _) in zip(looked_at, rounds, strict=True) if kind == GRADIENT]
+    assert of_steps == _looked_at([(GRADIENT, step_seconds)] * steps * 40)
+    assert sum(of_steps) == sum(looked_at)
 
 
-def test_long_steps_are_not_looked_at_more_often_than_others() -> None:
-    """Which one is looked at is settled before it begins."""
-    seconds = np.random.default_rng(5).choice([0.001, 0.008], 20_000)
+@pytest.mark.parametrize(
+    "pattern", [[1.0, 8.0], [8.0, 1.0, 1.0], [3.0, *[1.0] * 9], [0.5, *[0.1] * 19], [10.0, 5.0, 2.5]]
+)
+def test_the_steps_that_are_looked_at_are_like_all(pattern: list[float]) -> None:
+    """Long ones, those after long ones, and those of one place in an epoch are not looked at more often than others."""
+    seconds = 1e-3 * np.array(pattern * (30_000 // len(pattern)))
     looked_at = np.array(_looked_at([(GRADIENT, each) for each in seconds.tolist()]))
-    assert np.mean(seconds[looked_at]) == pytest.approx(seconds.mean(), rel=0.03)
+    assert np.mean(seconds[looked_at]) == pytest.approx(seconds.mean(), rel=0.1)
 
 
 def _round(step: int, versions: list[int], computed: float = 0.0) -> Round:
@@ -264,7 +255,7 @@ def test_staleness_is_that_of_the_oldest_gradient(versions: list[int], staleness
 
 
 def test_staleness_is_told_and_0_in_sync_mode(make_training: Callable[..., Training], answer: Answer) -> None:
-    """What is told is the last step's."""
+    """What is told is that of the last step that was looked at."""
     training: Any = make_training(PLAN, SIZE)
     assert _run(training, answer, PLAN, lambda _: 0.0).staleness == 0
     training.steps.add(_round(7, [5, 7]), Time(1.0, NOTHING), None)

@@ -108,7 +108,7 @@ def test_the_time_of_steps_and_evaluations_is_told_apart(run_alone: Callable[[],
     """Each of six steps and two evaluations is counted once, and every activity's time is known."""
     training = run_alone()
     told = training.totals.message([], training.stopwatch.seconds, [])
-    training.steps.tell(told, 0.0)
+    training.steps.tell(told)
     assert sum(told.step_seconds_counts) == 6
     assert told.evaluations == 2
     assert min(told.step_seconds_sum, told.evaluation_seconds) > 0

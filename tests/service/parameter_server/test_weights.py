@@ -111,5 +111,5 @@ def test_layers_are_told_with_the_norm_that_goes_into_the_history(
 
 def _layers(training: Training) -> list[ps_pb.LayerFigures]:
     telemetry = ps_pb.Telemetry()
-    training.steps.tell(telemetry, 0.0)
+    training.steps.tell(telemetry)
     return list(telemetry.layers)

@@ -185,6 +185,7 @@ def test_an_error_in_a_step_fails_the_job(make_bench: MakeBench, monkeypatch: py
     bench.engine._thread.join()
     bench.call(lambda: None)
     assert bench.told()[-1].failed == "the parameter server failed: MemoryError('no room')"
+    assert bench.call(lambda: bench.engine.tell(0)).HasField("telemetry")
     assert bench.state().progress.workers_alive == 1
     assert bench.remove(peer)
     bench.close()

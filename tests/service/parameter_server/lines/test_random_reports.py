@@ -94,7 +94,7 @@ def test_random_results_change_no_weight_unless_they_are_right(
         training.deal()
         training.book()
         told = training.totals.message([member.seconds], training.stopwatch.seconds, ["shared"])
-        training.steps.tell(told, 0.0)
+        training.steps.tell(told)
         told.workers.append(member.share.figures(member.worker, member.usage))
         training.progress()
         assert refusal is None or training.version == version
