@@ -2,6 +2,7 @@
 
 import asyncio
 import multiprocessing
+import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,6 +11,7 @@ from dataclasses import asdict
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from threading import Thread
 from typing import Final
 
 import grpc
@@ -143,7 +145,19 @@ def _ask(stub: "ps_grpc.ParameterServerServiceStub", *, telemetry: bool = False)
     return stub.Follow(request, metadata=_METADATA, timeout=_ANSWER_SECONDS).progress
 
 
+def _end_with_parent() -> None:
+    """Ends this process when the benchmark is gone, however it went: it would train for ever."""
+
+    def wait() -> None:
+        if parent := multiprocessing.parent_process():
+            parent.join()
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
+
+
 def _serve(body: bytes, wanted: c_bool, told: Connection) -> None:
+    _end_with_parent()
     obey(wanted)
     asyncio.run(_serve_until_killed(ps_pb.Assignment.FromString(body), told))
 
@@ -155,5 +169,6 @@ async def _serve_until_killed(assignment: ps_pb.Assignment, told: Connection) ->
 
 
 def _work(body: bytes, wanted: c_bool, address: str) -> None:
+    _end_with_parent()
     obey(wanted)
     work(address, _SECRET, threads=1, message_bytes=message_bytes(ps_pb.Assignment.FromString(body)))
