@@ -120,9 +120,10 @@ def _end(process: BaseProcess) -> None:
 def _windows(
     stub: "ps_grpc.ParameterServerServiceStub", wanted: c_bool, names: Iterable[str], seconds: float
 ) -> list[Window]:
-    """One after the other without a gap, so that what is done once a second is done in some of them.
+    """One after the other without a gap.
 
-    The parameter server is asked as often as the service asks it, and for telemetry once in each window.
+    The parameter server is asked as often as the service asks it, and for telemetry once in each window, as windows
+    last about a second.
     """
     windows: list[Window] = []
     samples, now = _ask(stub).samples, time.time()

@@ -27,7 +27,8 @@ _BOUNDS: Final = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 
 
 # One step in so many seconds of steps is looked at closely. Looks at even distances could fall on the same step of each
 # epoch.
-_LEAST_SECONDS, _MOST_SECONDS = 0.005, 0.01
+_LEAST_SECONDS: Final = 0.005
+_MOST_SECONDS: Final = 0.01
 # Over how many steps their mean duration is taken.
 _MEAN_STEPS: Final = 64
 # The steps of late, and what is told of them.
