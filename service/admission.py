@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 
 from nablad.v1 import cluster_pb2 as cluster_pb
+from service.capacity import asked, room_for, shortage
 from service.stores.jobs import Waiting
 
-__all__ = ["Admission", "Decision", "asked"]
+__all__ = ["Admission", "Decision"]
 
 PASSING_SECONDS = 60.0
 """A job that has waited for CPUs so long at the head of the queue is passed by no other any more."""
@@ -56,28 +57,24 @@ class Admission:
         for job in waiting:
             if job.retry_time > now:
                 continue
-            workers, reason = prospect(job.workers, job.cpus_per_worker, begun=job.attempt > 0)
-            if not reason:
+            workers, starts = prospect(job.workers, job.cpus_per_worker, begun=job.attempt > 0)
+            if starts:
                 self._blocked.pop(job.job_id, None)
                 return Decision(job, workers, reasons)
-            reasons[job.job_id] = reason
+            reasons[job.job_id] = (
+                f"waits for {asked(workers, job.cpus_per_worker)}"
+                if workers
+                else shortage(job.workers, job.cpus_per_worker, nodes, job.job_id)
+            )
             if workers and now - self._blocked.setdefault(job.job_id, now) >= self._passing_seconds:
                 break
         return Decision(reasons=reasons)
 
 
-def asked(workers: int, cpus_per_worker: int) -> str:
-    """What a job asks for, in words."""
-    count = "1 worker" if workers == 1 else f"{workers} workers"
-    return f"{count} with {cpus_per_worker} CPU{'' if cpus_per_worker == 1 else 's'} each"
-
-
-def _prospect(nodes: Sequence[cluster_pb.Node], wanted: int, cpus_per_worker: int, *, begun: bool) -> tuple[int, str]:
-    """With how many workers a job starts, 0 if the cluster is too small for it; and why it waits, if it has to."""
-    room = sum(node.cpus // cpus_per_worker for node in nodes)
+def _prospect(nodes: Sequence[cluster_pb.Node], wanted: int, cpus_per_worker: int, *, begun: bool) -> tuple[int, bool]:
+    """With how many workers a job starts, 0 if the cluster is too small for it; and whether they find room now."""
+    room = room_for(nodes, cpus_per_worker)
     workers = min(wanted, room) if begun else wanted
     if not 0 < workers <= room:
-        needs = asked(wanted, cpus_per_worker)
-        return 0, f"needs {needs}, but the cluster has room for {room}: it waits until nodes are added"
-    free = sum(node.free_cpus // cpus_per_worker for node in nodes)
-    return workers, "" if free >= workers else f"waits for {asked(workers, cpus_per_worker)}"
+        return 0, False
+    return workers, sum(node.free_cpus // cpus_per_worker for node in nodes) >= workers

@@ -65,6 +65,7 @@ class Commands:
         if workers == before:
             return job
         job = self._jobs.set_workers(job_id, workers, f"workers changed by a client from {before} to {workers}")
+        self._live.explain(job_id, "")  # what it waited for before, it may wait for no more
         self._live.ring(job_id)
         if launched := self._launched.get(job_id):
             await launched.attempt.set_workers()

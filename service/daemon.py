@@ -24,6 +24,7 @@ from service.api.jobs import JobServicer
 from service.api.models import ModelServicer
 from service.attempt import Attempt, Records
 from service.boundary import RefuseUnreadable, SendBytes
+from service.capacity import KnownNodes
 from service.cluster.link import ClusterError, ClusterLink
 from service.controller import Controller
 from service.data_directory import DataDirectory, DataDirectoryError
@@ -132,7 +133,15 @@ class _Service:
         self._observer = Observer(self._jobs, self._live, self._watches, self._cluster, _now)
         self._database_file = directory.database
         submission = Submission(directory, self._jobs, datasets, WarmStarts(directory, self._jobs, models))
-        self._job_servicer = JobServicer(directory, self._jobs, self._live, submission, self._controller, self._watches)
+        self._job_servicer = JobServicer(
+            directory,
+            self._jobs,
+            self._live,
+            submission,
+            self._controller,
+            self._watches,
+            KnownNodes(self._cluster, time.monotonic),
+        )
         self._dataset_servicer = DatasetServicer(directory, datasets, self._jobs, _now)
         self._model_servicer = ModelServicer(directory, models)
         self._health = health.aio.HealthServicer()

@@ -155,10 +155,14 @@ class LiveJobs:
         self.ring(job_id)
 
     def explain(self, job_id: str, reason: str) -> None:
-        """Says, as a sentence, why a queued job still waits; until it moves."""
+        """Says, as a sentence, why a queued job still waits, until it moves; empty: that is not known."""
         if self._explanations.get(job_id) != reason:
             self._explanations[job_id] = reason
             self.ring(job_id)
+
+    def explanation(self, job_id: str) -> str:
+        """Why a queued job still waits, as a sentence; empty if no more is known than its reason says."""
+        return self._explanations.get(job_id, "")
 
     def progress(self, job_id: str) -> jobs_pb.Progress | None:
         """The newest progress of a job, if any is known."""
@@ -173,7 +177,7 @@ class LiveJobs:
         if job.state not in ENDED and (progress := self.progress(job.job_id)):
             job.progress.CopyFrom(progress)
         if job.state == QUEUED:
-            job.reason = self._explanations.get(job.job_id, job.reason)
+            job.reason = self.explanation(job.job_id) or job.reason
         return job
 
     def snapshot(self) -> Mapping[str, LiveJob]:

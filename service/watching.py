@@ -8,7 +8,7 @@ from weakref import WeakValueDictionary
 
 from nablad.v1 import jobs_pb2 as jobs_pb
 from service.errors import Reason, ServiceError
-from service.job_states import ENDED
+from service.job_states import ENDED, QUEUED, State
 from service.live import LiveJobs
 from service.stores.jobs import JobStore
 from service.waiting import wait_for_event
@@ -79,7 +79,7 @@ class _Watcher:
 
     Attributes:
         coming: Number of the next event.
-        told: The last progress.
+        told: The last sample of where the job stands.
         due: When the next message may be sent, in seconds of the clock.
     """
 
@@ -108,7 +108,9 @@ class Watches:
         self._feeds: WeakValueDictionary[str, _Feed] = WeakValueDictionary()
 
     async def watch(self, job_id: str, from_event: int) -> AsyncIterator[bytes]:
-        """The events of a job from a number on, with its newest progress, until it has ended and all is told.
+        """The events of a job from a number on, until it has ended and all is told.
+
+        In between comes its newest progress, or why it waits.
 
         Returns:
             Serialised WatchJobResponses.
@@ -146,7 +148,7 @@ class Watches:
                 await self._await_turn(feed, watcher)
                 self._require_staying(feed, watcher)
                 feed.refresh()
-                if feed.has_news(watcher):  # progress may have been taken back
+                if feed.has_news(watcher):  # a sample may have been taken back
                     return True
             elif feed.ended:
                 return False
@@ -202,7 +204,7 @@ class _Feed:
         self.ended = False
         self._jobs = jobs
         self._live = live
-        self._progress = b""
+        self._sample = b""
         self._cached: deque[bytes] = deque(maxlen=_CACHED_EVENTS)
         self._last = max(jobs.last_event(job_id) - _CACHED_EVENTS, 0)
         self._look()
@@ -230,29 +232,35 @@ class _Feed:
 
     def has_news(self, watcher: _Watcher) -> bool:
         """Whether there is anything that the watcher has not heard of."""
-        return self.is_behind(watcher) or bool(self._new_progress(watcher))
+        return self.is_behind(watcher) or bool(self._new_sample(watcher))
 
     def tell(self, watcher: _Watcher) -> bytes:
-        """The next message for the watcher, who then has heard it. Progress belongs after the last event."""
+        """The next message for the watcher, who then has heard it. A sample belongs after the last event."""
         events = self._events(watcher.coming) if self.is_behind(watcher) else []
         watcher.coming += len(events)
-        progress = b"" if self.is_behind(watcher) else self._new_progress(watcher)
-        watcher.told = progress or watcher.told
-        return b"".join([*events, progress])
+        sample = b"" if self.is_behind(watcher) else self._new_sample(watcher)
+        watcher.told = sample or watcher.told
+        return b"".join([*events, sample])
 
-    def _new_progress(self, watcher: _Watcher) -> bytes:
-        return b"" if self._progress == watcher.told else self._progress
+    def _new_sample(self, watcher: _Watcher) -> bytes:
+        return b"" if self._sample == watcher.told else self._sample
 
     def _look(self) -> None:
         # The bell is kept only after everything was read: what could not be read now is read at the next look.
         bell = self._live.bell(self.job_id)
-        self.ended = self._jobs.get(self.job_id).state in ENDED
+        state = self._jobs.get(self.job_id).state
+        self.ended = state in ENDED
         while events := self._jobs.events(self.job_id, self._last + 1, _CACHED_EVENTS):
             self._cached.extend(map(_serialised, events))
             self._last = events[-1].number
-        progress = None if self.ended else self._live.progress(self.job_id)
-        self._progress = jobs_pb.WatchJobResponse(progress=progress).SerializeToString() if progress else b""
+        self._sample = b"" if self.ended else self._where_it_stands(state).SerializeToString()
         self._bell = bell
+
+    def _where_it_stands(self, state: State) -> jobs_pb.WatchJobResponse:
+        """Its progress while it has processes, why it waits while it is queued; as far as either is known."""
+        if state == QUEUED and (reason := self._live.explanation(self.job_id)):
+            return jobs_pb.WatchJobResponse(waiting=jobs_pb.Waiting(reason=reason))
+        return jobs_pb.WatchJobResponse(progress=self._live.progress(self.job_id))
 
     def _events(self, coming: int) -> list[bytes]:
         """As many as go into one message, from one that there is; older ones than those kept are read again."""

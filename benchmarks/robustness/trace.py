@@ -95,13 +95,13 @@ class Trace:
                     self._end()
                     return
 
-    def _take(self, news: jobs_pb2.Event | jobs_pb2.Progress) -> None:
+    def _take(self, news: jobs_pb2.Event | jobs_pb2.Progress | jobs_pb2.Waiting) -> None:
         with self._news:
             if isinstance(news, jobs_pb2.Event):
                 if news.number != len(self.events) + 1:
                     self.faults.append(f"event {news.number} came after event {len(self.events)}")
                 self.events.append(news)
-            elif news.step != self.step:
+            elif isinstance(news, jobs_pb2.Progress) and news.step != self.step:
                 attempt = self.events[-1].attempt if self.events else 0
                 self.samples.append(Sample(time.monotonic(), attempt, news.step))
             self._news.notify_all()

@@ -26,6 +26,7 @@ class ProgressBar:
         self._task = self._bar.add_task("", total=None)
         self._figures = Text("", style="dim")
         self._checkpoint = ""
+        self._waits = False
         self._live = Live(Group(self._bar, self._figures), console=console, refresh_per_second=8)
 
     def __enter__(self) -> Self:
@@ -45,6 +46,8 @@ class ProgressBar:
             return
         if kind == "state":
             self._bar.update(self._task, description=name_of(jobs_pb2.JobState.DESCRIPTOR, event.state))
+            if self._waits:
+                self._waits, self._figures.plain = False, ""
         if kind == "epoch_end":
             self.progress(event.epoch_end)
         if kind != "epoch_end" or self._stays(event.epoch_end):
@@ -52,8 +55,13 @@ class ProgressBar:
 
     def progress(self, progress: jobs_pb2.Progress) -> None:
         """Moves the bar."""
+        self._waits = False
         self._bar.update(self._task, completed=progress.step, total=progress.steps or None)
         self._figures.plain = f"{position(progress)}: {figures(progress)}{self._checkpoint}"
+
+    def waiting(self, waiting: jobs_pb2.Waiting) -> None:
+        """Shows the reason below the bar, until the job moves."""
+        self._waits, self._figures.plain = True, waiting.reason
 
     @staticmethod
     def _stays(progress: jobs_pb2.Progress) -> bool:

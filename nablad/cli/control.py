@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nablad.cli.output import print_json
+from nablad.cli.output import print_json, print_warnings
 from nablad.cli.settings import Settings, output_option
 
 if TYPE_CHECKING:
@@ -57,9 +57,7 @@ def scale(settings: Settings, job_id: str, workers: int, output: str) -> None:
     """Give a job another number of WORKERS, also while it runs; its result stays the same."""
     with settings.connect() as client:
         scaled = client.scale(job_id, workers)
-    most = scaled.spec.distribution.micro_batches
-    idle = f" Only {most} of them get work at a time: its mini-batches have {most} parts." if workers > most else ""
-    _answer(scaled, output, f"Job {job_id} goes on with {workers} worker{'s' * (workers != 1)}.{idle}")
+    _answer(scaled, output, f"Job {job_id} goes on with {workers} worker{'s' * (workers != 1)}.")
 
 
 @click.command()
@@ -84,7 +82,8 @@ def delete(settings: Settings, job_id: str) -> None:
 
 
 def _answer(changed: "jobs_pb2.Job", output: str, sentence: str, next_command: str = "") -> None:
-    """Prints the job for programs; for people what became of it and what they may want to do next."""
+    """Prints the job for programs; for people what became of it and what they may want to do next; and warnings."""
+    print_warnings(changed)
     if output == "json":
         print_json(changed)
         return

@@ -6,7 +6,7 @@ import click
 
 from nablad.cli.control import cancel, delete, pause, resume, retry, scale
 from nablad.cli.history import history
-from nablad.cli.output import print_json, print_json_array, print_table
+from nablad.cli.output import print_json, print_json_array, print_table, print_warnings
 from nablad.cli.receipt import receipt, verify
 from nablad.cli.settings import Settings, output_option, request_id_option
 
@@ -42,6 +42,7 @@ def submit(
     settings: Settings = ctx.obj
     with settings.connect() as client:
         created = client.submit(read_job_file(file, client, priority), request_id=request_id)
+        print_warnings(created)
         if watch:
             ctx.exit(watch_and_advise(client, settings, created.job_id, 1, output))
     if output == "json":

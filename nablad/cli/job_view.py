@@ -46,6 +46,7 @@ def _fields(job: jobs_pb2.Job) -> list[tuple[str, str]]:
         ("verifies", job.verifies),
         ("state", _state(job)),
         ("reason", job.reason),
+        *(("warning", warning.message) for warning in job.warnings if warning.message != job.reason),
         ("created", moment(job.create_time)),
         ("started", moment(job.start_time)),
         ("ended", moment(job.end_time)),

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from nablad.v1 import jobs_pb2
+
 _DIGEST_CHARACTERS = 12  # enough to tell digests apart by eye
 
 # Wide enough for any row: what is not read on a terminal is never cut or folded.
@@ -53,6 +55,12 @@ def _json(message: "Message", indent: int | None) -> str:
     from google.protobuf.json_format import MessageToJson  # noqa: PLC0415  # as above
 
     return MessageToJson(message, preserving_proto_field_name=True, indent=indent, ensure_ascii=False)
+
+
+def print_warnings(job: "jobs_pb2.Job") -> None:
+    """Prints what the author of a job may want to change, beside what the command prints."""
+    for warning in job.warnings:
+        click.echo(f"Warning: {warning.field}: {warning.message}.", err=True)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

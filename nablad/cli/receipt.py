@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nablad.cli.exits import ExitCode
-from nablad.cli.output import print_fields, print_json, print_table
+from nablad.cli.output import print_fields, print_json, print_table, print_warnings
 from nablad.cli.settings import Settings, output_option, request_id_option
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def verify(ctx: click.Context, job_id: str, no_watch: bool, request_id: str | No
     settings: Settings = ctx.obj
     with settings.connect() as client:
         again = client.verify(job_id, request_id=request_id)
+        print_warnings(again)
         if not no_watch:
             ctx.exit(_watch_verification(client, settings, again, output))
     if output == "json":

@@ -35,6 +35,9 @@ class Display(Protocol):
     def progress(self, progress: jobs_pb2.Progress) -> None:
         """The job stands here now."""
 
+    def waiting(self, waiting: jobs_pb2.Waiting) -> None:
+        """The job waits in the queue for this."""
+
 
 class Lines:
     """A line for each event, and now and then one for the progress: for files and pipes."""
@@ -52,13 +55,17 @@ class Lines:
         if self._clock() >= self._next_at_s:
             self._say(f"      {position(progress)}: {figures(progress)}")
 
+    def waiting(self, waiting: jobs_pb2.Waiting) -> None:
+        """Prints the reason."""
+        self._say(f"      still queued: {waiting.reason}")
+
     def _say(self, line: str) -> None:
         click.echo(line)
         self._next_at_s = self._clock() + _SECONDS_BETWEEN_LINES
 
 
 class JsonLines:
-    """An object for each event and each progress, on a line of its own: for programs."""
+    """An object for each event, each progress and each reason to wait, on a line of its own: for programs."""
 
     def event(self, event: jobs_pb2.Event) -> None:
         """Prints ``{"event": …}``."""
@@ -67,6 +74,10 @@ class JsonLines:
     def progress(self, progress: jobs_pb2.Progress) -> None:
         """Prints ``{"progress": …}``."""
         click.echo(f'{{"progress": {json_line(progress)}}}')
+
+    def waiting(self, waiting: jobs_pb2.Waiting) -> None:
+        """Prints ``{"waiting": …}``."""
+        click.echo(f'{{"waiting": {json_line(waiting)}}}')
 
 
 @contextmanager
@@ -102,15 +113,17 @@ class Watch:
         """
         state = jobs_pb2.JOB_STATE_UNSPECIFIED
         with display_for(output) as display:
-            for news in self._client.watch(self._job_id, self.next_event, on_lost=_tell_of_loss):
-                if isinstance(news, jobs_pb2.Progress):
-                    display.progress(news)
-                    continue
-                display.event(news)
-                self.next_event = news.number + 1
-                state = news.state or state
-                if news.state == jobs_pb2.JOB_STATE_PAUSED:
-                    self._tell_how_to_resume()
+            for update in self._client.watch(self._job_id, self.next_event, on_lost=_tell_of_loss):
+                if isinstance(update, jobs_pb2.Progress):
+                    display.progress(update)
+                elif isinstance(update, jobs_pb2.Waiting):
+                    display.waiting(update)
+                else:
+                    display.event(update)
+                    self.next_event = update.number + 1
+                    state = update.state or state
+                    if update.state == jobs_pb2.JOB_STATE_PAUSED:
+                        self._tell_how_to_resume()
         if state not in _ENDINGS:  # the last event had been seen before
             state = self._client.job(self._job_id).state
         return _ENDINGS.get(state, ExitCode.REFUSED)

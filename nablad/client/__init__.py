@@ -2,7 +2,7 @@
 
 with Client() as client:
     job = client.submit(spec)
-    for happening in client.watch(job.job_id):
+    for update in client.watch(job.job_id):
         ...
 """
 

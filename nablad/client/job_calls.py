@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from uuid import uuid4
 
 from nablad.client.connection import Connection
-from nablad.client.watching import Patience, watch
+from nablad.client.watching import JobUpdate, Patience, watch
 from nablad.errors import UnavailableError
 from nablad.v1 import job_spec_pb2, jobs_pb2
 
@@ -28,7 +28,10 @@ class JobCalls(Connection):
         Args:
             spec: What to train.
             request_id: The same id always gives the same job, so that a call may be repeated; None: a new UUID.
-            validate_only: Queue nothing; the answer holds only the completed spec.
+            validate_only: Queue nothing; the answer holds only the completed spec and warnings.
+
+        Returns:
+            The job, with ``warnings`` if it is accepted but probably not meant so.
 
         Raises:
             InvalidRequestError: The spec breaks rules; carries all violations.
@@ -57,10 +60,11 @@ class JobCalls(Connection):
 
     def watch(
         self, job_id: str, from_event: int = 1, *, on_lost: Callable[[UnavailableError], None] = _ignore
-    ) -> Iterator[jobs_pb2.Event | jobs_pb2.Progress]:
+    ) -> Iterator[JobUpdate]:
         """The events of a job from a number on, each once and in order, until it has ended.
 
-        Samples of its progress come in between. A lost connection is made again, and the watch goes on where it was.
+        In between come samples of its progress, and while it is queued why it waits (``Waiting``). A lost connection is
+        made again, and the watch goes on where it was.
 
         Args:
             job_id: The job.

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 import grpc
 
@@ -11,6 +12,9 @@ from nablad.v1 import jobs_pb2
 
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
+
+JobUpdate: TypeAlias = jobs_pb2.Event | jobs_pb2.Progress | jobs_pb2.Waiting
+"""An event of a job, a sample of its progress, or why it waits in the queue."""
 
 
 class Patience:
@@ -57,8 +61,8 @@ def watch(
     address: str,
     patience: Patience,
     on_lost: Callable[[UnavailableError], None],
-) -> Iterator[jobs_pb2.Event | jobs_pb2.Progress]:
-    """The events of a job, each once and in order, with samples of its progress in between.
+) -> Iterator[JobUpdate]:
+    """The events of a job, each once and in order, with samples of where it stands in between.
 
     After a loss of the connection the watch goes on from the event after the last one seen. A service that has not
     said a word yet is not waited for.
@@ -89,9 +93,7 @@ def watch(
         patience.pause()
 
 
-def _news(
-    response: jobs_pb2.WatchJobResponse, request: jobs_pb2.WatchJobRequest
-) -> Iterator[jobs_pb2.Event | jobs_pb2.Progress]:
+def _news(response: jobs_pb2.WatchJobResponse, request: jobs_pb2.WatchJobRequest) -> Iterator[JobUpdate]:
     """What ``response`` tells that was not told before; moves ``request`` on to the event after it."""
     for event in response.events:
         coming = max(request.from_event, 1)
@@ -105,3 +107,5 @@ def _news(
             yield event
     if response.HasField("progress"):
         yield response.progress
+    if response.HasField("waiting"):
+        yield response.waiting

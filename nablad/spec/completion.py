@@ -10,7 +10,7 @@ from nablad.v1 import job_spec_pb2 as v1
 from nablad.v1.datasets_pb2 import Dataset
 from nablad.v1.job_spec_pb2 import CostSpec, Initialisation, JobSpec, ModelSpec, Optimizer
 
-__all__ = ["complete"]
+__all__ = ["complete", "default_micro_batches"]
 
 _LEARNING_RATE: Mapping[Optimizer.ValueType, float] = {
     v1.OPTIMIZER_SGD: 0.1,
@@ -27,6 +27,11 @@ _INITIALISATION_SCALE: Mapping[Initialisation.ValueType, float] = {
     v1.INITIALISATION_UNIFORM: 0.05,
     v1.INITIALISATION_NORMAL: 0.05,
 }
+
+# With two workers, four parts make a step of the paper's network a third slower than two at batch 500 and at batch 100.
+_LEAST_ROWS_OF_A_HALF = 32
+_LEAST_ROWS_OF_A_PART = 256
+_MOST_DEFAULT_PARTS = 8
 
 
 def complete(spec: JobSpec, train: Dataset | None = None) -> JobSpec:
@@ -122,4 +127,21 @@ def _fill_dependent(spec: JobSpec, train: Dataset | None) -> None:
         training.stopping.keep_best = training.stopping.HasField("patience")
     if not distribution.HasField("micro_batches"):
         rows = training.batch_size if train is None else min(training.batch_size, train.rows)
-        distribution.micro_batches = max(1, min(distribution.workers, rows))
+        distribution.micro_batches = default_micro_batches(rows)
+
+
+def default_micro_batches(rows: int) -> int:
+    """Returns the number of parts of a mini-batch whose author names none.
+
+    It follows from the rows alone: how a mini-batch is cut decides the last bits of the result, so a number that
+    followed the workers would change the result with them. Two parts from `_LEAST_ROWS_OF_A_HALF` rows each on are what
+    two workers need; each further part adds a message and an addition of the whole gradient to a step, which pays only
+    where the part has `_LEAST_ROWS_OF_A_PART` rows. A power of two deals out evenly to 2, 4 and 8 workers.
+
+    Args:
+        rows: Rows of one mini-batch.
+    """
+    parts = 2 if rows >= 2 * _LEAST_ROWS_OF_A_HALF else 1
+    while 2 * parts <= _MOST_DEFAULT_PARTS and rows >= 2 * parts * _LEAST_ROWS_OF_A_PART:
+        parts *= 2
+    return parts

@@ -738,8 +738,8 @@ class DistributionSpec(_message.Message):
     cpus_per_worker: _builtins.int
     """CPUs, and with them BLAS threads, of one worker."""
     micro_batches: _builtins.int
-    """Fixed parts of a mini-batch; the unit of work. Left out: as many as workers, but not more than a
-    mini-batch has rows.
+    """Fixed parts of a mini-batch; the unit of work. Workers beyond them have nothing to do. Left out, it follows from the
+    rows of a mini-batch, and never from workers: 1 below 64 rows, 2 from 64, 4 from 1024, 8 from 2048.
     """
     policy: Global___Policy.ValueType
     transport: Global___Transport.ValueType

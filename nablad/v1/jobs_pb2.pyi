@@ -99,6 +99,7 @@ class Job(_message.Message):
     LAST_ERROR_LINES_FIELD_NUMBER: _builtins.int
     VERIFIES_FIELD_NUMBER: _builtins.int
     LOST_WITH_RAY_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     state: Global___JobState.ValueType
     reason: _builtins.str
@@ -137,6 +138,10 @@ class Job(_message.Message):
     def retry_time(self) -> _timestamp_pb2.Timestamp:
         """When a lost attempt is followed by the next one, at the earliest; while the job waits for that."""
 
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobWarning]:
+        """What its author may want to change, as far as it is known now; in answers about one job that has not ended."""
+
     def __init__(
         self,
         *,
@@ -156,14 +161,41 @@ class Job(_message.Message):
         last_error_lines: _builtins.str = ...,
         verifies: _builtins.str = ...,
         lost_with_ray: _builtins.int = ...,
+        warnings: _abc.Iterable[Global___JobWarning] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "progress", b"progress", "retry_time", b"retry_time", "spec", b"spec", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "end_time", b"end_time", "job_id", b"job_id", "last_error_lines", b"last_error_lines", "lost_attempts", b"lost_attempts", "lost_with_ray", b"lost_with_ray", "model_id", b"model_id", "progress", b"progress", "reason", b"reason", "retry_time", b"retry_time", "spec", b"spec", "start_time", b"start_time", "state", b"state", "update_time", b"update_time", "verifies", b"verifies"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "end_time", b"end_time", "job_id", b"job_id", "last_error_lines", b"last_error_lines", "lost_attempts", b"lost_attempts", "lost_with_ray", b"lost_with_ray", "model_id", b"model_id", "progress", b"progress", "reason", b"reason", "retry_time", b"retry_time", "spec", b"spec", "start_time", b"start_time", "state", b"state", "update_time", b"update_time", "verifies", b"verifies", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Job: _TypeAlias = Job  # noqa: Y015
+
+@_typing.final
+class JobWarning(_message.Message):
+    """Something about an accepted job that does no harm to its result, but is probably not meant."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIELD_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    field: _builtins.str
+    """Path of the field that is to be changed, as in a job file."""
+    message: _builtins.str
+    """As a sentence: what came of it, and what to do."""
+    def __init__(
+        self,
+        *,
+        field: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["field", b"field", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobWarning: _TypeAlias = JobWarning  # noqa: Y015
 
 @_typing.final
 class Progress(_message.Message):
@@ -531,7 +563,7 @@ class CreateJobRequest(_message.Message):
     request_id: _builtins.str
     """Chosen by the client, best a UUID. The same id always gives the same job, so that a call may be repeated."""
     validate_only: _builtins.bool
-    """Only look for violations; queue nothing. The answer holds the completed spec."""
+    """Only look for violations; queue nothing. The answer holds the completed spec, and warnings."""
     @_builtins.property
     def spec(self) -> _job_spec_pb2.JobSpec: ...
     def __init__(
@@ -699,6 +731,7 @@ class WatchJobResponse(_message.Message):
 
     EVENTS_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]:
         """In order; the first one is the one after the last of the message before."""
@@ -707,19 +740,46 @@ class WatchJobResponse(_message.Message):
     def progress(self) -> Global___Progress:
         """A sample of where the job stands after them; not numbered, not repeated to later watchers."""
 
+    @_builtins.property
+    def waiting(self) -> Global___Waiting:
+        """Why the job waits, if it is queued and more is known than its last event says; a sample too."""
+
     def __init__(
         self,
         *,
         events: _abc.Iterable[Global___Event] | None = ...,
         progress: Global___Progress | None = ...,
+        waiting: Global___Waiting | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "progress", b"progress"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "progress", b"progress", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchJobResponse: _TypeAlias = WatchJobResponse  # noqa: Y015
+
+@_typing.final
+class Waiting(_message.Message):
+    """Why a queued job does not start yet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """As a sentence; says what to do if the job would wait for ever."""
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Waiting: _TypeAlias = Waiting  # noqa: Y015
 
 @_typing.final
 class CancelJobRequest(_message.Message):

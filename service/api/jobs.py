@@ -7,11 +7,13 @@ from nablad.spec.names import names, one_of
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import jobs_pb2_grpc as jobs_grpc
 from service.boundary import Context, answer_errors
+from service.capacity import KnownNodes
 from service.checkpoints.folder import CheckpointFolder
 from service.controller import Controller
 from service.data_directory import DataDirectory
 from service.errors import Reason, ServiceError
-from service.job_states import MOVES, State
+from service.job_states import MOVES, QUEUED, State
+from service.job_warnings import job_warnings
 from service.live import LiveJobs
 from service.pages import decode_number, encode_token, page_size
 from service.stores.jobs import JobStore
@@ -41,6 +43,7 @@ class JobServicer(jobs_grpc.JobServiceServicer):
         submission: Submission,
         controller: Controller,
         watches: Watches,
+        nodes: KnownNodes,
     ) -> None:
         self._directory = directory
         self._jobs = jobs
@@ -48,22 +51,23 @@ class JobServicer(jobs_grpc.JobServiceServicer):
         self._submission = submission
         self._controller = controller
         self._watches = watches
+        self._nodes = nodes
 
     async def CreateJob(self, request: jobs_pb.CreateJobRequest, context: Context) -> jobs_pb.CreateJobResponse:
         """Checks the spec, completes it and queues the job."""
         _check_size(request)
         if not request.validate_only and (known := self._jobs.requested(request.request_id)):
-            return jobs_pb.CreateJobResponse(job=known)
+            return jobs_pb.CreateJobResponse(job=await self._as_of_now(known))
         spec = self._submission.checked(request.spec)
         if request.validate_only:
-            return jobs_pb.CreateJobResponse(job=jobs_pb.Job(spec=spec))
+            return jobs_pb.CreateJobResponse(job=await self._as_of_now(jobs_pb.Job(spec=spec)))
         job = await self._submission.submit(spec, request.request_id)
         self._controller.wake()
-        return jobs_pb.CreateJobResponse(job=job)
+        return jobs_pb.CreateJobResponse(job=await self._as_of_now(job))
 
     async def GetJob(self, request: jobs_pb.GetJobRequest, context: Context) -> jobs_pb.GetJobResponse:
         """The job with its newest progress, and what happened to it."""
-        job = self._live.brought_up_to_date(self._jobs.get(request.job_id))
+        job = await self._as_of_now(self._jobs.get(request.job_id))
         return jobs_pb.GetJobResponse(job=job, recent_events=self._jobs.recent_events(request.job_id, _RECENT_EVENTS))
 
     async def ListJobs(self, request: jobs_pb.ListJobsRequest, context: Context) -> jobs_pb.ListJobsResponse:
@@ -92,11 +96,11 @@ class JobServicer(jobs_grpc.JobServiceServicer):
 
     async def ResumeJob(self, request: jobs_pb.ResumeJobRequest, context: Context) -> jobs_pb.ResumeJobResponse:
         """Queues a paused job."""
-        return jobs_pb.ResumeJobResponse(job=self._controller.commands.resume(request.job_id))
+        return jobs_pb.ResumeJobResponse(job=await self._as_of_now(self._controller.commands.resume(request.job_id)))
 
     async def RetryJob(self, request: jobs_pb.RetryJobRequest, context: Context) -> jobs_pb.RetryJobResponse:
         """Queues a failed job."""
-        return jobs_pb.RetryJobResponse(job=self._controller.commands.retry(request.job_id))
+        return jobs_pb.RetryJobResponse(job=await self._as_of_now(self._controller.commands.retry(request.job_id)))
 
     async def ScaleJob(self, request: jobs_pb.ScaleJobRequest, context: Context) -> jobs_pb.ScaleJobResponse:
         """Changes the number of workers."""
@@ -104,16 +108,16 @@ class JobServicer(jobs_grpc.JobServiceServicer):
             violation = Violation("workers", f"got {request.workers}; allowed: 1 to {_MOST_WORKERS}")
             raise ServiceError(Reason.INVALID_REQUEST, "that is no number of workers", violations=[violation])
         job = await self._controller.commands.scale(request.job_id, request.workers)
-        return jobs_pb.ScaleJobResponse(job=self._live.brought_up_to_date(job))
+        return jobs_pb.ScaleJobResponse(job=await self._as_of_now(job))
 
     async def VerifyJob(self, request: jobs_pb.VerifyJobRequest, context: Context) -> jobs_pb.VerifyJobResponse:
         """Queues a job that runs another one again."""
         _check_request_id(request.request_id)
         if known := self._jobs.requested(request.request_id):
-            return jobs_pb.VerifyJobResponse(job=known)
+            return jobs_pb.VerifyJobResponse(job=await self._as_of_now(known))
         job = await self._submission.verify(request.job_id, request.request_id)
         self._controller.wake()
-        return jobs_pb.VerifyJobResponse(job=job)
+        return jobs_pb.VerifyJobResponse(job=await self._as_of_now(job))
 
     async def ListJobHistory(
         self, request: jobs_pb.ListJobHistoryRequest, context: Context
@@ -149,6 +153,15 @@ class JobServicer(jobs_grpc.JobServiceServicer):
         await run_to_its_end(CheckpointFolder(self._directory.checkpoints(request.job_id)).remove)
         self._live.forget(request.job_id)
         return jobs_pb.DeleteJobResponse()
+
+    async def _as_of_now(self, job: jobs_pb.Job) -> jobs_pb.Job:
+        """The job itself, with its newest progress, why it waits, and warnings."""
+        # Only of jobs that wait does it matter how large the cluster is.
+        waits = job.state in (jobs_pb.JOB_STATE_UNSPECIFIED, QUEUED)
+        nodes = await self._nodes.get() if waits else None
+        self._live.brought_up_to_date(job)
+        job.warnings.extend(job_warnings(job, nodes))
+        return job
 
 
 def _check_size(request: jobs_pb.CreateJobRequest) -> None:

@@ -1,13 +1,12 @@
 """Where the service stands, looked up when somebody scrapes."""
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
 from nablad.v1 import cluster_pb2 as cluster_pb
-from service.cluster.errors import ClusterLostError
+from service.capacity import look_up_nodes
 from service.job_states import State
 from service.live import LiveJob, LiveJobs
 from service.metrics.instruments import priority_class
@@ -69,15 +68,8 @@ class Observer:
 
     async def look(self) -> Standing:
         """Where the service stands now."""
-        nodes = await self._nodes()
+        nodes = await look_up_nodes(self._cluster, _CLUSTER_SECONDS)
         return Standing(self._jobs.counts(), self._queue(), self._watches.watchers, nodes)
-
-    async def _nodes(self) -> Sequence[cluster_pb.Node] | None:
-        try:
-            async with asyncio.timeout(_CLUSTER_SECONDS):
-                return await self._cluster.nodes()
-        except (ClusterLostError, TimeoutError):
-            return None
 
     def _queue(self) -> Mapping[str, QueueFigures]:
         now = self._now().timestamp()

@@ -68,7 +68,8 @@ def test_a_job_for_which_the_cluster_is_too_small_is_in_nobodys_way() -> None:
         assert decision.job is not None
         assert decision.job.job_id == "small"
     assert decision.reasons["giant"] == (
-        "needs 9 workers with 1 CPU each, but the cluster has room for 8: it waits until nodes are added"
+        "needs 9 workers with 1 CPU each, but the cluster has room for 8: it waits until nodes are added, "
+        "or until `nabla job scale giant 8` lets it start with fewer workers"
     )
 
 

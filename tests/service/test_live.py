@@ -133,6 +133,14 @@ def test_whatever_happens_to_a_job_rings_its_bell(live: LiveJobs, happen) -> Non
     asyncio.run(scene())
 
 
+def test_an_explanation_can_be_taken_back(live: LiveJobs) -> None:
+    """When a client has changed what the job asks for, what it waited for says nothing any more."""
+    live.explain("a", "waits for CPUs")
+    live.explain("a", "")
+    assert live.explanation("a") == ""
+    assert live.brought_up_to_date(_queued()).reason == "waits for its turn"
+
+
 def test_what_happens_to_others_and_what_is_known_already_wakes_nobody(live: LiveJobs) -> None:
     """A bell belongs to one job, and an explanation that says nothing new is none."""
     live.explain("a", "waits for CPUs")

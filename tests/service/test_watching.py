@@ -19,7 +19,7 @@ from service.live import LiveJobs
 from service.stores.jobs import JobStore
 from service.watching import Pace, Watches
 
-RUNNING, SUCCEEDED = jobs_pb.JOB_STATE_RUNNING, jobs_pb.JOB_STATE_SUCCEEDED
+QUEUED, RUNNING, SUCCEEDED = jobs_pb.JOB_STATE_QUEUED, jobs_pb.JOB_STATE_RUNNING, jobs_pb.JOB_STATE_SUCCEEDED
 
 
 class Shelf:
@@ -44,6 +44,13 @@ class Shelf:
         self._job.state = SUCCEEDED
         self.add(text="succeeded")
         self._live.end("a")
+
+    def queue(self) -> None:
+        self._job.state = QUEUED
+        self._live.forget("a")
+
+    def start(self) -> None:
+        self._job.state = RUNNING
 
     def delete(self) -> None:
         self._job = None
@@ -130,6 +137,33 @@ def test_events_come_in_order_and_without_gaps_from_any_number_on(from_event: in
         scene.job.add(2500)
         scene.job.end()
         assert await scene.numbers(from_event) == list(range(max(from_event, 1), 2502))
+
+    _play(act)
+
+
+def test_a_queued_job_tells_why_it_waits_each_time_that_changes() -> None:
+    """After its events; what was told once is not told again, and a job that moves tells its progress again."""
+
+    async def act(scene: Scene) -> None:
+        scene.job.add()
+        scene.job.queue()
+        scene.live.explain("a", "waits for CPUs")
+        watch = scene.watch(1)
+        first = await _next(watch)
+        assert (_numbers(first), first.waiting.reason) == ([1], "waits for CPUs")
+        coming = asyncio.create_task(_next(watch))
+        scene.live.explain("a", "waits for CPUs")
+        scene.live.ring("a")
+        assert await _still_waits(coming)
+        scene.skip(10)
+        scene.live.explain("a", "waits for nodes")
+        told = await coming
+        assert (told.waiting.reason, told.HasField("progress"), _numbers(told)) == ("waits for nodes", False, [])
+        scene.skip(10)
+        scene.job.start()
+        scene.progress(3)
+        told = await _next(watch)
+        assert (told.HasField("waiting"), told.progress.step) == (False, 3)
 
     _play(act)
 

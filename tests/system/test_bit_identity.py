@@ -57,6 +57,26 @@ def test_workers_and_transports_leave_the_same_file(client: Client, daemon: Any,
     assert len(files) == 1
 
 
+# As somebody would write it who tries the claim: all else is left out.
+SHORT_JOB_FILE = """
+data: {{train: digits-train}}
+model: {{layers: [auto, 20, auto]}}
+training: {{epochs: 2}}
+distribution: {{workers: {workers}}}
+"""
+
+
+def test_the_workers_of_a_short_job_file_leave_the_same_file(client: Client, daemon: Any, digits: None) -> None:
+    """Nothing that a job file leaves out follows from the number of workers; not even where some have nothing to do."""
+    jobs = []
+    for workers in (1, 2, 4):
+        spec, violations = parse(SHORT_JOB_FILE.format(workers=workers))
+        assert not violations
+        jobs.append(client.submit(spec))
+    assert [len(job.warnings) for job in jobs] == [0, 0, 1]
+    assert len({_file(daemon, _finish(client, job)) for job in jobs}) == 1
+
+
 @pytest.fixture(scope="module")
 def undisturbed(daemon: Any, digits: None) -> bytes:
     """The file of a long job that nothing happened to."""

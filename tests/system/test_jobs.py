@@ -149,6 +149,22 @@ def test_what_does_not_fit_waits_its_turn(client: Client, digits: None) -> None:
         client.cancel(job_id)
 
 
+def test_a_job_that_is_too_big_for_the_cluster_says_so_at_once(client: Client, digits: None) -> None:
+    """In the answer, also when it is only checked, and in the watch; with fewer workers it runs and ends."""
+    text = "data: {train: digits-train}\nmodel: {layers: [auto, auto]}\ntraining: {batch_size: 100, epochs: 1}\n"
+    spec, violations = parse(f"{text}distribution: {{workers: 64, micro_batches: 64}}")
+    assert not violations
+    checked, job = client.submit(spec, validate_only=True), client.submit(spec)
+    for warned, job_id in ((checked, "ID"), (job, job.job_id)):
+        (warning,) = warned.warnings
+        assert warning.message.startswith("needs 64 workers with 1 CPU each, but the cluster has room for 8: ")
+        assert f"`nabla job scale {job_id} 8`" in warning.message
+    waiting = next(news for news in client.watch(job.job_id) if isinstance(news, jobs_pb.Waiting))
+    assert waiting.reason == client.job(job.job_id).reason == job.warnings[0].message
+    assert client.scale(job.job_id, 8).warnings == []
+    assert _finish(client, job.job_id).state == jobs_pb.JOB_STATE_SUCCEEDED
+
+
 def test_a_deleted_job_is_gone(client: Client, digits: None) -> None:
     """Only an ended job can be deleted."""
     job_id = _long_job(client)

@@ -81,7 +81,7 @@ class Watched:
 
     client: Client
     job_id: str
-    news: Iterator[jobs_pb.Event | jobs_pb.Progress]
+    news: Iterator[jobs_pb.Event | jobs_pb.Progress | jobs_pb.Waiting]
     progress: jobs_pb.Progress = field(default_factory=jobs_pb.Progress)
     state: int = 0
     present: dict[str, Joined] = field(default_factory=dict)
@@ -120,9 +120,11 @@ class Watched:
         """The figures of each epoch."""
         return list(self.client.history(self.job_id))
 
-    def _note(self, news: jobs_pb.Event | jobs_pb.Progress) -> None:
+    def _note(self, news: jobs_pb.Event | jobs_pb.Progress | jobs_pb.Waiting) -> None:
         if isinstance(news, jobs_pb.Progress):
             self.progress = news
+        elif isinstance(news, jobs_pb.Waiting):
+            return
         elif told := re.match(r"(\S+) joined: process (\d+) on \S+/(net:\S+), transport (\w+)", news.message):
             worker, pid, host, transport = told.groups()
             self.present[worker] = Joined(int(pid), host, transport)

@@ -63,12 +63,16 @@ def test_scaling_sends_the_number_of_workers(nabla, moving, workers, words):
     assert (request.job_id, request.workers) == ("digits-1f", int(workers))
 
 
-def test_more_workers_than_there_is_work_for_are_remarked_upon(nabla, service, digits_job):
-    """The micro-batches of the job say how many can have work at a time."""
-    digits_job.spec.distribution.micro_batches = 2
-    service.handlers["ScaleJob"] = lambda *_: jobs_pb2.ScaleJobResponse(job=digits_job)
-    assert "Only 2 of them get work at a time" in nabla("job", "scale", "digits-1f", "3").stdout
-    assert nabla("job", "scale", "digits-1f", "2").stdout == "Job digits-1f goes on with 2 workers.\n"
+@pytest.mark.parametrize("output", ["table", "json"])
+@pytest.mark.parametrize("move", ["pause", "resume", "retry", "scale"])
+def test_warnings_of_the_service_are_shown_beside_the_answer(nabla, moving, digits_job, move, output):
+    """On stderr, so that what programs read stays as it is; -o json has them in the job, too."""
+    warning = jobs_pb2.JobWarning(field="distribution.workers", message="1 of 3 workers has nothing to do")
+    for answer in moving.handlers.values():
+        answer().job.warnings.append(warning)
+    result = nabla("job", move, "digits-1f", *(["3"] if move == "scale" else []), "-o", output)
+    assert result.stderr == "Warning: distribution.workers: 1 of 3 workers has nothing to do.\n"
+    assert output == "table" or json.loads(result.stdout)["warnings"][0]["field"] == "distribution.workers"
 
 
 def test_the_workers_of_a_job_are_bounded_as_in_the_contract(nabla, moving):

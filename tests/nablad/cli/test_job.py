@@ -74,6 +74,28 @@ def test_a_submitted_job_is_named_with_how_to_watch_it(nabla, accepting, tmp_pat
     assert (request.request_id, list(request.spec.model.layers)) == ("mine", [64, 50, 30, 10])
 
 
+@pytest.mark.parametrize("options", [[], ["-o", "json"], ["--watch"]])
+def test_a_job_that_is_probably_not_meant_so_is_accepted_with_a_warning(nabla, accepting, digits_job, options):
+    """What the service warns of stands on stderr at once, however the job is shown."""
+    digits_job.warnings.add(field="distribution.workers", message="needs 64 workers, but the cluster has room for 2")
+    ended = jobs_pb2.Event(number=1, message="succeeded", state=jobs_pb2.JOB_STATE_SUCCEEDED)
+    accepting.handlers["WatchJob"] = lambda *_: iter([jobs_pb2.WatchJobResponse(events=[ended])])
+    result = nabla("job", "submit", "-", *options, stdin=GOOD)
+    assert result.exit_code == ExitCode.SUCCESS
+    assert result.stderr == ("Warning: distribution.workers: needs 64 workers, but the cluster has room for 2.\n")
+
+
+def test_a_warning_that_is_the_reason_is_shown_once(nabla, service, digits_job):
+    """`get` shows the warnings of a job, but for what stands above them as its reason."""
+    for message in ("steps are being made", "2 workers have nothing to do"):
+        digits_job.warnings.add(field="distribution.workers", message=message)
+    service.handlers["GetJob"] = lambda *_: jobs_pb2.GetJobResponse(job=digits_job)
+    shown = nabla("job", "get", "digits-1f").stdout
+    warnings = [line for line in shown.splitlines() if line.startswith("warning")]
+    assert [line.split(maxsplit=1)[1].rstrip() for line in warnings] == ["2 workers have nothing to do"]
+    assert shown.count("steps are being made") == 1
+
+
 def test_a_job_file_may_come_from_stdin_and_the_job_go_out_as_json(nabla, accepting):
     """A program can pipe a spec in and read the job."""
     result = nabla("job", "submit", "-", "-o", "json", stdin=GOOD)

@@ -19,9 +19,10 @@ def _progress(step):
 
 
 def _watch(*contents):
+    fields = {jobs_pb2.Progress: "progress", jobs_pb2.Waiting: "waiting"}
     return [
-        jobs_pb2.WatchJobResponse(progress=content)
-        if isinstance(content, jobs_pb2.Progress)
+        jobs_pb2.WatchJobResponse(**{fields[type(content)]: content})
+        if type(content) in fields
         else jobs_pb2.WatchJobResponse(events=[content])
         for content in contents
     ]
@@ -76,6 +77,37 @@ def test_json_lines_hold_everything(nabla, ending):
     objects = [json.loads(line) for line in nabla("job", "watch", "a", "-o", "json").stdout.splitlines()]
     assert [next(iter(each)) for each in objects] == ["event", "progress", "progress", "event"]
     assert objects[1]["progress"]["training_cost"] == 0.5
+
+
+@pytest.fixture
+def waiting(service):
+    """The service tells of a job that waits for nodes, and is cancelled."""
+    waits = jobs_pb2.Waiting(reason="needs 64 workers: `nabla job scale a 2`")
+    states = (jobs_pb2.JOB_STATE_QUEUED, jobs_pb2.JOB_STATE_CANCELLED)
+    queued, cancelled = (_event(number, state=state) for number, state in enumerate(states, start=1))
+    service.handlers["WatchJob"] = lambda *_: iter(_watch(queued, waits, cancelled))
+
+
+def test_a_watch_says_why_a_job_waits(nabla, waiting):
+    """Between the events, as a line for people and as an object for programs."""
+    lines = nabla("job", "watch", "a").stdout.splitlines()
+    assert lines[1] == "      still queued: needs 64 workers: `nabla job scale a 2`"
+    objects = [json.loads(line) for line in nabla("job", "watch", "a", "-o", "json").stdout.splitlines()]
+    assert objects[1] == {"waiting": {"reason": "needs 64 workers: `nabla job scale a 2`"}}
+    assert len(lines) == len(objects) == 3
+
+
+def test_the_reason_to_wait_stands_below_the_bar_until_the_job_moves():
+    """On a terminal it takes the place of the figures."""
+    screen = io.StringIO()
+    with ProgressBar(Console(file=screen, force_terminal=True, width=200, color_system=None)) as bar:
+        bar.waiting(jobs_pb2.Waiting(reason="needs 64 workers"))
+    assert "needs 64 workers" in screen.getvalue()
+    last = io.StringIO()
+    with ProgressBar(Console(file=last, force_terminal=True, width=200, color_system=None)) as bar:
+        bar.waiting(jobs_pb2.Waiting(reason="needs 64 workers"))
+        bar.event(_event(1, state=jobs_pb2.JOB_STATE_STARTING))
+    assert "needs 64 workers" not in last.getvalue().rpartition("starting")[2]
 
 
 def test_a_pause_is_waited_through_with_how_to_resume(nabla, service):

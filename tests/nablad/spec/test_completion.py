@@ -85,7 +85,7 @@ training:
   learning_rate: 0.1
   optimizer: {name: sgd}
   seed: 0
-distribution: {workers: 1, cpus_per_worker: 1, micro_batches: 1, policy: sync, transport: auto}
+distribution: {workers: 1, cpus_per_worker: 1, micro_batches: 2, policy: sync, transport: auto}
 priority: 0
 limits: {attempts: 3}
 checkpoints: {every_seconds: 30.0}
@@ -227,13 +227,31 @@ def test_a_parameter_of_the_cost_is_filled_in_where_it_applies():
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "rows", "workers", "micro_batches"), [(100, 99, 3, 3), (2, 99, 3, 2), (100, 2, 3, 2), (100, 0, 3, 1)]
+    ("batch_size", "rows", "micro_batches"),
+    [
+        *[(1, 99, 1), (63, 99, 1), (64, 99, 2), (100, 1000, 2), (500, 10_000, 2), (1023, 10_000, 2)],
+        *[(1024, 10_000, 4), (2047, 10_000, 4), (2048, 10_000, 8), (10**7, 10**8, 8)],
+        *[(500, 63, 1), (500, 100, 2), (500, 0, 1), (2048, 1500, 4)],
+    ],
 )
-def test_micro_batches_are_as_many_as_workers(batch_size, rows, workers, micro_batches):
-    """Unless there are not enough rows for all of them."""
-    text = f"model: {{layers: [4, 3]}}\ntraining: {{batch_size: {batch_size}}}\ndistribution: {{workers: {workers}}}"
+def test_a_mini_batch_is_cut_by_its_rows(batch_size, rows, micro_batches):
+    """Into a power of two of parts that are worth their messages; the rows of a smaller data set count."""
+    text = f"model: {{layers: [4, 3]}}\ntraining: {{batch_size: {batch_size}}}"
     train = Dataset(rows=rows, features=4, classes=3)
     assert complete(spec_of(text), train).distribution.micro_batches == micro_batches
+
+
+@pytest.mark.parametrize("batch_size", [1, 50, 100, 5000])
+@pytest.mark.parametrize("workers", [1, 2, 3, 4, 64, 10_000])
+def test_the_number_of_workers_changes_nothing_else_of_a_spec(batch_size, workers):
+    """Specs that differ in their workers alone do so completed, too: the arithmetic of both is the same."""
+    text = f"model: {{layers: [4, 3]}}\ntraining: {{batch_size: {batch_size}}}"
+    one, many = (
+        complete(spec_of(f"{text}\ndistribution: {{workers: {count}}}"), Dataset(rows=9999, features=4, classes=3))
+        for count in (1, workers)
+    )
+    one.distribution.workers = workers
+    assert one == many
 
 
 def test_a_spec_without_its_required_parts_does_not_get_them():
