@@ -31,13 +31,16 @@ def list_models(settings: Settings, output: str) -> None:
 
 @model.command()
 @click.argument("model_id", metavar="ID")
-@click.argument("file", required=False, type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it is there already.")
 @click.pass_obj
 def export(settings: Settings, model_id: str, file: Path | None, overwrite: bool) -> None:
-    """Write a model's weights to FILE (ID.safetensors if left out)."""
+    """Write a model to FILE, whose ending says the format: .safetensors.
+
+    FILE may be a folder; there, and where it is left out, the file is ID.safetensors.
+    """
     with settings.connect() as client:
-        written = client.export_model(model_id, file or Path(f"{model_id}.safetensors"), overwrite=overwrite)
+        written = client.export_model(model_id, file or Path(), overwrite=overwrite)
     click.echo(f"{written}: {size(written.stat().st_size)}")
 
 

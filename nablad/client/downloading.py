@@ -1,11 +1,49 @@
 """A file on its way from the service: all of it, or nothing."""
 
+import errno
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from nablad.errors import InternalError
+from nablad.errors import InternalError, InvalidRequestError
 from nablad.files import replacing
+
+_SAFETENSORS = ".safetensors"
+# Endings of formats that people look for here, and that do not exist yet.
+_COMING = {".onnx": "ONNX"}
+
+
+def export_target(path: Path, model_id: str, *, overwrite: bool) -> Path:
+    """Returns the file that a model is to be written to: ``path``, or one named after the model in that folder.
+
+    Args:
+        path: A file whose ending says the format, or a folder that is there.
+        model_id: The model.
+        overwrite: Allow a file that is there already.
+
+    Raises:
+        InvalidRequestError: The ending is not that of a format.
+        FileExistsError: There is a file already.
+        FileNotFoundError: The folder is missing.
+    """
+    target = path / f"{model_id}{_SAFETENSORS}" if path.is_dir() else path
+    ending = target.suffix.lower()
+    if ending != _SAFETENSORS:
+        raise InvalidRequestError(
+            f"{target}: the ending of a file says its format, and {_objection(ending)}. Models are exported as "
+            f"{_SAFETENSORS}: give {target.stem}{_SAFETENSORS}, or a folder that is there."
+        )
+    if not target.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "There is no such folder", str(target.parent))
+    if target.exists() and not overwrite:
+        raise FileExistsError(errno.EEXIST, "There is a file already; choose another name or overwrite it", str(target))
+    return target
+
+
+def _objection(ending: str) -> str:
+    if ending in _COMING:
+        return f"{_COMING[ending]} is not supported yet"
+    return f'"{ending}" is the ending of no format that there is' if ending else "there is no ending"
 
 
 def write_file(path: Path, chunks: Iterable[bytes], sha256: str) -> None:

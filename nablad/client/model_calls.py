@@ -1,11 +1,10 @@
 """The calls about models."""
 
-import errno
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from nablad.client.connection import Connection, PathName
-from nablad.client.downloading import write_file
+from nablad.client.downloading import export_target, write_file
 from nablad.client.predicting import PredictionRun
 from nablad.client.translation import translating
 from nablad.client.uploading import Upload, describe_files
@@ -29,18 +28,18 @@ class ModelCalls(Connection):
 
         Args:
             model_id: The model.
-            path: Where to; safetensors.
+            path: Where to; a file whose ending says the format, .safetensors, or a folder that is there.
             overwrite: Replace a file that is there already.
 
+        Returns:
+            The file; in a folder, it is named after the model.
+
         Raises:
+            InvalidRequestError: The ending is not that of a format.
             FileExistsError: There is a file already.
             OSError: The file cannot be written.
         """
-        target = Path(path)
-        if target.exists() and not overwrite:
-            raise FileExistsError(
-                errno.EEXIST, "There is a file already; choose another name or overwrite it", str(target)
-            )
+        target = export_target(Path(path), model_id, overwrite=overwrite)
         model = self.model(model_id)
         call = self._models.ExportModel(models_pb2.ExportModelRequest(model_id=model_id))
         try:

@@ -112,6 +112,54 @@ def test_an_exported_model_is_the_service_s_file_and_nothing_else_is_left(client
     assert path.read_bytes() == exported
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("m.onnx", "ONNX is not supported yet"),
+        ("m.pt", '".pt" is the ending of no format'),
+        ("m.safetensors.gz", '".gz" is the ending of no format'),
+        ("m", "there is no ending"),
+        ("-", "there is no ending"),
+        (".safetensors", "there is no ending"),
+    ],
+)
+@pytest.mark.parametrize("there_before", [False, True])
+def test_the_ending_of_a_file_says_its_format_and_another_one_is_refused_before_anything_is_asked(
+    client, service, exported, tmp_path, name, words, there_before
+):
+    """The sentence says what is allowed, and --overwrite destroys nothing either."""
+    path = tmp_path / name
+    if there_before:
+        path.write_bytes(b"precious")
+    with pytest.raises(InvalidRequestError) as refused:
+        client.export_model("m", path, overwrite=True)
+    assert words in str(refused.value)
+    assert ".safetensors" in str(refused.value).replace(str(path), "")
+    assert service.calls == []
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"precious"] * there_before
+
+
+@pytest.mark.parametrize("name", ["m.SafeTensors", "v1.2.safetensors"])
+def test_the_ending_may_be_in_capitals_and_follow_other_dots(client, exported, tmp_path, name):
+    """Only the last ending counts, however it is written."""
+    assert client.export_model("m", tmp_path / name).read_bytes() == exported
+
+
+def test_into_a_folder_a_model_goes_under_its_own_name(client, exported, tmp_path):
+    """As other commands that copy do; one that is there is replaced only on request."""
+    assert client.export_model("m", tmp_path) == tmp_path / "m.safetensors"
+    with pytest.raises(FileExistsError):
+        client.export_model("m", tmp_path)
+
+
+def test_a_folder_that_is_missing_is_named_before_anything_is_asked(client, service, exported, tmp_path):
+    """The folder, and not the temporary file that would have been in it."""
+    with pytest.raises(FileNotFoundError) as missing:
+        client.export_model("m", tmp_path / "nowhere" / "m.safetensors")
+    assert missing.value.filename == str(tmp_path / "nowhere")
+    assert service.calls == []
+
+
 def test_a_file_that_is_there_is_replaced_only_on_request(client, exported, tmp_path):
     """An export refuses to destroy what it finds, unless it is told to."""
     path = tmp_path / "m.safetensors"

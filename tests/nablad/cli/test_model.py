@@ -55,6 +55,16 @@ def test_export_names_the_file_after_the_model(nabla, weights, tmp_path, monkeyp
     assert (tmp_path / "digits-1f.safetensors").read_bytes() == weights
 
 
+def test_a_format_that_does_not_exist_is_refused_with_those_that_do(nabla, service, weights, tmp_path):
+    """Safetensors under the name of another format would be a trap; nothing is fetched or written."""
+    refused = nabla("model", "export", "digits-1f", str(tmp_path / "m.onnx"))
+    assert refused.exit_code == ExitCode.INVALID
+    assert "ONNX is not supported yet" in refused.stderr
+    assert "m.safetensors" in refused.stderr
+    assert service.calls == []
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.fixture
 def predicting(service):
     """The service predicts three rows and compares them."""
