@@ -133,7 +133,9 @@ class Attempt:
         best = self._records.jobs.epoch_with(self._job.job_id, receipt.final_weights_sha256)
         model = await self._keep_model(assignment, best or following.progress, parameters)
         self._records.jobs.keep_receipt(receipt)
-        return Ending(f"{why}; model {model.model_id} is ready", model.model_id)
+        keeps_best = best is not None and self._job.spec.training.stopping.keep_best
+        whose = f", with the weights of epoch {model.epoch}" if keeps_best else ""
+        return Ending(f"{why}; model {model.model_id} is ready{whose}", model.model_id)
 
     async def checkpoint(self) -> jobs_pb.Checkpoint | None:
         """Takes a checkpoint now; None before the processes have started and after the training.
@@ -285,6 +287,7 @@ class Attempt:
             size_bytes=path.stat().st_size,
             training_cost=figures.training_cost,
             classes=assignment.train.dataset.classes,
+            epoch=figures.epoch,
         )
         for name in ("validation_cost", "validation_accuracy"):
             if figures.HasField(name):

@@ -200,11 +200,11 @@ class Following:
 
 
 def _sentence(progress: jobs_pb.Progress) -> str:
-    parts = [f"epoch {progress.epoch} of {progress.epochs}: training cost {progress.training_cost:.6g}"]
+    figures = [f"training cost {progress.training_cost:.6g}"]
     if progress.HasField("training_accuracy"):
-        parts.append(f"accuracy {progress.training_accuracy:.2%}")
+        figures.append(f"training accuracy {progress.training_accuracy:.2%}")
     if progress.HasField("validation_cost"):
-        parts.append(f"validation cost {progress.validation_cost:.6g}")
+        figures.append(f"validation cost {progress.validation_cost:.6g}")
     if progress.HasField("validation_accuracy"):
-        parts.append(f"accuracy {progress.validation_accuracy:.2%}")
-    return ", ".join(parts)
+        figures.append(f"validation accuracy {progress.validation_accuracy:.2%}")
+    return f"epoch {progress.epoch} of {progress.epochs}: {', '.join(figures)}"

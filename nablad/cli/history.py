@@ -20,13 +20,13 @@ _EPOCH_COLUMNS = (
     "STEP",
     "TIME",
     "TRAINING COST",
-    "ACCURACY",
     "VALIDATION COST",
-    "ACCURACY",
+    "TRAINING ACCURACY",
+    "VALIDATION ACCURACY",
     "SAMPLES/S",
     "WEIGHTS",
 )
-_STEP_COLUMNS = ("STEP", "EPOCH", "TIME", "COST", "ACCURACY", "LEARNING RATE", "GRADIENT NORM")
+_STEP_COLUMNS = ("STEP", "EPOCH", "TIME", "TRAINING COST", "TRAINING ACCURACY", "LEARNING RATE", "GRADIENT NORM")
 
 
 @click.command()
@@ -58,8 +58,8 @@ def _epoch_row(point: "jobs_pb2.HistoryPoint") -> tuple[str, ...]:
         str(point.step),
         moment(point.time),
         f"{point.training_cost:.4g}",
-        share(point, "training_accuracy"),
         number(point, "validation_cost"),
+        share(point, "training_accuracy"),
         share(point, "validation_accuracy"),
         f"{point.samples_per_second:,.0f}",
         digest(point.weights_sha256),

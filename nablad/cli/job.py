@@ -57,7 +57,10 @@ def submit(
 @output_option
 @click.pass_obj
 def list_jobs(settings: Settings, states: tuple[str, ...], output: str) -> None:
-    """List jobs, the newest first."""
+    """List jobs, the newest first.
+
+    Costs and accuracies are those of the last epoch; a model that keeps the best one has others.
+    """
     from nablad.cli.job_view import COLUMNS, row  # noqa: PLC0415  # as above
     from nablad.v1 import jobs_pb2  # noqa: PLC0415  # as above
 

@@ -11,7 +11,17 @@ from nablad.spec import to_yaml
 from nablad.spec.names import name_of
 from nablad.v1 import jobs_pb2
 
-COLUMNS = ("JOB", "STATE", "PRIORITY", "EPOCH", "COST", "ACCURACY", "CREATED")
+COLUMNS = (
+    "JOB",
+    "STATE",
+    "PRIORITY",
+    "LAST EPOCH",
+    "TRAINING COST",
+    "VALIDATION COST",
+    "TRAINING ACCURACY",
+    "VALIDATION ACCURACY",
+    "CREATED",
+)
 
 
 def row(job: jobs_pb2.Job) -> tuple[str, ...]:
@@ -22,7 +32,10 @@ def row(job: jobs_pb2.Job) -> tuple[str, ...]:
         _state(job),
         str(job.spec.priority),
         f"{progress.epoch}/{job.spec.training.epochs}",
-        *_cost_and_accuracy(progress),
+        number(progress, "training_cost"),
+        number(progress, "validation_cost"),
+        share(progress, "training_accuracy"),
+        share(progress, "validation_accuracy"),
         moment(job.create_time),
     )
 
@@ -62,9 +75,3 @@ def _fields(job: jobs_pb2.Job) -> list[tuple[str, str]]:
 
 def _state(job: jobs_pb2.Job) -> str:
     return name_of(jobs_pb2.JobState.DESCRIPTOR, job.state)
-
-
-def _cost_and_accuracy(progress: jobs_pb2.Progress) -> tuple[str, str]:
-    """On the validation rows where there are some, else on those trained with."""
-    kind = "validation" if progress.HasField("validation_cost") else "training"
-    return number(progress, f"{kind}_cost"), share(progress, f"{kind}_accuracy")

@@ -12,6 +12,18 @@ if TYPE_CHECKING:
     from nablad.v1 import models_pb2
 
 
+_COLUMNS = (
+    "MODEL",
+    "LAYERS",
+    "EPOCH",
+    "TRAINING COST",
+    "VALIDATION COST",
+    "VALIDATION ACCURACY",
+    "SIZE",
+    "CREATED",
+)
+
+
 @click.group()
 def model() -> None:
     """Use what jobs have learned."""
@@ -21,12 +33,16 @@ def model() -> None:
 @output_option
 @click.pass_obj
 def list_models(settings: Settings, output: str) -> None:
-    """List models, the newest first."""
+    """List models, the newest first.
+
+    Costs and accuracies are those of the epoch whose weights the model has: the best one if the job kept that, else the
+    last one.
+    """
     with settings.connect() as client:
         if output == "json":
             print_json_array(client.models())
         else:
-            print_table(("MODEL", "LAYERS", "COST", "ACCURACY", "SIZE", "CREATED"), map(_row, client.models()))
+            print_table(_COLUMNS, map(_row, client.models()))
 
 
 @model.command()
@@ -82,11 +98,13 @@ def delete(settings: Settings, model_id: str) -> None:
 
 
 def _row(found: "models_pb2.Model") -> tuple[str, ...]:
-    kind = "validation_cost" if found.HasField("validation_cost") else "training_cost"
+    which = "best" if found.spec.training.stopping.keep_best else "last"
     return (
         found.model_id,
         "-".join(map(str, found.spec.model.layers)),
-        number(found, kind),
+        f"{found.epoch} ({which})" if found.epoch else which,
+        number(found, "training_cost"),
+        number(found, "validation_cost"),
         share(found, "validation_accuracy"),
         size(found.size_bytes),
         moment(found.create_time),

@@ -66,20 +66,29 @@ def print_warnings(job: "jobs_pb2.Job") -> None:
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Prints a table.
 
-    Its first column holds what names a row, and is never cut; the last ones are left out where they find no room.
+    Its first column holds what names a row, and is never cut. Where there is little room, headings of several words
+    take a line for each, and then the last columns are left out.
     """
-    from rich.cells import cell_len  # noqa: PLC0415  # as above
-
     screen, kept = console(), list(rows)
-    widths = [max(map(cell_len, cells)) for cells in zip(columns, *kept, strict=True)]
+    widths = _widths([(column,) for column in columns], kept)
+    if sum(widths) + _GAP * (len(widths) - 1) > screen.width:
+        widths = _widths([column.split() for column in columns], kept)
     edges = (edge - _GAP for edge in accumulate(width + _GAP for width in widths))
     fitting = max(sum(edge <= screen.width for edge in edges), 1)
     table = _grid()
-    for column in columns[:fitting]:
-        table.add_column(column, overflow="fold")
+    for column, width in zip(columns[:fitting], widths, strict=False):
+        table.add_column(column, overflow="fold", width=min(width, screen.width))
     for row in kept:
         table.add_row(*row[:fitting])
     screen.print(table)
+
+
+def _widths(headings: Sequence[Sequence[str]], rows: Sequence[Sequence[str]]) -> list[int]:
+    """The width of each column, whose heading has these lines."""
+    from rich.cells import cell_len  # noqa: PLC0415  # as above
+
+    cells = zip(*rows, strict=True) if rows else [()] * len(headings)
+    return [max(map(cell_len, (*heading, *column))) for heading, column in zip(headings, cells, strict=True)]
 
 
 def print_fields(fields: Iterable[tuple[str, str]]) -> None:

@@ -36,15 +36,19 @@ class Model(_message.Message):
     VALIDATION_ACCURACY_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     CLASSES_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     size_bytes: _builtins.int
     sha256: _builtins.str
     """SHA-256 of the file, in hexadecimal."""
     training_cost: _builtins.float
+    """Of the epoch whose weights it has: the last one, or the best one if the job keeps that."""
     validation_cost: _builtins.float
     validation_accuracy: _builtins.float
     classes: _builtins.int
     """Number of classes it tells apart; 0 when it predicts values."""
+    epoch: _builtins.int
+    """The epoch whose weights it has, from 1; 0 where that is not known."""
     @_builtins.property
     def spec(self) -> _job_spec_pb2.JobSpec: ...
     @_builtins.property
@@ -61,10 +65,11 @@ class Model(_message.Message):
         validation_accuracy: _builtins.float | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         classes: _builtins.int = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_training_cost", b"_training_cost", "_validation_accuracy", b"_validation_accuracy", "_validation_cost", b"_validation_cost", "create_time", b"create_time", "spec", b"spec", "training_cost", b"training_cost", "validation_accuracy", b"validation_accuracy", "validation_cost", b"validation_cost"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_training_cost", b"_training_cost", "_validation_accuracy", b"_validation_accuracy", "_validation_cost", b"_validation_cost", "classes", b"classes", "create_time", b"create_time", "model_id", b"model_id", "sha256", b"sha256", "size_bytes", b"size_bytes", "spec", b"spec", "training_cost", b"training_cost", "validation_accuracy", b"validation_accuracy", "validation_cost", b"validation_cost"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_training_cost", b"_training_cost", "_validation_accuracy", b"_validation_accuracy", "_validation_cost", b"_validation_cost", "classes", b"classes", "create_time", b"create_time", "epoch", b"epoch", "model_id", b"model_id", "sha256", b"sha256", "size_bytes", b"size_bytes", "spec", b"spec", "training_cost", b"training_cost", "validation_accuracy", b"validation_accuracy", "validation_cost", b"validation_cost"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__training_cost: _TypeAlias = _typing.Literal["training_cost"]  # noqa: Y015
     _WhichOneofArgType__training_cost: _TypeAlias = _typing.Literal["_training_cost", b"_training_cost"]  # noqa: Y015

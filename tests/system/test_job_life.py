@@ -134,8 +134,9 @@ def test_early_stopping_keeps_the_best_weights(client: Client, undisturbed: jobs
     assert len(points) == best + 1 + 4 < LONG_EPOCHS
     assert _digests(client, done) == _digests(client, undisturbed)[: len(points)]
     assert client.receipt(done.job_id).final_weights_sha256 == points[best].weights_sha256
-    assert client.model(done.model_id).validation_cost == costs[best]
-    assert f"epoch {best + 1}" in done.reason
+    model = client.model(done.model_id)
+    assert (model.epoch, model.validation_cost) == (best + 1, costs[best])
+    assert done.reason.endswith(f"with the weights of epoch {best + 1}")
 
 
 @pytest.mark.parametrize("target", ["target_accuracy: 0.9", "target_cost: 0.6"])

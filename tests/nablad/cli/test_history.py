@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 
 import pytest
 
@@ -46,7 +47,10 @@ def remembering(service):
 def test_a_table_of_epochs(nabla, remembering):
     """People see a line for each epoch, with costs in four digits and the beginning of the digest."""
     heading, *lines = nabla("job", "history", "a").stdout.splitlines()
-    assert heading.split()[:4] == ["EPOCH", "STEP", "TIME", "TRAINING"]
+    assert re.split("  +", heading.strip()) == [
+        "EPOCH", "STEP", "TIME", "TRAINING COST", "VALIDATION COST", "TRAINING ACCURACY", "VALIDATION ACCURACY",
+        "SAMPLES/S", "WEIGHTS",
+    ]  # fmt: skip
     first = lines[0].split()
     assert [*first[:2], *first[4:]] == ["1", "15", "0.3333", "50.00%", "1,234", "000000000000"]
     assert len(lines) == 2
@@ -54,7 +58,9 @@ def test_a_table_of_epochs(nabla, remembering):
 
 def test_a_table_of_steps(nabla, remembering):
     """--steps asks for steps and shows what is known of them."""
-    _, line = nabla("job", "history", "a", "--steps").stdout.splitlines()
+    heading, line = nabla("job", "history", "a", "--steps").stdout.splitlines()
+    assert "TRAINING COST" in heading
+    assert "TRAINING ACCURACY" in heading
     assert line.split() == ["7", "1", "0", "0.1", "0.3333"]
     (request,) = remembering.requests("ListJobHistory")
     assert (request.job_id, request.kind) == ("a", jobs_pb2.HISTORY_KIND_STEPS)

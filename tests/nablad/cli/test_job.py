@@ -148,11 +148,23 @@ def test_a_list_for_people_and_for_programs(nabla, service, digits_job):
     """The table and the JSON array hold the same jobs; the filter reaches the service."""
     service.handlers["ListJobs"] = lambda *_: jobs_pb2.ListJobsResponse(jobs=[digits_job] * 2)
     lines = nabla("job", "list").stdout.splitlines()
-    assert lines[0].split() == ["JOB", "STATE", "PRIORITY", "EPOCH", "COST", "ACCURACY", "CREATED"]
     assert lines[1].split()[:6] == ["digits-1f", "running", "5", "2/60", "1.5", "75.00%"]
     jobs = json.loads(nabla("job", "list", "-o", "json", "--state", "running", "--state", "queued").stdout)
     assert [(job["job_id"], job["state"]) for job in jobs] == [("digits-1f", "JOB_STATE_RUNNING")] * 2
     assert list(service.requests("ListJobs")[1].states) == [jobs_pb2.JOB_STATE_RUNNING, jobs_pb2.JOB_STATE_QUEUED]
+
+
+def test_costs_of_the_training_and_of_the_validation_have_columns_of_their_own(nabla, service, digits_job):
+    """Jobs with and without validation stand in one table, and no column means now this and now that."""
+    validated = jobs_pb2.Job()
+    validated.CopyFrom(digits_job)
+    validated.progress.validation_cost, validated.progress.validation_accuracy = 0.25, 0.5
+    service.handlers["ListJobs"] = lambda *_: jobs_pb2.ListJobsResponse(jobs=[digits_job, validated])
+    head, first, second = nabla("job", "list").stdout.splitlines()
+    columns = ["LAST EPOCH", "TRAINING COST", "VALIDATION COST", "TRAINING ACCURACY", "VALIDATION ACCURACY"]
+    starts = [head.index(column) for column in columns]
+    assert [first[start:].split("  ")[0].strip() for start in starts] == ["2/60", "1.5", "", "75.00%", ""]
+    assert [second[start:].split("  ")[0].strip() for start in starts] == ["2/60", "1.5", "0.25", "75.00%", "50.00%"]
 
 
 def test_an_empty_list_is_an_empty_array(nabla, service):
@@ -176,7 +188,7 @@ def test_one_job_in_full(nabla, service, digits_job):
         "running",
         "steps are being made",
         "epoch 2/60, step 50/2700",
-        "cost 1.5 accuracy 75.00%",
+        "training cost 1.5, training accuracy 75.00%",
         "epochs: 60",
     ):
         assert part in shown

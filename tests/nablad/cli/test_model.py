@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 
 import pytest
 
@@ -19,6 +20,7 @@ def weights(service):
         spec=spec,
         size_bytes=len(content),
         sha256=hashlib.sha256(content).hexdigest(),
+        epoch=12,
         training_cost=0.01,
         validation_cost=0.125,
         validation_accuracy=0.975,
@@ -30,10 +32,25 @@ def weights(service):
 
 
 def test_list_shows_shape_and_quality(nabla, weights):
-    """The validation's figures go before the training's."""
-    line = nabla("model", "list").stdout.splitlines()[1]
-    assert line.split() == ["digits-1f", "64-50-30-10", "0.125", "97.50%", "6.8", "KiB"]
+    """Costs of the training and of the validation have columns of their own, as in the list of jobs."""
+    head, line = nabla("model", "list").stdout.splitlines()
+    assert re.split("  +", head.strip()) == [
+        "MODEL", "LAYERS", "EPOCH", "TRAINING COST", "VALIDATION COST", "VALIDATION ACCURACY", "SIZE", "CREATED",
+    ]  # fmt: skip
+    assert line.split() == ["digits-1f", "64-50-30-10", "12", "(last)", "0.01", "0.125", "97.50%", "6.8", "KiB"]
     assert json.loads(nabla("model", "list", "-o", "json").stdout)[0]["validation_accuracy"] == 0.975
+
+
+@pytest.mark.parametrize(
+    ("epoch", "keep_best", "shown"), [(12, True, "12 (best)"), (12, False, "12 (last)"), (0, True, "best")]
+)
+def test_list_says_of_which_epoch_the_weights_and_so_the_figures_are(nabla, service, epoch, keep_best, shown):
+    """A job's last figures need not be its model's; models of older services do not know their epoch's number."""
+    model = models_pb2.Model(model_id="a", epoch=epoch, training_cost=0.5)
+    model.spec.training.stopping.keep_best = keep_best
+    service.handlers["ListModels"] = lambda *_: models_pb2.ListModelsResponse(models=[model])
+    head, line = nabla("model", "list").stdout.splitlines()
+    assert line[head.index("EPOCH") :].split("  ")[0] == shown
 
 
 def test_export_writes_the_file_once(nabla, weights, tmp_path):

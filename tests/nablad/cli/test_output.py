@@ -1,5 +1,7 @@
 """What is printed, on terminals of every width."""
 
+import re
+
 import pytest
 
 from nablad.cli import output
@@ -16,6 +18,26 @@ def test_a_table_keeps_its_first_columns_whole_where_there_is_little_room(monkey
     output.print_table(COLUMNS, ROWS)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split() for line in lines] == [list(filter(None, row[:columns])) for row in (COLUMNS, *ROWS)]
+
+
+@pytest.mark.parametrize(
+    ("width", "heads"),
+    [
+        (80, [["JOB", "VALIDATION COST", "STATE"]]),
+        (39, [["JOB", "VALIDATION COST", "STATE"]]),
+        (38, [["VALIDATION"], ["JOB", "COST", "STATE"]]),
+        (34, [["VALIDATION"], ["JOB", "COST", "STATE"]]),
+        (33, [["VALIDATION"], ["JOB", "COST"]]),
+    ],
+)
+def test_headings_fold_before_columns_are_left_out(monkeypatch, capsys, width, heads):
+    """A heading of two words takes no more room than its longer one where that lets all columns stay."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr(output, "on_terminal", lambda: True)
+    output.print_table(("JOB", "VALIDATION COST", "STATE"), [("digits-1f2e3d", "0.25", "running")])
+    *head, row = [re.split("  +", line.strip()) for line in capsys.readouterr().out.splitlines()]
+    assert head == heads
+    assert row == ["digits-1f2e3d", "0.25", "running"][: len(heads[-1])]
 
 
 def test_an_id_wider_than_the_terminal_is_folded_and_not_cut(monkeypatch, capsys):
