@@ -11,26 +11,22 @@ from datetime import UTC, datetime
 from functools import partial
 
 import click
-import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_health.v1 import health, health_pb2
 from prometheus_client import CollectorRegistry
 
 from nablad.address import DEFAULT_ADDRESS
-from nablad.v1 import datasets_pb2, datasets_pb2_grpc, jobs_pb2, jobs_pb2_grpc, models_pb2, models_pb2_grpc
 from service.admission import Admission
 from service.api.datasets import DatasetServicer
 from service.api.jobs import JobServicer
 from service.api.models import ModelServicer
+from service.api.server import SERVICES, make_server
 from service.attempt import Attempt, Records
-from service.boundary import RefuseUnreadable, SendBytes
 from service.capacity import KnownNodes
 from service.cluster.link import ClusterError, ClusterLink
 from service.controller import Controller
 from service.data_directory import DataDirectory, DataDirectoryError
 from service.live import LiveJobs
 from service.metrics.instruments import Instruments
-from service.metrics.rpcs import CountCalls
 from service.metrics.server import MetricsServer
 from service.metrics.serving import serve_metrics
 from service.metrics.standing import Observer
@@ -49,27 +45,8 @@ __all__ = ["StartError", "serve"]
 
 _log = logging.getLogger(__name__)
 
-# Control calls are small; data sets and models go in chunks.
-_MESSAGE_BYTES = 4 << 20
-_SERVER_OPTIONS = (
-    ("grpc.max_receive_message_length", _MESSAGE_BYTES),
-    # Else a second daemon could listen at the same address, and get half of the calls.
-    ("grpc.so_reuseport", 0),
-    # A client may ping every 10 s without a call; more often is refused.
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    # A client that vanished is noticed, and what it left half done is removed.
-    ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-)
 # Calls that are under way get this long to end when the service goes away.
 _GRACE_SECONDS = 2.0
-
-_SERVICES = (
-    jobs_pb2.DESCRIPTOR.services_by_name["JobService"].full_name,
-    datasets_pb2.DESCRIPTOR.services_by_name["DatasetService"].full_name,
-    models_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
-)
 
 
 class StartError(Exception):
@@ -194,15 +171,9 @@ class _Service:
     @asynccontextmanager
     async def _grpc(self) -> AsyncIterator[str]:
         """Serves the API; gives its address."""
-        server = grpc.aio.server(
-            interceptors=[CountCalls(self._instruments), RefuseUnreadable(), SendBytes()], options=_SERVER_OPTIONS
+        server = make_server(
+            self._job_servicer, self._dataset_servicer, self._model_servicer, self._health, self._instruments
         )
-        jobs_pb2_grpc.add_JobServiceServicer_to_server(self._job_servicer, server)
-        datasets_pb2_grpc.add_DatasetServiceServicer_to_server(self._dataset_servicer, server)
-        models_pb2_grpc.add_ModelServiceServicer_to_server(self._model_servicer, server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        names = (*_SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, server)
         host, _ = _host_and_port(self._settings.address)
         try:
             port = server.add_insecure_port(self._settings.address)
@@ -211,7 +182,7 @@ class _Service:
                 f"the address {self._settings.address} cannot be had: give another --address ({error})"
             ) from error
         await server.start()
-        for name in ("", *_SERVICES):
+        for name in ("", *SERVICES):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         try:
             yield f"{host}:{port}"

@@ -12,9 +12,9 @@ from nablad.errors import Violation
 __all__ = ["Reason", "ServiceError"]
 
 _DOMAIN = "nablad"
-# Trailing metadata may have 8 KiB. The sentence goes twice: in the status, and with each byte as up to three beside it.
+# Trailing metadata may have 8 KiB. The message goes twice: in the status, and with each byte as up to three beside it.
 _MOST_STATUS_BYTES = 5000
-_MOST_SENTENCE_BYTES = 800
+_MOST_MESSAGE_BYTES = 800
 _MOST_VIOLATIONS = 25
 _MOST_PART_BYTES = 250
 
@@ -73,15 +73,36 @@ class ServiceError(Exception):
         self.metadata = metadata
 
     def status(self) -> status_pb2.Status:
-        """The error as google.rpc.Status with ErrorInfo and, if there are violations, BadRequest."""
+        """The error as google.rpc.Status with ErrorInfo and, if there are violations, BadRequest.
+
+        The first violations are in the message too, for clients that read nothing else.
+        """
         metadata = {key: _cut(value) for key, value in self.metadata.items()}
         info = error_details_pb2.ErrorInfo(reason=self.reason.name, domain=_DOMAIN, metadata=metadata)
         status = status_pb2.Status(
-            code=_STATUS_CODES[self.reason], message=_cut(self.sentence, _MOST_SENTENCE_BYTES), details=[_pack(info)]
+            code=_STATUS_CODES[self.reason], message=_message(self.sentence, self.violations), details=[_pack(info)]
         )
         if self.violations:
             status.details.append(_pack(_bad_request(self.violations, _MOST_STATUS_BYTES - status.ByteSize())))
         return status
+
+
+def _message(sentence: str, violations: Sequence[Violation]) -> str:
+    """The sentence with as many of the violations as there is room for, and how many more there are."""
+    told = [_cut(str(each)) for each in violations[:_MOST_VIOLATIONS]]
+    for count in range(len(told), 0, -1):
+        if len((message := _listed(sentence, told[:count], len(violations))).encode()) <= _MOST_MESSAGE_BYTES:
+            return message
+    return _cut(sentence, _MOST_MESSAGE_BYTES)
+
+
+def _listed(sentence: str, told: Sequence[str], count: int) -> str:
+    """The sentence with some of `count` violations."""
+    if count == 1:
+        return f"{sentence}: {told[0]}"
+    parts = [f"({number}) {violation}" for number, violation in enumerate(told, start=1)]
+    more = [f"and {count - len(told)} more"] if count > len(told) else []
+    return f"{sentence}: {'; '.join([*parts, *more])}"
 
 
 def _bad_request(violations: Sequence[Violation], room_bytes: int) -> error_details_pb2.BadRequest:

@@ -21,6 +21,7 @@ _METHODS = [
     for method in service.methods
 ] + [
     ("/grpc.health.v1.Health/Check", False, False),
+    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", True, True),
     ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", True, True),
 ]  # fmt: skip
 

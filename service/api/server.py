@@ -1,0 +1,64 @@
+"""The gRPC server of the API: its limits, what every call goes through, and the services it has."""
+
+from collections.abc import Iterable
+from typing import Final
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from nablad.v1 import datasets_pb2, datasets_pb2_grpc, jobs_pb2, jobs_pb2_grpc, models_pb2, models_pb2_grpc
+from service.api.reflection import add_reflection
+from service.boundary import RefuseUnreadable, SendBytes
+from service.metrics.instruments import Instruments
+from service.metrics.rpcs import CountCalls
+
+__all__ = ["SERVICES", "make_server"]
+
+SERVICES: Final = (
+    jobs_pb2.DESCRIPTOR.services_by_name["JobService"].full_name,
+    datasets_pb2.DESCRIPTOR.services_by_name["DatasetService"].full_name,
+    models_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
+)
+"""Full names of the services of the API, whose health is told one by one."""
+
+# Control calls are small; data sets and models go in chunks.
+_MESSAGE_BYTES: Final = 4 << 20
+_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", _MESSAGE_BYTES),
+    # Else a second daemon could listen at the same address, and get half of the calls.
+    ("grpc.so_reuseport", 0),
+    # A client may ping every 10 s without a call; more often is refused.
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # A client that vanished is noticed, and what it left half done is removed.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+)
+
+
+def make_server(
+    jobs: jobs_pb2_grpc.JobServiceServicer,
+    datasets: datasets_pb2_grpc.DatasetServiceServicer,
+    models: models_pb2_grpc.ModelServiceServicer,
+    health_servicer: health.aio.HealthServicer,
+    instruments: Instruments,
+    options: Iterable[tuple[str, int]] = (),
+) -> grpc.aio.Server:
+    """The server, which listens nowhere yet.
+
+    Args:
+        jobs: Serves the calls about jobs.
+        datasets: Serves those about data sets.
+        models: Serves those about models.
+        health_servicer: Serves health checks.
+        instruments: Count all calls.
+        options: Channel arguments of gRPC that take the place of the server's own, or come to them.
+    """
+    interceptors = [CountCalls(instruments), RefuseUnreadable(), SendBytes()]
+    server = grpc.aio.server(interceptors=interceptors, options=list((dict(_OPTIONS) | dict(options)).items()))
+    jobs_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)
+    datasets_pb2_grpc.add_DatasetServiceServicer_to_server(datasets, server)
+    models_pb2_grpc.add_ModelServiceServicer_to_server(models, server)
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    add_reflection((*SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name), server)
+    return server
