@@ -8,7 +8,8 @@ __all__ = ["page"]
 
 _HEAD = """# Metrics
 
-Served at `/metrics`, on 127.0.0.1:7472 if nothing else was said (`--metrics-address`), in Prometheus's text format.
+Served at `/metrics`, on 127.0.0.1:7472 if nothing else was said (`--metrics-address`), in Prometheus's text format, and
+gzipped for those who ask for that.
 
 Made from the table in `service/metrics/table.py` by `python -m service.metrics.reference > docs/metrics.md`; a test
 holds it fresh.

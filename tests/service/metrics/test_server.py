@@ -1,9 +1,11 @@
 """The page that Prometheus scrapes."""
 
 import contextlib
+import gzip
+import select
 import socket
-from collections.abc import Iterator
-from http.client import HTTPException
+import threading
+from collections.abc import Iterable, Iterator
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -44,27 +46,164 @@ def test_head_has_the_length_and_nothing_else(address: str) -> None:
         assert answer.read() == b""
 
 
-def test_a_client_that_says_nothing_is_let_go(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would keep a thread and a descriptor for ever."""
-    monkeypatch.setattr(server._Handler, "timeout", 0.1)
-    host, port = address.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=20) as silent:
-        assert silent.recv(1) == b""
+def test_a_scraper_that_takes_gzip_gets_gzip(address: str) -> None:
+    """The same page as without, so much smaller, and with the length that it has then."""
+    with urlopen(f"{address}/metrics") as answer:  # noqa: S310
+        assert "Content-Encoding" not in answer.headers
+        plain = answer.read()
+    for method in ("GET", "HEAD"):
+        zips = {"Accept-Encoding": "gzip, deflate"}
+        request = Request(f"{address}/metrics", headers=zips, method=method)  # noqa: S310
+        with urlopen(request) as answer:  # noqa: S310
+            assert answer.headers["Content-Encoding"] == "gzip"
+            assert answer.headers["Vary"] == "Accept-Encoding"
+            length, zipped = int(answer.headers["Content-Length"]), answer.read()
+        assert 100 < length < len(plain) / 3
+        assert len(zipped) in ({length} if method == "GET" else {0})
+        if zipped:
+            assert gzip.decompress(zipped).splitlines()[0] == plain.splitlines()[0]
+            assert b"nablad_job_epoch" in gzip.decompress(zipped)
 
 
-def test_no_more_than_so_many_are_served_at_a_time(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One too many is closed at once, and the others are answered afterwards."""
-    host, port = address.removeprefix("http://").split(":")
+_WANTED = ["gzip", "GZIP ; q=1", "gzip, deflate, br", "br;q=1.0, gzip;q=0.8, *;q=0.1", "*", "x-gzip", "identity, gzip"]
+_UNWANTED = [
+    "",
+    "identity",
+    "br",
+    "gzip;q=0",
+    "gzip;q=0.0, *;q=1",
+    "*;q=0",
+    "gzip;q=0.5, identity",
+    "gzip;q=x",
+    "gzip;q",
+]
+
+
+@pytest.mark.parametrize("accepted", _WANTED)
+def test_whoever_prefers_gzip_is_understood(accepted: str) -> None:
+    """By its name, by an older one, or by a star; a weight above zero is enough."""
+    assert server._accepts_gzip(accepted)
+
+
+@pytest.mark.parametrize("accepted", _UNWANTED)
+def test_whoever_does_not_want_gzip_is_understood(accepted: str) -> None:
+    """Whether it says nothing, forbids it, prefers the page as it is, or says what cannot be read."""
+    assert not server._accepts_gzip(accepted)
+
+
+def test_a_request_has_to_come_in_time(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a whole: however often another byte of it comes, and also when none does."""
+    monkeypatch.setattr(server, "_REQUEST_SECONDS", 0.3)
+    for request in (b"", b"GET /metrics HTTP/1.1\r\nHost: "):
+        with _connect(address) as slow:
+            slow.sendall(request)
+            with contextlib.suppress(OSError):
+                while not _is_closed(slow):
+                    slow.sendall(b"x")
+
+
+def test_a_request_may_not_have_any_length(address: str) -> None:
+    """A header without end is cut off, however fast it comes."""
+    with _connect(address) as endless:
+        endless.sendall(b"GET /metrics HTTP/1.1\r\n")
+        with pytest.raises(OSError, match=r"reset|pipe"):
+            endless.sendall(b"X-Header: " + b"x" * (64 << 20))
+        with urlopen(f"{address}/metrics") as page:  # noqa: S310
+            assert page.status == 200
+
+
+def test_an_answer_has_to_be_read_in_time(
+    told: LiveJob, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A client that asks for a large page and does not read it does not keep its connection, nor fill the log."""
+    monkeypatch.setattr(server, "_ANSWER_SECONDS", 0.1)
+    own = MetricsServer(CollectorRegistry(), lambda: {f"{number}": told for number in range(2000)}, "127.0.0.1", 0)
+    try:
+        with _connect(f"http://{own.address}", receive_bytes=4096) as lazy:
+            lazy.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            lazy.settimeout(_SECONDS)
+            assert lazy.recv(1)
+            poll = select.poll()
+            poll.register(lazy, select.POLLERR | select.POLLHUP)
+            assert poll.poll(_SECONDS * 1000), "the connection was never given up"
+        assert "Traceback" not in capfd.readouterr().err
+    finally:
+        own.close()
+
+
+_SECONDS = 20
+_SLOW = 300
+
+
+@pytest.mark.parametrize(
+    "own_addresses", [["127.0.0.9"], [f"127.0.1.{number}" for number in range(1, 101)], ["127.0.0.1"]]
+)
+def test_slow_clients_keep_no_scraper_out(address: str, own_addresses: list[str]) -> None:
+    """Hundreds that send a byte now and then, of one address, of many, or of the scraper's own: every page comes."""
+    slow: list[socket.socket] = []
     with contextlib.ExitStack() as stack:
-        for _ in range(server._MOST_CONNECTIONS):
-            stack.enter_context(socket.create_connection((host, int(port)), timeout=20))
-        with socket.create_connection((host, int(port)), timeout=20) as late:
-            assert late.recv(1) == b""
-    for _ in range(1000):
-        with contextlib.suppress(OSError, HTTPException), urlopen(f"{address}/metrics") as page:  # noqa: S310 (our own)
-            assert b"nablad_job_epoch" in page.read()
-            return
-    raise AssertionError("nobody is answered any more")
+        for number in range(_SLOW):
+            own_address = own_addresses[number % len(own_addresses)]
+            slow.append(stack.enter_context(_connect(address, own_address=own_address)))
+            _send_one_byte_each(slow)
+        for _ in range(20):
+            _send_one_byte_each(slow)
+            with urlopen(f"{address}/metrics", timeout=_SECONDS) as page:  # noqa: S310 (our own)
+                assert b"nablad_job_epoch" in page.read()
+
+
+def _send_one_byte_each(connections: Iterable[socket.socket]) -> None:
+    for connection in connections:
+        with contextlib.suppress(OSError):  # it had to make room
+            connection.send(b"G")
+
+
+def test_scrapers_at_work_do_not_make_room(address: str, told: LiveJob) -> None:
+    """A page that is being made reaches its scraper, however many connections come meanwhile."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def jobs() -> dict[str, LiveJob]:
+        begun.set()
+        go_on.wait(_SECONDS)
+        return {"j": told}
+
+    own = MetricsServer(CollectorRegistry(), jobs, "127.0.0.1", 0)
+    url = f"http://{own.address}"
+    with contextlib.ExitStack() as stack:
+        stack.callback(own.close)
+        scraper = stack.enter_context(_connect(url))
+        scraper.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        assert begun.wait(_SECONDS)
+        for _ in range(3 * server._MOST_CONNECTIONS):
+            stack.enter_context(_connect(url))
+        go_on.set()
+        answer = b""
+        while data := scraper.recv(1 << 16):
+            answer += data
+        assert b"nablad_job_epoch" in answer
+
+
+def _connect(address: str, *, own_address: str = "127.0.0.1", receive_bytes: int = 0) -> socket.socket:
+    """A connection to a server, from one of this machine's addresses."""
+    host, port = address.removeprefix("http://").split(":")
+    connection = socket.socket()
+    if receive_bytes:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+    connection.settimeout(_SECONDS)
+    connection.bind((own_address, 0))
+    connection.connect((host, int(port)))
+    return connection
+
+
+def _is_closed(connection: socket.socket) -> bool:
+    """Whether the other end has closed it, as far as is known after a moment."""
+    connection.settimeout(0.01)
+    try:
+        return connection.recv(1) == b""
+    except TimeoutError:
+        return False
+    finally:
+        connection.settimeout(_SECONDS)
 
 
 def test_it_listens_on_both_families(told: LiveJob) -> None:
