@@ -44,7 +44,7 @@ def _end(ctx: click.Context, end: EndError) -> None:
 
 @click.group(cls=SentenceGroup, epilog=_EXIT_CODES)
 @click.option(
-    "--server", metavar="ADDRESS", help=f"host:port of the service; {ADDRESS_VARIABLE}, else {DEFAULT_ADDRESS}."
+    "--server", metavar="ADDRESS", help=f"Host or host:port of the service; {ADDRESS_VARIABLE}, else {DEFAULT_ADDRESS}."
 )
 @click.version_option(package_name="nablad", prog_name="nabla", message="%(prog)s %(version)s")
 @click.pass_context

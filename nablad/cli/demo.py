@@ -39,7 +39,7 @@ def demo(settings: Settings, server: str | None, keep: Path) -> None:
     """
     begun_s = time.monotonic()
     keep.mkdir(parents=True, exist_ok=True)
-    with _service(server or settings.server) as (service, metrics_url), service.connect() as client:
+    with _service(settings.server if server is None else server) as (service, metrics_url), service.connect() as client:
         accuracy = _run(client, service, metrics_url, keep / _MODEL_FILE)
     seconds = time.monotonic() - begun_s
     if accuracy < _LEAST_ACCURACY:

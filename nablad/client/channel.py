@@ -2,10 +2,11 @@
 
 import json
 import os
+from urllib.parse import quote
 
 import grpc
 
-from nablad.address import ADDRESS_VARIABLE, DEFAULT_ADDRESS
+from nablad.address import ADDRESS_VARIABLE, DEFAULT_ADDRESS, is_socket, parse_address
 
 # Calls that do the same when they are made twice, and that may therefore be repeated behind the caller's back. Creating
 # and verifying a job are among them, for they carry a request id.
@@ -55,10 +56,18 @@ _OPTIONS = (
 
 
 def resolve_address(address: str | None) -> str:
-    """The address given, else that of the environment variable NABLA_SERVER, else this machine's usual one."""
-    return address or os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS
+    """The address given, else that of the environment variable NABLA_SERVER, else this machine's usual one.
+
+    Raises:
+        InvalidRequestError: It is no address.
+    """
+    if address is None:
+        address = os.environ.get(ADDRESS_VARIABLE, "").strip() or DEFAULT_ADDRESS
+    return parse_address(address)
 
 
 def open_channel(address: str) -> grpc.Channel:
-    """A channel to ``address`` (``host:port``); connects with the first call."""
-    return grpc.insecure_channel(address, options=_OPTIONS)
+    """A channel to an address of `parse_address`'s; connects with the first call."""
+    # Said in full, because a host may have the name of one of gRPC's resolvers; and as the URL that gRPC reads.
+    target = address if is_socket(address) else f"dns:///{quote(address, safe=':[]')}"
+    return grpc.insecure_channel(target, options=_OPTIONS)

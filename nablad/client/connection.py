@@ -24,10 +24,14 @@ class Connection:
         """Connects with the first call.
 
         Args:
-            address: ``host:port``; None: that of the environment variable NABLA_SERVER, else 127.0.0.1:7471.
+            address: ``host``, ``host:port``, ``[ipv6]:port`` or ``unix:path``; a port that is left out is 7471.
+                None: that of the environment variable NABLA_SERVER, else 127.0.0.1:7471.
             timeout_s: Seconds that a call with one answer may take. Streams have no limit, and calls that wait for
                 checkpoints get two minutes at least.
             patience_s: Seconds that a watch tries to reach a service that it has lost.
+
+        Raises:
+            InvalidRequestError: The address is none.
         """
         self.address = resolve_address(address)
         self._timeout_s = timeout_s
