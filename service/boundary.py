@@ -1,10 +1,8 @@
 """The boundary between gRPC and the service: the one place where errors become statuses, and bytes messages."""
 
-import errno
 import functools
 import inspect
 import logging
-import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
@@ -13,6 +11,7 @@ from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
 from service.errors import Reason, ServiceError
+from service.reserve import is_full_disk
 
 __all__ = ["Context", "RefuseUnreadable", "SendBytes", "answer_errors", "with_method"]
 
@@ -62,7 +61,7 @@ def _wrap_stream(method: Callable[..., AsyncIterator[Any]]) -> Callable[..., Asy
 async def _answer(error: Exception, method: str, context: Context) -> NoReturn:
     if isinstance(error, grpc.aio.AbortError):
         raise error
-    if _is_full_disk(error):
+    if is_full_disk(error):
         _log.error("%s: %s", method, error)
         error = ServiceError(Reason.TOO_LARGE, "the service's disk is full: make room there, and try again")
     if not isinstance(error, ServiceError):
@@ -70,13 +69,6 @@ async def _answer(error: Exception, method: str, context: Context) -> NoReturn:
         await context.abort(grpc.StatusCode.INTERNAL, f"{method} failed in the service; its log says more")
     status = rpc_status.to_status(error.status())
     await context.abort(status.code, status.details, status.trailing_metadata)
-
-
-def _is_full_disk(error: Exception) -> bool:
-    if isinstance(error, sqlite3.Error):
-        # Errors of the module itself have no code.
-        return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 class RefuseUnreadable(grpc.aio.ServerInterceptor):

@@ -12,6 +12,7 @@ from service.job_states import CANCELLED, ENDED, FAILED, PAUSED, QUEUED, State, 
 from service.launched import Launched, LaunchedJobs, Mover
 from service.live import LiveJobs
 from service.outcomes import AttemptLost
+from service.reserve import is_full_disk
 from service.stores.jobs import JobStore
 
 __all__ = ["Commands"]
@@ -58,6 +59,7 @@ class Commands:
         return await _finish(self._scale(job_id, workers))
 
     async def _scale(self, job_id: str, workers: int) -> jobs_pb.Job:
+        self._settle(job_id)
         job = self._jobs.get(job_id)
         if job.state in ENDED:
             raise _wrong_state(job, "only the workers of a job that has not ended can be changed")
@@ -82,14 +84,34 @@ class Commands:
     async def _withdraw(self, job_id: str, state: State, reason: str) -> jobs_pb.Job:
         """Takes a job's processes from it, after a checkpoint if it is to go on later."""
         with self._launched.withdrawing(job_id):
+            if (settled := self._settle(job_id)) and settled.state == state:
+                return settled
             if launched := self._launched.get(job_id):
                 if state != CANCELLED:
                     reason = f"{reason}; {await _last_checkpoint(launched)}"
                 launched.task.cancel()
                 await asyncio.wait([launched.task])
-            job = self._move(job_id, state, reason)
+            try:
+                job = self._move(job_id, state, reason)
+            except sqlite3.Error as error:
+                if self._move.is_unwritten(job_id) and is_full_disk(error):
+                    raise _not_written(job_id) from error
+                raise
         self._wake()
         return job
+
+    def _settle(self, job_id: str) -> jobs_pb.Job | None:
+        """What became of the job is written down first, if that could not be done before.
+
+        Raises:
+            ServiceError: TOO_LARGE, when it still cannot be.
+        """
+        try:
+            return self._move.settle(job_id)
+        except sqlite3.Error as error:
+            if is_full_disk(error):
+                raise _not_written(job_id) from error
+            raise
 
     def _queue(self, job_id: str, reason: str) -> jobs_pb.Job:
         job = self._move(job_id, QUEUED, reason)
@@ -97,6 +119,7 @@ class Commands:
         return job
 
     def _require(self, job_id: str, state: State, rule: str) -> None:
+        self._settle(job_id)
         job = self._jobs.get(job_id)
         if job.state != state:
             raise _wrong_state(job, rule)
@@ -116,6 +139,15 @@ async def _last_checkpoint(launched: Launched) -> str:
 async def _finish(work: Awaitable[jobs_pb.Job]) -> jobs_pb.Job:
     """Runs as a task of its own, so that a client that goes away does not stop half of it."""
     return await asyncio.shield(asyncio.ensure_future(work))
+
+
+def _not_written(job_id: str) -> ServiceError:
+    return ServiceError(
+        Reason.TOO_LARGE,
+        f"job {job_id} has no processes any more, but what became of it cannot be written down, because the service's "
+        "disk is full: make room there, and it is written at once",
+        job_id=job_id,
+    )
 
 
 def _wrong_state(job: jobs_pb.Job, rule: str) -> ServiceError:

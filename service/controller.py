@@ -73,6 +73,7 @@ class Controller:
         self._look = asyncio.Event()
         self._freed = asyncio.Event()
         self._waiting: list[Waiting] = []  # as of the last look
+        self._inherited: set[str] = set()  # launched by a service that has ended
         self._draining = False
 
     def wake(self) -> None:
@@ -81,6 +82,7 @@ class Controller:
 
     async def run(self) -> None:
         """Works until it is cancelled; then stops every fleet. Jobs that were launched go on at the next start."""
+        self._inherited = {job.job_id for job in self._jobs.in_states(LAUNCHED)}
         try:
             while True:
                 self._look.clear()
@@ -111,7 +113,9 @@ class Controller:
                 pass
         except ClusterLostError as error:
             _log.info("no job can be started: %s", error)
-        except Exception:  # noqa: BLE001 (a full disk, say: it may come right)
+        except sqlite3.Error as error:
+            _log.warning("the queue cannot be worked on, the next look follows: %s", error)
+        except Exception:  # noqa: BLE001 (it may come right)
             _log.exception("the queue could not be worked on; the next look follows")
 
     async def _launch_next(self) -> bool:
@@ -156,12 +160,16 @@ class Controller:
     def _requeue_orphans(self) -> None:
         """What is launched without a task of ours has no processes any more.
 
-        The service that had it has ended, or its end could not be written down.
+        The service that had it has ended, or what became of it could not be written down.
         """
         for job in self._jobs.in_states(LAUNCHED):
-            if self._launched.is_free(job.job_id):
-                self._move(job.job_id, QUEUED, "the service was restarted; another attempt follows")
-                self._recoveries.lost(job.job_id, "service")
+            if not self._launched.is_free(job.job_id) or self._move.settle(job.job_id):
+                continue
+            if job.job_id in self._inherited:
+                reason = "the service was restarted; another attempt follows"
+            else:
+                reason = "the service could not start or end its attempt, as its log says; another attempt follows"
+            self._move(job.job_id, QUEUED, reason, lost="service")
 
     def _seconds_to_next_look(self, looked: float) -> float:
         """Until the next attempt of those jobs may follow that had to wait for that at the last look."""
@@ -182,8 +190,6 @@ class Controller:
         try:
             ending = await attempt.run()
             failpoint("job.ending")
-            self._move(job_id, SUCCEEDED, ending.reason, model_id=ending.model_id)
-            await attempt.clean_up()
         except AttemptFailed as failure:
             self._move(job_id, FAILED, str(failure), last_error_lines=failure.error_lines)
         except AttemptLost as loss:
@@ -194,6 +200,9 @@ class Controller:
         except Exception:  # noqa: BLE001 (one job must not take the controller down)
             _log.exception("job %s failed in the service", job_id)
             self._move(job_id, FAILED, "the service failed at running it; its log says more")
+        else:
+            self._move(job_id, SUCCEEDED, ending.reason, model_id=ending.model_id)
+            await attempt.clean_up()
 
     def _again(self, job_id: str, loss: AttemptLost) -> None:
         """Another attempt follows, unless too many were lost without any headway."""
@@ -204,20 +213,22 @@ class Controller:
         count = "lost_with_ray" if with_ray else "lost_attempts"
         changes: dict[str, Any] = {count: lost, "last_error_lines": loss.error_lines}
         if lost >= most:
-            self._move(job_id, FAILED, _given_up(job, str(loss), lost, with_ray=with_ray), **changes)
-            self._recoveries.lost(job_id, loss.cause, another_follows=False)
+            reason = _given_up(job, str(loss), lost, with_ray=with_ray)
+            self._move(job_id, FAILED, reason, lost=loss.cause, **changes)
             return
         pause = min(_FIRST_PAUSE_SECONDS * 2 ** (lost - 1), _LONGEST_PAUSE_SECONDS)
         retry_time = Timestamp()
         retry_time.FromDatetime(self._now() + timedelta(seconds=pause))
         reason = f"{loss}; attempt {job.attempt + 1} follows in {pause:.0f} s"
-        self._move(job_id, QUEUED, reason, retry_time=retry_time, **changes)
-        self._recoveries.lost(job_id, loss.cause)
+        self._move(job_id, QUEUED, reason, lost=loss.cause, retry_time=retry_time, **changes)
 
     def _forget(self, job_id: str) -> None:
         task = self._launched.remove(job_id).task
         if not task.cancelled() and (error := task.exception()):
-            _log.error("job %s: its end could not be written down; it is queued again", job_id, exc_info=error)
+            if self._move.is_unwritten(job_id):
+                _log.warning("job %s: what became of it cannot be written down yet: %s", job_id, error)
+            else:
+                _log.error("job %s: its end could not be written down; it is queued again", job_id, exc_info=error)
         self._freed.set()
         self.wake()
 

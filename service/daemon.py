@@ -31,6 +31,7 @@ from service.metrics.server import MetricsServer
 from service.metrics.serving import serve_metrics
 from service.metrics.standing import Observer
 from service.recoveries import Recoveries
+from service.reserve import Reserve
 from service.settings import Settings
 from service.stores.catalogues import DatasetCatalogue, ModelCatalogue
 from service.stores.database import Database, DatabaseError
@@ -68,11 +69,12 @@ def serve(settings: Settings) -> None:
             stack.callback(directory.close)
             registry = CollectorRegistry()
             instruments = Instruments(registry)
-            database = Database(directory.database, instruments.store_commit_seconds.observe)
+            reserve = Reserve(directory.reserve)
+            database = Database(directory.database, instruments.store_commit_seconds.observe, reserve)
             stack.callback(database.close)
         except (DataDirectoryError, DatabaseError) as error:
             raise StartError(str(error)) from error
-        asyncio.run(_Service(settings, directory, database, registry, instruments).run())
+        asyncio.run(_Service(settings, directory, database, reserve, registry, instruments).run())
 
 
 class _Service:
@@ -83,10 +85,12 @@ class _Service:
         settings: Settings,
         directory: DataDirectory,
         database: Database,
+        reserve: Reserve,
         registry: CollectorRegistry,
         instruments: Instruments,
     ) -> None:
         self._settings = settings
+        self._reserve = reserve
         self._registry = registry
         self._instruments = instruments
         self._jobs = JobStore(database, _now)
@@ -130,6 +134,7 @@ class _Service:
             asyncio.get_running_loop().add_signal_handler(number, self._signalled, number)
         async with AsyncExitStack() as stack:
             # Taken down in the opposite order: first no more calls, then the jobs, then their processes.
+            stack.push_async_callback(_cancelled, asyncio.create_task(self._reserve.keep()))
             metrics = self._metrics()
             # On another thread: a scrape that goes on needs the loop to end.
             stack.push_async_callback(asyncio.to_thread, metrics.close)

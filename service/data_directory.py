@@ -30,7 +30,8 @@ class DataDirectory:
     """The service's data directory; one live daemon at a time uses it.
 
     ``nablad.sqlite3``, ``datasets/NAME/``, ``models/MODEL_ID.safetensors``, ``checkpoints/JOB_ID/``, ``staging/`` for
-    what is not finished, and ``lock``, which names the daemon that uses it.
+    what is not finished, ``reserve``, which keeps room for a full disk, and ``lock``, which names the daemon that uses
+    it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -68,6 +69,11 @@ class DataDirectory:
     def database(self) -> Path:
         """The SQLite file."""
         return self.path / "nablad.sqlite3"
+
+    @property
+    def reserve(self) -> Path:
+        """The file whose room is given up when the disk is full."""
+        return self.path / "reserve"
 
     def dataset(self, name: str) -> Path:
         """The folder of a data set. Names are checked before: they hold no separators."""

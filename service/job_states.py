@@ -6,7 +6,7 @@ from typing import TypeAlias
 from nablad.spec import name_of
 from nablad.v1 import jobs_pb2 as jobs_pb
 
-__all__ = ["ENDED", "LAUNCHED", "MOVES", "state_name"]
+__all__ = ["ENDED", "LAUNCHED", "MOVES", "state_name", "stops_work"]
 
 State: TypeAlias = jobs_pb.JobState.ValueType
 
@@ -34,6 +34,11 @@ MOVES: Mapping[State, frozenset[State]] = {
 ENDED = frozenset({SUCCEEDED, FAILED, CANCELLED})
 # States in which a job may have processes.
 LAUNCHED = frozenset({STARTING, RUNNING})
+
+
+def stops_work(before: State, after: State) -> bool:
+    """Returns whether a move takes a job off its processes or out of the queue, rather than on its way."""
+    return after in ENDED or after == PAUSED or (after == QUEUED and before in LAUNCHED)
 
 
 def state_name(state: State) -> str:

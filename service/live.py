@@ -7,7 +7,7 @@ from weakref import WeakValueDictionary
 
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from service.job_states import ENDED, QUEUED
+from service.job_states import ENDED, LAUNCHED, QUEUED
 
 __all__ = ["LiveJob", "LiveJobs"]
 
@@ -90,6 +90,7 @@ class LiveJobs:
         self._clock = clock
         self._jobs: dict[str, LiveJob] = {}
         self._explanations: dict[str, str] = {}
+        self._unwritten: dict[str, str] = {}
         self._bells = _Bells()
         self._end_bells = _Bells()
 
@@ -98,6 +99,7 @@ class LiveJobs:
         progress = jobs_pb.Progress()
         progress.CopyFrom(job.progress)
         progress.workers_alive, progress.samples_per_second = 0, 0
+        self._unwritten.pop(job.job_id, None)
         self._jobs[job.job_id] = LiveJob(
             progress,
             attempt=job.attempt,
@@ -142,6 +144,7 @@ class LiveJobs:
         """The job has ended; its figures go after a while. What is a state and not a total goes to zero at once."""
         self._drop_old()
         self._explanations.pop(job_id, None)
+        self._unwritten.pop(job_id, None)
         if live := self._jobs.get(job_id):
             live.ended = self._clock()
             live.progress, live.telemetry = _at_rest(live)
@@ -152,6 +155,7 @@ class LiveJobs:
         """What is known says nothing any more: the job was deleted or paused, or another attempt follows."""
         self._jobs.pop(job_id, None)
         self._explanations.pop(job_id, None)
+        self._unwritten.pop(job_id, None)
         self.ring(job_id)
 
     def explain(self, job_id: str, reason: str) -> None:
@@ -164,13 +168,18 @@ class LiveJobs:
         """Why a queued job still waits, as a sentence; empty if no more is known than its reason says."""
         return self._explanations.get(job_id, "")
 
+    def explain_end(self, job_id: str, reason: str) -> None:
+        """Says, as a sentence, what became of a job without processes while that cannot be written down."""
+        self._unwritten[job_id] = reason
+        self.ring(job_id)
+
     def progress(self, job_id: str) -> jobs_pb.Progress | None:
         """The newest progress of a job, if any is known."""
         live = self._jobs.get(job_id)
         return live.progress if live else None
 
     def brought_up_to_date(self, job: jobs_pb.Job) -> jobs_pb.Job:
-        """The job itself, given its newest progress, and why it waits if it does.
+        """The job itself, given its newest progress, and why it waits if it does or what became of it.
 
         One that has ended keeps the figures of its last epoch.
         """
@@ -178,6 +187,8 @@ class LiveJobs:
             job.progress.CopyFrom(progress)
         if job.state == QUEUED:
             job.reason = self.explanation(job.job_id) or job.reason
+        elif job.state in LAUNCHED:
+            job.reason = self._unwritten.get(job.job_id, job.reason)
         return job
 
     def snapshot(self) -> Mapping[str, LiveJob]:

@@ -17,7 +17,7 @@ class Recoveries:
         self._lost: dict[str, tuple[str, float]] = {}
 
     def lost(self, job_id: str, cause: str, *, another_follows: bool = True) -> None:
-        """An attempt was lost, and that is written down: what cannot be is tried again, and counts once.
+        """An attempt was lost, and that is written down.
 
         If the attempt never ran, the loss before is what is recovered from.
         """

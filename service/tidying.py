@@ -14,7 +14,8 @@ _log = logging.getLogger(__name__)
 
 
 def tidy_up(directory: DataDirectory, jobs: JobStore, models: ModelCatalogue) -> None:
-    """Removes checkpoints that nobody goes on from, and files of models that were not registered any more."""
+    """Removes what is left of deleted jobs, checkpoints that nobody goes on from, and files of unregistered models."""
+    jobs.drop_orphans()
     directory.drop_orphans(jobs.ids())
     for job_id in directory.jobs_with_checkpoints():
         if jobs.get(job_id).state == SUCCEEDED:

@@ -69,8 +69,10 @@ def _cluster(nodes: Sequence[cluster_pb.Node] | None) -> Mapping[str, _Values]:
 def _disk(database: Path) -> Mapping[str, _Values]:
     room = os.statvfs(database.parent)
     files = (database, database.with_name(f"{database.name}-wal"))
+    reserve = database.with_name("reserve")
     return {
         "nablad_store_bytes": {(): sum(file.stat().st_size for file in files if file.exists())},
         "nablad_data_directory_free_bytes": {(): room.f_bavail * room.f_frsize},
+        "nablad_data_directory_reserve_bytes": {(): reserve.stat().st_size if reserve.exists() else 0},
         "nablad_data_directory_size_bytes": {(): room.f_blocks * room.f_frsize},
     }

@@ -199,6 +199,10 @@ SERVICE_METRICS: Final = (
         "nablad_data_directory_free_bytes", _GAUGE, "Room on the file system of the data directory.", unit="bytes"
     ),
     Metric(
+        "nablad_data_directory_reserve_bytes", _GAUGE,
+        "Room on the file system of the data directory that is kept for what frees room or stops work.", unit="bytes",
+    ),
+    Metric(
         "nablad_data_directory_size_bytes", _GAUGE, "Size of the file system of the data directory.", unit="bytes"
     ),
 )  # fmt: skip

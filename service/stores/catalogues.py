@@ -65,10 +65,14 @@ class DatasetCatalogue:
         return [str(row[0]) for row in self._database.rows("SELECT name FROM datasets ORDER BY name")]
 
     def delete(self, name: str) -> None:
-        """Forgets a data set."""
-        with self._database.transaction() as transaction:
-            self.get(name)
-            transaction.execute("DELETE FROM datasets WHERE name = ?", (name,))
+        """Forgets a data set, also on a full disk."""
+
+        def forget() -> None:
+            with self._database.transaction() as transaction:
+                self.get(name)
+                transaction.execute("DELETE FROM datasets WHERE name = ?", (name,))
+
+        self._database.with_reserve(forget)
 
 
 class ModelCatalogue:
@@ -111,7 +115,11 @@ class ModelCatalogue:
         return [models_pb.Model.FromString(body) for body in bodies], rest
 
     def delete(self, model_id: str) -> None:
-        """Forgets a model."""
-        with self._database.transaction() as transaction:
-            self.get(model_id)
-            transaction.execute("DELETE FROM models WHERE model_id = ?", (model_id,))
+        """Forgets a model, also on a full disk."""
+
+        def forget() -> None:
+            with self._database.transaction() as transaction:
+                self.get(model_id)
+                transaction.execute("DELETE FROM models WHERE model_id = ?", (model_id,))
+
+        self._database.with_reserve(forget)

@@ -6,12 +6,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from nablad.files import sync_directory
+from service.reserve import Reserve
 from service.stores.migrations import MIGRATIONS, Migration
 
 __all__ = ["NEWEST", "Database", "DatabaseError"]
+
+_Result = TypeVar("_Result")
 
 # Above every number, for pages that begin with the newest row.
 NEWEST = 1 << 62
@@ -29,21 +32,24 @@ class Database:
     Used from one thread. Write-ahead log with synchronous=FULL: what was committed is there after any crash.
     """
 
-    def __init__(self, path: Path, committed: Callable[[float], None] = lambda _: None) -> None:
+    def __init__(
+        self, path: Path, committed: Callable[[float], None] = lambda _: None, reserve: Reserve | None = None
+    ) -> None:
         """Opens the database, makes it if there is none, and brings an older schema up to date.
 
         Args:
             path: The file.
             committed: Told after each transaction how many seconds it took to reach the disk.
+            reserve: Room on the disk for opening it and for `with_reserve`; None for none.
 
         Raises:
             DatabaseError: It is damaged, or its schema is newer than this release knows.
         """
         self._committed = committed
+        self._reserve = reserve
         try:
             self._connection = sqlite3.connect(path, isolation_level=None)
-            for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-                self._connection.execute(f"PRAGMA {pragma}")
+            self.with_reserve(self._prepare)
             self._migrate(path)
         except sqlite3.Error as error:
             damaged = error.sqlite_errorcode in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -70,6 +76,23 @@ class Database:
                 self._connection.execute("ROLLBACK")
             raise
 
+    @contextmanager
+    def without_cascade(self) -> Iterator[None]:
+        """Rows that are deleted in this block leave the rows that belong to them, for who deletes those himself."""
+        self._connection.execute("PRAGMA foreign_keys = OFF")
+        try:
+            yield
+        finally:
+            self._connection.execute("PRAGMA foreign_keys = ON")
+
+    def with_reserve(self, write: Callable[[], _Result]) -> _Result:
+        """Calls what frees room or stops work, on a full disk with the room that is kept for it.
+
+        Args:
+            write: A transaction that may be tried again.
+        """
+        return self._reserve.spend(write) if self._reserve else write()
+
     def rows(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
         """The rows of a query."""
         with closing(self._connection.execute(query, parameters)) as cursor:
@@ -94,6 +117,10 @@ class Database:
                 bodies.append(body)
                 last = position
         return bodies, None
+
+    def _prepare(self) -> None:
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+            self._connection.execute(f"PRAGMA {pragma}")
 
     def _migrate(self, path: Path) -> None:
         ((version,),) = self.rows("PRAGMA user_version")

@@ -1,19 +1,32 @@
 """Jobs, with their events, history and receipts."""
 
+import logging
 import secrets
-from collections.abc import Mapping, Sequence
-from typing import Any
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from google.protobuf.message import Message
 
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
 from service.errors import Reason, ServiceError
-from service.job_states import ENDED, FAILED, MOVES, QUEUED, RUNNING, STARTING, State, state_name
+from service.job_states import ENDED, FAILED, MOVES, QUEUED, RUNNING, STARTING, State, state_name, stops_work
 from service.stores.job_reader import JobReader, Waiting
 from workers.failpoints import failpoint
 
 __all__ = ["JobStore", "Waiting"]
+
+_log = logging.getLogger(__name__)
+
+# Rows that are deleted at a time: a transaction takes as much room on the disk as the rows that it deletes.
+_ROWS_AT_A_TIME: Final = 2000
+
+_TABLES_OF_JOBS: Final = {"events": "number", "history": "kind, step", "receipts": "job_id"}
+"""Tables with rows of jobs, and what tells the rows of one job apart."""
+
+_Result = TypeVar("_Result")
 
 
 class JobStore(JobReader):
@@ -51,7 +64,7 @@ class JobStore(JobReader):
         return job
 
     def move(self, job_id: str, state: State, reason: str, **changes: Any) -> jobs_pb.Job:
-        """Moves a job into a state.
+        """Moves a job into a state; where that stops work, also on a full disk.
 
         Args:
             job_id: Which.
@@ -63,32 +76,40 @@ class JobStore(JobReader):
         Raises:
             ServiceError: NOT_FOUND, or WRONG_STATE when no such move leads from the job's present state.
         """
-        with self._database.transaction():
-            job = self.get(job_id)
-            if state not in MOVES[job.state]:
-                now = "has ended already" if job.state in ENDED else f"cannot become {state_name(state)} now"
-                raise _wrong_state(job, f"job {job_id} {now}: it is {state_name(job.state)} ({job.reason})")
-            self._enter(job, state, reason)
-            _change(job, changes)
-            self._save(job)
-            self._events.append(job, f"{state_name(state)}: {reason}", state=state)
-        return job
+
+        def write() -> jobs_pb.Job:
+            with self._database.transaction():
+                job = self.get(job_id)
+                if state not in MOVES[job.state]:
+                    now = "has ended already" if job.state in ENDED else f"cannot become {state_name(state)} now"
+                    raise _wrong_state(job, f"job {job_id} {now}: it is {state_name(job.state)} ({job.reason})")
+                self._enter(job, state, reason)
+                _change(job, changes)
+                self._save(job)
+                self._events.append(job, f"{state_name(state)}: {reason}", state=state)
+            return job
+
+        return self._write(write, urgent=stops_work(self.get(job_id).state, state))
 
     def set_workers(self, job_id: str, workers: int, message: str) -> jobs_pb.Job:
-        """Changes how many workers a job asks for, and says so in an event.
+        """Changes how many workers a job asks for, and says so in an event; fewer of them also on a full disk.
 
         Raises:
             ServiceError: NOT_FOUND, or WRONG_STATE when it has ended.
         """
-        with self._database.transaction():
-            job = self.get(job_id)
-            if job.state in ENDED:
-                sentence = f"job {job_id} is {state_name(job.state)}: it has no workers any more"
-                raise _wrong_state(job, sentence)
-            job.spec.distribution.workers = workers
-            self._save(job)
-            self._events.append(job, message, notice=True)
-        return job
+
+        def write() -> jobs_pb.Job:
+            with self._database.transaction():
+                job = self.get(job_id)
+                if job.state in ENDED:
+                    sentence = f"job {job_id} is {state_name(job.state)}: it has no workers any more"
+                    raise _wrong_state(job, sentence)
+                job.spec.distribution.workers = workers
+                self._save(job)
+                self._events.append(job, message, notice=True)
+            return job
+
+        return self._write(write, urgent=workers < self.get(job_id).spec.distribution.workers)
 
     def forget_losses(self, job_id: str) -> None:
         """The job made headway: attempts that were lost before do not count any more."""
@@ -128,24 +149,69 @@ class JobStore(JobReader):
             self._history.drop_after(job_id, step)
 
     def keep_receipt(self, receipt: jobs_pb.Receipt) -> None:
-        """Keeps a receipt, or what is known of it, in place of what was known before."""
-        self._receipts.keep(receipt)
+        """Keeps a receipt, or what is known of it, in place of the one before; a whole one also on a full disk."""
+        self._write(partial(self._receipts.keep, receipt), urgent=bool(receipt.final_weights_sha256))
 
     def delete(self, job_id: str) -> None:
-        """Forgets a job that has ended, with all that it left here.
+        """Forgets a job that has ended, with all that it left here; also on a full disk.
 
         Raises:
             ServiceError: NOT_FOUND, or WRONG_STATE when it has not ended.
         """
+
+        def forget() -> None:
+            with self._database.transaction() as transaction:
+                job = self.get(job_id)
+                if job.state not in ENDED:
+                    raise _wrong_state(
+                        job,
+                        f"job {job_id} is {state_name(job.state)}; only a job that has ended can be deleted: "
+                        f"`nabla job cancel {job_id}` first",
+                    )
+                transaction.execute("DELETE FROM jobs WHERE job_id = ?", (job_id,))
+
+        with self._database.without_cascade():
+            self._database.with_reserve(forget)
+        self._drop_rows(job_id)
+
+    def drop_orphans(self) -> None:
+        """Removes what a crash left of jobs that were being deleted."""
+        for job_id in self._orphans():
+            _log.warning("removing what job %s, which was deleted, left in the database", job_id)
+            self._drop_rows(job_id)
+
+    def _write(self, write: Callable[[], _Result], *, urgent: bool) -> _Result:
+        return self._database.with_reserve(write) if urgent else write()
+
+    def _orphans(self) -> set[str]:
+        """Returns the ids of jobs that left rows and are not there; looks into each table once for each job."""
+        return {
+            str(job_id)
+            for table in _TABLES_OF_JOBS
+            for (job_id,) in self._database.rows(
+                f"WITH RECURSIVE ids (job_id) AS (SELECT min(job_id) FROM {table} UNION ALL "  # noqa: S608 (our names)
+                f"SELECT (SELECT min(job_id) FROM {table} WHERE job_id > ids.job_id) FROM ids WHERE job_id NOTNULL) "
+                "SELECT job_id FROM ids WHERE job_id NOTNULL AND job_id NOT IN (SELECT job_id FROM jobs)"
+            )
+        }
+
+    def _drop_rows(self, job_id: str) -> None:
+        """Removes what a job that is not there any more left, piece by piece."""
+        try:
+            for table, key in _TABLES_OF_JOBS.items():
+                while self._database.with_reserve(partial(self._drop_some, table, key, job_id)):
+                    pass
+        except sqlite3.Error as error:
+            _log.warning("what the deleted job %s left in the database goes at the next start: %s", job_id, error)
+
+    def _drop_some(self, table: str, key: str, job_id: str) -> int:
+        """Returns how many rows went."""
+        query = (
+            f"DELETE FROM {table} WHERE job_id = ?1 AND ({key}) IN "  # noqa: S608 (our names)
+            f"(SELECT {key} FROM {table} WHERE job_id = ?1 LIMIT {_ROWS_AT_A_TIME})"
+        )
         with self._database.transaction() as transaction:
-            job = self.get(job_id)
-            if job.state not in ENDED:
-                raise _wrong_state(
-                    job,
-                    f"job {job_id} is {state_name(job.state)}; only a job that has ended can be deleted: "
-                    f"`nabla job cancel {job_id}` first",
-                )
-            transaction.execute("DELETE FROM jobs WHERE job_id = ?", (job_id,))
+            return transaction.execute(query, (job_id,)).rowcount
 
     def _enter(self, job: jobs_pb.Job, state: State, reason: str) -> None:
         if job.state == FAILED:

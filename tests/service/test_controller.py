@@ -16,7 +16,7 @@ from nablad.v1 import jobs_pb2 as jobs_pb
 from service.admission import Admission
 from service.controller import Controller
 from service.errors import ServiceError
-from service.job_states import ENDED, QUEUED, RUNNING, STARTING, state_name
+from service.job_states import ENDED, QUEUED, RUNNING, STARTING, SUCCEEDED, state_name
 from service.live import LiveJobs
 from service.metrics.instruments import Instruments
 from service.outcomes import AttemptFailed, AttemptLost, Ending
@@ -425,6 +425,57 @@ def test_a_loss_that_cannot_be_written_down_counts_once(jobs: JobStore, monkeypa
         await stage.wait_started(1)
         assert len(refused) == 2
         assert stage.sample("nablad_attempts_lost_total", cause="service") == 1
+
+    _play(jobs, 1, scene)
+
+
+def _full_until(jobs: JobStore, monkeypatch: pytest.MonkeyPatch, state: int) -> asyncio.Event:
+    """Moves into a state are refused by a full disk until the event is set."""
+    move, room = jobs.move, asyncio.Event()
+
+    def full(job_id: str, target: int, *arguments: Any, **changes: Any) -> jobs_pb.Job:
+        if target == state and not room.is_set():
+            raise sqlite3.OperationalError("database or disk is full")
+        return move(job_id, target, *arguments, **changes)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(jobs, "move", full)
+    return room
+
+
+def test_a_success_that_cannot_be_written_down_is_one_later(jobs: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its model is not trained again; meanwhile the job says what became of it."""
+    room = _full_until(jobs, monkeypatch, SUCCEEDED)
+
+    async def scene(stage: Stage) -> None:
+        job_id = stage.submit()
+        await stage.wait_started(1)
+        stage.attempts[job_id].succeed()
+        await stage.wait_for_reason(job_id, "done (not written down yet: database or disk is full)")
+        assert stage.state(job_id) == "running"
+        room.set()
+        stage.controller.wake()
+        await stage.wait_for(job_id, "succeeded")
+        job = jobs.get(job_id)
+        assert (job.reason, job.model_id, job.attempt) == ("done", "the-model", 1)
+
+    _play(jobs, 1, scene)
+
+
+def test_a_loss_that_cannot_be_written_down_keeps_its_cause(jobs: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counts once, as what it was, and not as the service's."""
+    room = _full_until(jobs, monkeypatch, QUEUED)
+
+    async def scene(stage: Stage) -> None:
+        job_id = stage.submit()
+        await stage.wait_started(1)
+        stage.attempts[job_id].lose("worker")
+        await stage.wait_for_reason(job_id, "it was lost; attempt 2 follows in 1 s (not written down yet")
+        room.set()
+        stage.controller.wake()
+        await stage.wait_for(job_id, "queued")
+        assert jobs.get(job_id).lost_attempts == 1
+        lost = {cause: stage.sample("nablad_attempts_lost_total", cause=cause) for cause in ("worker", "service")}
+        assert lost == {"worker": 1, "service": 0}
 
     _play(jobs, 1, scene)
 

@@ -24,18 +24,23 @@ def storage() -> Row:
             graph(
                 "Database commits", "How long transactions take to reach the disk; every change of a job waits for "
                 "one. Above 0.1 s the disk is slow or busy.", units.Seconds,
-                *percentiles(commits), span=8,
+                *percentiles(commits), span=6,
                 limits=bad_from(1, warning=0.1),
             ),
             graph(
                 "Database size", "With its log. It grows with jobs and their events.", units.BytesIEC,
-                Series(of_service("nablad_store_bytes"), "{{instance}}"), span=8,
+                Series(of_service("nablad_store_bytes"), "{{instance}}"), span=6,
             ),
             graph(
                 "Room on the disk over time", "Free share of the file system of the data directory. Make room "
-                "before it reaches 0.", units.PercentUnit, Series(free_share(), "free"), span=8,
+                "before it reaches 0.", units.PercentUnit, Series(free_share(), "free"), span=6,
                 limits=bad_until(0.2, warning=0.1),
             ).max(1),
+            graph(
+                "Reserve on the disk", "Kept for what frees room or stops work. Below its size: the disk is full, and "
+                "cancelling, pausing and deleting live on it.", units.BytesIEC,
+                Series(of_service("nablad_data_directory_reserve_bytes"), "{{instance}}"), span=6,
+            ),
         ],
     )  # fmt: skip
 

@@ -10,6 +10,7 @@ from service.stores.database import Database
 from service.stores.jobs import JobStore
 
 EPOCHS, STEPS = jobs_pb.HISTORY_KIND_EPOCHS, jobs_pb.HISTORY_KIND_STEPS
+TABLES = ("jobs", "events", "history", "receipts")
 
 
 @pytest.fixture
@@ -95,8 +96,24 @@ def test_all_goes_with_the_job(database: Database, jobs: JobStore, job_id: str) 
     jobs.keep_receipt(jobs_pb.Receipt(job_id=job_id))
     jobs.move(job_id, CANCELLED, "test")
     jobs.delete(job_id)
-    for table in ("jobs", "events", "history", "receipts"):
+    for table in TABLES:
         assert database.rows(f"SELECT count(*) FROM {table}") == [(0,)]  # noqa: S608 (our own names)
+
+
+def test_what_a_crash_leaves_of_a_deleted_job_goes(database: Database, jobs: JobStore, job_id: str) -> None:
+    """The job goes first, the rest piece by piece; other jobs lose nothing."""
+    other = jobs.create(spec_pb.JobSpec(name="b"), "").job_id
+    for each in (job_id, other):
+        jobs.keep_figures(each, [_end(1)], [jobs_pb.HistoryPoint(step=1)])
+        jobs.keep_receipt(jobs_pb.Receipt(job_id=each))
+    before = {table: database.rows(f"SELECT * FROM {table} WHERE job_id = ?", other) for table in TABLES}  # noqa: S608
+    with database.without_cascade():
+        database.rows("DELETE FROM jobs WHERE job_id = ?", job_id)
+    assert database.rows("SELECT count(*) FROM events WHERE job_id = ?", job_id) == [(2,)]
+    jobs.drop_orphans()
+    after = {table: database.rows(f"SELECT * FROM {table}") for table in TABLES}  # noqa: S608
+    assert after == before
+    assert database.rows("PRAGMA foreign_keys") == [(1,)]
 
 
 def test_going_back_forgets_what_came_after(jobs: JobStore, job_id: str) -> None:
