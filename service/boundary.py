@@ -10,6 +10,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
+from service.damage import DamagedError
 from service.errors import Reason, ServiceError
 from service.reserve import is_full_disk
 
@@ -64,6 +65,9 @@ async def _answer(error: Exception, method: str, context: Context) -> NoReturn:
     if is_full_disk(error):
         _log.error("%s: %s", method, error)
         error = ServiceError(Reason.TOO_LARGE, "the service's disk is full: make room there, and try again")
+    if isinstance(error, DamagedError):
+        _log.error("%s: %s", method, error)
+        error = ServiceError(Reason.DAMAGED, str(error), **error.metadata)
     if not isinstance(error, ServiceError):
         _log.error("%s failed", method, exc_info=error)
         await context.abort(grpc.StatusCode.INTERNAL, f"{method} failed in the service; its log says more")

@@ -1,6 +1,7 @@
 """The controller: takes jobs from the queue, follows their attempts, and moves them along."""
 
 import asyncio
+import errno
 import logging
 import sqlite3
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from nablad.v1 import jobs_pb2 as jobs_pb
 from service.admission import Admission
 from service.cluster.errors import ClusterLostError
 from service.commands import Commands
+from service.damage import DamagedError
 from service.job_states import FAILED, LAUNCHED, QUEUED, STARTING, SUCCEEDED
 from service.launched import Launched, LaunchedJobs, Mover
 from service.live import LiveJobs
@@ -38,6 +40,8 @@ _FIRST_PAUSE_SECONDS: Final = 1.0
 _LONGEST_PAUSE_SECONDS: Final = 60.0
 # Ray's end is not a job's fault; but where it comes so often before any headway, it may be one's that runs there.
 _MOST_LOST_WITH_RAY: Final = 20
+# Errors that only writing has.
+_WRITING: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 class Controller:
@@ -74,6 +78,7 @@ class Controller:
         self._freed = asyncio.Event()
         self._waiting: list[Waiting] = []  # as of the last look
         self._inherited: set[str] = set()  # launched by a service that has ended
+        self._damaged: set[str] = set()  # jobs that cannot be read
         self._draining = False
 
     def wake(self) -> None:
@@ -120,7 +125,7 @@ class Controller:
 
     async def _launch_next(self) -> bool:
         """Starts the next job that may start; whether another may follow."""
-        self._waiting = [job for job in self._jobs.waiting() if self._launched.is_free(job.job_id)]
+        self._waiting = [job for job in self._jobs.waiting() if self._is_startable(job.job_id)]
         if self._draining or not self._waiting:
             return False
         decision = self._admission.decide(self._waiting, await self._cluster.nodes(), self._now().timestamp())
@@ -129,6 +134,11 @@ class Controller:
         return await self._launch(decision.job, decision.workers) if decision.job else False
 
     async def _launch(self, waiting: Waiting, workers: int) -> bool:
+        if damage := self._jobs.damage_of(waiting):
+            # Nobody behind it waits for it.
+            _log.error("a job cannot be started: %s", damage)
+            self._damaged.add(waiting.job_id)
+            return True
         fleet = await self._cluster.reserve(workers, waiting.cpus_per_worker)
         if fleet is None:
             self._live.explain(waiting.job_id, "waits for CPUs that somebody else took")
@@ -147,6 +157,9 @@ class Controller:
         self._launched.add(job.job_id, Launched(attempt, task))
         task.add_done_callback(lambda _: self._forget(job.job_id))
         return True
+
+    def _is_startable(self, job_id: str) -> bool:
+        return self._launched.is_free(job_id) and job_id not in self._damaged
 
     def _count_launch(self, waiting: Waiting) -> None:
         self._instruments.attempts.inc()
@@ -192,11 +205,14 @@ class Controller:
             failpoint("job.ending")
         except AttemptFailed as failure:
             self._move(job_id, FAILED, str(failure), last_error_lines=failure.error_lines)
+        except DamagedError as damage:
+            # Another attempt would read the same.
+            self._move(job_id, FAILED, str(damage))
         except AttemptLost as loss:
             self._again(job_id, loss)
         except (OSError, sqlite3.Error) as error:
             _log.exception("job %s", job_id)
-            self._again(job_id, AttemptLost(f"the service could not write: {error}", cause="service"))
+            self._again(job_id, AttemptLost(f"the service {_failed_at(error)}", cause="service"))
         except Exception:  # noqa: BLE001 (one job must not take the controller down)
             _log.exception("job %s failed in the service", job_id)
             self._move(job_id, FAILED, "the service failed at running it; its log says more")
@@ -237,6 +253,13 @@ class Controller:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _failed_at(error: OSError | sqlite3.Error) -> str:
+    """What the service failed at, as the end of a sentence: only some errors say that it was writing."""
+    if isinstance(error, sqlite3.Error) or error.errno in _WRITING:
+        return f"could not write: {error}"
+    return f"could not read or write: {error}"
 
 
 def _given_up(job: jobs_pb.Job, cause: str, lost: int, *, with_ray: bool) -> str:

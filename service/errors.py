@@ -30,7 +30,7 @@ class Reason(Enum):
     WRONG_STATE = "the thing's state does not allow it"
     IN_USE = "something that goes on needs it"
     TOO_LARGE = "more bytes than the service takes"
-    DAMAGED = "a file of the service is not what it was"
+    DAMAGED = "something that the service keeps is gone, or not what was stored"
     GOING_AWAY = "the service is shutting down"
 
 

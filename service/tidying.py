@@ -14,7 +14,16 @@ _log = logging.getLogger(__name__)
 
 
 def tidy_up(directory: DataDirectory, jobs: JobStore, models: ModelCatalogue) -> None:
-    """Removes what is left of deleted jobs, checkpoints that nobody goes on from, and files of unregistered models."""
+    """Removes what is left of deleted jobs, checkpoints that nobody goes on from, and files of unregistered models.
+
+    But nothing at all where the database is damaged: what it does not name may be what it has lost.
+    """
+    if damages := jobs.damages() + models.damages():
+        for damage in damages:
+            _log.error("%s", damage)
+        _log.error("nothing is tidied up as long as the database is damaged")
+        return
+    jobs.rebuild_queue()
     jobs.drop_orphans()
     directory.drop_orphans(jobs.ids())
     for job_id in directory.jobs_with_checkpoints():

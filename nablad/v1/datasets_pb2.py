@@ -25,39 +25,39 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18nablad/v1/datasets.proto\x12\tnablad.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xac\x02\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04rows\x18\x02 \x01(\x04\x12\x10\n\x08\x66\x65\x61tures\x18\x03 \x01(\r\x12\x0f\n\x07\x63lasses\x18\x04 \x01(\r\x12\x16\n\x0etarget_columns\x18\x05 \x01(\r\x12\x15\n\rfeature_dtype\x18\x06 \x01(\t\x12\x12\n\nsize_bytes\x18\x07 \x01(\x04\x12\x0e\n\x06sha256\x18\x08 \x01(\t\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1b\n\x0etarget_minimum\x18\n \x01(\x01H\x00\x88\x01\x01\x12\x1b\n\x0etarget_maximum\x18\x0b \x01(\x01H\x01\x88\x01\x01\x42\x11\n\x0f_target_minimumB\x11\n\x0f_target_maximum\"\x83\x01\n\tDataFiles\x12\"\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x13.nablad.v1.DataFile\x12\x15\n\rtarget_column\x18\x02 \x01(\t\x12*\n\x0btarget_kind\x18\x03 \x01(\x0e\x32\x15.nablad.v1.TargetKind\x12\x0f\n\x07\x63lasses\x18\x04 \x01(\r\"0\n\x08\x44\x61taFile\x12\x10\n\x08\x66ilename\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\"^\n\x11\x41\x64\x64\x44\x61tasetRequest\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1b.nablad.v1.AddDatasetHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07\x63ontent\"J\n\x10\x41\x64\x64\x44\x61tasetHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\ndata_files\x18\x02 \x01(\x0b\x32\x14.nablad.v1.DataFiles\"9\n\x12\x41\x64\x64\x44\x61tasetResponse\x12#\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x12.nablad.v1.Dataset\"!\n\x11GetDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"9\n\x12GetDatasetResponse\x12#\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x12.nablad.v1.Dataset\"<\n\x13ListDatasetsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"U\n\x14ListDatasetsResponse\x12$\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x12.nablad.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x14\x44\x65leteDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteDatasetResponse*Y\n\nTargetKind\x12\x1b\n\x17TARGET_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12TARGET_KIND_LABELS\x10\x01\x12\x16\n\x12TARGET_KIND_VALUES\x10\x02\x32\xcd\x02\n\x0e\x44\x61tasetService\x12K\n\nAddDataset\x12\x1c.nablad.v1.AddDatasetRequest\x1a\x1d.nablad.v1.AddDatasetResponse(\x01\x12I\n\nGetDataset\x12\x1c.nablad.v1.GetDatasetRequest\x1a\x1d.nablad.v1.GetDatasetResponse\x12O\n\x0cListDatasets\x12\x1e.nablad.v1.ListDatasetsRequest\x1a\x1f.nablad.v1.ListDatasetsResponse\x12R\n\rDeleteDataset\x12\x1f.nablad.v1.DeleteDatasetRequest\x1a .nablad.v1.DeleteDatasetResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18nablad/v1/datasets.proto\x12\tnablad.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd7\x02\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04rows\x18\x02 \x01(\x04\x12\x10\n\x08\x66\x65\x61tures\x18\x03 \x01(\r\x12\x0f\n\x07\x63lasses\x18\x04 \x01(\r\x12\x16\n\x0etarget_columns\x18\x05 \x01(\r\x12\x15\n\rfeature_dtype\x18\x06 \x01(\t\x12\x12\n\nsize_bytes\x18\x07 \x01(\x04\x12\x0e\n\x06sha256\x18\x08 \x01(\t\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1b\n\x0etarget_minimum\x18\n \x01(\x01H\x00\x88\x01\x01\x12\x1b\n\x0etarget_maximum\x18\x0b \x01(\x01H\x01\x88\x01\x01\x12\x19\n\x11statistics_sha256\x18\x0e \x01(\t\x12\x0e\n\x06\x64\x61mage\x18\x0f \x01(\tB\x11\n\x0f_target_minimumB\x11\n\x0f_target_maximum\"\x83\x01\n\tDataFiles\x12\"\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x13.nablad.v1.DataFile\x12\x15\n\rtarget_column\x18\x02 \x01(\t\x12*\n\x0btarget_kind\x18\x03 \x01(\x0e\x32\x15.nablad.v1.TargetKind\x12\x0f\n\x07\x63lasses\x18\x04 \x01(\r\"0\n\x08\x44\x61taFile\x12\x10\n\x08\x66ilename\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\"^\n\x11\x41\x64\x64\x44\x61tasetRequest\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1b.nablad.v1.AddDatasetHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07\x63ontent\"J\n\x10\x41\x64\x64\x44\x61tasetHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\ndata_files\x18\x02 \x01(\x0b\x32\x14.nablad.v1.DataFiles\"9\n\x12\x41\x64\x64\x44\x61tasetResponse\x12#\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x12.nablad.v1.Dataset\"!\n\x11GetDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"9\n\x12GetDatasetResponse\x12#\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x12.nablad.v1.Dataset\"<\n\x13ListDatasetsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"U\n\x14ListDatasetsResponse\x12$\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x12.nablad.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x14\x44\x65leteDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteDatasetResponse*Y\n\nTargetKind\x12\x1b\n\x17TARGET_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12TARGET_KIND_LABELS\x10\x01\x12\x16\n\x12TARGET_KIND_VALUES\x10\x02\x32\xcd\x02\n\x0e\x44\x61tasetService\x12K\n\nAddDataset\x12\x1c.nablad.v1.AddDatasetRequest\x1a\x1d.nablad.v1.AddDatasetResponse(\x01\x12I\n\nGetDataset\x12\x1c.nablad.v1.GetDatasetRequest\x1a\x1d.nablad.v1.GetDatasetResponse\x12O\n\x0cListDatasets\x12\x1e.nablad.v1.ListDatasetsRequest\x1a\x1f.nablad.v1.ListDatasetsResponse\x12R\n\rDeleteDataset\x12\x1f.nablad.v1.DeleteDatasetRequest\x1a .nablad.v1.DeleteDatasetResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'nablad.v1.datasets_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TARGETKIND']._serialized_start=1096
-  _globals['_TARGETKIND']._serialized_end=1185
+  _globals['_TARGETKIND']._serialized_start=1139
+  _globals['_TARGETKIND']._serialized_end=1228
   _globals['_DATASET']._serialized_start=73
-  _globals['_DATASET']._serialized_end=373
-  _globals['_DATAFILES']._serialized_start=376
-  _globals['_DATAFILES']._serialized_end=507
-  _globals['_DATAFILE']._serialized_start=509
-  _globals['_DATAFILE']._serialized_end=557
-  _globals['_ADDDATASETREQUEST']._serialized_start=559
-  _globals['_ADDDATASETREQUEST']._serialized_end=653
-  _globals['_ADDDATASETHEADER']._serialized_start=655
-  _globals['_ADDDATASETHEADER']._serialized_end=729
-  _globals['_ADDDATASETRESPONSE']._serialized_start=731
-  _globals['_ADDDATASETRESPONSE']._serialized_end=788
-  _globals['_GETDATASETREQUEST']._serialized_start=790
-  _globals['_GETDATASETREQUEST']._serialized_end=823
-  _globals['_GETDATASETRESPONSE']._serialized_start=825
-  _globals['_GETDATASETRESPONSE']._serialized_end=882
-  _globals['_LISTDATASETSREQUEST']._serialized_start=884
-  _globals['_LISTDATASETSREQUEST']._serialized_end=944
-  _globals['_LISTDATASETSRESPONSE']._serialized_start=946
-  _globals['_LISTDATASETSRESPONSE']._serialized_end=1031
-  _globals['_DELETEDATASETREQUEST']._serialized_start=1033
-  _globals['_DELETEDATASETREQUEST']._serialized_end=1069
-  _globals['_DELETEDATASETRESPONSE']._serialized_start=1071
-  _globals['_DELETEDATASETRESPONSE']._serialized_end=1094
-  _globals['_DATASETSERVICE']._serialized_start=1188
-  _globals['_DATASETSERVICE']._serialized_end=1521
+  _globals['_DATASET']._serialized_end=416
+  _globals['_DATAFILES']._serialized_start=419
+  _globals['_DATAFILES']._serialized_end=550
+  _globals['_DATAFILE']._serialized_start=552
+  _globals['_DATAFILE']._serialized_end=600
+  _globals['_ADDDATASETREQUEST']._serialized_start=602
+  _globals['_ADDDATASETREQUEST']._serialized_end=696
+  _globals['_ADDDATASETHEADER']._serialized_start=698
+  _globals['_ADDDATASETHEADER']._serialized_end=772
+  _globals['_ADDDATASETRESPONSE']._serialized_start=774
+  _globals['_ADDDATASETRESPONSE']._serialized_end=831
+  _globals['_GETDATASETREQUEST']._serialized_start=833
+  _globals['_GETDATASETREQUEST']._serialized_end=866
+  _globals['_GETDATASETRESPONSE']._serialized_start=868
+  _globals['_GETDATASETRESPONSE']._serialized_end=925
+  _globals['_LISTDATASETSREQUEST']._serialized_start=927
+  _globals['_LISTDATASETSREQUEST']._serialized_end=987
+  _globals['_LISTDATASETSRESPONSE']._serialized_start=989
+  _globals['_LISTDATASETSRESPONSE']._serialized_end=1074
+  _globals['_DELETEDATASETREQUEST']._serialized_start=1076
+  _globals['_DELETEDATASETREQUEST']._serialized_end=1112
+  _globals['_DELETEDATASETRESPONSE']._serialized_start=1114
+  _globals['_DELETEDATASETRESPONSE']._serialized_end=1137
+  _globals['_DATASETSERVICE']._serialized_start=1231
+  _globals['_DATASETSERVICE']._serialized_end=1564
 # @@protoc_insertion_point(module_scope)

@@ -58,6 +58,8 @@ class Dataset(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     TARGET_MINIMUM_FIELD_NUMBER: _builtins.int
     TARGET_MAXIMUM_FIELD_NUMBER: _builtins.int
+    STATISTICS_SHA256_FIELD_NUMBER: _builtins.int
+    DAMAGE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     rows: _builtins.int
     features: _builtins.int
@@ -74,6 +76,10 @@ class Dataset(_message.Message):
     target_minimum: _builtins.float
     """Smallest and largest target when they are values."""
     target_maximum: _builtins.float
+    statistics_sha256: _builtins.str
+    """SHA-256 of the statistics of the features, as stored; empty for what an earlier release registered."""
+    damage: _builtins.str
+    """Why it cannot be read, as a sentence; then only the name is set beside it. Only in lists: GetDataset answers DATA_LOSS."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -90,10 +96,12 @@ class Dataset(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         target_minimum: _builtins.float | None = ...,
         target_maximum: _builtins.float | None = ...,
+        statistics_sha256: _builtins.str = ...,
+        damage: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_target_maximum", b"_target_maximum", "_target_minimum", b"_target_minimum", "create_time", b"create_time", "target_maximum", b"target_maximum", "target_minimum", b"target_minimum"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_target_maximum", b"_target_maximum", "_target_minimum", b"_target_minimum", "classes", b"classes", "create_time", b"create_time", "feature_dtype", b"feature_dtype", "features", b"features", "name", b"name", "rows", b"rows", "sha256", b"sha256", "size_bytes", b"size_bytes", "target_columns", b"target_columns", "target_maximum", b"target_maximum", "target_minimum", b"target_minimum"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_target_maximum", b"_target_maximum", "_target_minimum", b"_target_minimum", "classes", b"classes", "create_time", b"create_time", "damage", b"damage", "feature_dtype", b"feature_dtype", "features", b"features", "name", b"name", "rows", b"rows", "sha256", b"sha256", "size_bytes", b"size_bytes", "statistics_sha256", b"statistics_sha256", "target_columns", b"target_columns", "target_maximum", b"target_maximum", "target_minimum", b"target_minimum"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__target_maximum: _TypeAlias = _typing.Literal["target_maximum"]  # noqa: Y015
     _WhichOneofArgType__target_maximum: _TypeAlias = _typing.Literal["_target_maximum", b"_target_maximum"]  # noqa: Y015

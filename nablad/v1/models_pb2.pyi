@@ -37,6 +37,7 @@ class Model(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     CLASSES_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    DAMAGE_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     size_bytes: _builtins.int
     sha256: _builtins.str
@@ -49,6 +50,8 @@ class Model(_message.Message):
     """Number of classes it tells apart; 0 when it predicts values."""
     epoch: _builtins.int
     """The epoch whose weights it has, from 1; 0 where that is not known."""
+    damage: _builtins.str
+    """Why it cannot be read, as a sentence; then only the id is set beside it. Only in lists: GetModel answers DATA_LOSS."""
     @_builtins.property
     def spec(self) -> _job_spec_pb2.JobSpec: ...
     @_builtins.property
@@ -66,10 +69,11 @@ class Model(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         classes: _builtins.int = ...,
         epoch: _builtins.int = ...,
+        damage: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_training_cost", b"_training_cost", "_validation_accuracy", b"_validation_accuracy", "_validation_cost", b"_validation_cost", "create_time", b"create_time", "spec", b"spec", "training_cost", b"training_cost", "validation_accuracy", b"validation_accuracy", "validation_cost", b"validation_cost"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_training_cost", b"_training_cost", "_validation_accuracy", b"_validation_accuracy", "_validation_cost", b"_validation_cost", "classes", b"classes", "create_time", b"create_time", "epoch", b"epoch", "model_id", b"model_id", "sha256", b"sha256", "size_bytes", b"size_bytes", "spec", b"spec", "training_cost", b"training_cost", "validation_accuracy", b"validation_accuracy", "validation_cost", b"validation_cost"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_training_cost", b"_training_cost", "_validation_accuracy", b"_validation_accuracy", "_validation_cost", b"_validation_cost", "classes", b"classes", "create_time", b"create_time", "damage", b"damage", "epoch", b"epoch", "model_id", b"model_id", "sha256", b"sha256", "size_bytes", b"size_bytes", "spec", b"spec", "training_cost", b"training_cost", "validation_accuracy", b"validation_accuracy", "validation_cost", b"validation_cost"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__training_cost: _TypeAlias = _typing.Literal["training_cost"]  # noqa: Y015
     _WhichOneofArgType__training_cost: _TypeAlias = _typing.Literal["_training_cost", b"_training_cost"]  # noqa: Y015

@@ -90,7 +90,7 @@ class DatasetServicer(datasets_grpc.DatasetServiceServicer):
         self, request: datasets_pb.DeleteDatasetRequest, context: Context
     ) -> datasets_pb.DeleteDatasetResponse:
         """Forgets a data set that no open job uses."""
-        self._datasets.get(request.name)
+        self._datasets.require(request.name)
         for job in self._jobs.in_states(MOVES.keys() - ENDED):
             if request.name in (job.spec.data.train, job.spec.data.validation):
                 raise ServiceError(

@@ -25,6 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
+from service.damage import CheckpointError
 
 __all__ = ["CheckpointError", "Snapshot", "describe_image", "described_state", "make_image", "read_image"]
 
@@ -35,10 +36,6 @@ _STATE = "state"
 _PARAMETERS, _MOMENT, _BEST = "parameters", "moment", "best"
 _DTYPES: Mapping[str, str] = {"float32": "F32", "float64": "F64"}
 _LENGTH_BYTES = 8
-
-
-class CheckpointError(Exception):
-    """A checkpoint cannot be used; the message says why, as a sentence."""
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,11 @@
 
 from nablad.v1 import datasets_pb2 as datasets_pb
 from nablad.v1 import models_pb2 as models_pb
+from service.damage import DatabaseRowError
+from service.digests import is_intact
 from service.errors import Reason, ServiceError
 from service.stores.database import NEWEST, Database
+from service.stores.tables import DATASETS, MODELS, Row
 
 __all__ = ["DatasetCatalogue", "ModelCatalogue"]
 
@@ -16,9 +19,9 @@ class DatasetCatalogue:
 
     def add(self, dataset: datasets_pb.Dataset) -> None:
         """Registers a data set under its name, which must be free."""
-        with self._database.transaction() as transaction:
+        with self._database.transaction():
             self.require_free(dataset.name)
-            transaction.execute("INSERT INTO datasets VALUES (?, ?)", (dataset.name, dataset.SerializeToString()))
+            DATASETS.insert(self._database, {"name": dataset.name, "body": dataset.SerializeToString()})
 
     def require_free(self, name: str) -> None:
         """Makes sure that no data set has this name.
@@ -26,7 +29,7 @@ class DatasetCatalogue:
         Raises:
             ServiceError: ALREADY_EXISTS.
         """
-        if self.find(name) is not None:
+        if self._has(name):
             raise ServiceError(
                 Reason.ALREADY_EXISTS,
                 f"there is a data set {name!r} already, and data sets do not change: give another name, "
@@ -35,8 +38,12 @@ class DatasetCatalogue:
             )
 
     def find(self, name: str) -> datasets_pb.Dataset | None:
-        """The data set, if there is one of this name."""
-        bodies = self._database.bodies("SELECT body FROM datasets WHERE name = ?", name)
+        """The data set, if there is one of this name.
+
+        Raises:
+            DatabaseRowError: What is known of it is damaged.
+        """
+        bodies = DATASETS.bodies(self._database, "WHERE name = ?", name)
         return datasets_pb.Dataset.FromString(bodies[0]) if bodies else None
 
     def get(self, name: str) -> datasets_pb.Dataset:
@@ -44,35 +51,49 @@ class DatasetCatalogue:
 
         Raises:
             ServiceError: NOT_FOUND.
+            DatabaseRowError: What is known of it is damaged.
         """
         dataset = self.find(name)
         if dataset is None:
-            raise ServiceError(
-                Reason.NOT_FOUND,
-                f"there is no data set {name!r}; `nabla dataset list` shows those there are",
-                dataset=name,
-            )
+            raise _no_dataset(name)
         return dataset
 
+    def require(self, name: str) -> None:
+        """Makes sure that there is such a data set, damaged or not.
+
+        Raises:
+            ServiceError: NOT_FOUND.
+        """
+        if not self._has(name):
+            raise _no_dataset(name)
+
     def page(self, after: str, limit: int) -> tuple[list[datasets_pb.Dataset], str]:
-        """At most `limit` data sets in order of their names, after one of them; and the `after` of the next page."""
-        query = "SELECT body, name FROM datasets WHERE name > ? ORDER BY name"
-        bodies, rest = self._database.page(query, after, limit=limit)
-        return [datasets_pb.Dataset.FromString(body) for body in bodies], rest or ""
+        """At most `limit` data sets in order of their names, after one of them; and the `after` of the next page.
+
+        One that is damaged has a name and that damage.
+        """
+        rows, more = DATASETS.page(self._database, "WHERE name > ? ORDER BY name", after, limit=limit)
+        datasets = [
+            datasets_pb.Dataset.FromString(row[-2]) if is_intact(row) else _damaged_dataset(row) for row in rows
+        ]
+        return datasets, datasets[-1].name if more else ""
 
     def names(self) -> list[str]:
         """All names, in order."""
         return [str(row[0]) for row in self._database.rows("SELECT name FROM datasets ORDER BY name")]
 
     def delete(self, name: str) -> None:
-        """Forgets a data set, also on a full disk."""
+        """Forgets a data set, also a damaged one, and on a full disk."""
 
         def forget() -> None:
             with self._database.transaction() as transaction:
-                self.get(name)
+                self.require(name)
                 transaction.execute("DELETE FROM datasets WHERE name = ?", (name,))
 
         self._database.with_reserve(forget)
+
+    def _has(self, name: str) -> bool:
+        return bool(self._database.rows("SELECT 1 FROM datasets WHERE name = ?", name))
 
 
 class ModelCatalogue:
@@ -83,43 +104,71 @@ class ModelCatalogue:
 
     def add(self, model: models_pb.Model) -> None:
         """Registers a model. One of the same id, left by a crash between model and job, is replaced."""
-        with self._database.transaction() as transaction:
-            transaction.execute(
-                "INSERT OR REPLACE INTO models (model_id, body) VALUES (?, ?)",
-                (model.model_id, model.SerializeToString()),
-            )
+        with self._database.transaction():
+            number = self._database.next_number("models")
+            row = {"model_id": model.model_id, "number": number, "body": model.SerializeToString()}
+            MODELS.insert(self._database, row, replace=True)
 
     def get(self, model_id: str) -> models_pb.Model:
         """The model.
 
         Raises:
             ServiceError: NOT_FOUND.
+            DatabaseRowError: What is known of it is damaged.
         """
-        bodies = self._database.bodies("SELECT body FROM models WHERE model_id = ?", model_id)
+        bodies = MODELS.bodies(self._database, "WHERE model_id = ?", model_id)
         if not bodies:
-            raise ServiceError(
-                Reason.NOT_FOUND,
-                f"there is no model {model_id!r}; `nabla model list` shows those there are",
-                model_id=model_id,
-            )
+            raise _no_model(model_id)
         return models_pb.Model.FromString(bodies[0])
 
     def ids(self) -> set[str]:
         """All ids."""
         return {str(row[0]) for row in self._database.rows("SELECT model_id FROM models")}
 
+    def damages(self) -> list[DatabaseRowError]:
+        """All damaged models; or that the table cannot be read."""
+        return MODELS.damages(self._database)
+
     def page(self, before: int | None, limit: int) -> tuple[list[models_pb.Model], int | None]:
-        """At most `limit` models, newest first, older than number `before`; and the `before` of the next page."""
-        query = "SELECT body, number FROM models WHERE number < ? ORDER BY number DESC"
-        bodies, rest = self._database.page(query, before or NEWEST, limit=limit)
-        return [models_pb.Model.FromString(body) for body in bodies], rest
+        """At most `limit` models, newest first, older than number `before`; and the `before` of the next page.
+
+        One that is damaged has an id and that damage.
+        """
+        query = "WHERE number < ? ORDER BY number DESC"
+        rows, more = MODELS.page(self._database, query, before or NEWEST, limit=limit)
+        models = [models_pb.Model.FromString(row[-2]) if is_intact(row) else _damaged_model(row) for row in rows]
+        return models, rows[-1][1] if more else None
 
     def delete(self, model_id: str) -> None:
-        """Forgets a model, also on a full disk."""
+        """Forgets a model, also a damaged one, and on a full disk."""
 
         def forget() -> None:
             with self._database.transaction() as transaction:
-                self.get(model_id)
+                if not self._has(model_id):
+                    raise _no_model(model_id)
                 transaction.execute("DELETE FROM models WHERE model_id = ?", (model_id,))
 
         self._database.with_reserve(forget)
+
+    def _has(self, model_id: str) -> bool:
+        return bool(self._database.rows("SELECT 1 FROM models WHERE model_id = ?", model_id))
+
+
+def _no_dataset(name: str) -> ServiceError:
+    sentence = f"there is no data set {name!r}; `nabla dataset list` shows those there are"
+    return ServiceError(Reason.NOT_FOUND, sentence, dataset=name)
+
+
+def _no_model(model_id: str) -> ServiceError:
+    sentence = f"there is no model {model_id!r}; `nabla model list` shows those there are"
+    return ServiceError(Reason.NOT_FOUND, sentence, model_id=model_id)
+
+
+def _damaged_dataset(row: Row) -> datasets_pb.Dataset:
+    damage = DATASETS.damage(row)
+    return datasets_pb.Dataset(name=damage.metadata["name"], damage=str(damage))
+
+
+def _damaged_model(row: Row) -> models_pb.Model:
+    damage = MODELS.damage(row)
+    return models_pb.Model(model_id=damage.metadata["model_id"], damage=str(damage))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nablad.files import sync_directory
+from service.damage import DatabaseRowError
 from service.reserve import Reserve
 from service.stores.migrations import MIGRATIONS, Migration
 
@@ -18,8 +19,9 @@ _Result = TypeVar("_Result")
 
 # Above every number, for pages that begin with the newest row.
 NEWEST = 1 << 62
-# Bodies on one page, but for a single larger one; a message of the API may have 4 MiB.
-_PAGE_BYTES = 2 << 20
+# SQLite's own tables and indexes have no text.
+_SCHEMA = "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' ORDER BY name"
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 class DatabaseError(Exception):
@@ -49,11 +51,15 @@ class Database:
         self._reserve = reserve
         try:
             self._connection = sqlite3.connect(path, isolation_level=None)
+            # A flipped bit may leave no UTF-8; that is told of the row it is in, and not of the whole query.
+            self._connection.text_factory = lambda text: text.decode(errors="surrogateescape")
             self.with_reserve(self._prepare)
             self._migrate(path)
+            self._require_schema(path)
+        except UnicodeDecodeError as error:  # of what SQLite says itself, when it cites the schema
+            raise DatabaseError(f"{path} cannot be used: its schema is damaged; restore it from a backup") from error
         except sqlite3.Error as error:
-            damaged = error.sqlite_errorcode in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-            advice = "restore it from a backup" if damaged else "look at its permissions and its disk"
+            advice = "restore it from a backup" if _is_damage(error) else "look at its permissions and its disk"
             raise DatabaseError(f"{path} cannot be used: {error}; {advice}") from error
         except OSError as error:
             raise DatabaseError(f"{path} cannot be brought up to date: no copy of it can be kept ({error})") from error
@@ -94,29 +100,30 @@ class Database:
         return self._reserve.spend(write) if self._reserve else write()
 
     def rows(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
-        """The rows of a query."""
-        with closing(self._connection.execute(query, parameters)) as cursor:
-            return cursor.fetchall()
+        """The rows of a query.
 
-    def bodies(self, query: str, *parameters: object) -> list[bytes]:
-        """The first column of a query's rows, which holds serialised messages."""
-        return [bytes(row[0]) for row in self.rows(query, *parameters)]
-
-    def page(self, query: str, *parameters: object, limit: int) -> tuple[list[bytes], Any]:
-        """The first bodies of a query for bodies and their positions, and the position of the last one if more follow.
-
-        At most `limit` of them, and not more bytes than go well into one message.
+        Raises:
+            DatabaseRowError: The database's structure is damaged.
         """
-        bodies: list[bytes] = []
-        size, last = 0, None
-        with closing(self._connection.execute(query, parameters)) as cursor:
-            for body, position in cursor:
-                size += len(body)
-                if bodies and (len(bodies) == limit or size > _PAGE_BYTES):
-                    return bodies, last
-                bodies.append(body)
-                last = position
-        return bodies, None
+        return list(self.iterate(query, *parameters))
+
+    def iterate(self, query: str, *parameters: object) -> Iterator[tuple[Any, ...]]:
+        """The rows of a query one by one; nothing is written while they are read.
+
+        Raises:
+            DatabaseRowError: The database's structure is damaged.
+        """
+        with _damage_told(), closing(self._connection.execute(query, parameters)) as cursor:
+            yield from cursor
+
+    def next_number(self, table: str) -> int:
+        """The number that the next row of a table gets that counts its rows; one that was deleted leaves a gap."""
+        query = (
+            "SELECT 1 + max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = ?), 0), "
+            f"coalesce((SELECT max(number) FROM {table}), 0))"
+        )
+        ((number,),) = self.rows(query, table)
+        return int(number)
 
     def _prepare(self) -> None:
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
@@ -133,6 +140,17 @@ class Database:
             self._keep_copy(path, version)
         for number, migration in enumerate(MIGRATIONS[version:], start=version + 1):
             self._apply(migration, number)
+
+    def _require_schema(self, path: Path) -> None:
+        """Raises DatabaseError if tables or indexes are not those of this release: a flipped bit renames a column."""
+        with closing(sqlite3.connect(":memory:", isolation_level=None)) as fresh:
+            for migration in MIGRATIONS:
+                fresh.executescript(migration.script)
+            expected = fresh.execute(_SCHEMA).fetchall()
+        if self.rows(_SCHEMA) != expected:
+            raise DatabaseError(
+                f"{path} cannot be used: its tables are not those of schema {len(MIGRATIONS)}; restore it from a backup"
+            )
 
     def _apply(self, migration: Migration, number: int) -> None:
         """In one transaction, the version number included: a crash leaves the schema before it or after it."""
@@ -158,3 +176,22 @@ class Database:
             os.fsync(file.fileno())
         unfinished.replace(copy)
         sync_directory(path.parent)
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    """Whether SQLite found that what it read is no part of a database."""
+    # Errors of the module itself have no code; the lowest byte is that of the kind.
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE
+
+
+@contextmanager
+def _damage_told() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        if not _is_damage(error):
+            raise
+        raise DatabaseRowError(
+            f"the service's database is damaged ({error}): stop the service, look at what `nablad check` finds, and "
+            "restore the database from a backup"
+        ) from error

@@ -3,7 +3,9 @@
 from collections.abc import Iterable
 
 from nablad.v1 import jobs_pb2 as jobs_pb
+from service.damage import DatabaseRowError
 from service.stores.database import Database
+from service.stores.tables import HISTORY, RECEIPTS
 
 __all__ = ["HistoryTable", "ReceiptTable"]
 
@@ -17,19 +19,24 @@ class HistoryTable:
     def keep(self, job_id: str, kind: jobs_pb.HistoryKind.ValueType, points: Iterable[jobs_pb.HistoryPoint]) -> None:
         """Adds points; a step that was made again, after a lost attempt, takes the place of the first time."""
         for point in points:
-            self._database.rows(
-                "INSERT OR REPLACE INTO history (job_id, kind, step, body) VALUES (?, ?, ?, ?)",
-                *(job_id, kind, point.step, point.SerializeToString()),
-            )
+            row = {"job_id": job_id, "kind": kind, "step": point.step, "body": point.SerializeToString()}
+            HISTORY.insert(self._database, row, replace=True)
 
     def page(
         self, job_id: str, kind: jobs_pb.HistoryKind.ValueType, after_step: int | None, limit: int
     ) -> tuple[list[jobs_pb.HistoryPoint], int | None]:
-        """At most `limit` points in order, after a step; and the `after_step` of the next page, if any."""
-        query = "SELECT body, step FROM history WHERE job_id = ? AND kind = ? AND step > ? ORDER BY step"
+        """At most `limit` points in order, after a step; and the `after_step` of the next page, if any.
+
+        Raises:
+            DatabaseRowError: One of them is damaged.
+        """
+        query = "WHERE job_id = ? AND kind = ? AND step > ? ORDER BY step"
         after = -1 if after_step is None else after_step
-        bodies, rest = self._database.page(query, job_id, kind, after, limit=limit)
-        return [jobs_pb.HistoryPoint.FromString(body) for body in bodies], rest
+        rows, more = HISTORY.page(self._database, query, job_id, kind, after, limit=limit)
+        points = [jobs_pb.HistoryPoint.FromString(HISTORY.body(row)) for row in rows]
+        if not more:
+            self._require_last(job_id, kind, points[-1].step if points else after)
+        return points, points[-1].step if more else None
 
     def drop_after(self, job_id: str, step: int) -> None:
         """Forgets the points beyond a step."""
@@ -46,9 +53,21 @@ class HistoryTable:
         return found[-1] if found else None
 
     def _epochs(self, job_id: str) -> list[jobs_pb.HistoryPoint]:
-        query = "SELECT body FROM history WHERE job_id = ? AND kind = ? ORDER BY step"
-        bodies = self._database.bodies(query, job_id, jobs_pb.HISTORY_KIND_EPOCHS)
-        return [jobs_pb.HistoryPoint.FromString(body) for body in bodies]
+        kind = jobs_pb.HISTORY_KIND_EPOCHS
+        bodies = HISTORY.bodies(self._database, "WHERE job_id = ? AND kind = ? ORDER BY step", job_id, kind)
+        points = [jobs_pb.HistoryPoint.FromString(body) for body in bodies]
+        self._require_last(job_id, kind, points[-1].step if points else -1)
+        return points
+
+    def _require_last(self, job_id: str, kind: jobs_pb.HistoryKind.ValueType, step: int) -> None:
+        """Raises DatabaseRowError if more points follow: a search forward ends at a key that is damaged."""
+        ((last,),) = self._database.rows("SELECT max(step) FROM history WHERE job_id = ? AND kind = ?", job_id, kind)
+        if last is not None and last > step:
+            raise DatabaseRowError(
+                f"the history of job {job_id!r} is damaged in the database behind step {step}: restore it from a backup, "
+                "or train again to the same bits; `nablad check` looks through everything",
+                job_id=job_id,
+            )
 
 
 class ReceiptTable:
@@ -58,14 +77,16 @@ class ReceiptTable:
         self._database = database
 
     def find(self, job_id: str) -> jobs_pb.Receipt | None:
-        """The receipt of a job, if there is one."""
-        bodies = self._database.bodies("SELECT body FROM receipts WHERE job_id = ?", job_id)
+        """The receipt of a job, if there is one.
+
+        Raises:
+            DatabaseRowError: It is damaged.
+        """
+        bodies = RECEIPTS.bodies(self._database, "WHERE job_id = ?", job_id)
         return jobs_pb.Receipt.FromString(bodies[0]) if bodies else None
 
     def keep(self, receipt: jobs_pb.Receipt) -> None:
         """Adds a receipt, in place of the job's earlier one."""
-        with self._database.transaction() as transaction:
-            transaction.execute(
-                "INSERT OR REPLACE INTO receipts (job_id, body) VALUES (?, ?)",
-                (receipt.job_id, receipt.SerializeToString()),
-            )
+        with self._database.transaction():
+            row = {"job_id": receipt.job_id, "body": receipt.SerializeToString()}
+            RECEIPTS.insert(self._database, row, replace=True)

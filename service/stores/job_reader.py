@@ -7,11 +7,14 @@ from typing import NamedTuple
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from nablad.v1 import jobs_pb2 as jobs_pb
+from service.damage import DatabaseRowError
+from service.digests import is_intact
 from service.errors import Reason, ServiceError
 from service.job_states import MOVES, State
 from service.stores.database import NEWEST, Database
 from service.stores.events import EventLog
 from service.stores.history import HistoryTable, ReceiptTable
+from service.stores.tables import JOBS, Row
 
 __all__ = ["JobReader", "Waiting"]
 
@@ -59,6 +62,7 @@ class JobReader:
 
         Raises:
             ServiceError: NOT_FOUND.
+            DatabaseRowError: What is known of it is damaged.
         """
         job = self._find("job_id", job_id)
         if job is None:
@@ -77,26 +81,26 @@ class JobReader:
         """At most `limit` jobs, newest first, older than number `before`; and the `before` of the next page, if any.
 
         Returns:
-            The jobs serialised, to be read into the message that they are part of; and that number.
+            The jobs serialised, to be read into the message that they are part of; and that number. One that is damaged
+            has an id and that damage.
         """
-        wanted = tuple(states or MOVES)
-        marks = ", ".join("?" * len(wanted))
-        query = (
-            f"SELECT body, number FROM jobs WHERE number < ? AND state IN ({marks}) "  # noqa: S608 (only question marks)
-            "ORDER BY number DESC"
-        )
-        return self._database.page(query, before or NEWEST, *wanted, limit=limit)
+        # Without a filter every row, for a damaged one may have no state.
+        wanted = f"AND state IN ({', '.join('?' * len(states))})" if states else ""
+        query = f"WHERE number < ? {wanted} ORDER BY number DESC"
+        rows, more = JOBS.page(self._database, query, before or NEWEST, *states, limit=limit)
+        bodies = [row[-2] if is_intact(row) else _damaged(row).SerializeToString() for row in rows]
+        return bodies, rows[-1][1] if more else None
 
     def in_states(self, states: Collection[State]) -> list[jobs_pb.Job]:
-        """All jobs in some states, oldest first."""
+        """All jobs in some states, oldest first, but for damaged ones."""
         marks = ", ".join("?" * len(states))
-        query = f"SELECT body FROM jobs WHERE state IN ({marks}) ORDER BY number"  # noqa: S608 (only question marks)
-        return [jobs_pb.Job.FromString(body) for body in self._database.bodies(query, *states)]
+        rows = JOBS.rows(self._database, f"WHERE state IN ({marks}) ORDER BY number", *states)
+        return [jobs_pb.Job.FromString(row[-2]) for row in rows if is_intact(row)]
 
     def counts(self) -> dict[State, int]:
         """Number of jobs in each state."""
-        rows = self._database.rows("SELECT state, count(*) FROM jobs GROUP BY state")
-        return dict.fromkeys(MOVES, 0) | dict(rows)
+        counted = dict(self._database.rows("SELECT state, count(*) FROM jobs GROUP BY state"))
+        return {state: counted.get(state, 0) for state in MOVES}
 
     def waiting(self) -> list[Waiting]:
         """The queue: jobs in the order in which they are to start, by priority and then by age."""
@@ -106,6 +110,21 @@ class JobReader:
             "WHERE state = 1 ORDER BY priority DESC, number"  # QUEUED, as the literal that the index is for
         )
         return list(map(Waiting._make, self._database.rows(query)))
+
+    def damage_of(self, waiting: Waiting) -> DatabaseRowError | None:
+        """Why a job that waits cannot be started, if it is damaged; the queue is read without the jobs themselves."""
+        query = "NOT INDEXED WHERE number = ?"
+        for row in JOBS.rows(self._database, query, waiting.number):
+            return None if is_intact(row) else JOBS.damage(row)
+        return DatabaseRowError(
+            f"job {waiting.job_id!r} stands in the queue, but not in the table of jobs: stop the service, look at what "
+            "`nablad check` finds, and restore the database from a backup",
+            job_id=waiting.job_id,
+        )
+
+    def damages(self) -> list[DatabaseRowError]:
+        """All damaged jobs; or that the table cannot be read."""
+        return JOBS.damages(self._database)
 
     def queue_figures(self) -> list[tuple[int, int, float]]:
         """Of the queued jobs by the sign of their priority, as far as there are any.
@@ -156,14 +175,19 @@ class JobReader:
         return self._receipts.find(job_id)
 
     def _find(self, column: str, value: str) -> jobs_pb.Job | None:
-        query = f"SELECT body FROM jobs WHERE {column} = ?"  # noqa: S608 (the column is one of two literals)
-        bodies = self._database.bodies(query, value)
+        bodies = JOBS.bodies(self._database, f"WHERE {column} = ?", value)
         return jobs_pb.Job.FromString(bodies[0]) if bodies else None
 
     def _timestamp(self) -> Timestamp:
         stamp = Timestamp()
         stamp.FromDatetime(self._now())
         return stamp
+
+
+def _damaged(row: Row) -> jobs_pb.Job:
+    """What is shown of a job that cannot be read."""
+    damage = JOBS.damage(row)
+    return jobs_pb.Job(job_id=damage.metadata["job_id"], damage=str(damage))
 
 
 def _not_found(job_id: str) -> ServiceError:

@@ -11,9 +11,11 @@ from google.protobuf.message import Message
 
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
+from service.damage import DatabaseRowError
 from service.errors import Reason, ServiceError
 from service.job_states import ENDED, FAILED, MOVES, QUEUED, RUNNING, STARTING, State, state_name, stops_work
 from service.stores.job_reader import JobReader, Waiting
+from service.stores.tables import JOBS
 from workers.failpoints import failpoint
 
 __all__ = ["JobStore", "Waiting"]
@@ -111,6 +113,10 @@ class JobStore(JobReader):
 
         return self._write(write, urgent=workers < self.get(job_id).spec.distribution.workers)
 
+    def rebuild_queue(self) -> None:
+        """Makes the queue anew from the jobs: it is an index, which has no digests."""
+        self._database.rows("REINDEX jobs_in_queue")
+
     def forget_losses(self, job_id: str) -> None:
         """The job made headway: attempts that were lost before do not count any more."""
         with self._database.transaction():
@@ -153,7 +159,7 @@ class JobStore(JobReader):
         self._write(partial(self._receipts.keep, receipt), urgent=bool(receipt.final_weights_sha256))
 
     def delete(self, job_id: str) -> None:
-        """Forgets a job that has ended, with all that it left here; also on a full disk.
+        """Forgets a job that has ended, or is damaged, with all that it left here; also on a full disk.
 
         Raises:
             ServiceError: NOT_FOUND, or WRONG_STATE when it has not ended.
@@ -161,8 +167,11 @@ class JobStore(JobReader):
 
         def forget() -> None:
             with self._database.transaction() as transaction:
-                job = self.get(job_id)
-                if job.state not in ENDED:
+                try:
+                    job = self.get(job_id)
+                except DatabaseRowError:
+                    job = None
+                if job is not None and job.state not in ENDED:
                     raise _wrong_state(
                         job,
                         f"job {job_id} is {state_name(job.state)}; only a job that has ended can be deleted: "
@@ -228,21 +237,20 @@ class JobStore(JobReader):
             job.end_time.CopyFrom(self._timestamp())
 
     def _insert(self, job: jobs_pb.Job, request_id: str) -> None:
-        columns = {"job_id": job.job_id, "request_id": request_id or None, **_columns(job)}
-        names, marks = ", ".join(columns), ", ".join("?" * len(columns))
-        self._database.rows(f"INSERT INTO jobs ({names}) VALUES ({marks})", *columns.values())  # noqa: S608 (our names)
+        number = self._database.next_number("jobs")
+        JOBS.insert(self._database, {"number": number, "request_id": request_id or None, **_columns(job)})
 
     def _save(self, job: jobs_pb.Job) -> None:
-        columns = _columns(job)
-        changes = ", ".join(f"{name} = ?" for name in columns)
-        query = f"UPDATE jobs SET {changes} WHERE job_id = ?"  # noqa: S608 (our names)
-        self._database.rows(query, *columns.values(), job.job_id)
+        query = "SELECT number, request_id FROM jobs WHERE job_id = ?"
+        ((number, request_id),) = self._database.rows(query, job.job_id)
+        JOBS.update(self._database, {"number": number, "request_id": request_id, **_columns(job)})
 
 
 def _columns(job: jobs_pb.Job) -> dict[str, object]:
     """The job, and beside it what is looked for without reading it."""
     distribution = job.spec.distribution
     return {
+        "job_id": job.job_id,
         "state": job.state,
         "priority": job.spec.priority,
         "workers": distribution.workers,

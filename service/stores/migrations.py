@@ -1,10 +1,11 @@
 """The schemas of the database, from the first one on, and the steps from each to the next."""
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from nablad.v1 import jobs_pb2 as jobs_pb
+from service.digests import row_digest
 
 __all__ = ["MIGRATIONS", "Migration"]
 
@@ -45,12 +46,47 @@ def _fill_schema_3(connection: sqlite3.Connection) -> None:
         connection.execute("UPDATE jobs SET update_time = ? WHERE number = ?", (updated, number))
 
 
+def _fill_schema_4(connection: sqlite3.Connection) -> None:
+    """Takes every row for what was written: nothing says otherwise of those of earlier releases."""
+    for table, columns in _DIGESTED_IN_SCHEMA_4.items():
+        _fill_digests(connection, table, columns)
+
+
+def _fill_digests(connection: sqlite3.Connection, table: str, columns: Sequence[str]) -> None:
+    """By the primary key, and in portions: there may be many rows. Of those behind the cursor only `digest` changes."""
+    keys = [name for _, name, *_, key in connection.execute(f"PRAGMA table_info({table})") if key]
+    where = " AND ".join(f"{name} = ?" for name in keys)
+    query = f"UPDATE {table} SET digest = ? WHERE {where}"  # noqa: S608 (our names)
+    rows = connection.execute(f"SELECT {', '.join(columns)} FROM {table}")  # noqa: S608 (our names)
+    while portion := rows.fetchmany(1000):
+        named = [(row, [row[columns.index(name)] for name in keys]) for row in portion]
+        # A key that is no text is damage already, and stays without a digest.
+        connection.executemany(query, [(row_digest(row), *key) for row, key in named if _is_text(key)])
+
+
+def _is_text(key: Sequence[object]) -> bool:
+    return not any("\udc80" <= letter <= "\udcff" for value in key if isinstance(value, str) for letter in value)
+
+
 def _complete_spec(job: jobs_pb.Job) -> None:
     """Gives a job what specs did not have under schema 1; such a job may still wait to run, or be tried again."""
     job.spec.priority = 0
     job.spec.limits.attempts = 3
     job.spec.checkpoints.every_seconds = 30.0
 
+
+# In the order that the digest takes them in.
+_DIGESTED_IN_SCHEMA_4: Mapping[str, Sequence[str]] = {
+    "jobs": (
+        *("job_id", "number", "request_id", "state", "priority", "workers", "cpus_per_worker", "retry_time"),
+        *("attempt", "update_time", "body"),
+    ),
+    "events": ("job_id", "number", "kind", "body"),
+    "history": ("job_id", "kind", "step", "body"),
+    "receipts": ("job_id", "body"),
+    "datasets": ("name", "body"),
+    "models": ("model_id", "number", "body"),
+}
 
 # Entries are only ever added: databases of every age are opened.
 MIGRATIONS = (
@@ -117,5 +153,17 @@ MIGRATIONS = (
         WHERE state = 1;
     """,
         _fill_schema_3,
+    ),
+    Migration(
+        # Digests of all other columns, see service.digests.
+        """
+    ALTER TABLE jobs     ADD COLUMN digest BLOB NOT NULL DEFAULT x'';
+    ALTER TABLE events   ADD COLUMN digest BLOB NOT NULL DEFAULT x'';
+    ALTER TABLE history  ADD COLUMN digest BLOB NOT NULL DEFAULT x'';
+    ALTER TABLE receipts ADD COLUMN digest BLOB NOT NULL DEFAULT x'';
+    ALTER TABLE datasets ADD COLUMN digest BLOB NOT NULL DEFAULT x'';
+    ALTER TABLE models   ADD COLUMN digest BLOB NOT NULL DEFAULT x'';
+    """,
+        _fill_schema_4,
     ),
 )

@@ -27,6 +27,7 @@ from service.admission import Admission
 from service.api.datasets import DatasetServicer
 from service.api.jobs import JobServicer
 from service.api.models import ModelServicer
+from service.capacity import KnownNodes
 from service.controller import Controller
 from service.data_directory import DataDirectory
 from service.datasets import StagedFile, store
@@ -118,10 +119,12 @@ class Service:
         self.datasets, self.models = DatasetCatalogue(self.database), ModelCatalogue(self.database)
         self.registry = CollectorRegistry()
         instruments = Instruments(self.registry)
+        cluster = Cluster()
+        self.nodes = KnownNodes(cluster, lambda: 0.0)
         self.controller = Controller(
             self.jobs,
             self.live,
-            Cluster(),
+            cluster,
             lambda job, _: Attempt(self.jobs, self.live, job.job_id),
             instruments,
             Recoveries(instruments, lambda: 0.0),
@@ -137,7 +140,8 @@ class Service:
         )
         watches = Watches(self.jobs, self.live, lambda: 0.0)
         jobs_grpc.add_JobServiceServicer_to_server(
-            JobServicer(self.directory, self.jobs, self.live, submission, self.controller, watches), server
+            JobServicer(self.directory, self.jobs, self.live, submission, self.controller, watches, self.nodes),
+            server,
         )
         datasets_grpc.add_DatasetServiceServicer_to_server(
             DatasetServicer(self.directory, self.datasets, self.jobs, lambda: datetime.now(UTC)), server

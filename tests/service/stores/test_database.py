@@ -12,7 +12,7 @@ from service.stores.database import Database, DatabaseError
 def test_a_transaction_that_fails_leaves_nothing(database: Database) -> None:
     """What was written before the exception is not there."""
     with pytest.raises(sqlite3.IntegrityError), database.transaction() as transaction:
-        transaction.executemany("INSERT INTO datasets VALUES (?, x'00')", [("a",), ("a",)])
+        transaction.executemany("INSERT INTO datasets VALUES (?, x'00', x'')", [("a",), ("a",)])
     assert database.rows("SELECT * FROM datasets") == []
 
 
@@ -23,7 +23,7 @@ def test_what_was_committed_is_there_when_it_is_opened_again(tmp_path: Path) -> 
         assert database.rows("SELECT name FROM datasets") == expected
         if not expected:
             with database.transaction() as transaction:
-                transaction.execute("INSERT INTO datasets VALUES ('a', x'00')")
+                transaction.execute("INSERT INTO datasets VALUES ('a', x'00', x'')")
         database.close()
 
 

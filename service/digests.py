@@ -1,0 +1,48 @@
+"""Digests of what is stored: files, and rows of the database."""
+
+import hashlib
+import stat
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from nablad.files import CHUNK_BYTES
+
+__all__ = ["is_intact", "open_stored", "row_digest", "sha256_of"]
+
+
+def open_stored(path: Path) -> BinaryIO:
+    """Opens a file for reading, if it is one: opening a pipe would wait for ever.
+
+    Raises:
+        OSError: It is not there, no regular file, or cannot be read.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(f"{path} is not a regular file")
+    return path.open("rb")
+
+
+def sha256_of(files: Iterable[BinaryIO]) -> str:
+    """SHA-256 over the rest of some files, one after the other, in hexadecimal; reads in bounded pieces."""
+    digest = hashlib.sha256()
+    for file in files:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def row_digest(values: Sequence[object]) -> bytes:
+    """The digest of a row without its digest: 8 bytes of SHA-256.
+
+    Covers the type of each value too. `ascii` writes the values before the body in one way only, now and in every
+    release of Python, and shows where they end.
+    """
+    *columns, body = values
+    content = hashlib.sha256(ascii(columns).encode())
+    content.update(body if isinstance(body, bytes) else ascii(body).encode())
+    return content.digest()[:8]
+
+
+def is_intact(row: Sequence[object]) -> bool:
+    """Whether a row is what was written."""
+    return isinstance(row[-2], bytes) and bool(row[-1] == row_digest(row[:-1]))

@@ -1,0 +1,176 @@
+"""Tables whose every row carries a digest of its other columns, so that a flipped bit is never taken for the truth."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from service.damage import DatabaseRowError
+from service.digests import is_intact, row_digest
+from service.stores.database import Database
+
+__all__ = ["DATASETS", "EVENTS", "HISTORY", "JOBS", "MODELS", "RECEIPTS", "TABLES", "Row", "Table"]
+
+# Bodies on one page, but for a single larger one; a message of the API may have 4 MiB.
+_PAGE_BYTES: Final = 2 << 20
+
+#: All columns of a table in their order, the serialised message and the digest last.
+Row = tuple[Any, ...]
+
+
+class Table:
+    """Reads and writes the rows of one table.
+
+    Attributes:
+        name: Of the table.
+    """
+
+    def __init__(self, name: str, keys: Sequence[str], others: Sequence[str], describe: Callable[..., str]) -> None:
+        """Knows the columns.
+
+        Args:
+            name: Of the table.
+            keys: Columns that tell its rows from one another.
+            others: Columns beside them, without the last two: ``body``, a serialised message, and ``digest``.
+            describe: From the keys to what a row is, and what to do about a damaged one: the beginning of a sentence.
+        """
+        self.name = name
+        self._keys = tuple(keys)
+        self._columns = (*keys, *others, "body")
+        self._describe = describe
+        names = ", ".join((*self._columns, "digest"))
+        marks = ", ".join("?" * (len(self._columns) + 1))
+        self._select = f"SELECT {names} FROM {name}"  # noqa: S608 (our names)
+        self._insert = f"INTO {name} ({names}) VALUES ({marks})"
+
+    def rows(self, database: Database, clause: str = "", *parameters: object) -> list[Row]:
+        """The rows that a clause of SQL selects, damaged ones among them."""
+        return database.rows(f"{self._select} {clause}", *parameters)
+
+    def iterate(self, database: Database, clause: str = "", *parameters: object) -> Iterator[Row]:
+        """As `rows`, one by one."""
+        return database.iterate(f"{self._select} {clause}", *parameters)
+
+    def body(self, row: Row) -> bytes:
+        """The message of a row.
+
+        Raises:
+            DatabaseRowError: The row is not what was written.
+        """
+        if not is_intact(row):
+            raise self.damage(row)
+        return bytes(row[-2])
+
+    def bodies(self, database: Database, clause: str, *parameters: object) -> list[bytes]:
+        """The messages of the rows that a clause selects.
+
+        Raises:
+            DatabaseRowError: One of them is not what was written.
+        """
+        return [self.body(row) for row in self.rows(database, clause, *parameters)]
+
+    def page(self, database: Database, clause: str, *parameters: object, limit: int) -> tuple[list[Row], bool]:
+        """The first rows that a clause selects, and whether more follow.
+
+        At most `limit` of them, and not more bytes than go well into one message.
+        """
+        rows: list[Row] = []
+        size = 0
+        for row in self.iterate(database, clause, *parameters):
+            size += len(row[-2])
+            if rows and (len(rows) == limit or size > _PAGE_BYTES):
+                return rows, True
+            rows.append(row)
+        return rows, False
+
+    def insert(self, database: Database, values: Mapping[str, object], *, replace: bool = False) -> None:
+        """Adds a row; with `replace`, in place of one with the same keys."""
+        verb = "INSERT OR REPLACE" if replace else "INSERT"
+        row = tuple(values[name] for name in self._columns)
+        database.rows(f"{verb} {self._insert}", *row, row_digest(row))
+
+    def update(self, database: Database, values: Mapping[str, object]) -> None:
+        """Writes all columns of the row with these keys, which is there."""
+        row = tuple(values[name] for name in self._columns)
+        changes = ", ".join(f"{name} = ?" for name in (*self._columns, "digest"))
+        where = " AND ".join(f"{name} = ?" for name in self._keys)
+        query = f"UPDATE {self.name} SET {changes} WHERE {where}"  # noqa: S608 (our names)
+        database.rows(query, *row, row_digest(row), *(values[name] for name in self._keys))
+
+    def damage(self, row: Row) -> DatabaseRowError:
+        """The error that says what a damaged row was, as far as its keys tell."""
+        keys = {name: _shown(value) for name, value in zip(self._keys, row, strict=False)}
+        stored = row[-1].hex() if isinstance(row[-1], bytes) else repr(row[-1])
+        return DatabaseRowError(
+            f"{self._describe(**keys)}; its row in table {self.name} has digest {row_digest(row[:-1]).hex()}, but was "
+            f"written with {stored}; `nablad check` looks through everything",
+            table=self.name,
+            **keys,
+        )
+
+    def damages(self, database: Database) -> list[DatabaseRowError]:
+        """Looks through all rows: the damage of each; or that the table cannot be read at all."""
+        found = []
+        try:
+            found += [self.damage(row) for row in self.iterate(database) if not is_intact(row)]
+        except DatabaseRowError as damage:
+            found.append(damage)
+        return found
+
+
+def _shown(value: object) -> str:
+    """A key as it may stand in a message, whatever it became."""
+    return str(value).encode(errors="backslashreplace").decode()
+
+
+def _restore(what: str, otherwise: str) -> str:
+    return f"{what} is damaged in the database: restore it from a backup, or {otherwise}"
+
+
+JOBS = Table(
+    "jobs",
+    ["job_id", "number"],
+    ["request_id", "state", "priority", "workers", "cpus_per_worker", "retry_time", "attempt", "update_time"],
+    lambda job_id, number: _restore(
+        f"job {job_id!r} (number {number})", f"give the job up with `nabla job delete {job_id}` and submit it again"
+    ),
+)
+EVENTS = Table(
+    "events",
+    ["job_id", "number"],
+    ["kind"],
+    lambda job_id, number: _restore(f"event {number} of job {job_id!r}", "go on without what it said"),
+)
+HISTORY = Table(
+    "history",
+    ["job_id", "kind", "step"],
+    [],
+    lambda job_id, kind, step: _restore(
+        f"the history of job {job_id!r} at step {step} (kind {kind})",
+        f"train again to the same bits: submit the spec that `nabla job get {job_id}` shows",
+    ),
+)
+RECEIPTS = Table(
+    "receipts",
+    ["job_id"],
+    [],
+    lambda job_id: _restore(
+        f"the receipt of job {job_id!r}", f"train again: submit the spec that `nabla job get {job_id}` shows"
+    ),
+)
+DATASETS = Table(
+    "datasets",
+    ["name"],
+    [],
+    lambda name: _restore(
+        f"data set {name!r}", f"`nabla dataset delete {name}` and add it again with `nabla dataset add`"
+    ),
+)
+MODELS = Table(
+    "models",
+    ["model_id", "number"],
+    [],
+    lambda model_id, number: _restore(
+        f"model {model_id!r} (number {number})", f"`nabla model delete {model_id}` and train it again"
+    ),
+)
+
+TABLES: Final = (JOBS, EVENTS, HISTORY, RECEIPTS, DATASETS, MODELS)
