@@ -26,7 +26,7 @@ def measure(mnist: Path, epochs: int, stage: Stage) -> dict[str, Any]:
         JobError: The job failed.
     """
     stage.clear(f"Accuracy: {epochs} epochs")
-    spec, _ = load(JOB_FILE)
+    spec = load(JOB_FILE)
     spec.training.epochs = epochs
     sets = {spec.data.train: mnist_files.TRAIN, spec.data.validation: mnist_files.TEST}
     with running_service({name: [mnist / file for file in files] for name, files in sets.items()}) as service:

@@ -1,7 +1,7 @@
 """What can go wrong, as exceptions.
 
     NablaError
-    ├── InvalidRequestError      the request breaks rules; carries every violation
+    ├── InvalidRequestError      the request or a job file breaks rules; carries every violation
     ├── NotFoundError            no such job, data set or model
     ├── AlreadyExistsError       the name is taken
     ├── ConflictError            the thing is in a state that does not allow this
@@ -45,12 +45,19 @@ class Violation:
         return f"{self.field}: {self.message}" if self.field else self.message
 
 
+def mistakes(violations: Sequence[Violation]) -> str:
+    """Returns violations as people read them: a single one as it is, several each on a line of its own."""
+    if len(violations) == 1:
+        return str(violations[0])
+    return "\n".join([f"{len(violations)} mistakes:", *(f"  {violation}" for violation in violations)])
+
+
 class NablaError(Exception):
     """Anything that the service, or the way to it, answers instead of doing what was asked."""
 
 
 class InvalidRequestError(NablaError):
-    """The request breaks rules.
+    """The request or a job file breaks rules.
 
     Attributes:
         violations: All of them, in the order of the fields.

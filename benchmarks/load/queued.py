@@ -80,9 +80,7 @@ class Queue:
 
 def _specs() -> Iterator[JobSpec]:
     generator = random.Random(4)  # noqa: S311 (nothing secret)
-    spec, violations = load(digits.JOB_FILE)
-    if violations:
-        raise ValueError(f"{digits.JOB_FILE} should be a job file without mistakes, but: {violations[0]}")
+    spec = load(digits.JOB_FILE)
     spec.training.epochs = 1
     spec.distribution.workers = spec.distribution.micro_batches = cpus()
     completed = complete(spec)

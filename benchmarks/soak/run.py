@@ -99,9 +99,7 @@ def _soak(
 
 
 def _spec() -> JobSpec:
-    spec, violations = load(digits.JOB_FILE)
-    if violations:
-        raise ValueError(f"{digits.JOB_FILE} should be a job file without mistakes, but: {violations[0]}")
+    spec = load(digits.JOB_FILE)
     spec.training.epochs = 2
     return complete(spec)
 

@@ -113,8 +113,7 @@ def _submit(client: "Client") -> str:
         except AlreadyExistsError:
             added = client.dataset(name)
         click.echo(f"Data set {name}: {added.rows:,} rows, {added.features} features, {added.classes} classes.")
-    spec, _ = load(digits.JOB_FILE)
-    return client.submit(spec).job_id
+    return client.submit(load(digits.JOB_FILE)).job_id
 
 
 def _watch(client: "Client", service: Settings, job_id: str, *, private: bool) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from enum import IntEnum
 
-from nablad.errors import InvalidRequestError, NablaError, UnavailableError
+from nablad.errors import InvalidRequestError, NablaError, UnavailableError, mistakes
 
 
 class ExitCode(IntEnum):
@@ -44,18 +44,9 @@ class EndError(Exception):
 def end_of(error: NablaError | OSError) -> EndError:
     """How `nabla` ends because of ``error``."""
     if isinstance(error, InvalidRequestError):
-        return EndError(_mistakes(error), ExitCode.INVALID)
+        return EndError(mistakes(error.violations) if error.violations else str(error), ExitCode.INVALID)
     if isinstance(error, UnavailableError):
         return EndError(str(error), ExitCode.UNREACHABLE)
     if isinstance(error, OSError):
         return EndError(f"{error.filename}: {error.strerror}." if error.filename else str(error), ExitCode.INVALID)
     return EndError(str(error), ExitCode.REFUSED)
-
-
-def _mistakes(error: InvalidRequestError) -> str:
-    """All violations, each on a line of its own; the error's own sentence when there are none."""
-    if not error.violations:
-        return str(error)
-    if len(error.violations) == 1:
-        return str(error.violations[0])
-    return "\n".join([f"{len(error.violations)} mistakes:", *(f"  {violation}" for violation in error.violations)])

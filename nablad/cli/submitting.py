@@ -25,11 +25,7 @@ def read_job_file(file: BinaryIO, client: "Client", priority: int | None = None)
     Raises:
         InvalidRequestError: It breaks rules. Carries also what the service finds in it: all can be mended at once.
     """
-    try:
-        text = file.read(MAXIMUM_BYTES + 1).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InvalidRequestError(f"A job file is text in UTF-8; byte {error.start} of this one is not.") from error
-    spec, unread = parse(text)
+    spec, unread = parse(file.read(MAXIMUM_BYTES + 1))
     if priority is not None:
         spec.priority = priority
     known = violations(spec, unread)

@@ -1,7 +1,7 @@
 """Everything about a `JobSpec` that client and service both need.
 
-A job file goes through `load` (or `parse`) and `violations`, a submitted spec through `violations`, `complete` for its
-train data set, `violations` again and `data_violations`.
+A job file goes through `load`; or through `parse` and `violations`, for what could be read of a wrong one. A submitted
+spec goes through `violations`, `complete` for its train data set, `violations` again and `data_violations`.
 """
 
 from nablad.spec.completion import complete

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from nablad.spec.applicability import applies
 from nablad.spec.fields import is_given, walk
-from nablad.spec.job_file import set_default
 from nablad.spec.outputs import cost_for, output_for
+from nablad.spec.scalars import set_default
 from nablad.v1 import job_spec_pb2 as v1
 from nablad.v1.datasets_pb2 import Dataset
 from nablad.v1.job_spec_pb2 import CostSpec, Initialisation, JobSpec, ModelSpec, Optimizer

@@ -12,37 +12,38 @@ import yaml
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from nablad.errors import Violation
+from nablad.errors import InvalidRequestError, Violation, mistakes
+from nablad.spec.constraints import violations
 from nablad.spec.fields import constraint_of, fields_of, order
 from nablad.spec.names import closest, one_of, shown
 from nablad.spec.scalars import Scalar, read_scalar, write_scalar
 from nablad.spec.tree import Block, TextError, Value, read_tree
 from nablad.v1.job_spec_pb2 import JobSpec
 
-__all__ = ["MAXIMUM_BYTES", "load", "parse", "set_default", "to_yaml"]
+__all__ = ["MAXIMUM_BYTES", "load", "parse", "to_yaml"]
 
 MAXIMUM_BYTES = 2**20
 """A longer job file is refused before it is read."""
 
 
-def load(path: str | Path) -> tuple[JobSpec, list[Violation]]:
-    """Reads a job file; see `parse`.
+def load(path: str | Path) -> JobSpec:
+    """Reads the spec in a job file.
 
     Raises:
+        InvalidRequestError: It has mistakes; the message and ``violations`` name all that can be found without the
+            service, which also knows its data sets, models and jobs.
         OSError: The file cannot be read.
     """
     with Path(path).open("rb") as file:
-        content = file.read(MAXIMUM_BYTES + 1)
-    try:
-        return parse(content.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        if len(content) > MAXIMUM_BYTES:  # possibly cut within a character
-            return JobSpec(), [_too_long()]
-        return JobSpec(), [Violation("", f"a job file is text in UTF-8; byte {error.start} of this one is not")]
+        spec, unread = parse(file.read(MAXIMUM_BYTES + 1))
+    found = violations(spec, unread)
+    if found:
+        raise InvalidRequestError(mistakes(found), found)
+    return spec
 
 
-def parse(text: str) -> tuple[JobSpec, list[Violation]]:
-    """Reads a job file's text.
+def parse(content: str | bytes) -> tuple[JobSpec, list[Violation]]:
+    """Reads what a job file holds, as text or as its bytes.
 
     Returns:
         What could be read of it, and everything that could not, in the order of the contract's fields. A list of
@@ -50,7 +51,13 @@ def parse(text: str) -> tuple[JobSpec, list[Violation]]:
         the values are allowed is for `nablad.spec.violations` to say.
     """
     spec = JobSpec()
-    if len(text) > MAXIMUM_BYTES or len(text.encode(errors="replace")) > MAXIMUM_BYTES:
+    if len(content) > MAXIMUM_BYTES:
+        return spec, [_too_long()]
+    try:
+        text = content if isinstance(content, str) else content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        return spec, [Violation("", f"a job file is text in UTF-8; byte {error.start} of this one is not")]
+    if len(text.encode(errors="replace")) > MAXIMUM_BYTES:
         return spec, [_too_long()]
     try:
         tree = read_tree(text)
@@ -59,25 +66,14 @@ def parse(text: str) -> tuple[JobSpec, list[Violation]]:
     if not isinstance(tree, Block):
         keys = ", ".join(JobSpec.DESCRIPTOR.fields_by_name)
         return spec, [Violation("", f"a job file is a mapping with the keys {keys}; got {_what(tree)}")]
-    violations: list[Violation] = []
-    _Reader(spec, "", violations).read(tree)
-    return spec, sorted(violations, key=lambda violation: order(violation.field))
+    unread: list[Violation] = []
+    _Reader(spec, "", unread).read(tree)
+    return spec, sorted(unread, key=lambda violation: order(violation.field))
 
 
 def to_yaml(spec: JobSpec) -> str:
     """A job file that `parse` reads as an equal spec. Fields that were left out stay out."""
     return yaml.safe_dump(_plain(spec), sort_keys=False, default_flow_style=None, width=120)
-
-
-def set_default(message: Message, field: FieldDescriptor) -> None:
-    """Sets a field to the default that the contract declares for it, if it declares one."""
-    default = constraint_of(field).default
-    if not default:
-        return
-    if field.is_repeated:
-        getattr(message, field.name).append(read_scalar(field, default))
-    else:
-        setattr(message, field.name, read_scalar(field, default))
 
 
 def _too_long() -> Violation:

@@ -5,12 +5,13 @@ from decimal import Decimal, InvalidOperation
 from typing import TypeAlias
 
 from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
 
-from nablad.spec.fields import INTEGERS, allowed, kind_of, value_range
+from nablad.spec.fields import INTEGERS, allowed, constraint_of, kind_of, value_range
 from nablad.spec.names import name_of, shown, value_of
 from nablad.spec.tree import Value
 
-__all__ = ["Scalar", "read_scalar", "write_scalar"]
+__all__ = ["Scalar", "read_scalar", "set_default", "write_scalar"]
 
 Scalar: TypeAlias = bool | int | float | str
 
@@ -44,6 +45,17 @@ def write_scalar(field: FieldDescriptor, value: Scalar) -> Scalar:
     if value == 0 and field.full_name == _AUTO[0]:
         return _AUTO[1]
     return value if field.enum_type is None else name_of(field.enum_type, int(value))
+
+
+def set_default(message: Message, field: FieldDescriptor) -> None:
+    """Sets a field to the default that the contract declares for it, if it declares one."""
+    default = constraint_of(field).default
+    if not default:
+        return
+    if field.is_repeated:
+        getattr(message, field.name).append(read_scalar(field, default))
+    else:
+        setattr(message, field.name, read_scalar(field, default))
 
 
 def _text(field: FieldDescriptor, text: str) -> str:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from nablad.errors import InvalidRequestError
 from nablad.spec import load, parse, to_yaml, violations
 from nablad.spec.job_file import MAXIMUM_BYTES
 from nablad.v1 import job_spec_pb2 as v1
@@ -219,7 +220,7 @@ def test_a_file_is_read(tmp_path, job_file):
     path = tmp_path / "job.yaml"
     for encoding in ("utf-8", "utf-8-sig"):
         path.write_text(job_file, encoding=encoding)
-        assert load(path) == parse(job_file)
+        assert load(path) == parse(path.read_bytes())[0] == parse(job_file)[0]
 
 
 @pytest.mark.parametrize(
@@ -231,10 +232,29 @@ def test_a_file_is_read(tmp_path, job_file):
     ],
 )
 def test_a_file_that_is_no_text_is_answered_with_one_sentence(tmp_path, content, message):
-    """Bytes that are not UTF-8, and too many of them, are violations and not exceptions."""
+    """Bytes that are not UTF-8, and too many of them, are one violation."""
     path = tmp_path / "job.yaml"
     path.write_bytes(content)
-    assert [str(violation) for violation in load(path)[1]] == [message]
+    assert [str(violation) for violation in parse(content)[1]] == [message]
+    with pytest.raises(InvalidRequestError) as refused:
+        load(path)
+    assert str(refused.value) == message
+
+
+def test_loading_a_wrong_file_raises_all_of_its_mistakes(tmp_path):
+    """Keys that are misspelt and values that are not allowed, in the words of `nabla job submit`."""
+    path = tmp_path / "job.yaml"
+    path.write_text("data: {trian: d}\nmodel: {layers: [4, 3], activaton: relu}\ntraining: {epochs: 0}")
+    with pytest.raises(InvalidRequestError) as refused:
+        load(path)
+    assert [violation.field for violation in refused.value.violations] == [
+        "data.trian",
+        "model.activaton",
+        "training.epochs",
+    ]
+    heading, *lines = str(refused.value).splitlines()
+    assert heading == "3 mistakes:"
+    assert lines[0] == '  data.trian: there is no such key; did you mean "train"? allowed: train, validation, scaling'
 
 
 def test_a_missing_file_is_an_oserror(tmp_path):
