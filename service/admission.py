@@ -1,6 +1,6 @@
 """Which queued job starts next: by priority, then age, as far as there are CPUs for it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 
@@ -41,13 +41,16 @@ class Admission:
         self._passing_seconds = passing_seconds
         self._blocked: dict[str, float] = {}  # since when, by job id
 
-    def decide(self, waiting: Sequence[Waiting], nodes: Sequence[cluster_pb.Node], now: float) -> Decision:
+    def decide(
+        self, waiting: Sequence[Waiting], nodes: Sequence[cluster_pb.Node], clock: float, held: Container[str] = ()
+    ) -> Decision:
         """Looks at the queue.
 
         Args:
             waiting: In the order of the queue.
             nodes: Of the cluster.
-            now: Unix seconds.
+            clock: Monotonic seconds.
+            held: Ids of the jobs that must not start yet.
         """
         reasons: dict[str, str] = {}
         there = {job.job_id for job in waiting}
@@ -55,7 +58,7 @@ class Admission:
         # In a long queue many ask for the same.
         prospect = cache(partial(_prospect, nodes))
         for job in waiting:
-            if job.retry_time > now:
+            if job.job_id in held:
                 continue
             workers, starts = prospect(job.workers, job.cpus_per_worker, begun=job.attempt > 0)
             if starts:
@@ -66,7 +69,7 @@ class Admission:
                 if workers
                 else shortage(job.workers, job.cpus_per_worker, nodes, job.job_id)
             )
-            if workers and now - self._blocked.setdefault(job.job_id, now) >= self._passing_seconds:
+            if workers and clock - self._blocked.setdefault(job.job_id, clock) >= self._passing_seconds:
                 break
         return Decision(reasons=reasons)
 

@@ -4,7 +4,7 @@ import asyncio
 import errno
 import logging
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from nablad.v1 import jobs_pb2 as jobs_pb
 from service.admission import Admission
+from service.back_off import BackOff, pause_seconds
 from service.cluster.errors import ClusterLostError
 from service.commands import Commands
 from service.damage import DamagedError
@@ -35,9 +36,6 @@ _LOOK_SECONDS: Final = 2.0
 # And no more often than this while jobs wait that cannot start, however many are added to them; but at once when a job
 # has given its CPUs back.
 _REST_SECONDS: Final = 1.0
-# A lost attempt is followed by the next one after so long, doubled with every loss.
-_FIRST_PAUSE_SECONDS: Final = 1.0
-_LONGEST_PAUSE_SECONDS: Final = 60.0
 # Ray's end is not a job's fault; but where it comes so often before any headway, it may be one's that runs there.
 _MOST_LOST_WITH_RAY: Final = 20
 # Errors that only writing has.
@@ -60,9 +58,10 @@ class Controller:
         instruments: Instruments,
         recoveries: Recoveries,
         now: Callable[[], datetime],
+        clock: Callable[[], float],
         admission: Admission,
     ) -> None:
-        """`attempt` makes the attempt of a launched job on a fleet."""
+        """`attempt` makes the attempt of a launched job on a fleet, `clock` gives monotonic seconds."""
         self._jobs = jobs
         self._live = live
         self._cluster = cluster
@@ -70,13 +69,16 @@ class Controller:
         self._instruments = instruments
         self._recoveries = recoveries
         self._now = now
+        self._clock = clock
         self._admission = admission
+        self._back_off = BackOff(clock, now, self._longest_pause)
         self._launched = LaunchedJobs()
         self._move = Mover(jobs, live, instruments, recoveries)
         self.commands = Commands(jobs, live, self._launched, self._move, self.wake)
         self._look = asyncio.Event()
         self._freed = asyncio.Event()
         self._waiting: list[Waiting] = []  # as of the last look
+        self._held: Mapping[str, float] = {}  # as of the last look
         self._inherited: set[str] = set()  # launched by a service that has ended
         self._damaged: set[str] = set()  # jobs that cannot be read
         self._draining = False
@@ -92,10 +94,9 @@ class Controller:
             while True:
                 self._look.clear()
                 self._freed.clear()
-                self._waiting = []
-                looked = self._now().timestamp()
+                self._waiting, self._held = [], {}
                 await self._look_at_queue()
-                seconds = self._seconds_to_next_look(looked)
+                seconds = self._seconds_to_next_look()
                 if self._waiting:
                     rest = min(_REST_SECONDS, seconds)
                     await wait_for_event(self._freed, rest)
@@ -128,7 +129,8 @@ class Controller:
         self._waiting = [job for job in self._jobs.waiting() if self._is_startable(job.job_id)]
         if self._draining or not self._waiting:
             return False
-        decision = self._admission.decide(self._waiting, await self._cluster.nodes(), self._now().timestamp())
+        self._held = self._back_off.held(self._waiting)
+        decision = self._admission.decide(self._waiting, await self._cluster.nodes(), self._clock(), self._held)
         for job_id, reason in decision.reasons.items():
             self._live.explain(job_id, reason)
         return await self._launch(decision.job, decision.workers) if decision.job else False
@@ -184,11 +186,14 @@ class Controller:
                 reason = "the service could not start or end its attempt, as its log says; another attempt follows"
             self._move(job.job_id, QUEUED, reason, lost="service")
 
-    def _seconds_to_next_look(self, looked: float) -> float:
+    def _longest_pause(self, job_id: str) -> float:
+        job = self._jobs.get(job_id)
+        return pause_seconds(max(job.lost_attempts, job.lost_with_ray))
+
+    def _seconds_to_next_look(self) -> float:
         """Until the next attempt of those jobs may follow that had to wait for that at the last look."""
-        now = self._now().timestamp()
-        pauses = (max(job.retry_time - now, 0.0) for job in self._waiting if job.retry_time > looked)
-        return min([_LOOK_SECONDS, *pauses])
+        clock = self._clock()
+        return min([_LOOK_SECONDS, *(max(due - clock, 0.0) for due in self._held.values())])
 
     # -- one job -------------------------------------------------------------------------------------------------------
 
@@ -232,7 +237,7 @@ class Controller:
             reason = _given_up(job, str(loss), lost, with_ray=with_ray)
             self._move(job_id, FAILED, reason, lost=loss.cause, **changes)
             return
-        pause = min(_FIRST_PAUSE_SECONDS * 2 ** (lost - 1), _LONGEST_PAUSE_SECONDS)
+        pause = pause_seconds(lost)
         retry_time = Timestamp()
         retry_time.FromDatetime(self._now() + timedelta(seconds=pause))
         reason = f"{loss}; attempt {job.attempt + 1} follows in {pause:.0f} s"

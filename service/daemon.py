@@ -109,6 +109,7 @@ class _Service:
             instruments,
             recoveries,
             _now,
+            time.monotonic,
             Admission(),
         )
         self._observer = Observer(self._jobs, self._live, self._watches, self._cluster, _now)

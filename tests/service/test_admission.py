@@ -13,10 +13,8 @@ from service.stores.jobs import Waiting
 _PATIENCE = 60.0
 
 
-def _job(job_id: str, workers: int = 1, cpus: int = 1, retry_time: float = 0.0) -> Waiting:
-    return Waiting(
-        job_id, number=0, priority=0, workers=workers, cpus_per_worker=cpus, retry_time=retry_time, queued_time=0
-    )
+def _job(job_id: str, workers: int = 1, cpus: int = 1) -> Waiting:
+    return Waiting(job_id, number=0, priority=0, workers=workers, cpus_per_worker=cpus, retry_time=0.0, queued_time=0)
 
 
 def _nodes(*nodes: tuple[int, int]) -> list[cluster_pb.Node]:
@@ -81,9 +79,11 @@ def test_workers_need_their_cpus_on_one_node() -> None:
 
 def test_a_job_whose_pause_is_not_over_does_not_start() -> None:
     """Nor does it keep others from starting."""
-    queue = [_job("lost", retry_time=10.0), _job("next")]
-    assert _started(Admission(), queue, _nodes((4, 4)), now=9.0) == "next"
-    assert _started(Admission(), queue, _nodes((4, 4)), now=10.0) == "lost"
+    queue = [_job("lost"), _job("next")]
+    for held, started in (({"lost"}, "next"), (set(), "lost")):
+        decision = Admission().decide(queue, _nodes((4, 4)), 0.0, held)
+        assert decision.job is not None
+        assert decision.job.job_id == started
 
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=8), st.integers(1, 6))

@@ -23,6 +23,8 @@ from service.outcomes import AttemptFailed, AttemptLost, Ending
 from service.recoveries import Recoveries
 from service.stores.jobs import JobStore
 
+NOW = datetime.fromisoformat("2026-01-01T00:00:00+00:00")
+
 
 class FakeFleet:
     """CPUs without processes."""
@@ -54,10 +56,12 @@ class FakeCluster:
     def __init__(self, cpus: int) -> None:
         self.cpus = cpus
         self.free = cpus
+        self.looks = 0
         self.on_reserve: Callable[[], None] = lambda: None
         self.stopping: asyncio.Event | None = None
 
     async def nodes(self) -> list[cluster_pb.Node]:
+        self.looks += 1
         return [cluster_pb.Node(cpus=self.cpus, free_cpus=self.free)]
 
     async def reserve(self, workers: int, cpus_per_worker: int) -> FakeFleet | None:
@@ -111,13 +115,14 @@ class FakeAttempt:
 class Stage:
     """A running controller with what surrounds it."""
 
-    def __init__(self, jobs: JobStore, cpus: int) -> None:
+    def __init__(self, jobs: JobStore, cpus: int, time: datetime = NOW) -> None:
         self.jobs = jobs
         self.cluster = FakeCluster(cpus)
         self.live = LiveJobs(lambda: 0.0)
         self.started: list[str] = []
         self.attempts: dict[str, FakeAttempt] = {}
-        self.time = datetime.fromisoformat("2026-01-01T00:00:00+00:00")
+        self.time = time
+        self.clock = 0.0
         self._news = asyncio.Condition()
         self.registry = CollectorRegistry()
         instruments = Instruments(self.registry)
@@ -129,6 +134,7 @@ class Stage:
             instruments,
             Recoveries(instruments, lambda: 0.0),
             lambda: self.time,
+            lambda: self.clock,
             Admission(),
         )
 
@@ -169,14 +175,30 @@ class Stage:
             while reason not in self.live.brought_up_to_date(self.jobs.get(job_id)).reason:
                 await self.live.bell(job_id).wait()
 
+    async def settle(self) -> None:
+        """Lets the controller look at the queue, with all that follows from that at once."""
+        looks = self.cluster.looks
+        self.controller.wake()
+        async with asyncio.timeout(10):
+            while self.cluster.looks == looks:  # noqa: ASYNC110 (a counter, not an event)
+                await asyncio.sleep(0)
+        for _ in range(5):
+            await asyncio.sleep(0)
+
     def pass_time(self, seconds: float) -> None:
         self.time += timedelta(seconds=seconds)
+        self.clock += seconds
+        self.controller.wake()
+
+    def set_time(self, days: float) -> None:
+        """The time of day is set, and goes on from there."""
+        self.time += timedelta(days=days)
         self.controller.wake()
 
 
-def _play(jobs: JobStore, cpus: int, scene: Callable[[Stage], Awaitable[None]]) -> None:
+def _play(jobs: JobStore, cpus: int, scene: Callable[[Stage], Awaitable[None]], time: datetime = NOW) -> None:
     async def run() -> None:
-        stage = Stage(jobs, cpus)
+        stage = Stage(jobs, cpus, time)
         task = asyncio.create_task(stage.controller.run())
         try:
             await scene(stage)
@@ -187,6 +209,12 @@ def _play(jobs: JobStore, cpus: int, scene: Callable[[Stage], Awaitable[None]]) 
         assert stage.cluster.free == stage.cluster.cpus
 
     asyncio.run(run())
+
+
+@pytest.fixture
+def short_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The controller looks at the queue as soon as something changes."""
+    monkeypatch.setattr("service.controller._REST_SECONDS", 0.01)
 
 
 # -- the queue ---------------------------------------------------------------------------------------------------------
@@ -296,6 +324,102 @@ def test_a_lost_attempt_is_followed_by_another_later_each_time(jobs: JobStore) -
         assert (job.attempt, job.lost_attempts, job.last_error_lines) == (4, 4, "last words")
         assert "it was lost; given up after 4 attempts in a row were lost without a newer checkpoint" in job.reason
         assert f"nabla job retry {job_id}" in job.reason
+
+    _play(jobs, 1, scene)
+
+
+@pytest.mark.parametrize("days", [-1, 1])
+@pytest.mark.usefixtures("short_rest")
+def test_a_clock_that_is_set_shortens_and_lengthens_no_pause(jobs: JobStore, days: int) -> None:
+    """The next attempt follows when it was said to, however the time of day is set meanwhile."""
+
+    async def scene(stage: Stage) -> None:
+        job_id = stage.submit(attempts=4)
+        for attempt, pause in ((1, 1), (2, 2), (3, 4)):
+            await stage.wait_started(attempt)
+            stage.attempts[job_id].lose()
+            await stage.wait_for(job_id, "queued")
+            await stage.settle()
+            stage.set_time(days)
+            stage.pass_time(pause - 0.5)
+            await stage.settle()
+            assert len(stage.started) == attempt
+            stage.pass_time(0.6)
+        await stage.wait_started(4)
+
+    _play(jobs, 1, scene)
+
+
+@pytest.mark.parametrize(("days", "pause"), [(-1, 4.0), (-0.00002, 4.0), (0, 3.5), (1, 0.0)])
+@pytest.mark.usefixtures("short_rest")
+def test_a_clock_that_was_set_while_the_service_was_down_lengthens_no_pause(
+    jobs: JobStore, days: float, pause: float
+) -> None:
+    """A job waits at most for its whole pause, here of 4 s, of which half a second has passed."""
+    submitted: list[str] = []
+
+    async def before(stage: Stage) -> None:
+        submitted.append(stage.submit(attempts=4))
+        for attempt in (1, 2, 3):
+            await stage.wait_started(attempt)
+            stage.attempts[submitted[0]].lose()
+            await stage.wait_for(submitted[0], "queued")
+            if attempt < 3:
+                stage.pass_time(4)
+
+    async def after(stage: Stage) -> None:
+        if pause:
+            stage.pass_time(0)
+            await stage.settle()
+            stage.pass_time(pause - 0.01)
+            await stage.settle()
+            assert stage.started == []
+            stage.pass_time(0.02)
+        await stage.wait_started(1)
+
+    _play(jobs, 1, before)
+    _play(jobs, 1, after, NOW + timedelta(seconds=8.5, days=days))
+
+
+@pytest.mark.parametrize("days", [-1, 1])
+@pytest.mark.usefixtures("short_rest")
+def test_a_clock_that_is_set_changes_nothing_about_who_is_passed(jobs: JobStore, days: int) -> None:
+    """A minute at the head of the queue is a minute."""
+
+    async def scene(stage: Stage) -> None:
+        first, big, small = stage.submit(3), stage.submit(4), stage.submit(1)
+        await stage.wait_started(2)
+        await stage.wait_for_reason(big, "waits for 4 workers with 1 CPU each")
+        stage.set_time(days)
+        stage.pass_time(50)
+        stage.attempts[small].succeed()
+        passes = stage.submit(1)
+        await stage.wait_started(3)
+        assert stage.started == [first, small, passes]
+        stage.pass_time(11)
+        stage.attempts[passes].succeed()
+        late = stage.submit(1)
+        await stage.wait_for(passes, "succeeded")
+        await stage.settle()
+        assert late not in stage.started
+        stage.attempts[first].succeed()
+        await stage.wait_started(4)
+        assert stage.started[-1] == big
+
+    _play(jobs, 4, scene)
+
+
+def test_a_clock_that_is_set_back_makes_no_wait_negative(jobs: JobStore) -> None:
+    """Prometheus would take a histogram whose sum falls for a restart."""
+
+    async def scene(stage: Stage) -> None:
+        first, second = stage.submit(), stage.submit()
+        await stage.wait_started(1)
+        stage.set_time(-1000)
+        stage.attempts[first].succeed()
+        await stage.wait_started(2)
+        assert stage.started == [first, second]
+        assert stage.sample("nablad_queue_wait_seconds_sum", priority="normal") == 0
 
     _play(jobs, 1, scene)
 

@@ -129,6 +129,7 @@ class Service:
             instruments,
             Recoveries(instruments, lambda: 0.0),
             lambda: datetime.now(UTC),
+            lambda: 0.0,
             Admission(),
         )
 
