@@ -46,6 +46,8 @@ _log = logging.getLogger(__name__)
 
 # A parameter server that hangs is noticed elsewhere.
 _ANSWER_SECONDS: Final = 10.0
+# A checkpoint after so long shows that the service can live with the job.
+_PROVEN_SECONDS: Final = 600.0
 # A model that cannot be written, on a full disk, is tried again after so long.
 _WRITE_AGAIN_SECONDS: Final = 5.0
 
@@ -82,6 +84,7 @@ class Attempt:
         self._checkpointing: Checkpointing | None = None
         self._scaling = asyncio.Lock()
         self._complained = False  # of a checkpoint that could not be written
+        self._begun = asyncio.get_running_loop().time()
 
     async def run(self) -> Ending:
         """Trains on the fleet and keeps the model.
@@ -225,7 +228,8 @@ class Attempt:
         self._note(
             f"checkpoint of step {checkpoint.step} in epoch {checkpoint.epoch}: {size}", checkpoint=checkpoint.step
         )
-        self._records.jobs.forget_losses(self._job.job_id)
+        ran = asyncio.get_running_loop().time() - self._begun
+        self._records.jobs.forget_losses(self._job.job_id, proven=ran >= _PROVEN_SECONDS)
 
     def _not_written(self, why: str) -> None:
         self._records.instruments.checkpoint_failures.inc()

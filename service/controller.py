@@ -15,11 +15,12 @@ from service.admission import Admission
 from service.back_off import BackOff, pause_seconds
 from service.cluster.errors import ClusterLostError
 from service.commands import Commands
-from service.damage import DamagedError
-from service.job_states import FAILED, LAUNCHED, QUEUED, STARTING, SUCCEEDED
+from service.damage import DamagedError, DatabaseRowError
+from service.job_states import FAILED, QUEUED, STARTING, SUCCEEDED
 from service.launched import Launched, LaunchedJobs, Mover
 from service.live import LiveJobs
 from service.metrics.instruments import Instruments, priority_class
+from service.orphans import Orphans
 from service.outcomes import AttemptFailed, AttemptLost
 from service.parts import AttemptLike, ClusterLike, FleetLike
 from service.recoveries import Recoveries
@@ -74,12 +75,12 @@ class Controller:
         self._back_off = BackOff(clock, now, self._longest_pause)
         self._launched = LaunchedJobs()
         self._move = Mover(jobs, live, instruments, recoveries)
+        self._orphans = Orphans(jobs, self._launched, self._move, instruments)
         self.commands = Commands(jobs, live, self._launched, self._move, self.wake)
         self._look = asyncio.Event()
         self._freed = asyncio.Event()
         self._waiting: list[Waiting] = []  # as of the last look
         self._held: Mapping[str, float] = {}  # as of the last look
-        self._inherited: set[str] = set()  # launched by a service that has ended
         self._damaged: set[str] = set()  # jobs that cannot be read
         self._draining = False
 
@@ -87,9 +88,13 @@ class Controller:
         """Something changed: look at the queue."""
         self._look.set()
 
-    async def run(self) -> None:
-        """Works until it is cancelled; then stops every fleet. Jobs that were launched go on at the next start."""
-        self._inherited = {job.job_id for job in self._jobs.in_states(LAUNCHED)}
+    async def run(self, *, after_crash: bool = False) -> None:
+        """Works until it is cancelled; then stops every fleet. Jobs that were launched go on at the next start.
+
+        Args:
+            after_crash: Whether the service before has ended without being told to.
+        """
+        self._orphans.inherit(after_crash=after_crash)
         try:
             while True:
                 self._look.clear()
@@ -114,7 +119,7 @@ class Controller:
 
     async def _look_at_queue(self) -> None:
         try:
-            self._requeue_orphans()
+            self._orphans.requeue()
             while await self._launch_next():
                 pass
         except ClusterLostError as error:
@@ -172,22 +177,11 @@ class Controller:
         """Whether the job still waits for just these CPUs: clients may have changed their minds meanwhile."""
         return not self._draining and self._launched.is_free(waiting.job_id) and waiting in self._jobs.waiting()
 
-    def _requeue_orphans(self) -> None:
-        """What is launched without a task of ours has no processes any more.
-
-        The service that had it has ended, or what became of it could not be written down.
-        """
-        for job in self._jobs.in_states(LAUNCHED):
-            if not self._launched.is_free(job.job_id) or self._move.settle(job.job_id):
-                continue
-            if job.job_id in self._inherited:
-                reason = "the service was restarted; another attempt follows"
-            else:
-                reason = "the service could not start or end its attempt, as its log says; another attempt follows"
-            self._move(job.job_id, QUEUED, reason, lost="service")
-
     def _longest_pause(self, job_id: str) -> float:
-        job = self._jobs.get(job_id)
+        try:
+            job = self._jobs.get(job_id)
+        except DatabaseRowError:
+            return 0.0  # it cannot be started, and nobody waits for it
         return pause_seconds(max(job.lost_attempts, job.lost_with_ray))
 
     def _seconds_to_next_look(self) -> float:

@@ -90,6 +90,7 @@ class _Service:
         instruments: Instruments,
     ) -> None:
         self._settings = settings
+        self._directory = directory
         self._reserve = reserve
         self._registry = registry
         self._instruments = instruments
@@ -141,7 +142,8 @@ class _Service:
             stack.push_async_callback(asyncio.to_thread, metrics.close)
             await self._start_cluster()
             stack.push_async_callback(self._cluster.close)
-            controller = asyncio.create_task(self._controller.run())
+            after_crash = not self._directory.take_stop_note()
+            controller = asyncio.create_task(self._controller.run(after_crash=after_crash))
             stack.push_async_callback(_cancelled, controller)
             stack.push_async_callback(self._controller.drain)
             address = await stack.enter_async_context(self._grpc())
@@ -152,6 +154,7 @@ class _Service:
             await asyncio.wait([controller, stopping], return_when=asyncio.FIRST_COMPLETED)
             if controller.done():
                 controller.result()
+            self._directory.note_stop()
             _log.info("going away: jobs that run are written down first; another signal ends this at once")
 
     def _signalled(self, number: int) -> None:

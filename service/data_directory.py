@@ -60,6 +60,25 @@ class DataDirectory:
         """Lets another daemon have it."""
         self._lock.close()
 
+    def note_stop(self) -> None:
+        """Notes that the daemon was told to end: what is cut off from now on is nobody's fault."""
+        try:
+            self._stop_note.touch()
+        except OSError as error:  # a full disk is no reason not to end
+            _log.warning("it cannot be noted that the service was told to end: %s", error)
+
+    def take_stop_note(self) -> bool:
+        """Returns whether the daemon before was told to end, or there was none; asked again, that it was not."""
+        try:
+            self._stop_note.unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+    @property
+    def _stop_note(self) -> Path:
+        return self.path / "told-to-stop"
+
     @property
     def scratch(self) -> Path:
         """A folder of short path for what ends with the daemon; always the same, so that the next start sweeps it."""

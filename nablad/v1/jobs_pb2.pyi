@@ -101,6 +101,7 @@ class Job(_message.Message):
     LOST_WITH_RAY_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     DAMAGE_FIELD_NUMBER: _builtins.int
+    LOST_WITH_SERVICE_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     state: Global___JobState.ValueType
     reason: _builtins.str
@@ -120,6 +121,10 @@ class Job(_message.Message):
     damage: _builtins.str
     """Why it cannot be read, as a sentence; then only the id is set beside it, as far as that is known. Only in lists:
     GetJob answers DATA_LOSS.
+    """
+    lost_with_service: _builtins.int
+    """Ends of the service, one after the other, that nobody had ordered and that came while the job had processes. Forgotten
+    with a checkpoint of an attempt that had run for ten minutes, and when the job is resumed or tried again.
     """
     @_builtins.property
     def spec(self) -> _job_spec_pb2.JobSpec:
@@ -168,10 +173,11 @@ class Job(_message.Message):
         lost_with_ray: _builtins.int = ...,
         warnings: _abc.Iterable[Global___JobWarning] | None = ...,
         damage: _builtins.str = ...,
+        lost_with_service: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "progress", b"progress", "retry_time", b"retry_time", "spec", b"spec", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "damage", b"damage", "end_time", b"end_time", "job_id", b"job_id", "last_error_lines", b"last_error_lines", "lost_attempts", b"lost_attempts", "lost_with_ray", b"lost_with_ray", "model_id", b"model_id", "progress", b"progress", "reason", b"reason", "retry_time", b"retry_time", "spec", b"spec", "start_time", b"start_time", "state", b"state", "update_time", b"update_time", "verifies", b"verifies", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "damage", b"damage", "end_time", b"end_time", "job_id", b"job_id", "last_error_lines", b"last_error_lines", "lost_attempts", b"lost_attempts", "lost_with_ray", b"lost_with_ray", "lost_with_service", b"lost_with_service", "model_id", b"model_id", "progress", b"progress", "reason", b"reason", "retry_time", b"retry_time", "spec", b"spec", "start_time", b"start_time", "state", b"state", "update_time", b"update_time", "verifies", b"verifies", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

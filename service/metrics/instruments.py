@@ -36,6 +36,7 @@ class Instruments:
         self._registry = registry
         self.jobs_ended = self._labelled(self._counter("nablad_jobs_ended_total"), map(state_name, sorted(ENDED)))
         self.queue_wait_seconds = self._labelled(self._histogram("nablad_queue_wait_seconds"), PRIORITIES)
+        self.jobs_set_aside = self._counter("nablad_jobs_set_aside_total")
         self.attempts = self._counter("nablad_attempts_total")
         self.attempts_lost = self._labelled(self._counter("nablad_attempts_lost_total"), CAUSES)
         self.recovery_seconds = self._labelled(self._histogram("nablad_recovery_seconds"), CAUSES)

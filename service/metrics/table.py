@@ -150,6 +150,10 @@ SERVICE_METRICS: Final = (
     Metric("nablad_jobs", _GAUGE, "Jobs by state.", ("state",)),
     Metric("nablad_jobs_ended_total", _COUNTER, "Jobs that have ended, by their last state.", ("state",)),
     Metric(
+        "nablad_jobs_set_aside_total", _COUNTER,
+        "Jobs that were paused because the service had ended again and again while they ran.",
+    ),
+    Metric(
         "nablad_queue_jobs", _GAUGE, "Jobs in the queue, by priority: low is below 0, high is above.", ("priority",)
     ),
     Metric(

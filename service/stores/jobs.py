@@ -13,7 +13,7 @@ from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
 from service.damage import DatabaseRowError
 from service.errors import Reason, ServiceError
-from service.job_states import ENDED, FAILED, MOVES, QUEUED, RUNNING, STARTING, State, state_name, stops_work
+from service.job_states import ENDED, FAILED, MOVES, PAUSED, QUEUED, RUNNING, STARTING, State, state_name, stops_work
 from service.stores.job_reader import JobReader, Waiting
 from service.stores.tables import JOBS
 from workers.failpoints import failpoint
@@ -117,12 +117,19 @@ class JobStore(JobReader):
         """Makes the queue anew from the jobs: it is an index, which has no digests."""
         self._database.rows("REINDEX jobs_in_queue")
 
-    def forget_losses(self, job_id: str) -> None:
-        """The job made headway: attempts that were lost before do not count any more."""
+    def forget_losses(self, job_id: str, *, proven: bool = False) -> None:
+        """The job made headway: attempts that were lost before do not count any more.
+
+        Args:
+            job_id: Which.
+            proven: Whether the service has been up beside it for so long that ends of the service do not count either.
+        """
         with self._database.transaction():
             job = self.get(job_id)
-            if job.lost_attempts or job.lost_with_ray:
+            if job.lost_attempts or job.lost_with_ray or (proven and job.lost_with_service):
                 job.lost_attempts = job.lost_with_ray = 0
+                if proven:
+                    job.lost_with_service = 0
                 self._save(job)
 
     # -- what it leaves ------------------------------------------------------------------------------------------------
@@ -223,6 +230,8 @@ class JobStore(JobReader):
             return transaction.execute(query, (job_id,)).rowcount
 
     def _enter(self, job: jobs_pb.Job, state: State, reason: str) -> None:
+        if job.state in (FAILED, PAUSED):
+            job.ClearField("lost_with_service")
         if job.state == FAILED:
             for field in ("end_time", "lost_attempts", "lost_with_ray", "last_error_lines"):
                 job.ClearField(field)

@@ -16,7 +16,7 @@ from nablad.v1 import jobs_pb2 as jobs_pb
 from service.admission import Admission
 from service.controller import Controller
 from service.errors import ServiceError
-from service.job_states import ENDED, QUEUED, RUNNING, STARTING, SUCCEEDED, state_name
+from service.job_states import ENDED, PAUSED, QUEUED, RUNNING, STARTING, SUCCEEDED, state_name
 from service.live import LiveJobs
 from service.metrics.instruments import Instruments
 from service.outcomes import AttemptFailed, AttemptLost, Ending
@@ -196,10 +196,17 @@ class Stage:
         self.controller.wake()
 
 
-def _play(jobs: JobStore, cpus: int, scene: Callable[[Stage], Awaitable[None]], time: datetime = NOW) -> None:
+def _play(
+    jobs: JobStore,
+    cpus: int,
+    scene: Callable[[Stage], Awaitable[None]],
+    time: datetime = NOW,
+    *,
+    after_crash: bool = False,
+) -> None:
     async def run() -> None:
         stage = Stage(jobs, cpus, time)
-        task = asyncio.create_task(stage.controller.run())
+        task = asyncio.create_task(stage.controller.run(after_crash=after_crash))
         try:
             await scene(stage)
         finally:
@@ -798,6 +805,76 @@ def test_jobs_that_were_launched_when_the_service_ended_are_run_again(jobs: JobS
         assert (jobs.get(old).attempt, jobs.get(old).lost_attempts) == (2, 0)
 
     _play(jobs, 1, scene)
+
+
+def _crash_while_it_runs(jobs: JobStore, job_id: str = "", *, told_to_end: bool = False) -> str:
+    """A service starts, launches the job, or one that it makes, and ends without another word."""
+    ran = [job_id]
+
+    async def scene(stage: Stage) -> None:
+        ran[0] = ran[0] or stage.submit()
+        await stage.wait_started(1)
+
+    _play(jobs, 1, scene, after_crash=not told_to_end)
+    return ran[0]
+
+
+def test_a_job_that_the_service_ends_with_three_times_is_set_aside(jobs: JobStore) -> None:
+    """Others run then; it says why, is counted, and goes on when somebody resumes it."""
+    job_id = _crash_while_it_runs(jobs)
+    for count in (1, 2):
+        _crash_while_it_runs(jobs, job_id)
+        assert (jobs.get(job_id).attempt, jobs.get(job_id).lost_with_service) == (count + 1, count)
+    told = " ".join(event.message for event in jobs.events(job_id, 1))
+    assert "the service was restarted (2 times in a row while this job ran: after 3 it is set aside)" in told
+
+    async def scene(stage: Stage) -> None:
+        other = stage.submit()
+        await stage.wait_started(1)
+        assert stage.started == [other]
+        job = jobs.get(job_id)
+        assert (state_name(job.state), job.lost_attempts) == ("paused", 0)
+        assert job.reason.startswith("set aside: the service ended 3 times in a row while this job ran")
+        assert f"nabla job resume {job_id}" in job.reason
+        assert stage.sample("nablad_jobs_set_aside_total") == 1
+        stage.attempts[other].succeed()
+        assert stage.controller.commands.resume(job_id).lost_with_service == 0
+        await stage.wait_started(2)
+        assert stage.started == [other, job_id]
+
+    _play(jobs, 1, scene, after_crash=True)
+
+
+def test_ends_that_were_ordered_do_not_set_a_job_aside(jobs: JobStore) -> None:
+    """Not those that were cut off either; they do not make the others forgotten."""
+    job_id = _crash_while_it_runs(jobs)
+    _crash_while_it_runs(jobs, job_id)
+    for _ in range(5):
+        _crash_while_it_runs(jobs, job_id, told_to_end=True)
+    assert (state_name(jobs.get(job_id).state), jobs.get(job_id).lost_with_service) == ("running", 1)
+
+
+def test_a_job_that_the_service_can_live_with_is_not_set_aside(jobs: JobStore) -> None:
+    """A checkpoint after a long time makes the ends before forgotten, one after a short time does not."""
+    job_id = _crash_while_it_runs(jobs)
+    for _ in range(3):
+        _crash_while_it_runs(jobs, job_id)
+        _crash_while_it_runs(jobs, job_id)
+        jobs.forget_losses(job_id)
+        assert jobs.get(job_id).lost_with_service == 2
+        jobs.forget_losses(job_id, proven=True)
+        assert jobs.get(job_id).lost_with_service == 0
+
+
+def test_jobs_that_waited_have_nothing_to_do_with_a_crash(jobs: JobStore) -> None:
+    """Only those with processes are counted."""
+    job_id = _crash_while_it_runs(jobs)
+    waiting = jobs.create(jobs.get(job_id).spec, "").job_id
+    paused = jobs.create(jobs.get(job_id).spec, "").job_id
+    jobs.move(paused, PAUSED, "test")
+    for _ in range(2):
+        _crash_while_it_runs(jobs, job_id)
+    assert [jobs.get(each).lost_with_service for each in (job_id, waiting, paused)] == [2, 0, 0]
 
 
 def test_a_service_that_goes_away_writes_down_where_its_jobs_are(jobs: JobStore) -> None:

@@ -56,6 +56,19 @@ def test_a_full_disk_is_no_reason_not_to_start(tmp_path: Path, monkeypatch: pyte
     first.close()
 
 
+def test_it_is_known_whether_the_daemon_before_was_told_to_end(tmp_path: Path) -> None:
+    """Once: the next end is another one."""
+    directory = DataDirectory(tmp_path)
+    assert not directory.take_stop_note()
+    directory.note_stop()
+    directory.note_stop()
+    directory.close()
+    directory = DataDirectory(tmp_path)
+    assert directory.take_stop_note()
+    assert not directory.take_stop_note()
+    directory.close()
+
+
 def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
     """A file in the directory's place."""
     (tmp_path / "file").write_bytes(b"")

@@ -127,6 +127,8 @@ def test_a_second_signal_ends_the_service_at_once(new_daemon: NewDaemon) -> None
     first.wait_until_gone()
     second = new_daemon(first.data_dir)
     _wait_running(second.address, job_id)
+    with Client(second.address) as client:
+        assert client.job(job_id).lost_with_service == 0  # it was told to end
     assert second.stop() == 0
 
 
@@ -143,6 +145,7 @@ def test_a_killed_daemon_loses_no_job(new_daemon: NewDaemon, nothing_left: None)
         messages = [news.message for news in client.watch(job_id) if isinstance(news, jobs_pb.Event)]
         assert client.job(job_id).state == jobs_pb.JOB_STATE_SUCCEEDED
         assert client.job(job_id).lost_attempts == 0
+        assert client.job(job_id).lost_with_service == 1
     assert any("the service was restarted" in message for message in messages)
     assert any("attempt 2 goes on from the checkpoint of step" in message for message in messages)
     assert second.stop() == 0

@@ -97,9 +97,11 @@ def _attempts() -> Row:
         "Attempts and recoveries",
         [
             graph(
-                "Attempts", "Launched and lost, within each interval. As many lost as launched: no job gets anywhere.",
+                "Attempts", "Launched and lost, within each interval. As many lost as launched: no job gets anywhere. "
+                "Set aside: jobs that the service had ended with again and again.",
                 units.Number, Series(total(increase(of_service("nablad_attempts_total"))), "launched"),
-                Series(total(increase(of_service("nablad_attempts_lost_total"))), "lost"), span=8,
+                Series(total(increase(of_service("nablad_attempts_lost_total"))), "lost"),
+                Series(total(increase(of_service("nablad_jobs_set_aside_total"))), "jobs set aside"), span=8,
             ),
             graph(
                 "Recovery, median by cause", "From the loss of an attempt until the next one runs. No line where none "
