@@ -157,7 +157,9 @@ class Controller:
             job = self._move(waiting.job_id, STARTING, "its processes are being started")
             self._count_launch(waiting)
             attempt = self._attempt(job, fleet)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, sqlite3.Error):
+                self._live.explain(waiting.job_id, f"waits until the service can write down that it starts ({error})")
             await fleet.stop()
             raise
         task = asyncio.create_task(self._run_job(job.job_id, attempt, fleet), name=job.job_id)

@@ -573,6 +573,22 @@ def _full_until(jobs: JobStore, monkeypatch: pytest.MonkeyPatch, state: int) -> 
     return room
 
 
+def test_a_job_that_cannot_be_started_says_why(jobs: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its CPUs are free meanwhile, and it starts when there is room."""
+    room = _full_until(jobs, monkeypatch, STARTING)
+
+    async def scene(stage: Stage) -> None:
+        job_id = stage.submit()
+        await stage.wait_for_reason(job_id, "write down that it starts (database or disk is full)")
+        await stage.settle()
+        assert stage.cluster.free == 1
+        room.set()
+        stage.controller.wake()
+        await stage.wait_started(1)
+
+    _play(jobs, 1, scene)
+
+
 def test_a_success_that_cannot_be_written_down_is_one_later(jobs: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its model is not trained again; meanwhile the job says what became of it."""
     room = _full_until(jobs, monkeypatch, SUCCEEDED)
