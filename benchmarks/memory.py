@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["ROLES", "MemoryWatch", "ProcessMemory", "descendants", "process_memory", "role_of"]
+__all__ = ["ROLES", "MemoryWatch", "ProcessMemory", "descendants", "figure", "process_memory", "role_of"]
 
 # How Ray names the processes of a job, by what they are.
 ROLES = {"parameter server": b"ray::_ParameterServerProcess", "worker": b"ray::_WorkerProcess"}
@@ -97,11 +97,16 @@ def role_of(pid: int, proc: Path = _PROC) -> str | None:
 
 def process_memory(pid: int, proc: Path = _PROC) -> ProcessMemory:
     """The figures of a process."""
-    folder = proc / str(pid)
-    return ProcessMemory(_bytes(folder / "status", "VmHWM:"), _bytes(folder / "smaps_rollup", "Pss:"))
+    return ProcessMemory(figure(pid, "status", "VmHWM:", proc), figure(pid, "smaps_rollup", "Pss:", proc))
 
 
-def _bytes(path: Path, name: str) -> int:
+def figure(pid: int, file: str, name: str, proc: Path = _PROC) -> int:
+    """One figure of a process, in bytes, by its name in one of the process's files.
+
+    Raises:
+        ProcessLookupError: The process has ended.
+    """
+    path = proc / str(pid) / file
     for line in path.read_text().splitlines():
         if line.startswith(name):
             return int(line.split()[1]) * _PER_KIB

@@ -1,17 +1,16 @@
 """One attempt of a job: starts its fleet, follows the parameter server, and keeps checkpoints and the model."""
 
 import asyncio
-import hashlib
 import logging
 import secrets
 import sqlite3
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 import grpc
-import numpy as np
 
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import models_pb2 as models_pb
@@ -27,13 +26,13 @@ from service.errors import ServiceError
 from service.following import Following
 from service.live import LiveJobs
 from service.metrics.instruments import Instruments
-from service.model_files import save_model
-from service.outcomes import AttemptFailed, AttemptLost, Ending
+from service.outcomes import AttemptFailed, Ending
 from service.parts import FleetLike
 from service.receipts import make_receipt, spec_digest
 from service.recoveries import Recoveries
 from service.stores.catalogues import DatasetCatalogue, ModelCatalogue
 from service.stores.jobs import JobStore
+from service.trained_weights import TrainedWeights
 from service.verification import Verification
 from service.waiting import run_to_its_end
 from workers import build
@@ -48,8 +47,6 @@ _log = logging.getLogger(__name__)
 _ANSWER_SECONDS: Final = 10.0
 # A checkpoint after so long shows that the service can live with the job.
 _PROVEN_SECONDS: Final = 600.0
-# A model that cannot be written, on a full disk, is tried again after so long.
-_WRITE_AGAIN_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True)
@@ -120,23 +117,22 @@ class Attempt:
             )
             # A number of workers that was asked for while the processes were being started.
             await self.set_workers()
+            weights = TrainedWeights(
+                self._stub, self._secret, self._records.directory, self._records.models, self._records.now, self._note
+            )
             try:
                 why = await _first_end(
                     following.run(self._stub, self._secret), self._fleet.failure(), self._checkpointing.run()
                 )
-                parameters = await self._fetch_weights(self._stub)
             finally:
                 # Nobody is to be asked any more.
                 self._stub = self._checkpointing = None
-        sha256 = (await run_to_its_end(hashlib.sha256, parameters)).hexdigest()
-        receipt = self._receipt(assignment, following.progress.step, sha256, why)
-        if self._job.verifies:
-            return Ending(verification.verdict(receipt))
-        # The weights need not be those of the last epoch.
-        best = self._records.jobs.epoch_with(self._job.job_id, receipt.final_weights_sha256)
-        model = await self._keep_model(assignment, best or following.progress, parameters)
-        self._records.jobs.keep_receipt(receipt)
-        keeps_best = best is not None and self._job.spec.training.stopping.keep_best
+            if self._job.verifies:
+                sha256 = await weights.digest()
+                return Ending(verification.verdict(self._receipt(assignment, following.progress.step, sha256, why)))
+            model, sha256 = await weights.keep(assignment, partial(self._enter_figures, following))
+        self._records.jobs.keep_receipt(self._receipt(assignment, following.progress.step, sha256, why))
+        keeps_best = self._job.spec.training.stopping.keep_best and model.HasField("validation_cost")
         whose = f", with the weights of epoch {model.epoch}" if keeps_best else ""
         return Ending(f"{why}; model {model.model_id} is ready{whose}", model.model_id)
 
@@ -216,6 +212,14 @@ class Attempt:
             ending=ending,
         )
 
+    def _enter_figures(self, following: Following, model: models_pb.Model, weights_sha256: str) -> None:
+        """Enters the figures of the epoch that left these weights, which need not be the last one."""
+        figures = self._records.jobs.epoch_with(self._job.job_id, weights_sha256) or following.progress
+        model.training_cost, model.epoch = figures.training_cost, figures.epoch
+        for name in ("validation_cost", "validation_accuracy"):
+            if figures.HasField(name):
+                setattr(model, name, getattr(figures, name))
+
     def _checkpoint_written(self, checkpoint: jobs_pb.Checkpoint, seconds: float) -> None:
         failpoint("checkpoint.noted")
         instruments = self._records.instruments
@@ -248,56 +252,6 @@ class Attempt:
         except sqlite3.Error as error:
             _log.warning("job %s: %s (%s)", self._job.job_id, message, error)
         self._records.live.ring(self._job.job_id)
-
-    async def _fetch_weights(self, stub: "ps_grpc.ParameterServerServiceAsyncStub") -> bytes:
-        try:
-            call = stub.FetchWeights(ps_pb.FetchWeightsRequest(), metadata=self._secret)
-            return b"".join([response.chunk async for response in call])
-        except grpc.aio.AioRpcError as error:
-            lost = f"the parameter server was lost before its weights were fetched: {error.details()}"
-            raise AttemptLost(lost, cause="parameter_server") from error
-
-    async def _keep_model(
-        self, assignment: ps_pb.Assignment, figures: jobs_pb.Progress | jobs_pb.HistoryPoint, parameters: bytes
-    ) -> models_pb.Model:
-        """Waits for room on the disk, if need be: the training is done and must not be lost."""
-        complained = False
-        while True:
-            try:
-                # On another thread: a large model takes a while to reach the disk.
-                model = await run_to_its_end(self._save, assignment, figures, parameters)
-                failpoint("model.written")
-                self._records.models.add(model)
-            except asyncio.CancelledError:
-                self._records.directory.model(self._job.job_id).unlink(missing_ok=True)
-                raise
-            except (OSError, sqlite3.Error) as error:
-                if not complained:
-                    complained = True
-                    self._note(f"the model could not be written: {error}; it is tried again until there is room")
-                await asyncio.sleep(_WRITE_AGAIN_SECONDS)
-            else:
-                return model
-
-    def _save(
-        self, assignment: ps_pb.Assignment, figures: jobs_pb.Progress | jobs_pb.HistoryPoint, parameters: bytes
-    ) -> models_pb.Model:
-        path = self._records.directory.model(assignment.job_id)
-        vector = np.frombuffer(parameters, build.dtype(assignment.spec))
-        model = models_pb.Model(
-            model_id=assignment.job_id,
-            spec=assignment.spec,
-            sha256=save_model(path, assignment, vector),
-            size_bytes=path.stat().st_size,
-            training_cost=figures.training_cost,
-            classes=assignment.train.dataset.classes,
-            epoch=figures.epoch,
-        )
-        for name in ("validation_cost", "validation_accuracy"):
-            if figures.HasField(name):
-                setattr(model, name, getattr(figures, name))
-        model.create_time.FromDatetime(self._records.now())
-        return model
 
 
 async def _first_end(

@@ -14,7 +14,7 @@ from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
 from service.checkpoints.folder import CheckpointFolder
 from service.checkpoints.image import CheckpointError
 from service.outcomes import AttemptLost
-from service.waiting import run_to_its_end
+from service.waiting import on_thread, run_to_its_end
 
 __all__ = ["Checkpointing"]
 
@@ -109,16 +109,10 @@ class Checkpointing:
         """Writes a checkpoint, chunk by chunk on another thread; gives it and the seconds that it took."""
         clock = asyncio.get_running_loop().time
         start = clock()
-        writing = self._folder.writing(first.state.step, self._attempt)
-        writer = await run_to_its_end(writing.__enter__)
-        try:
+        async with on_thread(self._folder.writing(first.state.step, self._attempt)) as writer:
             async for message in messages:
                 await run_to_its_end(writer.write, message.chunk)
             await self._told(first.happenings)
-        except BaseException as error:
-            await run_to_its_end(writing.__exit__, type(error), error, error.__traceback__)
-            raise
-        await run_to_its_end(writing.__exit__, None, None, None)
         return writer.checkpoint, clock() - start
 
 

@@ -1,5 +1,6 @@
 """Predictions of a stored model for rows of data."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from nablad.v1 import datasets_pb2 as datasets_pb
 from nablad.v1 import models_pb2 as models_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.datasets import DatasetError, StoredData
-from service.model_files import load_model
+from service.model_files import ModelFile
 from workers import build
 from workers.rows import Rows
 
@@ -18,6 +19,8 @@ __all__ = ["Predictor"]
 
 # Outputs of one block: with up to half a million output nodes its message stays below gRPC's 4 MiB.
 _BLOCK_OUTPUTS = 100_000
+# Activities of all layers in one block: 32 MB of float64, and up to five times as much with what they are made of.
+_BLOCK_ACTIVITIES = 4_000_000
 _MOST_ROWS = 1000
 
 
@@ -25,7 +28,7 @@ class Predictor:
     """Goes through rows block by block."""
 
     def __init__(self, model_file: Path, model: models_pb.Model, directory: Path, stored: StoredData) -> None:
-        """Loads the model and maps the rows.
+        """Maps the model and the rows: what they take is the system's, which may have it back at any time.
 
         Args:
             model_file: Where the model's file lies.
@@ -37,17 +40,17 @@ class Predictor:
             DatasetError: The targets have not as many columns as the model predicts.
             ServiceError: DAMAGED, when the model's file is not what was written.
         """
-        loaded = load_model(model_file, model.spec, model.sha256)
+        with ModelFile(model_file, model.spec, model.sha256) as file:
+            self._weights, scaling = file.weights(), file.scaling
         self._threads = model.spec.distribution.cpus_per_worker
-        self._parameters = loaded.parameters
         self._back_propagation = build.back_propagation(model.spec)
         self._classes = model.classes
         self._has_targets = stored.has_targets
         self._check_targets(stored, outputs=model.spec.model.layers[-1])
         dataset = datasets_pb.Dataset(**asdict(stored))
         source = ps_pb.DataSource(dataset=dataset, directory=str(directory))
-        self._rows = Rows(source, loaded.scaling, build.dtype(model.spec))
-        self._block = max(1, min(_MOST_ROWS, _BLOCK_OUTPUTS // model.spec.model.layers[-1]))
+        self._rows = Rows(source, scaling, build.dtype(model.spec))
+        self._block = _block_rows(model.spec.model.layers)
         self._start = 0
         self._cost, self._correct = 0.0, 0
 
@@ -60,9 +63,9 @@ class Predictor:
         # As many as in the training: another number of threads may round differently.
         with threadpool_limits(self._threads):
             if self._has_targets:
-                sums = self._back_propagation.evaluate(self._parameters, x, targets)
+                sums = self._back_propagation.evaluate(self._weights, x, targets)
                 self._cost, self._correct = self._cost + sums.cost, self._correct + sums.correct
-            outputs = self._back_propagation.outputs(self._parameters, x)
+            outputs = self._back_propagation.outputs(self._weights, x)
         self._start = stop
         rows = [models_pb.Prediction(outputs=sample, label=self._label(sample)) for sample in outputs.T]
         return models_pb.Predictions(first_row=start, rows=rows)
@@ -89,3 +92,8 @@ class Predictor:
             raise DatasetError(
                 f"the model predicts {outputs} values, but the targets have {stored.target_columns} columns"
             )
+
+
+def _block_rows(layers: Sequence[int]) -> int:
+    """How many rows are predicted at a time."""
+    return max(1, min(_MOST_ROWS, _BLOCK_OUTPUTS // layers[-1], _BLOCK_ACTIVITIES // sum(layers)))

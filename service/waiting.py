@@ -1,11 +1,11 @@
 """Waiting with an end, and for an end."""
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from typing import ParamSpec, TypeVar
 
-__all__ = ["run_to_its_end", "wait_for_event"]
+__all__ = ["on_thread", "run_to_its_end", "wait_for_event"]
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -33,3 +33,18 @@ async def run_to_its_end(
             with suppress(asyncio.CancelledError):
                 await asyncio.wait([running])
         raise
+
+
+@asynccontextmanager
+async def on_thread(context: AbstractContextManager[_Result]) -> AsyncIterator[_Result]:
+    """Enters and leaves a context on another thread, each to its end as above; whoever enters it leaves it too."""
+    entered: list[_Result] = []
+    try:
+        # Who is cancelled meanwhile has entered it all the same.
+        await run_to_its_end(lambda: entered.append(context.__enter__()))
+        yield entered[0]
+    except BaseException as error:
+        if entered:
+            await run_to_its_end(context.__exit__, type(error), error, error.__traceback__)
+        raise
+    await run_to_its_end(context.__exit__, None, None, None)

@@ -1,5 +1,10 @@
 """Jobs that begin with the weights of another: they get a checkpoint of step 0, and go on from it like any attempt."""
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -8,13 +13,14 @@ from nablad.files import CHUNK_BYTES
 from nablad.spec.names import shown
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
+from nablad.v1 import models_pb2 as models_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.checkpoints.folder import CheckpointFolder
-from service.checkpoints.image import CheckpointError, Snapshot, make_image, read_image
+from service.checkpoints.image import CheckpointError, Pieces, first_image, reading_parameters
 from service.data_directory import DataDirectory
 from service.errors import Reason, ServiceError
 from service.job_states import SUCCEEDED
-from service.model_files import load_model
+from service.model_files import ModelFile
 from service.receipts import spec_digest
 from service.stores.catalogues import ModelCatalogue
 from service.stores.jobs import JobStore
@@ -68,11 +74,10 @@ class WarmStarts:
         # The database is for this thread alone, and files take as long as the disk does.
         if model_id := self._model_id(start):
             model = self._models.get(model_id)
-            path = self._directory.model(model_id)
-            parameters = (await run_to_its_end(load_model, path, model.spec, model.sha256)).parameters
+            source = _of_model(self._directory.model(model_id), model)
         else:
-            parameters = await run_to_its_end(_newest_parameters, self._folder(start.checkpoint_of))
-        await run_to_its_end(_write_first, self._folder(assignment.job_id), assignment, parameters)
+            source = _of_checkpoint(self._folder(start.checkpoint_of))
+        await run_to_its_end(_write_first, self._folder(assignment.job_id), assignment, source)
 
     async def repeat(self, job_id: str, new_id: str) -> None:
         """Lays down for a new job what another one began with.
@@ -96,20 +101,43 @@ class WarmStarts:
         return CheckpointFolder(self._directory.checkpoints(job_id))
 
 
-def _newest_parameters(folder: CheckpointFolder) -> Vector:
+@contextmanager
+def _of_model(path: Path, model: models_pb.Model) -> Iterator[Pieces]:
+    with ModelFile(path, model.spec, model.sha256) as file:
+        yield file.pieces
+
+
+@contextmanager
+def _of_checkpoint(folder: CheckpointFolder) -> Iterator[Pieces]:
+    """Of the newest one."""
     checkpoint = _whole(folder)
     try:
-        return read_image(folder.path_of(checkpoint), checkpoint.sha256).parameters
+        with reading_parameters(folder.path_of(checkpoint), checkpoint.sha256) as pieces:
+            yield pieces
     except CheckpointError as error:
         raise ServiceError(Reason.DAMAGED, str(error)) from error
 
 
-def _write_first(folder: CheckpointFolder, assignment: ps_pb.Assignment, weights: Vector) -> None:
-    parameters = weights.astype(build.dtype(assignment.spec))
-    moments = build.update_rule(assignment.spec).init(parameters).moments
-    description = {"job_id": assignment.job_id, "attempt": 0, "spec_sha256": spec_digest(assignment)}
-    with folder.writing(0, 0) as writer:
-        writer.write(make_image(Snapshot(ps_pb.TrainingState(), parameters, moments), description))
+def _write_first(
+    folder: CheckpointFolder, assignment: ps_pb.Assignment, source: AbstractContextManager[Pieces]
+) -> None:
+    """Writes a checkpoint of step 0 with these weights, in the job's type, and what its optimizer begins with."""
+    dtype, rule = build.dtype(assignment.spec), build.update_rule(assignment.spec)
+    with source as pieces:
+
+        def parameters() -> Iterator[Vector]:
+            return (piece.astype(dtype, copy=False) for piece in pieces())
+
+        def moment(number: int) -> Iterator[Vector]:
+            return (rule.init(piece).moments[number] for piece in parameters())
+
+        count = len(rule.init(np.empty(0, dtype)).moments)
+        moments = [partial(moment, number) for number in range(count)]
+        description = {"job_id": assignment.job_id, "attempt": 0, "spec_sha256": spec_digest(assignment)}
+        image = first_image(dtype, build.size(assignment.spec), parameters, moments, description)
+        with folder.writing(0, 0) as writer:
+            for piece in image:
+                writer.write(piece)
 
 
 def _copy_first(folder: CheckpointFolder, target: CheckpointFolder) -> None:

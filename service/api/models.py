@@ -43,7 +43,7 @@ class ModelServicer(models_grpc.ModelServiceServicer):
         """The file, chunk by chunk."""
         model = self._models.get(request.model_id)
         with self._directory.model(model.model_id).open("rb") as file:
-            while chunk := file.read(CHUNK_BYTES):
+            while chunk := await run_to_its_end(file.read, CHUNK_BYTES):
                 yield models_pb.ExportModelResponse(chunk=chunk)
 
     async def Predict(

@@ -1,19 +1,16 @@
 """The file of a checkpoint, as bytes: safetensors with the weights and moments of a training, and where it stands.
 
-    8 bytes          length of the header, little-endian
-    header           JSON, padded with spaces to a multiple of 8 bytes
     best             weights of the best epoch, if they are kept
     moment0…         of the optimizer
     parameters       the weights
 
 Every tensor has the shape (size,) and the dtype of the job. The metadata have one entry, ``nablad.v1``: JSON with the
-caller's description of what the checkpoint belongs to, and the ``TrainingState`` in its key ``state``. The header is
-made here, and not by the library, so that the arrays are copied once: the bytes are the snapshot.
+caller's description of what the checkpoint belongs to, and the ``TrainingState`` in its key ``state``.
 """
 
-import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,20 +19,30 @@ import numpy as np
 from google.protobuf import json_format
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.damage import CheckpointError
+from service.tensor_files import Layout, Tensor, TensorFile, TensorFileError
 
-__all__ = ["CheckpointError", "Snapshot", "describe_image", "described_state", "make_image", "read_image"]
+__all__ = [
+    "CheckpointError",
+    "Pieces",
+    "Snapshot",
+    "describe_image",
+    "described_state",
+    "first_image",
+    "make_image",
+    "read_image",
+    "reading_parameters",
+]
 
 Vector = NDArray[np.floating]
+Pieces = Callable[[], Iterable[Vector]]
+"""A vector that may be gone through again and again, piece by piece."""
 
 _FORMAT = "nablad.v1"
 _STATE = "state"
 _PARAMETERS, _MOMENT, _BEST = "parameters", "moment", "best"
-_DTYPES: Mapping[str, str] = {"float32": "F32", "float64": "F64"}
-_LENGTH_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -62,15 +69,38 @@ def make_image(snapshot: Snapshot, description: Mapping[str, Any]) -> bytearray:
         snapshot: What to keep.
         description: What it belongs to, as far as JSON can say it. `CheckpointFolder` looks for ``spec_sha256``.
     """
-    vectors = dict(sorted(_named(snapshot).items()))
-    header = _header(vectors, description, snapshot.state)
-    image = bytearray(len(header) + sum(vector.nbytes for vector in vectors.values()))
-    image[: len(header)] = header
-    start = len(header)
-    for vector in vectors.values():
-        np.frombuffer(image, vector.dtype, vector.size, offset=start)[:] = vector
-        start += vector.nbytes
+    vectors = _named(snapshot)
+    parameters = snapshot.parameters
+    layout = _layout(vectors, parameters.dtype, parameters.size, description, snapshot.state)
+    image = bytearray(layout.size_bytes)
+    image[: len(layout.header)] = layout.header
+    for name, place in layout.tensors.items():
+        np.frombuffer(image, place.dtype, place.size, offset=place.start)[:] = vectors[name]
     return image
+
+
+def first_image(
+    dtype: np.dtype[np.floating],
+    size: int,
+    parameters: Pieces,
+    moments: Sequence[Pieces],
+    description: Mapping[str, Any],
+) -> Iterator[bytes | memoryview]:
+    """The file of a training that has made no step, piece by piece.
+
+    Args:
+        dtype: The job's.
+        size: How many weights there are.
+        parameters: They themselves.
+        moments: What the optimizer begins with.
+        description: As for `make_image`.
+    """
+    vectors = dict(zip([_PARAMETERS, *_moments(len(moments))], [parameters, *moments], strict=True))
+    layout = _layout(vectors, dtype, size, description, ps_pb.TrainingState())
+    yield layout.header
+    for name in layout.tensors:
+        for piece in vectors[name]():
+            yield piece.data.cast("B")
 
 
 def read_image(path: Path, sha256: str) -> Snapshot:
@@ -83,19 +113,21 @@ def read_image(path: Path, sha256: str) -> Snapshot:
     Raises:
         CheckpointError: It is gone, not what was written, or no checkpoint.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"checkpoint {path.name} cannot be read: {error.strerror}") from error
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise CheckpointError(f"checkpoint {path.name} is not what was written: its SHA-256 is another one")
-    try:
-        tensors = load(data)
-    except SafetensorError as error:
-        raise CheckpointError(f"checkpoint {path.name} is not a safetensors file: {error}") from error
-    header_bytes = int.from_bytes(data[:_LENGTH_BYTES], "little")
-    metadata = json.loads(data[_LENGTH_BYTES : _LENGTH_BYTES + header_bytes]).get("__metadata__")
-    return _snapshot(described_state(_description(metadata, path.name)), tensors, path.name)
+    with _reading(path, sha256) as (file, state):
+        vectors = {name: file.read(name) for name in file.tensors}
+        parameters, best = vectors.pop(_PARAMETERS), vectors.pop(_BEST, None)
+        return Snapshot(state, parameters, tuple(vectors[name] for name in _moments(len(vectors))), best)
+
+
+@contextmanager
+def reading_parameters(path: Path, sha256: str) -> Iterator[Pieces]:
+    """The weights in a checkpoint's file, piece by piece, as long as the block lasts; arguments as for `read_image`.
+
+    Raises:
+        CheckpointError: It is gone, not what was written, or no checkpoint.
+    """
+    with _reading(path, sha256) as (file, _):
+        yield lambda: file.pieces(_PARAMETERS)
 
 
 def describe_image(path: Path) -> Mapping[str, Any]:
@@ -126,26 +158,46 @@ def described_state(description: Mapping[str, Any]) -> ps_pb.TrainingState:
         raise CheckpointError(f"the checkpoint's training state is not one that this release knows: {error}") from error
 
 
+@contextmanager
+def _reading(path: Path, sha256: str) -> Iterator[tuple[TensorFile, ps_pb.TrainingState]]:
+    """A checkpoint's file, and where the training stood.
+
+    Raises:
+        CheckpointError: Whenever it cannot be read, and if it is no checkpoint.
+    """
+    try:
+        with TensorFile(path, sha256) as file:
+            state = described_state(_description(file.metadata, path.name))
+            _require_vectors(file.tensors, path.name)
+            yield file, state
+    except TensorFileError as error:
+        raise CheckpointError(f"checkpoint {path.name} {error}") from error
+
+
 def _named(snapshot: Snapshot) -> dict[str, Vector]:
     vectors = {_PARAMETERS: snapshot.parameters}
-    vectors |= {f"{_MOMENT}{number}": moment for number, moment in enumerate(snapshot.moments)}
+    vectors |= zip(_moments(len(snapshot.moments)), snapshot.moments, strict=True)
     if snapshot.best is not None:
         vectors[_BEST] = snapshot.best
     return vectors
 
 
-def _header(vectors: Mapping[str, Vector], description: Mapping[str, Any], state: ps_pb.TrainingState) -> bytes:
-    """Length and JSON, byte for byte as the library writes them."""
+def _moments(count: int) -> list[str]:
+    return [f"{_MOMENT}{number}" for number in range(count)]
+
+
+def _layout(
+    names: Iterable[str],
+    dtype: np.dtype[np.floating],
+    size: int,
+    description: Mapping[str, Any],
+    state: ps_pb.TrainingState,
+) -> Layout:
+    """Of a file with vectors of these names."""
     # Python writes a double so that the same one is read; JSON's missing infinity and NaN are texts in protobuf's JSON.
     described = {**description, _STATE: json_format.MessageToDict(state, preserving_proto_field_name=True)}
-    entries: dict[str, Any] = {"__metadata__": {_FORMAT: json.dumps(described, sort_keys=True)}}
-    end = 0
-    for name, vector in vectors.items():
-        start, end = end, end + vector.nbytes
-        entries[name] = {"dtype": _DTYPES[vector.dtype.name], "shape": [vector.size], "data_offsets": [start, end]}
-    text = json.dumps(entries, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(_LENGTH_BYTES, "little") + text
+    shapes = dict.fromkeys(names, (dtype, (size,)))
+    return Layout(shapes, {_FORMAT: json.dumps(described, sort_keys=True)})
 
 
 def _description(metadata: Mapping[str, str] | None, name: str) -> dict[str, Any]:
@@ -158,18 +210,15 @@ def _description(metadata: Mapping[str, str] | None, name: str) -> dict[str, Any
     return description
 
 
-def _snapshot(state: ps_pb.TrainingState, tensors: Mapping[str, Vector], name: str) -> Snapshot:
-    """Puts the vectors in their places, if they are the ones that a checkpoint has."""
-    moments = [f"{_MOMENT}{number}" for number in range(len(tensors.keys() - {_PARAMETERS, _BEST}))]
+def _require_vectors(tensors: Mapping[str, Tensor], name: str) -> None:
+    """Raises CheckpointError if they are not those that a checkpoint has."""
+    moments = _moments(len(tensors.keys() - {_PARAMETERS, _BEST}))
     if tensors.keys() - {_BEST} != {_PARAMETERS, *moments}:
         raise CheckpointError(
             f"checkpoint {name} must have the tensors {_PARAMETERS}, {_MOMENT}0… and perhaps {_BEST}, "
             f"not {sorted(tensors)}"
         )
-    parameters = tensors[_PARAMETERS]
-    for vector in tensors.values():
-        if vector.dtype.name not in _DTYPES or vector.ndim != 1 or vector.shape != parameters.shape:
-            raise CheckpointError(f"checkpoint {name} has tensors that are not vectors of one size")
-    if len({vector.dtype for vector in tensors.values()}) != 1:
+    if len({tensor.shape for tensor in tensors.values()}) != 1 or len(tensors[_PARAMETERS].shape) != 1:
+        raise CheckpointError(f"checkpoint {name} has tensors that are not vectors of one size")
+    if len({tensor.dtype for tensor in tensors.values()}) != 1:
         raise CheckpointError(f"checkpoint {name} has tensors of several dtypes")
-    return Snapshot(state, parameters, tuple(tensors[moment] for moment in moments), tensors.get(_BEST))

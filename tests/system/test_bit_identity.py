@@ -15,7 +15,7 @@ from nablad.spec import parse
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.datasets import fit_scaling
-from service.model_files import load_model
+from service.model_files import ModelFile
 
 JOB_FILE = """
 name: identity
@@ -120,6 +120,7 @@ def test_float64_through_everything_equals_a_plain_numpy_loop(
         scaling=fit_scaling(job.spec.data.scaling, directory),
     )
     path = daemon.data_dir / "models" / f"{job.model_id}.safetensors"
-    model = load_model(path, job.spec, client.model(job.model_id).sha256)
-    assert model.parameters.dtype == np.float64
-    assert model.parameters.tobytes() == plain_training(assignment)
+    with ModelFile(path, job.spec, client.model(job.model_id).sha256) as model:
+        vector = np.concatenate([*model.pieces()])
+    assert vector.dtype == np.float64
+    assert vector.tobytes() == plain_training(assignment)

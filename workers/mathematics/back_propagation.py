@@ -93,16 +93,16 @@ class BackPropagation:
                 cost += self._inner_delta(weights[layer - 1][0], layer - 1, work)
         return Sums(cost, len(x), correct)
 
-    def evaluate(self, parameters: Array, x: Array, targets: Given) -> Sums:
-        """The same sums without the gradient; arguments as there."""
+    def evaluate(self, parameters: Array | list[View], x: Array, targets: Given) -> Sums:
+        """The same sums without the gradient; arguments as there, or the views instead of a vector that holds them."""
         work = self._workspace(x)
         cost, correct = self._forward_to_cost(self._views(parameters), x, targets, work)
         for layer in range(self._network.output_layer, 0, -1):
             cost += sum(term.cost(work.a[layer], work.scratch[layer], work.wide) for term in self._terms[layer])
         return Sums(cost, len(x), correct)
 
-    def outputs(self, parameters: Array, x: Array) -> Array:
-        """A(E), (output nodes, samples): a buffer, valid until the next call; arguments as for the gradient."""
+    def outputs(self, parameters: Array | list[View], x: Array) -> Array:
+        """A(E), (output nodes, samples): a buffer, valid until the next call; arguments as for `evaluate`."""
         work = self._workspace(x)
         self._forward_to_z(self._views(parameters), x, work)
         self._activate(self._network.output_layer, work)
@@ -175,8 +175,10 @@ class BackPropagation:
         if bias is not None:
             np.add.reduce(work.delta[layer], axis=1, out=bias)
 
-    def _views(self, vector: Array) -> list[View]:
+    def _views(self, vector: Array | list[View]) -> list[View]:
         """W(N) and b(N) in a parameter vector, at index N."""
+        if isinstance(vector, list):
+            return vector
         known = self._known_views.get(id(vector))
         if known:
             return known[1]

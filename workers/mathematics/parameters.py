@@ -1,6 +1,6 @@
 """Where the weights and biases of a network lie in its flat parameter vector."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from workers.mathematics.arrays import Array
@@ -49,11 +49,15 @@ class ParameterLayout:
             for weights, biases, shape in self._places
         ]
 
-    def named(self, vector: Array) -> dict[str, Array]:
-        """The same views by the names that files give them: W0, b0, W1, b1 and so on."""
-        views: dict[str, Array] = {}
-        for number, (weights, biases) in enumerate(self.views(vector)):
-            views[f"W{number}"] = weights
-            if biases is not None:
-                views[f"b{number}"] = biases
-        return views
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes by the names that files give W(N) and b(N), in the vector's order: W0, b0, W1, b1 and so on."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        for number, (_, biases, shape) in enumerate(self._places):
+            shapes[f"W{number}"] = shape
+            if biases:
+                shapes[f"b{number}"] = shape[:1]
+        return shapes
+
+    def from_named(self, arrays: Mapping[str, Array]) -> list[View]:
+        """Views as above, of arrays that have these names and shapes."""
+        return [(arrays[f"W{number}"], arrays.get(f"b{number}")) for number in range(len(self._places))]

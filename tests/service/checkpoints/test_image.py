@@ -152,7 +152,7 @@ NO_CHECKPOINTS = {
     "more": (_with(bias=np.zeros(3, np.float32)), "must have the tensors"),
     "another size": (_with(moment0=np.zeros(4, np.float32)), "vectors of one size"),
     "a matrix": (_with(best=np.zeros((1, 3), np.float32)), "vectors of one size"),
-    "whole numbers": (_with(best=np.zeros(3, np.int32)), "vectors of one size"),
+    "whole numbers": (_with(best=np.zeros(3, np.int32)), "of type I32, but only F32 and F64"),
     "two dtypes": (_with(best=np.zeros(3, np.float64)), "several dtypes"),
 }
 

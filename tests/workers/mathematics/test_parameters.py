@@ -21,19 +21,34 @@ def test_views_cover_the_vector(layers, bias):
 
 @settings(deadline=None)
 @given(layers=LAYERS, bias=st.booleans())
+def test_named_arrays_are_the_views(layers, bias):
+    """Arrays of the layout's names and shapes come to their places."""
+    layout = ParameterLayout(layers, bias)
+    named = {name: np.zeros(shape) for name, shape in layout.shapes().items()}
+    parts = [part for views in layout.from_named(named) for part in views if part is not None]
+    assert [part is array for part, array in zip(parts, named.values(), strict=True)] == [True] * len(named)
+    shapes = [part.shape for views in layout.views(np.zeros(layout.size)) for part in views if part is not None]
+    assert list(layout.shapes().values()) == shapes
+
+
+@settings(deadline=None)
+@given(layers=LAYERS, bias=st.booleans())
 def test_views_are_no_copies(layers, bias):
     """What is written to the views stands in the vector."""
     layout = ParameterLayout(layers, bias)
     vector = np.zeros(layout.size, np.float32)
-    for view in layout.named(vector).values():
-        view[...] = 1
+    for views in layout.views(vector):
+        for view in views:
+            if view is not None:
+                view[...] = 1
     assert (vector == 1).all()
 
 
 def test_shapes_and_names():
     """W(N) has a row for each node of L(N+1) and a column for each of L(N); b(N) goes with it."""
     layout = ParameterLayout((4, 3, 2), bias=True)
-    shapes = {name: view.shape for name, view in layout.named(np.zeros(layout.size)).items()}
+    shapes = layout.shapes()
+    assert list(shapes) == ["W0", "b0", "W1", "b1"]
     assert shapes == {"W0": (3, 4), "b0": (3,), "W1": (2, 3), "b1": (2,)}
     assert layout.size == 23
 
@@ -41,7 +56,7 @@ def test_shapes_and_names():
 def test_without_bias():
     """Without bias there are only the matrices."""
     layout = ParameterLayout((4, 3, 2), bias=False)
-    assert list(layout.named(np.zeros(18))) == ["W0", "W1"]
+    assert list(layout.shapes()) == ["W0", "W1"]
     assert [bias for _, bias in layout.views(np.zeros(18))] == [None, None]
 
 
