@@ -54,10 +54,11 @@ def model_job() -> Callable[..., ps_pb.Assignment]:
         text = _JOB_FILE.format(layers=list(layers), dtype=dtype, bias=str(bias).lower(), optimizer=optimizer)
         spec, violations = parse(text)
         assert not violations
+        dataset = datasets_pb.Dataset(rows=4, features=layers[0], classes=layers[-1])
         return ps_pb.Assignment(
             job_id=job_id,
-            spec=complete(spec, None),
-            train=ps_pb.DataSource(dataset=datasets_pb.Dataset(classes=layers[-1])),
+            spec=complete(spec, dataset),
+            train=ps_pb.DataSource(dataset=dataset),
             scaling=ps_pb.FeatureScaling(shift=np.arange(layers[0]), factor=np.arange(1, layers[0] + 1)),
         )
 

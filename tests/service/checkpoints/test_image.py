@@ -4,6 +4,8 @@ import hashlib
 import json
 import math
 import struct
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,10 @@ from service.checkpoints.image import (
     Snapshot,
     describe_image,
     described_state,
+    first_image,
     make_image,
     read_image,
+    reading_parameters,
 )
 
 STATE = ps_pb.TrainingState(step=7, epoch=ps_pb.EpochSums(epoch=1, cost_sum=0.1), gradient_norm=1 / 3)
@@ -69,6 +73,46 @@ def test_what_was_written_is_read(tmp_path: Path, dtype: str, best: bool) -> Non
     assert read.parameters.tobytes() == snapshot.parameters.tobytes()
     assert [moment.tobytes() for moment in read.moments] == [moment.tobytes() for moment in snapshot.moments]
     assert (read.best is None) == (not best)
+
+
+def test_a_checkpoint_is_read_into_its_vectors(tmp_path: Path, allocating: Callable[[], Any]) -> None:
+    """Which may be written to: nobody has to hold it twice."""
+    snapshot = Snapshot(STATE, np.zeros(1 << 20), (np.zeros(1 << 20),), np.zeros(1 << 20))
+    sha256 = _written(tmp_path / "a", make_image(snapshot, DESCRIPTION))
+    with allocating() as peak:
+        read = read_image(tmp_path / "a", sha256)
+    assert all(vector.flags.writeable for vector in (read.parameters, *read.moments))
+    assert peak.bytes < 1.1 * 3 * snapshot.parameters.nbytes
+
+
+def test_weights_are_read_in_pieces(tmp_path: Path, allocating: Callable[[], Any]) -> None:
+    """Again and again, without what lies beside them."""
+    snapshot = Snapshot(STATE, np.arange(1.0 * (1 << 20)), (np.zeros(1 << 20),), np.zeros(1 << 20))
+    sha256 = _written(tmp_path / "a", make_image(snapshot, DESCRIPTION))
+    with allocating() as peak, reading_parameters(tmp_path / "a", sha256) as pieces:
+        assert sum(piece.size for piece in pieces()) == 1 << 20
+    assert peak.bytes < snapshot.parameters.nbytes / 2
+    with reading_parameters(tmp_path / "a", sha256) as pieces:
+        assert np.array_equal(np.concatenate([*pieces()]), snapshot.parameters)
+    with (
+        pytest.raises(CheckpointError, match="checkpoint a is not what was written"),
+        reading_parameters(tmp_path / "a", "another"),
+    ):
+        pytest.fail("it was opened")
+
+
+@pytest.mark.parametrize("moments", [0, 2])
+def test_a_first_image_is_that_of_whole_vectors(moments: int) -> None:
+    """However they are cut."""
+    vectors = [np.arange(5.0) + number for number in range(moments + 1)]
+    expected = make_image(Snapshot(ps_pb.TrainingState(), vectors[0], tuple(vectors[1:])), DESCRIPTION)
+    for edges in ([0, 5], [0, 2, 3, 5]):
+        pieces = [
+            lambda vector=vector, edges=edges: [vector[begin:end] for begin, end in pairwise(edges)]
+            for vector in vectors
+        ]
+        image = first_image(np.dtype(np.float64), 5, pieces[0], pieces[1:], DESCRIPTION)
+        assert b"".join(bytes(piece) for piece in image) == expected
 
 
 def test_the_image_is_a_copy() -> None:
