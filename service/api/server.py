@@ -11,6 +11,7 @@ from service.api.reflection import add_reflection
 from service.boundary import RefuseUnreadable, SendBytes
 from service.metrics.instruments import Instruments
 from service.metrics.rpcs import CountCalls
+from service.unimplemented import RejectUnimplemented
 
 __all__ = ["SERVICES", "make_server"]
 
@@ -54,7 +55,7 @@ def make_server(
         instruments: Count all calls.
         options: Channel arguments of gRPC that take the place of the server's own, or come to them.
     """
-    interceptors = [CountCalls(instruments), RefuseUnreadable(), SendBytes()]
+    interceptors = [CountCalls(instruments), RefuseUnreadable(), SendBytes(), RejectUnimplemented()]
     server = grpc.aio.server(interceptors=interceptors, options=list((dict(_OPTIONS) | dict(options)).items()))
     jobs_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)
     datasets_pb2_grpc.add_DatasetServiceServicer_to_server(datasets, server)

@@ -18,6 +18,7 @@ from service.parameter_server.start import first_snapshot, share
 from service.parameter_server.stopping import stopping_rules
 from service.parameter_server.training import Training
 from service.receipts import spec_digest
+from service.unimplemented import RejectUnimplemented
 from workers import build
 from workers.failpoints import failpoint
 from workers.mathematics.parameters import ParameterLayout
@@ -84,7 +85,7 @@ async def start_parameter_server(
     reception = Reception(spec.distribution.transport, host, training.parameters, region, training.buffers)
     servicer = ParameterServer(assignment, secret, training, reception, _description(assignment), patience_seconds)
     options = channel_options(build.message_bytes(assignment))
-    server = grpc.aio.server(interceptors=[RefuseUnreadable()], options=options)
+    server = grpc.aio.server(interceptors=[RefuseUnreadable(), RejectUnimplemented()], options=options)
     ps_grpc.add_ParameterServerServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port(f"{host}:0")
     await server.start()

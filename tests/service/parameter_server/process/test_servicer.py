@@ -152,3 +152,16 @@ def test_workers_that_come_and_go_leave_nothing_open(
         gc.collect()
         counts.append(len(list(Path("/proc/self/fd").iterdir())))
     assert counts[1:] == [counts[0]] * 4
+
+
+def test_a_method_that_is_not_there_leaves_no_traceback(
+    serve: Serve, make_job: MakeJob, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However often it is called."""
+    served = serve(make_job())
+    with grpc.insecure_channel(served.address) as channel:
+        for _ in range(10):
+            call = channel.unary_unary("/nablad.v1.ParameterServerService/NoSuch").future(b"")
+            assert call.code() == grpc.StatusCode.UNIMPLEMENTED
+    assert len([record for record in caplog.records if "NoSuch" in record.getMessage()]) == 1
+    assert all(record.exc_info is None for record in caplog.records)
