@@ -25,6 +25,7 @@ from service.capacity import KnownNodes
 from service.cluster.link import ClusterError, ClusterLink
 from service.controller import Controller
 from service.data_directory import DataDirectory, DataDirectoryError
+from service.descriptors import raise_limit
 from service.live import LiveJobs
 from service.metrics.instruments import Instruments
 from service.metrics.server import MetricsServer
@@ -63,6 +64,7 @@ def serve(settings: Settings) -> None:
     for address in (settings.address, settings.metrics_address):
         _host_and_port(address)
     check_failpoints()
+    raise_limit()
     with ExitStack() as stack:
         try:
             directory = DataDirectory(settings.data_dir)

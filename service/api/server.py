@@ -9,6 +9,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from nablad.v1 import datasets_pb2, datasets_pb2_grpc, jobs_pb2, jobs_pb2_grpc, models_pb2, models_pb2_grpc
 from service.api.reflection import add_reflection
 from service.boundary import RefuseUnreadable, SendBytes
+from service.descriptors import connection_options
 from service.metrics.instruments import Instruments
 from service.metrics.rpcs import CountCalls
 from service.unimplemented import RejectUnimplemented
@@ -22,6 +23,8 @@ SERVICES: Final = (
 )
 """Full names of the services of the API, whose health is told one by one."""
 
+# Each takes 17 KB, also while it idles.
+_MOST_CONNECTIONS: Final = 4096
 # Control calls are small; data sets and models go in chunks.
 _MESSAGE_BYTES: Final = 4 << 20
 _OPTIONS: Final = (
@@ -56,7 +59,10 @@ def make_server(
         options: Channel arguments of gRPC that take the place of the server's own, or come to them.
     """
     interceptors = [CountCalls(instruments), RefuseUnreadable(), SendBytes(), RejectUnimplemented()]
-    server = grpc.aio.server(interceptors=interceptors, options=list((dict(_OPTIONS) | dict(options)).items()))
+    server = grpc.aio.server(
+        interceptors=interceptors,
+        options=list((dict(_OPTIONS) | dict(connection_options(_MOST_CONNECTIONS)) | dict(options)).items()),
+    )
     jobs_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)
     datasets_pb2_grpc.add_DatasetServiceServicer_to_server(datasets, server)
     models_pb2_grpc.add_ModelServiceServicer_to_server(models, server)

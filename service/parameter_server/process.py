@@ -10,6 +10,7 @@ import grpc
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
 from service.boundary import RefuseUnreadable
+from service.descriptors import connection_options
 from service.parameter_server.engine import PATIENCE_SECONDS
 from service.parameter_server.policies import POLICIES
 from service.parameter_server.reception import Reception
@@ -84,7 +85,7 @@ async def start_parameter_server(
     )
     reception = Reception(spec.distribution.transport, host, training.parameters, region, training.buffers)
     servicer = ParameterServer(assignment, secret, training, reception, _description(assignment), patience_seconds)
-    options = channel_options(build.message_bytes(assignment))
+    options = (*channel_options(build.message_bytes(assignment)), *connection_options())
     server = grpc.aio.server(interceptors=[RefuseUnreadable(), RejectUnimplemented()], options=options)
     ps_grpc.add_ParameterServerServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port(f"{host}:0")
