@@ -196,7 +196,10 @@ class Attempt:
             self._records.live.goes_on_from(self._job.job_id, checkpoint.step)
             self._note(f"attempt {self._job.attempt} goes on from the checkpoint of step {checkpoint.step}")
         elif self._job.spec.training.HasField("warm_start"):
-            raise AttemptFailed("the weights that the job was to start from are damaged: submit it again")
+            raise AttemptFailed(
+                "the weights that the job was to start from are damaged: submit it again",
+                kind=jobs_pb.FAILURE_KIND_DETERMINISTIC,
+            )
 
     # -- what it keeps -------------------------------------------------------------------------------------------------
 

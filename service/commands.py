@@ -21,6 +21,11 @@ _log = logging.getLogger(__name__)
 
 # How long a checkpoint may take when a job is paused or the service goes away; then the one before has to do.
 _CHECKPOINT_SECONDS: Final = 60.0
+# What is to be expected of another attempt of a job that failed.
+_PROSPECTS: Final = {
+    jobs_pb.FAILURE_KIND_DETERMINISTIC: ", and will end the same way unless the code or the machine is another one",
+    jobs_pb.FAILURE_KIND_ENVIRONMENT: ", and will end the same way unless the cause was removed",
+}
 
 
 class Commands:
@@ -50,9 +55,11 @@ class Commands:
         return self._queue(job_id, "resumed by a client: waits for its turn")
 
     def retry(self, job_id: str) -> jobs_pb.Job:
-        """Queues a failed job."""
-        self._require(job_id, FAILED, "only a failed job can be tried again")
-        return self._queue(job_id, "tried again by a client: waits for its turn")
+        """Queues a failed job, and says if it must be expected to fail again."""
+        failed = self._require(job_id, FAILED, "only a failed job can be tried again")
+        return self._queue(
+            job_id, f"tried again by a client{_PROSPECTS.get(failed.failure_kind, '')}: waits for its turn"
+        )
 
     async def scale(self, job_id: str, workers: int) -> jobs_pb.Job:
         """Changes the number of workers of a job that has not ended."""
@@ -118,11 +125,12 @@ class Commands:
         self._wake()
         return job
 
-    def _require(self, job_id: str, state: State, rule: str) -> None:
+    def _require(self, job_id: str, state: State, rule: str) -> jobs_pb.Job:
         self._settle(job_id)
         job = self._jobs.get(job_id)
         if job.state != state:
             raise _wrong_state(job, rule)
+        return job
 
 
 async def _last_checkpoint(launched: Launched) -> str:

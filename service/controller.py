@@ -205,10 +205,11 @@ class Controller:
             ending = await attempt.run()
             failpoint("job.ending")
         except AttemptFailed as failure:
-            self._move(job_id, FAILED, str(failure), last_error_lines=failure.error_lines)
+            lines = failure.error_lines
+            self._move(job_id, FAILED, str(failure), failure_kind=failure.kind, last_error_lines=lines)
         except DamagedError as damage:
             # Another attempt would read the same.
-            self._move(job_id, FAILED, str(damage))
+            self._move(job_id, FAILED, str(damage), failure_kind=jobs_pb.FAILURE_KIND_ENVIRONMENT)
         except AttemptLost as loss:
             self._again(job_id, loss)
         except (OSError, sqlite3.Error) as error:
@@ -230,6 +231,7 @@ class Controller:
         count = "lost_with_ray" if with_ray else "lost_attempts"
         changes: dict[str, Any] = {count: lost, "last_error_lines": loss.error_lines}
         if lost >= most:
+            changes["failure_kind"] = jobs_pb.FAILURE_KIND_LOST
             reason = _given_up(job, str(loss), lost, with_ray=with_ray)
             self._move(job_id, FAILED, reason, lost=loss.cause, **changes)
             return

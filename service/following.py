@@ -149,8 +149,12 @@ class Following:
                 self._jobs.event(self._job_id, happening.worker_left, worker_joined=False)
             case "arithmetic" | "first_weights_sha256":
                 self._note_on_receipt(happening)
+            case "warning":
+                self._jobs.add_warning(self._job_id, happening.warning)
             case "failed":
                 raise AttemptFailed(happening.failed)
+            case "diverged":
+                raise AttemptFailed(happening.diverged, kind=jobs_pb.FAILURE_KIND_DETERMINISTIC)
             case "finished":
                 # The checkpoint may have been one of the end.
                 self._require_running("there is nothing left to do")

@@ -44,6 +44,7 @@ def _idle_workers(spec: spec_pb.JobSpec) -> Iterator[jobs_pb.JobWarning]:
         else f"submit it with a training.batch_size of at least {workers} and distribution.micro_batches {workers}"
     )
     yield jobs_pb.JobWarning(
+        kind=jobs_pb.WARNING_KIND_IDLE_WORKERS,
         field="distribution.workers",
         message=(
             f"{idle} of {workers} workers {'has' if idle == 1 else 'have'} nothing to do, because a mini-batch {cut}: "
@@ -58,4 +59,4 @@ def _too_few_cpus(job: jobs_pb.Job, nodes: Sequence[cluster_pb.Node]) -> Iterato
     distribution = job.spec.distribution
     sentence = shortage(distribution.workers, distribution.cpus_per_worker, nodes, job.job_id or "ID")
     if sentence:
-        yield jobs_pb.JobWarning(field="distribution.workers", message=sentence)
+        yield jobs_pb.JobWarning(kind=jobs_pb.WARNING_KIND_TOO_FEW_CPUS, field="distribution.workers", message=sentence)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Final
 
+from nablad.v1 import jobs_pb2 as jobs_pb
+
 __all__ = ["CAUSES", "AttemptFailed", "AttemptLost", "Ending"]
 
 CAUSES: Final = ("parameter_server", "worker", "ray", "service")
@@ -23,14 +25,22 @@ class Ending:
 
 
 class AttemptFailed(Exception):  # noqa: N818 (not an error of the program)
-    """The job cannot succeed; another attempt would end the same way. The message says why.
+    """The job cannot succeed as it is: no attempt follows by itself. The message says why.
 
     Attributes:
+        kind: Whether one would end the same way for ever, or only until something is mended.
         error_lines: The last lines that the failed process wrote to its log; empty if there are none.
     """
 
-    def __init__(self, reason: str, *, error_lines: str = "") -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        kind: jobs_pb.FailureKind.ValueType = jobs_pb.FAILURE_KIND_ENVIRONMENT,
+        error_lines: str = "",
+    ) -> None:
         super().__init__(reason)
+        self.kind = kind
         self.error_lines = error_lines
 
 

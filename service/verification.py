@@ -60,7 +60,8 @@ class Verification:
         epoch, digests = end.progress.epoch, self._receipt.epoch_weights_sha256
         if epoch > len(digests) or digests[epoch - 1] != end.weights_sha256:
             raise AttemptFailed(
-                f"the weights differ from those of job {self._receipt.job_id} after epoch {epoch}, and in none before"
+                f"the weights differ from those of job {self._receipt.job_id} after epoch {epoch}, and in none before",
+                kind=jobs_pb.FAILURE_KIND_DETERMINISTIC,
             )
 
     def verdict(self, receipt: jobs_pb.Receipt) -> str:
@@ -75,7 +76,8 @@ class Verification:
         if (receipt.steps, receipt.final_weights_sha256) != (expected.steps, expected.final_weights_sha256):
             raise AttemptFailed(
                 f"the last weights differ from those of job {expected.job_id}, and in no epoch before: after "
-                f"{receipt.steps} steps here, {expected.steps} there"
+                f"{receipt.steps} steps here, {expected.steps} there",
+                kind=jobs_pb.FAILURE_KIND_DETERMINISTIC,
             )
         epochs = len(expected.epoch_weights_sha256)
         what = "the last weights" if not epochs else f"the weights after each of {epochs} epochs, and the last ones,"

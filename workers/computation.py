@@ -44,11 +44,13 @@ class Computation:
         if ticket == self._gathered:
             return
         self._gathered = None
-        if ticket.kind == TicketKind.EVALUATION:
-            part = self._plan.evaluation(ticket.micro_batch)
-            self._rows = self._validation.slice(part.start, part.stop)
-        else:
-            self._rows = self._train.take(self._plan.micro_batch(ticket.step, ticket.micro_batch))
+        # What the type cannot hold becomes infinite, and so does the cost: that is told with the row, see `overflow`.
+        with np.errstate(over="ignore", invalid="ignore"):
+            if ticket.kind == TicketKind.EVALUATION:
+                part = self._plan.evaluation(ticket.micro_batch)
+                self._rows = self._validation.slice(part.start, part.stop)
+            else:
+                self._rows = self._train.take(self._plan.micro_batch(ticket.step, ticket.micro_batch))
         self._gathered = ticket
 
     def gather_next(self, ticket: Ticket) -> None:

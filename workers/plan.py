@@ -76,9 +76,18 @@ class Plan:
         """Whether a step is the last one of its epoch."""
         return (step + 1) % self.steps_per_epoch == 0
 
+    @property
+    def sampling_interval(self) -> int:
+        """Steps from one that the history keeps to the next one."""
+        return -(-self.steps // _MOST_SAMPLED_STEPS)
+
     def is_sampled(self, step: int) -> bool:
         """Whether a step is one of those, evenly spread over the job, that its history keeps."""
-        return step % -(-self.steps // _MOST_SAMPLED_STEPS) == 0
+        return step % self.sampling_interval == 0
+
+    def is_checked(self, step: int) -> bool:
+        """Whether the gradient's norms are looked at in a step, whatever the time."""
+        return self.is_sampled(step) or self.ends_epoch(step)
 
     def parts(self, step: int) -> int:
         """Micro-batches of a step; none of them is empty."""

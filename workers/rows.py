@@ -93,6 +93,10 @@ class Rows:
         np.copyto(buffers.stored_targets, self._targets[start:stop])
         return self._computable(buffers)
 
+    def stored(self, index: NDArray[np.intp]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Features and targets of the rows of these numbers as the data set has them, neither converted nor scaled."""
+        return self._features[index], self._targets[index]
+
     def _buffers_for(self, count: int) -> _Buffers:
         if count not in self._buffers:
             stored_x = np.empty((count, *self._features.shape[1:]), self._features.dtype)

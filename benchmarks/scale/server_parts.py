@@ -16,6 +16,7 @@ from benchmarks.scale.quantities import Curve
 from benchmarks.scale.quiet import quiet
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.checkpoints.image import Snapshot
+from service.parameter_server.advice import Advice
 from service.parameter_server.policies import Sync
 from service.parameter_server.stopping import StoppingRules
 from service.parameter_server.training import Training
@@ -153,6 +154,7 @@ def _training(weights: Vector, workers: int, steps: int) -> Training:
         attempt=1,
         learning_rate=VALUE,
         labelled=True,
+        advice=Advice(""),
         clock=time.perf_counter,
     )
 

@@ -41,10 +41,13 @@ def resume(settings: Settings, job_id: str, output: str) -> None:
 @output_option
 @click.pass_obj
 def retry(settings: Settings, job_id: str, output: str) -> None:
-    """Queue a failed job again; it goes on from its newest checkpoint."""
+    """Queue a failed job again; it goes on from its newest checkpoint.
+
+    The answer says if the job must be expected to end in the same way again.
+    """
     with settings.connect() as client:
         retried = client.retry(job_id)
-    sentence = f"Job {job_id} is queued again, from its newest checkpoint if it has one. To look on:"
+    sentence = f"Job {job_id} is queued again, from its newest checkpoint if it has one: {retried.reason}. To look on:"
     _answer(retried, output, sentence, settings.command(f"job watch {job_id}"))
 
 

@@ -60,7 +60,8 @@ def _json(message: "Message", indent: int | None) -> str:
 def print_warnings(job: "jobs_pb2.Job") -> None:
     """Prints what the author of a job may want to change, beside what the command prints."""
     for warning in job.warnings:
-        click.echo(f"Warning: {warning.field}: {warning.message}.", err=True)
+        field = f"{warning.field}: " if warning.field else ""
+        click.echo(f"Warning: {field}{warning.message}.", err=True)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

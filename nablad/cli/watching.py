@@ -24,6 +24,18 @@ _ENDINGS = {
     jobs_pb2.JOB_STATE_CANCELLED: ExitCode.JOB_CANCELLED,
 }
 _SECONDS_BETWEEN_LINES = 5.0
+# What to do about a job that failed, and with which command.
+_TRY_AGAIN = ("To try again, from the newest checkpoint if there is one", "job retry {job_id}")
+_HINTS = {
+    jobs_pb2.FAILURE_KIND_DETERMINISTIC: (
+        "Another attempt would end the same way. Change the job file as the reason says, and submit it as a new job",
+        "job submit FILE",
+    ),
+    jobs_pb2.FAILURE_KIND_ENVIRONMENT: (
+        "Another attempt ends the same way until the cause is removed; to try again then",
+        "job retry {job_id}",
+    ),
+}
 
 
 class Display(Protocol):
@@ -149,11 +161,11 @@ def watch_job(client: "Client", settings: Settings, job_id: str, from_event: int
 
 
 def watch_and_advise(client: "Client", settings: Settings, job_id: str, from_event: int, output: str) -> ExitCode:
-    """As `watch_job`; when the job failed, the user is told how to try it again."""
+    """As `watch_job`; when the job failed, the user is told what may help."""
     ending = watch_job(client, settings, job_id, from_event, output)
     if ending is ExitCode.JOB_FAILED:
-        click.echo("To try again, from the newest checkpoint if there is one:", err=True)
-        click.echo(f"  {settings.command(f'job retry {job_id}')}", err=True)
+        hint, command = _HINTS.get(client.job(job_id).failure_kind, _TRY_AGAIN)
+        click.echo(f"{hint}:\n  {settings.command(command.format(job_id=job_id))}", err=True)
     return ending
 
 

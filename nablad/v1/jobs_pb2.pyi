@@ -21,6 +21,72 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _FailureKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FailureKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FailureKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FAILURE_KIND_UNSPECIFIED: _FailureKind.ValueType  # 0
+    """It has not failed, or nobody knows."""
+    FAILURE_KIND_DETERMINISTIC: _FailureKind.ValueType  # 1
+    """Its own arithmetic ended it, as when it diverges: another attempt comes to the same end, bit for bit, unless the code or
+    the machine is another one.
+    """
+    FAILURE_KIND_ENVIRONMENT: _FailureKind.ValueType  # 2
+    """Something that it needs was missing, damaged or wrong where it ran: another attempt can succeed once that is mended."""
+    FAILURE_KIND_LOST: _FailureKind.ValueType  # 3
+    """Its processes were lost too often: another attempt may succeed."""
+
+class FailureKind(_FailureKind, metaclass=_FailureKindEnumTypeWrapper):
+    """What became of a job that failed, for whoever thinks of trying it again."""
+
+FAILURE_KIND_UNSPECIFIED: FailureKind.ValueType  # 0
+"""It has not failed, or nobody knows."""
+FAILURE_KIND_DETERMINISTIC: FailureKind.ValueType  # 1
+"""Its own arithmetic ended it, as when it diverges: another attempt comes to the same end, bit for bit, unless the code or
+the machine is another one.
+"""
+FAILURE_KIND_ENVIRONMENT: FailureKind.ValueType  # 2
+"""Something that it needs was missing, damaged or wrong where it ran: another attempt can succeed once that is mended."""
+FAILURE_KIND_LOST: FailureKind.ValueType  # 3
+"""Its processes were lost too often: another attempt may succeed."""
+Global___FailureKind: _TypeAlias = FailureKind  # noqa: Y015
+
+class _WarningKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WarningKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WarningKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WARNING_KIND_UNSPECIFIED: _WarningKind.ValueType  # 0
+    WARNING_KIND_COST_EXPLODED: _WarningKind.ValueType  # 1
+    """The training cost is orders of magnitude above that of the first steps."""
+    WARNING_KIND_GRADIENT_VANISHED: _WarningKind.ValueType  # 2
+    """No gradient reaches some of the weights any more."""
+    WARNING_KIND_NOTHING_LEARNED: _WarningKind.ValueType  # 3
+    """At its end, the training cost is more than always answering the same value would cost."""
+    WARNING_KIND_IDLE_WORKERS: _WarningKind.ValueType  # 4
+    """There are more workers than parts of a mini-batch."""
+    WARNING_KIND_TOO_FEW_CPUS: _WarningKind.ValueType  # 5
+    """The cluster has too few CPUs for the workers."""
+
+class WarningKind(_WarningKind, metaclass=_WarningKindEnumTypeWrapper):
+    """Those of a training depend on spec and data alone, not on the workers or the time."""
+
+WARNING_KIND_UNSPECIFIED: WarningKind.ValueType  # 0
+WARNING_KIND_COST_EXPLODED: WarningKind.ValueType  # 1
+"""The training cost is orders of magnitude above that of the first steps."""
+WARNING_KIND_GRADIENT_VANISHED: WarningKind.ValueType  # 2
+"""No gradient reaches some of the weights any more."""
+WARNING_KIND_NOTHING_LEARNED: WarningKind.ValueType  # 3
+"""At its end, the training cost is more than always answering the same value would cost."""
+WARNING_KIND_IDLE_WORKERS: WarningKind.ValueType  # 4
+"""There are more workers than parts of a mini-batch."""
+WARNING_KIND_TOO_FEW_CPUS: WarningKind.ValueType  # 5
+"""The cluster has too few CPUs for the workers."""
+Global___WarningKind: _TypeAlias = WarningKind  # noqa: Y015
+
 class _JobState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -102,6 +168,7 @@ class Job(_message.Message):
     WARNINGS_FIELD_NUMBER: _builtins.int
     DAMAGE_FIELD_NUMBER: _builtins.int
     LOST_WITH_SERVICE_FIELD_NUMBER: _builtins.int
+    FAILURE_KIND_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     state: Global___JobState.ValueType
     reason: _builtins.str
@@ -126,6 +193,8 @@ class Job(_message.Message):
     """Ends of the service, one after the other, that nobody had ordered and that came while the job had processes. Forgotten
     with a checkpoint of an attempt that had run for ten minutes, and when the job is resumed or tried again.
     """
+    failure_kind: Global___FailureKind.ValueType
+    """Of a job that failed: could another attempt end in another way?"""
     @_builtins.property
     def spec(self) -> _job_spec_pb2.JobSpec:
         """Completed: with every default filled in."""
@@ -150,7 +219,9 @@ class Job(_message.Message):
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobWarning]:
-        """What its author may want to change, as far as it is known now; in answers about one job that has not ended."""
+        """Signs that its training is not going well, at most one of each kind, the oldest first; they are kept. And what its author
+        may want to change, as far as it is known now; in answers about one job that has not ended.
+        """
 
     def __init__(
         self,
@@ -174,10 +245,11 @@ class Job(_message.Message):
         warnings: _abc.Iterable[Global___JobWarning] | None = ...,
         damage: _builtins.str = ...,
         lost_with_service: _builtins.int = ...,
+        failure_kind: Global___FailureKind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "progress", b"progress", "retry_time", b"retry_time", "spec", b"spec", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "damage", b"damage", "end_time", b"end_time", "job_id", b"job_id", "last_error_lines", b"last_error_lines", "lost_attempts", b"lost_attempts", "lost_with_ray", b"lost_with_ray", "lost_with_service", b"lost_with_service", "model_id", b"model_id", "progress", b"progress", "reason", b"reason", "retry_time", b"retry_time", "spec", b"spec", "start_time", b"start_time", "state", b"state", "update_time", b"update_time", "verifies", b"verifies", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "damage", b"damage", "end_time", b"end_time", "failure_kind", b"failure_kind", "job_id", b"job_id", "last_error_lines", b"last_error_lines", "lost_attempts", b"lost_attempts", "lost_with_ray", b"lost_with_ray", "lost_with_service", b"lost_with_service", "model_id", b"model_id", "progress", b"progress", "reason", b"reason", "retry_time", b"retry_time", "spec", b"spec", "start_time", b"start_time", "state", b"state", "update_time", b"update_time", "verifies", b"verifies", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -185,25 +257,32 @@ Global___Job: _TypeAlias = Job  # noqa: Y015
 
 @_typing.final
 class JobWarning(_message.Message):
-    """Something about an accepted job that does no harm to its result, but is probably not meant."""
+    """Something about a job that goes on all the same, but is probably not meant so."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     FIELD_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
     field: _builtins.str
-    """Path of the field that is to be changed, as in a job file."""
+    """Path of the field that is to be changed, as in a job file; empty if it is none in particular."""
     message: _builtins.str
     """As a sentence: what came of it, and what to do."""
+    kind: Global___WarningKind.ValueType
+    step: _builtins.int
+    """Updates of the weights until then, for what a training shows."""
     def __init__(
         self,
         *,
         field: _builtins.str = ...,
         message: _builtins.str = ...,
+        kind: Global___WarningKind.ValueType = ...,
+        step: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["field", b"field", "message", b"message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["field", b"field", "kind", b"kind", "message", b"message", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -307,6 +386,7 @@ class Event(_message.Message):
     WORKER_JOINED_FIELD_NUMBER: _builtins.int
     CHECKPOINT_FIELD_NUMBER: _builtins.int
     NOTICE_FIELD_NUMBER: _builtins.int
+    WARNING_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     attempt: _builtins.int
     message: _builtins.str
@@ -321,6 +401,8 @@ class Event(_message.Message):
     """Something else that who looks for what happened should know: a checkpoint that could not be written or read, a
     changed number of workers.
     """
+    warning: Global___WarningKind.ValueType
+    """A sign that the training is not going well; the job keeps it."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -339,12 +421,13 @@ class Event(_message.Message):
         worker_joined: _builtins.bool = ...,
         checkpoint: _builtins.int = ...,
         notice: _builtins.bool = ...,
+        warning: Global___WarningKind.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "epoch_end", b"epoch_end", "notice", b"notice", "state", b"state", "time", b"time", "what", b"what", "worker_joined", b"worker_joined"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "epoch_end", b"epoch_end", "notice", b"notice", "state", b"state", "time", b"time", "warning", b"warning", "what", b"what", "worker_joined", b"worker_joined"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "checkpoint", b"checkpoint", "epoch_end", b"epoch_end", "message", b"message", "notice", b"notice", "number", b"number", "state", b"state", "time", b"time", "what", b"what", "worker_joined", b"worker_joined"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "checkpoint", b"checkpoint", "epoch_end", b"epoch_end", "message", b"message", "notice", b"notice", "number", b"number", "state", b"state", "time", b"time", "warning", b"warning", "what", b"what", "worker_joined", b"worker_joined"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_what: _TypeAlias = _typing.Literal["state", "epoch_end", "worker_joined", "checkpoint", "notice"]  # noqa: Y015
+    _WhichOneofReturnType_what: _TypeAlias = _typing.Literal["state", "epoch_end", "worker_joined", "checkpoint", "notice", "warning"]  # noqa: Y015
     _WhichOneofArgType_what: _TypeAlias = _typing.Literal["what", b"what"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_what) -> _WhichOneofReturnType_what | None: ...
 

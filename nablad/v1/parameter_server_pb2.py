@@ -27,7 +27,7 @@ from nablad.v1 import job_spec_pb2 as nablad_dot_v1_dot_job__spec__pb2
 from nablad.v1 import jobs_pb2 as nablad_dot_v1_dot_jobs__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n nablad/v1/parameter_server.proto\x12\tnablad.v1\x1a\x18nablad/v1/datasets.proto\x1a\x18nablad/v1/job_spec.proto\x1a\x14nablad/v1/jobs.proto\"\x8b\x02\n\nAssignment\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12 \n\x04spec\x18\x03 \x01(\x0b\x32\x12.nablad.v1.JobSpec\x12$\n\x05train\x18\x04 \x01(\x0b\x32\x15.nablad.v1.DataSource\x12)\n\nvalidation\x18\x05 \x01(\x0b\x32\x15.nablad.v1.DataSource\x12*\n\x07scaling\x18\x06 \x01(\x0b\x32\x19.nablad.v1.FeatureScaling\x12*\n\x05start\x18\x07 \x01(\x0b\x32\x1b.nablad.v1.CheckpointSource\x12\x11\n\tlast_step\x18\x08 \x01(\x04\"0\n\x10\x43heckpointSource\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\"D\n\nDataSource\x12#\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x12.nablad.v1.Dataset\x12\x11\n\tdirectory\x18\x02 \x01(\t\"/\n\x0e\x46\x65\x61tureScaling\x12\r\n\x05shift\x18\x01 \x03(\x01\x12\x0e\n\x06\x66\x61\x63tor\x18\x02 \x03(\x01\"f\n\x0bJoinRequest\x12\x18\n\x10host_fingerprint\x18\x01 \x01(\t\x12\x12\n\nprocess_id\x18\x02 \x01(\r\x12)\n\narithmetic\x18\x03 \x01(\x0b\x32\x15.nablad.v1.Arithmetic\"\xb3\x01\n\x0cJoinResponse\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12)\n\nassignment\x18\x02 \x01(\x0b\x32\x15.nablad.v1.Assignment\x12*\n\x0bshared_line\x18\x03 \x01(\x0b\x32\x15.nablad.v1.SharedLine\x12*\n\x0binline_line\x18\x04 \x01(\x0b\x32\x15.nablad.v1.InlineLine\x12\r\n\x05token\x18\x05 \x01(\x0c\"!\n\nSharedLine\x12\x13\n\x0bsocket_name\x18\x01 \x01(\x0c\"(\n\nInlineLine\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\r\"\"\n\rAttendRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\"\x10\n\x0e\x41ttendResponse\"0\n\rFollowRequest\x12\x0c\n\x04seen\x18\x01 \x01(\x04\x12\x11\n\ttelemetry\x18\x02 \x01(\x08\"\x8a\x01\n\x0e\x46ollowResponse\x12%\n\x08progress\x18\x01 \x01(\x0b\x32\x13.nablad.v1.Progress\x12\'\n\ttelemetry\x18\x02 \x01(\x0b\x32\x14.nablad.v1.Telemetry\x12(\n\nhappenings\x18\x03 \x03(\x0b\x32\x14.nablad.v1.Happening\"\xa0\x02\n\tHappening\x12(\n\tepoch_end\x18\x01 \x01(\x0b\x32\x13.nablad.v1.EpochEndH\x00\x12\x17\n\rworker_joined\x18\x02 \x01(\tH\x00\x12\x15\n\x0bworker_lost\x18\x03 \x01(\tH\x00\x12\x15\n\x0bworker_left\x18\x04 \x01(\tH\x00\x12\x12\n\x08\x66inished\x18\x05 \x01(\tH\x00\x12\x10\n\x06\x66\x61iled\x18\x06 \x01(\tH\x00\x12\'\n\x04step\x18\x07 \x01(\x0b\x32\x17.nablad.v1.HistoryPointH\x00\x12+\n\narithmetic\x18\x08 \x01(\x0b\x32\x15.nablad.v1.ArithmeticH\x00\x12\x1e\n\x14\x66irst_weights_sha256\x18\t \x01(\tH\x00\x42\x06\n\x04what\"I\n\x08\x45pochEnd\x12%\n\x08progress\x18\x01 \x01(\x0b\x32\x13.nablad.v1.Progress\x12\x16\n\x0eweights_sha256\x18\x02 \x01(\t\"\xb4\x06\n\tTelemetry\x12?\n\x0eworker_seconds\x18\x01 \x03(\x0b\x32\'.nablad.v1.Telemetry.WorkerSecondsEntry\x12?\n\x0eserver_seconds\x18\x02 \x03(\x0b\x32\'.nablad.v1.Telemetry.ServerSecondsEntry\x12\x32\n\x07refused\x18\x03 \x03(\x0b\x32!.nablad.v1.Telemetry.RefusedEntry\x12\x14\n\x0cworkers_lost\x18\x04 \x01(\x04\x12\x45\n\x11transport_workers\x18\x05 \x03(\x0b\x32*.nablad.v1.Telemetry.TransportWorkersEntry\x12\x1b\n\x13step_seconds_bounds\x18\x06 \x03(\x01\x12\x1b\n\x13step_seconds_counts\x18\x07 \x03(\x04\x12\x18\n\x10step_seconds_sum\x18\x08 \x01(\x01\x12\x13\n\x0b\x65valuations\x18\t \x01(\x04\x12\x1a\n\x12\x65valuation_seconds\x18\n \x01(\x01\x12\'\n\x06phases\x18\x0b \x03(\x0b\x32\x17.nablad.v1.PhaseFigures\x12\'\n\x06layers\x18\x0c \x03(\x0b\x32\x17.nablad.v1.LayerFigures\x12)\n\x07workers\x18\r \x03(\x0b\x32\x18.nablad.v1.WorkerFigures\x12*\n\x07process\x18\x0e \x01(\x0b\x32\x19.nablad.v1.ProcessFigures\x12\x11\n\tstaleness\x18\x0f \x01(\x04\x1a\x34\n\x12WorkerSecondsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a\x34\n\x12ServerSecondsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a.\n\x0cRefusedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x37\n\x15TransportWorkersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\"h\n\x0cPhaseFigures\x12\r\n\x05phase\x18\x01 \x01(\t\x12\x0b\n\x03p50\x18\x02 \x01(\x01\x12\x0b\n\x03p90\x18\x03 \x01(\x01\x12\x0b\n\x03p99\x18\x04 \x01(\x01\x12\x13\n\x0bseconds_sum\x18\x05 \x01(\x01\x12\r\n\x05steps\x18\x06 \x01(\x04\":\n\x0cLayerFigures\x12\x13\n\x0bweight_norm\x18\x01 \x01(\x01\x12\x15\n\rgradient_norm\x18\x02 \x01(\x01\"\x85\x01\n\rWorkerFigures\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0f\n\x07results\x18\x02 \x01(\x04\x12\x0f\n\x07samples\x18\x03 \x01(\x04\x12\x13\n\x0blag_seconds\x18\x04 \x01(\x01\x12*\n\x07process\x18\x05 \x01(\x0b\x32\x19.nablad.v1.ProcessFigures\"D\n\x0eProcessFigures\x12\x13\n\x0b\x63pu_seconds\x18\x01 \x01(\x01\x12\x1d\n\x15resident_memory_bytes\x18\x02 \x01(\x04\"\x15\n\x13\x46\x65tchWeightsRequest\"%\n\x14\x46\x65tchWeightsResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\"%\n\x16\x46\x65tchCheckpointRequest\x12\x0b\n\x03now\x18\x01 \x01(\x08\"t\n\x17\x46\x65tchCheckpointResponse\x12)\n\x05state\x18\x01 \x01(\x0b\x32\x18.nablad.v1.TrainingStateH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x12\x12\n\nhappenings\x18\x03 \x01(\x04\x42\t\n\x07\x63ontent\"\x93\x02\n\rTrainingState\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x19\n\x11optimizer_updates\x18\x02 \x01(\x04\x12\x11\n\tevaluated\x18\x03 \x01(\x08\x12\x0f\n\x07samples\x18\x04 \x01(\x04\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\x12#\n\x05\x65poch\x18\x06 \x01(\x0b\x32\x14.nablad.v1.EpochSums\x12-\n\nvalidation\x18\x07 \x01(\x0b\x32\x19.nablad.v1.EvaluationSums\x12\"\n\x04\x62\x65st\x18\x08 \x01(\x0b\x32\x14.nablad.v1.BestEpoch\x12\x1a\n\rgradient_norm\x18\t \x01(\x01H\x00\x88\x01\x01\x42\x10\n\x0e_gradient_norm\"e\n\tEpochSums\x12\r\n\x05\x65poch\x18\x01 \x01(\r\x12\x10\n\x08\x63ost_sum\x18\x02 \x01(\x01\x12\x15\n\rcorrect_count\x18\x03 \x01(\x04\x12\x0f\n\x07samples\x18\x04 \x01(\x04\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\"J\n\x0e\x45valuationSums\x12\x10\n\x08\x63ost_sum\x18\x01 \x01(\x01\x12\x15\n\rcorrect_count\x18\x02 \x01(\x04\x12\x0f\n\x07samples\x18\x03 \x01(\x04\"3\n\tBestEpoch\x12\r\n\x05\x65poch\x18\x01 \x01(\r\x12\x17\n\x0fvalidation_cost\x18\x02 \x01(\x01\"$\n\x11SetWorkersRequest\x12\x0f\n\x07workers\x18\x01 \x01(\r\"\x14\n\x12SetWorkersResponse2\xcb\x03\n\x16ParameterServerService\x12\x37\n\x04Join\x12\x16.nablad.v1.JoinRequest\x1a\x17.nablad.v1.JoinResponse\x12?\n\x06\x41ttend\x12\x18.nablad.v1.AttendRequest\x1a\x19.nablad.v1.AttendResponse0\x01\x12=\n\x06\x46ollow\x12\x18.nablad.v1.FollowRequest\x1a\x19.nablad.v1.FollowResponse\x12Q\n\x0c\x46\x65tchWeights\x12\x1e.nablad.v1.FetchWeightsRequest\x1a\x1f.nablad.v1.FetchWeightsResponse0\x01\x12Z\n\x0f\x46\x65tchCheckpoint\x12!.nablad.v1.FetchCheckpointRequest\x1a\".nablad.v1.FetchCheckpointResponse0\x01\x12I\n\nSetWorkers\x12\x1c.nablad.v1.SetWorkersRequest\x1a\x1d.nablad.v1.SetWorkersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n nablad/v1/parameter_server.proto\x12\tnablad.v1\x1a\x18nablad/v1/datasets.proto\x1a\x18nablad/v1/job_spec.proto\x1a\x14nablad/v1/jobs.proto\"\x8b\x02\n\nAssignment\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12 \n\x04spec\x18\x03 \x01(\x0b\x32\x12.nablad.v1.JobSpec\x12$\n\x05train\x18\x04 \x01(\x0b\x32\x15.nablad.v1.DataSource\x12)\n\nvalidation\x18\x05 \x01(\x0b\x32\x15.nablad.v1.DataSource\x12*\n\x07scaling\x18\x06 \x01(\x0b\x32\x19.nablad.v1.FeatureScaling\x12*\n\x05start\x18\x07 \x01(\x0b\x32\x1b.nablad.v1.CheckpointSource\x12\x11\n\tlast_step\x18\x08 \x01(\x04\"0\n\x10\x43heckpointSource\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\"D\n\nDataSource\x12#\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x12.nablad.v1.Dataset\x12\x11\n\tdirectory\x18\x02 \x01(\t\"/\n\x0e\x46\x65\x61tureScaling\x12\r\n\x05shift\x18\x01 \x03(\x01\x12\x0e\n\x06\x66\x61\x63tor\x18\x02 \x03(\x01\"f\n\x0bJoinRequest\x12\x18\n\x10host_fingerprint\x18\x01 \x01(\t\x12\x12\n\nprocess_id\x18\x02 \x01(\r\x12)\n\narithmetic\x18\x03 \x01(\x0b\x32\x15.nablad.v1.Arithmetic\"\xb3\x01\n\x0cJoinResponse\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12)\n\nassignment\x18\x02 \x01(\x0b\x32\x15.nablad.v1.Assignment\x12*\n\x0bshared_line\x18\x03 \x01(\x0b\x32\x15.nablad.v1.SharedLine\x12*\n\x0binline_line\x18\x04 \x01(\x0b\x32\x15.nablad.v1.InlineLine\x12\r\n\x05token\x18\x05 \x01(\x0c\"!\n\nSharedLine\x12\x13\n\x0bsocket_name\x18\x01 \x01(\x0c\"(\n\nInlineLine\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\r\"\"\n\rAttendRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\"\x10\n\x0e\x41ttendResponse\"0\n\rFollowRequest\x12\x0c\n\x04seen\x18\x01 \x01(\x04\x12\x11\n\ttelemetry\x18\x02 \x01(\x08\"\x8a\x01\n\x0e\x46ollowResponse\x12%\n\x08progress\x18\x01 \x01(\x0b\x32\x13.nablad.v1.Progress\x12\'\n\ttelemetry\x18\x02 \x01(\x0b\x32\x14.nablad.v1.Telemetry\x12(\n\nhappenings\x18\x03 \x03(\x0b\x32\x14.nablad.v1.Happening\"\xde\x02\n\tHappening\x12(\n\tepoch_end\x18\x01 \x01(\x0b\x32\x13.nablad.v1.EpochEndH\x00\x12\x17\n\rworker_joined\x18\x02 \x01(\tH\x00\x12\x15\n\x0bworker_lost\x18\x03 \x01(\tH\x00\x12\x15\n\x0bworker_left\x18\x04 \x01(\tH\x00\x12\x12\n\x08\x66inished\x18\x05 \x01(\tH\x00\x12\x10\n\x06\x66\x61iled\x18\x06 \x01(\tH\x00\x12\'\n\x04step\x18\x07 \x01(\x0b\x32\x17.nablad.v1.HistoryPointH\x00\x12+\n\narithmetic\x18\x08 \x01(\x0b\x32\x15.nablad.v1.ArithmeticH\x00\x12\x1e\n\x14\x66irst_weights_sha256\x18\t \x01(\tH\x00\x12\x12\n\x08\x64iverged\x18\x0c \x01(\tH\x00\x12(\n\x07warning\x18\r \x01(\x0b\x32\x15.nablad.v1.JobWarningH\x00\x42\x06\n\x04what\"I\n\x08\x45pochEnd\x12%\n\x08progress\x18\x01 \x01(\x0b\x32\x13.nablad.v1.Progress\x12\x16\n\x0eweights_sha256\x18\x02 \x01(\t\"\xb4\x06\n\tTelemetry\x12?\n\x0eworker_seconds\x18\x01 \x03(\x0b\x32\'.nablad.v1.Telemetry.WorkerSecondsEntry\x12?\n\x0eserver_seconds\x18\x02 \x03(\x0b\x32\'.nablad.v1.Telemetry.ServerSecondsEntry\x12\x32\n\x07refused\x18\x03 \x03(\x0b\x32!.nablad.v1.Telemetry.RefusedEntry\x12\x14\n\x0cworkers_lost\x18\x04 \x01(\x04\x12\x45\n\x11transport_workers\x18\x05 \x03(\x0b\x32*.nablad.v1.Telemetry.TransportWorkersEntry\x12\x1b\n\x13step_seconds_bounds\x18\x06 \x03(\x01\x12\x1b\n\x13step_seconds_counts\x18\x07 \x03(\x04\x12\x18\n\x10step_seconds_sum\x18\x08 \x01(\x01\x12\x13\n\x0b\x65valuations\x18\t \x01(\x04\x12\x1a\n\x12\x65valuation_seconds\x18\n \x01(\x01\x12\'\n\x06phases\x18\x0b \x03(\x0b\x32\x17.nablad.v1.PhaseFigures\x12\'\n\x06layers\x18\x0c \x03(\x0b\x32\x17.nablad.v1.LayerFigures\x12)\n\x07workers\x18\r \x03(\x0b\x32\x18.nablad.v1.WorkerFigures\x12*\n\x07process\x18\x0e \x01(\x0b\x32\x19.nablad.v1.ProcessFigures\x12\x11\n\tstaleness\x18\x0f \x01(\x04\x1a\x34\n\x12WorkerSecondsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a\x34\n\x12ServerSecondsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a.\n\x0cRefusedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x37\n\x15TransportWorkersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\"h\n\x0cPhaseFigures\x12\r\n\x05phase\x18\x01 \x01(\t\x12\x0b\n\x03p50\x18\x02 \x01(\x01\x12\x0b\n\x03p90\x18\x03 \x01(\x01\x12\x0b\n\x03p99\x18\x04 \x01(\x01\x12\x13\n\x0bseconds_sum\x18\x05 \x01(\x01\x12\r\n\x05steps\x18\x06 \x01(\x04\":\n\x0cLayerFigures\x12\x13\n\x0bweight_norm\x18\x01 \x01(\x01\x12\x15\n\rgradient_norm\x18\x02 \x01(\x01\"\x85\x01\n\rWorkerFigures\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0f\n\x07results\x18\x02 \x01(\x04\x12\x0f\n\x07samples\x18\x03 \x01(\x04\x12\x13\n\x0blag_seconds\x18\x04 \x01(\x01\x12*\n\x07process\x18\x05 \x01(\x0b\x32\x19.nablad.v1.ProcessFigures\"D\n\x0eProcessFigures\x12\x13\n\x0b\x63pu_seconds\x18\x01 \x01(\x01\x12\x1d\n\x15resident_memory_bytes\x18\x02 \x01(\x04\"\x15\n\x13\x46\x65tchWeightsRequest\"%\n\x14\x46\x65tchWeightsResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\"%\n\x16\x46\x65tchCheckpointRequest\x12\x0b\n\x03now\x18\x01 \x01(\x08\"t\n\x17\x46\x65tchCheckpointResponse\x12)\n\x05state\x18\x01 \x01(\x0b\x32\x18.nablad.v1.TrainingStateH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x12\x12\n\nhappenings\x18\x03 \x01(\x04\x42\t\n\x07\x63ontent\"\xc0\x02\n\rTrainingState\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x19\n\x11optimizer_updates\x18\x02 \x01(\x04\x12\x11\n\tevaluated\x18\x03 \x01(\x08\x12\x0f\n\x07samples\x18\x04 \x01(\x04\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\x12#\n\x05\x65poch\x18\x06 \x01(\x0b\x32\x14.nablad.v1.EpochSums\x12-\n\nvalidation\x18\x07 \x01(\x0b\x32\x19.nablad.v1.EvaluationSums\x12\"\n\x04\x62\x65st\x18\x08 \x01(\x0b\x32\x14.nablad.v1.BestEpoch\x12\x1a\n\rgradient_norm\x18\t \x01(\x01H\x00\x88\x01\x01\x12+\n\x0b\x64iagnostics\x18\x0c \x01(\x0b\x32\x16.nablad.v1.DiagnosticsB\x10\n\x0e_gradient_norm\"\x98\x01\n\x0b\x44iagnostics\x12\x1a\n\x12\x66irst_weights_norm\x18\x01 \x01(\x01\x12\x16\n\x0e\x66irst_cost_sum\x18\x02 \x01(\x01\x12\x15\n\rfirst_samples\x18\x03 \x01(\x04\x12\x17\n\x0fvanished_checks\x18\x04 \x03(\r\x12%\n\x05given\x18\x05 \x03(\x0e\x32\x16.nablad.v1.WarningKind\"e\n\tEpochSums\x12\r\n\x05\x65poch\x18\x01 \x01(\r\x12\x10\n\x08\x63ost_sum\x18\x02 \x01(\x01\x12\x15\n\rcorrect_count\x18\x03 \x01(\x04\x12\x0f\n\x07samples\x18\x04 \x01(\x04\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\"J\n\x0e\x45valuationSums\x12\x10\n\x08\x63ost_sum\x18\x01 \x01(\x01\x12\x15\n\rcorrect_count\x18\x02 \x01(\x04\x12\x0f\n\x07samples\x18\x03 \x01(\x04\"3\n\tBestEpoch\x12\r\n\x05\x65poch\x18\x01 \x01(\r\x12\x17\n\x0fvalidation_cost\x18\x02 \x01(\x01\"$\n\x11SetWorkersRequest\x12\x0f\n\x07workers\x18\x01 \x01(\r\"\x14\n\x12SetWorkersResponse2\xcb\x03\n\x16ParameterServerService\x12\x37\n\x04Join\x12\x16.nablad.v1.JoinRequest\x1a\x17.nablad.v1.JoinResponse\x12?\n\x06\x41ttend\x12\x18.nablad.v1.AttendRequest\x1a\x19.nablad.v1.AttendResponse0\x01\x12=\n\x06\x46ollow\x12\x18.nablad.v1.FollowRequest\x1a\x19.nablad.v1.FollowResponse\x12Q\n\x0c\x46\x65tchWeights\x12\x1e.nablad.v1.FetchWeightsRequest\x1a\x1f.nablad.v1.FetchWeightsResponse0\x01\x12Z\n\x0f\x46\x65tchCheckpoint\x12!.nablad.v1.FetchCheckpointRequest\x1a\".nablad.v1.FetchCheckpointResponse0\x01\x12I\n\nSetWorkers\x12\x1c.nablad.v1.SetWorkersRequest\x1a\x1d.nablad.v1.SetWorkersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -67,47 +67,49 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FOLLOWRESPONSE']._serialized_start=1028
   _globals['_FOLLOWRESPONSE']._serialized_end=1166
   _globals['_HAPPENING']._serialized_start=1169
-  _globals['_HAPPENING']._serialized_end=1457
-  _globals['_EPOCHEND']._serialized_start=1459
-  _globals['_EPOCHEND']._serialized_end=1532
-  _globals['_TELEMETRY']._serialized_start=1535
-  _globals['_TELEMETRY']._serialized_end=2355
-  _globals['_TELEMETRY_WORKERSECONDSENTRY']._serialized_start=2144
-  _globals['_TELEMETRY_WORKERSECONDSENTRY']._serialized_end=2196
-  _globals['_TELEMETRY_SERVERSECONDSENTRY']._serialized_start=2198
-  _globals['_TELEMETRY_SERVERSECONDSENTRY']._serialized_end=2250
-  _globals['_TELEMETRY_REFUSEDENTRY']._serialized_start=2252
-  _globals['_TELEMETRY_REFUSEDENTRY']._serialized_end=2298
-  _globals['_TELEMETRY_TRANSPORTWORKERSENTRY']._serialized_start=2300
-  _globals['_TELEMETRY_TRANSPORTWORKERSENTRY']._serialized_end=2355
-  _globals['_PHASEFIGURES']._serialized_start=2357
-  _globals['_PHASEFIGURES']._serialized_end=2461
-  _globals['_LAYERFIGURES']._serialized_start=2463
-  _globals['_LAYERFIGURES']._serialized_end=2521
-  _globals['_WORKERFIGURES']._serialized_start=2524
-  _globals['_WORKERFIGURES']._serialized_end=2657
-  _globals['_PROCESSFIGURES']._serialized_start=2659
-  _globals['_PROCESSFIGURES']._serialized_end=2727
-  _globals['_FETCHWEIGHTSREQUEST']._serialized_start=2729
-  _globals['_FETCHWEIGHTSREQUEST']._serialized_end=2750
-  _globals['_FETCHWEIGHTSRESPONSE']._serialized_start=2752
-  _globals['_FETCHWEIGHTSRESPONSE']._serialized_end=2789
-  _globals['_FETCHCHECKPOINTREQUEST']._serialized_start=2791
-  _globals['_FETCHCHECKPOINTREQUEST']._serialized_end=2828
-  _globals['_FETCHCHECKPOINTRESPONSE']._serialized_start=2830
-  _globals['_FETCHCHECKPOINTRESPONSE']._serialized_end=2946
-  _globals['_TRAININGSTATE']._serialized_start=2949
-  _globals['_TRAININGSTATE']._serialized_end=3224
-  _globals['_EPOCHSUMS']._serialized_start=3226
-  _globals['_EPOCHSUMS']._serialized_end=3327
-  _globals['_EVALUATIONSUMS']._serialized_start=3329
-  _globals['_EVALUATIONSUMS']._serialized_end=3403
-  _globals['_BESTEPOCH']._serialized_start=3405
-  _globals['_BESTEPOCH']._serialized_end=3456
-  _globals['_SETWORKERSREQUEST']._serialized_start=3458
-  _globals['_SETWORKERSREQUEST']._serialized_end=3494
-  _globals['_SETWORKERSRESPONSE']._serialized_start=3496
-  _globals['_SETWORKERSRESPONSE']._serialized_end=3516
-  _globals['_PARAMETERSERVERSERVICE']._serialized_start=3519
-  _globals['_PARAMETERSERVERSERVICE']._serialized_end=3978
+  _globals['_HAPPENING']._serialized_end=1519
+  _globals['_EPOCHEND']._serialized_start=1521
+  _globals['_EPOCHEND']._serialized_end=1594
+  _globals['_TELEMETRY']._serialized_start=1597
+  _globals['_TELEMETRY']._serialized_end=2417
+  _globals['_TELEMETRY_WORKERSECONDSENTRY']._serialized_start=2206
+  _globals['_TELEMETRY_WORKERSECONDSENTRY']._serialized_end=2258
+  _globals['_TELEMETRY_SERVERSECONDSENTRY']._serialized_start=2260
+  _globals['_TELEMETRY_SERVERSECONDSENTRY']._serialized_end=2312
+  _globals['_TELEMETRY_REFUSEDENTRY']._serialized_start=2314
+  _globals['_TELEMETRY_REFUSEDENTRY']._serialized_end=2360
+  _globals['_TELEMETRY_TRANSPORTWORKERSENTRY']._serialized_start=2362
+  _globals['_TELEMETRY_TRANSPORTWORKERSENTRY']._serialized_end=2417
+  _globals['_PHASEFIGURES']._serialized_start=2419
+  _globals['_PHASEFIGURES']._serialized_end=2523
+  _globals['_LAYERFIGURES']._serialized_start=2525
+  _globals['_LAYERFIGURES']._serialized_end=2583
+  _globals['_WORKERFIGURES']._serialized_start=2586
+  _globals['_WORKERFIGURES']._serialized_end=2719
+  _globals['_PROCESSFIGURES']._serialized_start=2721
+  _globals['_PROCESSFIGURES']._serialized_end=2789
+  _globals['_FETCHWEIGHTSREQUEST']._serialized_start=2791
+  _globals['_FETCHWEIGHTSREQUEST']._serialized_end=2812
+  _globals['_FETCHWEIGHTSRESPONSE']._serialized_start=2814
+  _globals['_FETCHWEIGHTSRESPONSE']._serialized_end=2851
+  _globals['_FETCHCHECKPOINTREQUEST']._serialized_start=2853
+  _globals['_FETCHCHECKPOINTREQUEST']._serialized_end=2890
+  _globals['_FETCHCHECKPOINTRESPONSE']._serialized_start=2892
+  _globals['_FETCHCHECKPOINTRESPONSE']._serialized_end=3008
+  _globals['_TRAININGSTATE']._serialized_start=3011
+  _globals['_TRAININGSTATE']._serialized_end=3331
+  _globals['_DIAGNOSTICS']._serialized_start=3334
+  _globals['_DIAGNOSTICS']._serialized_end=3486
+  _globals['_EPOCHSUMS']._serialized_start=3488
+  _globals['_EPOCHSUMS']._serialized_end=3589
+  _globals['_EVALUATIONSUMS']._serialized_start=3591
+  _globals['_EVALUATIONSUMS']._serialized_end=3665
+  _globals['_BESTEPOCH']._serialized_start=3667
+  _globals['_BESTEPOCH']._serialized_end=3718
+  _globals['_SETWORKERSREQUEST']._serialized_start=3720
+  _globals['_SETWORKERSREQUEST']._serialized_end=3756
+  _globals['_SETWORKERSRESPONSE']._serialized_start=3758
+  _globals['_SETWORKERSRESPONSE']._serialized_end=3778
+  _globals['_PARAMETERSERVERSERVICE']._serialized_start=3781
+  _globals['_PARAMETERSERVERSERVICE']._serialized_end=4240
 # @@protoc_insertion_point(module_scope)

@@ -378,6 +378,8 @@ class Happening(_message.Message):
     STEP_FIELD_NUMBER: _builtins.int
     ARITHMETIC_FIELD_NUMBER: _builtins.int
     FIRST_WEIGHTS_SHA256_FIELD_NUMBER: _builtins.int
+    DIVERGED_FIELD_NUMBER: _builtins.int
+    WARNING_FIELD_NUMBER: _builtins.int
     worker_joined: _builtins.str
     """A worker joined, as a sentence."""
     worker_lost: _builtins.str
@@ -390,6 +392,8 @@ class Happening(_message.Message):
     """Training cannot go on, as a sentence."""
     first_weights_sha256: _builtins.str
     """SHA-256 of the weights before the first step of the job, in hexadecimal; not told by an attempt that begins later."""
+    diverged: _builtins.str
+    """Training cannot go on because its numbers are not finite any more, as a sentence: it would end so again."""
     @_builtins.property
     def epoch_end(self) -> Global___EpochEnd: ...
     @_builtins.property
@@ -399,6 +403,10 @@ class Happening(_message.Message):
     @_builtins.property
     def arithmetic(self) -> _jobs_pb2.Arithmetic:
         """What the parameter server, or a worker that joined, computes with; each kind once."""
+
+    @_builtins.property
+    def warning(self) -> _jobs_pb2.JobWarning:
+        """A sign that the training is not going well."""
 
     def __init__(
         self,
@@ -412,12 +420,14 @@ class Happening(_message.Message):
         step: _jobs_pb2.HistoryPoint | None = ...,
         arithmetic: _jobs_pb2.Arithmetic | None = ...,
         first_weights_sha256: _builtins.str = ...,
+        diverged: _builtins.str = ...,
+        warning: _jobs_pb2.JobWarning | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["arithmetic", b"arithmetic", "epoch_end", b"epoch_end", "failed", b"failed", "finished", b"finished", "first_weights_sha256", b"first_weights_sha256", "step", b"step", "what", b"what", "worker_joined", b"worker_joined", "worker_left", b"worker_left", "worker_lost", b"worker_lost"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["arithmetic", b"arithmetic", "diverged", b"diverged", "epoch_end", b"epoch_end", "failed", b"failed", "finished", b"finished", "first_weights_sha256", b"first_weights_sha256", "step", b"step", "warning", b"warning", "what", b"what", "worker_joined", b"worker_joined", "worker_left", b"worker_left", "worker_lost", b"worker_lost"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arithmetic", b"arithmetic", "epoch_end", b"epoch_end", "failed", b"failed", "finished", b"finished", "first_weights_sha256", b"first_weights_sha256", "step", b"step", "what", b"what", "worker_joined", b"worker_joined", "worker_left", b"worker_left", "worker_lost", b"worker_lost"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arithmetic", b"arithmetic", "diverged", b"diverged", "epoch_end", b"epoch_end", "failed", b"failed", "finished", b"finished", "first_weights_sha256", b"first_weights_sha256", "step", b"step", "warning", b"warning", "what", b"what", "worker_joined", b"worker_joined", "worker_left", b"worker_left", "worker_lost", b"worker_lost"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_what: _TypeAlias = _typing.Literal["epoch_end", "worker_joined", "worker_lost", "worker_left", "finished", "failed", "step", "arithmetic", "first_weights_sha256"]  # noqa: Y015
+    _WhichOneofReturnType_what: _TypeAlias = _typing.Literal["epoch_end", "worker_joined", "worker_lost", "worker_left", "finished", "failed", "step", "arithmetic", "first_weights_sha256", "diverged", "warning"]  # noqa: Y015
     _WhichOneofArgType_what: _TypeAlias = _typing.Literal["what", b"what"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_what) -> _WhichOneofReturnType_what | None: ...
 
@@ -847,6 +857,7 @@ class TrainingState(_message.Message):
     VALIDATION_FIELD_NUMBER: _builtins.int
     BEST_FIELD_NUMBER: _builtins.int
     GRADIENT_NORM_FIELD_NUMBER: _builtins.int
+    DIAGNOSTICS_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """Updates of the weights."""
     optimizer_updates: _builtins.int
@@ -868,6 +879,10 @@ class TrainingState(_message.Message):
     def best(self) -> Global___BestEpoch:
         """Absent before the first evaluation, or when nobody asks for the best epoch."""
 
+    @_builtins.property
+    def diagnostics(self) -> Global___Diagnostics:
+        """What warnings depend on; absent in checkpoints of older releases."""
+
     def __init__(
         self,
         *,
@@ -880,16 +895,58 @@ class TrainingState(_message.Message):
         validation: Global___EvaluationSums | None = ...,
         best: Global___BestEpoch | None = ...,
         gradient_norm: _builtins.float | None = ...,
+        diagnostics: Global___Diagnostics | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_gradient_norm", b"_gradient_norm", "best", b"best", "epoch", b"epoch", "gradient_norm", b"gradient_norm", "validation", b"validation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_gradient_norm", b"_gradient_norm", "best", b"best", "diagnostics", b"diagnostics", "epoch", b"epoch", "gradient_norm", b"gradient_norm", "validation", b"validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gradient_norm", b"_gradient_norm", "best", b"best", "epoch", b"epoch", "evaluated", b"evaluated", "gradient_norm", b"gradient_norm", "optimizer_updates", b"optimizer_updates", "samples", b"samples", "seconds", b"seconds", "step", b"step", "validation", b"validation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gradient_norm", b"_gradient_norm", "best", b"best", "diagnostics", b"diagnostics", "epoch", b"epoch", "evaluated", b"evaluated", "gradient_norm", b"gradient_norm", "optimizer_updates", b"optimizer_updates", "samples", b"samples", "seconds", b"seconds", "step", b"step", "validation", b"validation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__gradient_norm: _TypeAlias = _typing.Literal["gradient_norm"]  # noqa: Y015
     _WhichOneofArgType__gradient_norm: _TypeAlias = _typing.Literal["_gradient_norm", b"_gradient_norm"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__gradient_norm) -> _WhichOneofReturnType__gradient_norm | None: ...
 
 Global___TrainingState: _TypeAlias = TrainingState  # noqa: Y015
+
+@_typing.final
+class Diagnostics(_message.Message):
+    """What is remembered of a training to tell whether it is going well."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_WEIGHTS_NORM_FIELD_NUMBER: _builtins.int
+    FIRST_COST_SUM_FIELD_NUMBER: _builtins.int
+    FIRST_SAMPLES_FIELD_NUMBER: _builtins.int
+    VANISHED_CHECKS_FIELD_NUMBER: _builtins.int
+    GIVEN_FIELD_NUMBER: _builtins.int
+    first_weights_norm: _builtins.float
+    """Euclidean norm of the weights before the first step."""
+    first_cost_sum: _builtins.float
+    """Sums over the first steps."""
+    first_samples: _builtins.int
+    @_builtins.property
+    def vanished_checks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """For each layer: checks in a row that have found no gradient."""
+
+    @_builtins.property
+    def given(self) -> _containers.RepeatedScalarFieldContainer[_jobs_pb2.WarningKind.ValueType]:
+        """Warnings that were given."""
+
+    def __init__(
+        self,
+        *,
+        first_weights_norm: _builtins.float = ...,
+        first_cost_sum: _builtins.float = ...,
+        first_samples: _builtins.int = ...,
+        vanished_checks: _abc.Iterable[_builtins.int] | None = ...,
+        given: _abc.Iterable[_jobs_pb2.WarningKind.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_cost_sum", b"first_cost_sum", "first_samples", b"first_samples", "first_weights_norm", b"first_weights_norm", "given", b"given", "vanished_checks", b"vanished_checks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Diagnostics: _TypeAlias = Diagnostics  # noqa: Y015
 
 @_typing.final
 class EpochSums(_message.Message):

@@ -32,7 +32,7 @@ class Chronicle:
         if is_step:
             happening.step.time.FromNanoseconds(time.time_ns())
         self._happenings.append(happening)
-        self.ended = self.ended or bool(happening.finished or happening.failed)
+        self.ended = self.ended or bool(happening.finished or happening.failed or happening.diverged)
         if not is_step:
             self._news()
 

@@ -6,6 +6,8 @@ from typing import NamedTuple
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.checkpoints.image import Snapshot
+from service.parameter_server.advice import Advice
+from service.parameter_server.diagnostics import Diagnostics
 from service.parameter_server.inspection import all_finite
 from service.parameter_server.rounds import Round
 from service.parameter_server.standing import Position, Standing
@@ -48,7 +50,13 @@ class Course:
     """
 
     def __init__(
-        self, plan: Plan, weights: Weights, standing: Standing, rules: StoppingRules, state: ps_pb.TrainingState
+        self,
+        plan: Plan,
+        weights: Weights,
+        standing: Standing,
+        rules: StoppingRules,
+        state: ps_pb.TrainingState,
+        advice: Advice,
     ) -> None:
         """Begins where an attempt begins.
 
@@ -58,6 +66,7 @@ class Course:
             standing: The figures.
             rules: When to end.
             state: Where the training stands.
+            advice: What to say of what is not going well.
         """
         self.ending = ""
         self.totals = Totals()
@@ -67,6 +76,7 @@ class Course:
         self._standing = standing
         best = BestEpoch(state.best.epoch, state.best.validation_cost) if state.HasField("best") else None
         self._stopping = Stopping(rules, best)
+        self._diagnostics = Diagnostics(plan, weights.layers, state, advice)
         self._seconds = state.seconds  # of training, over all attempts
         self._closed: list[_Closed] = []
         self._better = False  # the weights are the best ones, and not kept yet
@@ -80,6 +90,7 @@ class Course:
             # What happened before a checkpoint was told before it.
             self._epoch_ended = False
             return following
+        self._diagnostics.begin(self._weights.norm())
         self._happenings.append(ps_pb.Happening(first_weights_sha256=self._weights.digest()))
         return Next.PLAN
 
@@ -111,12 +122,15 @@ class Course:
         if self._better:
             self._better = False
             self._weights.keep()
-        if not self._epoch_ended:
+        if self._epoch_ended:
+            self._epoch_ended = False
+            self._end_epoch(workers)
+            if not all_finite(self._weights.parameters):
+                return f"the weights are not finite after epoch {self.position.epochs_ended}"
+        elif not self.ending:
             return ""
-        self._epoch_ended = False
-        self._end_epoch(workers)
-        finite = all_finite(self._weights.parameters)
-        return "" if finite else f"the weights are not finite after epoch {self.position.epochs_ended}"
+        self._warn()
+        return ""
 
     def pop_happenings(self) -> list[ps_pb.Happening]:
         """What was booked since the last call."""
@@ -129,7 +143,8 @@ class Course:
 
     def snapshot(self) -> Snapshot:
         """All that it takes to go on, in arrays that change with the next update."""
-        return self._weights.snapshot(self._standing.state(self._seconds, self._weights.updates, self._stopping.best))
+        updates, best, diagnostics = self._weights.updates, self._stopping.best, self._diagnostics.state()
+        return self._weights.snapshot(self._standing.state(self._seconds, updates, best, diagnostics))
 
     def _decide(self, version: int, evaluated: bool) -> Next:
         limit = self._stopping.limit(version, self._seconds)
@@ -162,6 +177,8 @@ class Course:
             norm = norms.gradient if norms else None
             self._standing.add_step(round_, time.seconds, norm)
             self.steps.add(round_, time, norms)
+            checked = norms.gradients if norms and self._plan.is_checked(round_.step) else ()
+            self._diagnostics.add_step(round_, checked)
             if self._plan.is_sampled(round_.step):
                 self._happenings.append(ps_pb.Happening(step=self._standing.point(round_, norm)))
 
@@ -171,3 +188,11 @@ class Course:
         end = ps_pb.EpochEnd(progress=self.progress(workers), weights_sha256=self._weights.digest())
         self._happenings.append(ps_pb.Happening(epoch_end=end))
         failpoint("ps.epoch_ended")
+
+    def _warn(self) -> None:
+        """Tells of what is not going well."""
+        standing = self._standing
+        warnings = self._diagnostics.warnings(
+            self.position.step, standing.epoch, standing.validation, self._weights.norm, at_end=bool(self.ending)
+        )
+        self._happenings.extend(ps_pb.Happening(warning=warning) for warning in warnings)

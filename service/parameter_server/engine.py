@@ -236,9 +236,13 @@ class Engine:
             return
         training = self._training
         self._members.give_up_all("")
-        self._chronicle.add(
-            ps_pb.Happening(failed=training.failure) if training.failure else ps_pb.Happening(finished=training.ending)
-        )
+        if training.diverged:
+            end = ps_pb.Happening(diverged=training.failure)
+        elif training.failure:
+            end = ps_pb.Happening(failed=training.failure)
+        else:
+            end = ps_pb.Happening(finished=training.ending)
+        self._chronicle.add(end)
 
     # -- members -------------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from nablad.v1 import parameter_server_pb2 as ps_pb
 from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
 from service.boundary import RefuseUnreadable
 from service.descriptors import connection_options
+from service.parameter_server.advice import advice
 from service.parameter_server.engine import PATIENCE_SECONDS
 from service.parameter_server.policies import POLICIES
 from service.parameter_server.reception import Reception
@@ -81,6 +82,7 @@ async def start_parameter_server(
         attempt=assignment.attempt,
         learning_rate=spec.training.learning_rate,
         labelled=assignment.train.dataset.classes > 0,
+        advice=advice(assignment),
         clock=time.perf_counter,
     )
     reception = Reception(spec.distribution.transport, host, training.parameters, region, training.buffers)

@@ -1,6 +1,7 @@
 """Results that are refused again and again: when there is no point in going on, and what to do then."""
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Final
 
 from workers.plan import Plan
@@ -16,16 +17,19 @@ class Refusals:
     """Counts the refusals of the tickets of the open rounds.
 
     Attributes:
-        divergence: What to do about a training that diverged, as the end of a sentence.
+        diverged: Whether the training cannot go on because its numbers are not finite.
     """
 
-    def __init__(self, plan: Plan, learning_rate: float) -> None:
-        """Nothing was refused yet."""
-        self.divergence = (
-            f"the training diverged; give a training.learning_rate below {learning_rate:g}, "
-            "and data.scaling if features are large"
-        )
+    def __init__(self, plan: Plan, explain: Callable[[Ticket], str]) -> None:
+        """Nothing was refused yet.
+
+        Args:
+            plan: Of the job.
+            explain: Says why the result of a ticket is not finite, and what to do.
+        """
+        self.diverged = False
         self._plan = plan
+        self._explain = explain
         self._counts: Counter[Ticket] = Counter()
 
     def clear(self) -> None:
@@ -45,5 +49,6 @@ class Refusals:
         epoch = self._plan.epoch(ticket.step - (ticket.kind == TicketKind.EVALUATION))
         what = f"micro-batch {ticket.micro_batch} of step {ticket.step} in epoch {epoch + 1}"
         if refusal == Refusal.NOT_FINITE:
-            return f"the cost or the gradient of {what} is not finite: {self.divergence}"
+            self.diverged = True
+            return f"the cost or the gradient of {what} is not finite: {self._explain(ticket)}"
         return f"the results for {what} were refused {_TRIES} times, the last one as {refusal.name.lower()}"

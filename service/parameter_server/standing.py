@@ -162,7 +162,13 @@ class Standing:
             gradient_norm=gradient_norm,
         )
 
-    def state(self, seconds: float, optimizer_updates: int, best: BestEpoch | None) -> ps_pb.TrainingState:
+    def state(
+        self,
+        seconds: float,
+        optimizer_updates: int,
+        best: BestEpoch | None,
+        diagnostics: ps_pb.Diagnostics | None,
+    ) -> ps_pb.TrainingState:
         """All of it, for a checkpoint; the arguments are its fields."""
         state = ps_pb.TrainingState(
             step=self.position.step,
@@ -178,6 +184,7 @@ class Standing:
                 seconds=self.epoch.seconds,
             ),
             gradient_norm=self.gradient_norm,
+            diagnostics=diagnostics,
         )
         if (sums := self.validation) is not None:
             state.validation.cost_sum, state.validation.correct_count = sums.cost_sum, sums.correct_count

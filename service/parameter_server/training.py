@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.checkpoints.image import Snapshot
+from service.parameter_server.advice import Advice
 from service.parameter_server.course import Course, Next
 from service.parameter_server.dispatcher import Dispatcher
 from service.parameter_server.inspection import inspect
@@ -45,6 +46,7 @@ class Training:
         version: Updates that the weights have seen.
         rounds: Steps and evaluations that this attempt has made.
         failure: Why it cannot go on, as a sentence; empty while it can.
+        diverged: Whether that is because its numbers are not finite, so that it would end so again.
         lag: How long after the first result of its round the last one came that was taken, in seconds.
         totals: What was counted since the beginning of the attempt.
         steps: What the steps of the attempt are like.
@@ -64,6 +66,7 @@ class Training:
         attempt: int,
         learning_rate: float,
         labelled: bool,
+        advice: Advice,
         clock: Callable[[], float],
     ) -> None:
         """Opens the round that comes next; nothing moves until workers join.
@@ -78,6 +81,7 @@ class Training:
             attempt: Results of other attempts are refused.
             learning_rate: Only reported.
             labelled: Whether targets are class labels, so that there is an accuracy.
+            advice: What to say of numbers that grow beyond all bounds.
             clock: Monotonic seconds.
         """
         state = start.state
@@ -85,6 +89,7 @@ class Training:
         self.version = state.step
         self.rounds = 0
         self.failure = ""
+        self.diverged = False
         self.lag = 0.0
         self.buffers = Buffers(start.parameters.size, start.parameters.dtype)
         self.stopwatch = Stopwatch(ACTIVITIES, clock)
@@ -93,11 +98,13 @@ class Training:
         self._timer = RoundTimer(self.stopwatch)
         self._weights = Weights(optimizer, start, layer_starts, keep_best=rules.keep_best)
         standing = Standing(plan, state, attempt=attempt, learning_rate=learning_rate, labelled=labelled)
-        self._course = Course(plan, self._weights, standing, rules, state)
+        self._course = Course(plan, self._weights, standing, rules, state, advice)
         self.totals = self._course.totals
         self.steps = self._course.steps
         self._dispatcher = Dispatcher()
-        self._refusals = Refusals(plan, learning_rate)
+        self._advice = advice
+        self._divergence = f"the training diverged; {advice.remedy}"
+        self._refusals = Refusals(plan, self._explain)
         self._norm_time = self._weight_norm_time = -math.inf
         self._lent: dict[str, tuple[Round, Vector]] = {}  # gradients in memory that their workers write to again
         self._queue = RoundQueue(plan, policy, self.buffers, self.version, evaluated=state.evaluated)
@@ -181,7 +188,7 @@ class Training:
     def book(self) -> None:
         """Counts the rounds that were closed: it can wait until the next tickets are out, but not for another take."""
         if failure := self._course.book(self._dispatcher.workers):
-            self.failure = f"{failure}: {self._refusals.divergence}"
+            self.failure, self.diverged = f"{failure}: {self._divergence}", True
 
     def pop_happenings(self) -> list[ps_pb.Happening]:
         """What was booked since the last call: steps of the history, the ends of epochs."""
@@ -233,6 +240,10 @@ class Training:
         self.totals.refused[refusal] += 1
         if self._dispatcher.give_back(worker, ticket):
             self.failure = self.failure or self._refusals.add(ticket, refusal)
+            self.diverged = self.diverged or self._refusals.diverged
+
+    def _explain(self, ticket: Ticket) -> str:
+        return self._advice.explain(ticket, self.parameters) or self._divergence
 
     def _was_given_out(self, ticket: Ticket) -> bool:
         """Whether the ticket is of a round that was closed."""
@@ -263,7 +274,7 @@ class Training:
         """Updates the weights; gives the norms at the steps where they are looked at."""
         begun = self._timer.begun
         due = begun - self._norm_time >= _NORM_INTERVAL
-        look = due or self._plan.is_sampled(round_.step) or self._plan.ends_epoch(round_.step)
+        look = due or self._plan.is_checked(round_.step)
         look_at_weights = look and begun - self._weight_norm_time >= _WEIGHT_NORM_INTERVAL
         norms = self._weights.update(round_.addends, round_.samples, with_norms=look, with_weight_norms=look_at_weights)
         if look:

@@ -125,6 +125,16 @@ class Weights:
             np.copyto(self._best, self.parameters)
             self._has_best = True
 
+    @property
+    def layers(self) -> int:
+        """Layers of weights."""
+        return self._layers
+
+    def norm(self) -> float:
+        """Euclidean norm of the weights; infinite where the type has no number for it."""
+        with np.errstate(over="ignore"):
+            return float(np.linalg.norm(self.parameters))
+
     def digest(self) -> str:
         """SHA-256 of the weights, in hexadecimal."""
         return hashlib.sha256(self.parameters.data).hexdigest()

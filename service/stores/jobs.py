@@ -156,10 +156,26 @@ class JobStore(JobReader):
             if epoch_ends:
                 self._save(job)
 
+    def add_warning(self, job_id: str, warning: jobs_pb.JobWarning) -> None:
+        """Keeps a warning with the job, as an event too; once, however often it is told."""
+        with self._database.transaction():
+            job = self.get(job_id)
+            if any(known.kind == warning.kind for known in job.warnings):
+                return
+            job.warnings.append(warning)
+            self._save(job)
+            self._events.append(job, f"warning: {warning.message}", warning=warning.kind)
+
     def rewind(self, job_id: str, step: int) -> None:
-        """Forgets the history beyond a step: the job goes on from there."""
+        """Forgets the history and the warnings beyond a step: the job goes on from there."""
         with self._database.transaction():
             self._history.drop_after(job_id, step)
+            job = self.get(job_id)
+            kept = [warning for warning in job.warnings if warning.step <= step]
+            if len(kept) < len(job.warnings):
+                del job.warnings[:]
+                job.warnings.extend(kept)
+                self._save(job)
 
     def keep_receipt(self, receipt: jobs_pb.Receipt) -> None:
         """Keeps a receipt, or what is known of it, in place of the one before; a whole one also on a full disk."""
@@ -233,7 +249,7 @@ class JobStore(JobReader):
         if job.state in (FAILED, PAUSED):
             job.ClearField("lost_with_service")
         if job.state == FAILED:
-            for field in ("end_time", "lost_attempts", "lost_with_ray", "last_error_lines"):
+            for field in ("end_time", "lost_attempts", "lost_with_ray", "last_error_lines", "failure_kind"):
                 job.ClearField(field)
         job.state, job.reason = state, reason
         job.update_time.CopyFrom(self._timestamp())

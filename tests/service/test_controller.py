@@ -306,6 +306,7 @@ def test_a_failed_attempt_fails_the_job_with_its_sentence(jobs: JobStore) -> Non
         stage.attempts[job_id].end.set_exception(AttemptFailed("it diverged", error_lines="lines"))
         await stage.wait_for(job_id, "failed")
         assert (jobs.get(job_id).reason, jobs.get(job_id).last_error_lines) == ("it diverged", "lines")
+        assert jobs.get(job_id).failure_kind == jobs_pb.FAILURE_KIND_ENVIRONMENT
 
     _play(jobs, 1, scene)
 
@@ -331,6 +332,7 @@ def test_a_lost_attempt_is_followed_by_another_later_each_time(jobs: JobStore) -
         assert (job.attempt, job.lost_attempts, job.last_error_lines) == (4, 4, "last words")
         assert "it was lost; given up after 4 attempts in a row were lost without a newer checkpoint" in job.reason
         assert f"nabla job retry {job_id}" in job.reason
+        assert job.failure_kind == jobs_pb.FAILURE_KIND_LOST
 
     _play(jobs, 1, scene)
 
@@ -745,6 +747,32 @@ def test_a_job_is_paused_also_when_no_checkpoint_can_be_taken(jobs: JobStore, er
         stage.attempts[job_id].checkpoints.append(error)
         paused = await stage.controller.commands.pause(job_id)
         assert "no checkpoint could be taken: it goes on from the one before" in paused.reason
+
+    _play(jobs, 1, scene)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (jobs_pb.FAILURE_KIND_DETERMINISTIC, "will end the same way unless the code or the machine is another one"),
+        (jobs_pb.FAILURE_KIND_ENVIRONMENT, "will end the same way unless the cause was removed"),
+    ],
+)
+def test_a_retry_that_can_hardly_help_is_made_and_says_so(
+    jobs: JobStore, kind: jobs_pb.FailureKind.ValueType, expected: str
+) -> None:
+    """What another attempt will come to is known from how the one before failed; the job itself has not failed now."""
+
+    async def scene(stage: Stage) -> None:
+        job_id = stage.submit()
+        await stage.wait_started(1)
+        stage.attempts[job_id].end.set_exception(AttemptFailed("it diverged", kind=kind))
+        await stage.wait_for(job_id, "failed")
+        assert jobs.get(job_id).failure_kind == kind
+        job = stage.controller.commands.retry(job_id)
+        assert expected in job.reason
+        assert job.failure_kind == jobs_pb.FAILURE_KIND_UNSPECIFIED
+        await stage.wait_started(2)
 
     _play(jobs, 1, scene)
 

@@ -197,6 +197,33 @@ def test_a_failed_training_fails_the_attempt(follow: Callable[..., str]) -> None
         follow(FakeParameterServer([Happening(failed="it diverged")], 1))
 
 
+@pytest.mark.parametrize(
+    ("end", "kind"),
+    [
+        (Happening(diverged="it ended"), jobs_pb.FAILURE_KIND_DETERMINISTIC),
+        (Happening(failed="it ended"), jobs_pb.FAILURE_KIND_ENVIRONMENT),
+    ],
+)
+def test_a_failure_says_whether_it_would_come_again(
+    follow: Callable[..., str], end: ps_pb.Happening, kind: jobs_pb.FailureKind.ValueType
+) -> None:
+    """What the arithmetic of the job has ended will end so again; what broke around it need not."""
+    with pytest.raises(AttemptFailed, match="it ended") as failed:
+        follow(FakeParameterServer([end], 1))
+    assert failed.value.kind == kind
+
+
+def test_a_warning_is_kept_with_the_job_and_told_as_an_event(
+    jobs: JobStore, job: jobs_pb.Job, follow: Callable[..., str]
+) -> None:
+    """Under its kind, so that programs need not read the sentence."""
+    warning = jobs_pb.JobWarning(kind=jobs_pb.WARNING_KIND_COST_EXPLODED, step=20, message="it is too high")
+    follow(FakeParameterServer([Happening(warning=warning), *STORY], 3))
+    assert list(jobs.get(job.job_id).warnings) == [warning]
+    (event,) = [event for event in jobs.recent_events(job.job_id, 100) if event.warning]
+    assert (event.warning, event.message) == (warning.kind, "warning: it is too high")
+
+
 def test_who_looks_at_epochs_can_end_the_attempt(jobs: JobStore, job: jobs_pb.Job, follow: Callable[..., str]) -> None:
     """After the epoch was written down."""
 

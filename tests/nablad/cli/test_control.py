@@ -55,6 +55,15 @@ def test_a_job_queued_again_is_named_with_how_to_watch_it(nabla, moving, move):
     assert f"nabla --server {moving.address} job watch digits-1f" in shown
 
 
+def test_a_retry_says_what_the_service_expects_of_it(nabla, service, digits_job):
+    """Who tries a job again that must end the same way is told so, and it is tried all the same."""
+    digits_job.reason = "tried again by a client, and will end the same way unless something changes"
+    service.handlers["RetryJob"] = lambda *_: jobs_pb2.RetryJobResponse(job=digits_job)
+    result = nabla("job", "retry", "digits-1f")
+    assert result.exit_code == ExitCode.SUCCESS
+    assert digits_job.reason in result.stdout
+
+
 @pytest.mark.parametrize(("workers", "words"), [("1", "1 worker."), ("3", "3 workers.")])
 def test_scaling_sends_the_number_of_workers(nabla, moving, workers, words):
     """The number reaches the service and is said back."""

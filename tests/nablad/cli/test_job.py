@@ -195,11 +195,22 @@ def test_one_job_in_full(nabla, service, digits_job):
     assert json.loads(nabla("job", "get", "digits-1f", "-o", "json").stdout)["spec"]["name"] == "digits"
 
 
+def test_warnings_stand_with_the_job_also_after_it_has_succeeded(nabla, service, digits_job):
+    """A model that cannot be trusted is not told from a good one by the state of its job."""
+    digits_job.state = jobs_pb2.JOB_STATE_SUCCEEDED
+    for message in ("no gradient reaches W0", "the training cost is 6.9e+19"):
+        digits_job.warnings.add(message=message)
+    service.handlers["GetJob"] = lambda *_: jobs_pb2.GetJobResponse(job=digits_job)
+    lines = [re.split("  +", line.strip()) for line in nabla("job", "get", "digits-1f").stdout.splitlines()]
+    assert ["warning", "no gradient reaches W0"] in lines
+    assert ["warning", "the training cost is 6.9e+19"] in lines
+
+
 def test_a_job_without_troubles_shows_none(nabla, service, digits_job):
     """Who looks at a job that runs well reads nothing of attempts lost, errors or events."""
     service.handlers["GetJob"] = lambda *_: jobs_pb2.GetJobResponse(job=digits_job)
     shown = nabla("job", "get", "digits-1f").stdout
-    assert all(word not in shown for word in ("lost", "next try", "error", "what happened", "verifies"))
+    assert all(word not in shown for word in ("lost", "next try", "error", "what happened", "verifies", "warning"))
 
 
 @pytest.mark.usefixtures("two_hours_east")

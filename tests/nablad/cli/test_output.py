@@ -1,10 +1,13 @@
 """What is printed, on terminals of every width."""
 
+import json
+import math
 import re
 
 import pytest
 
 from nablad.cli import output
+from nablad.v1 import jobs_pb2
 
 COLUMNS = ("JOB", "STATE", "COST")
 ROWS = [("digits-1f2e3d4c", "running", "0.25"), ("digits-5a6b7c8d", "queued", "")]
@@ -54,3 +57,15 @@ def test_an_id_wider_than_the_terminal_is_folded_and_not_cut(monkeypatch, capsys
 def test_sizes_are_said_in_the_unit_that_fits(size_bytes, words):
     """A size has at most four digits before its point."""
     assert output.size(size_bytes) == words
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_json_is_valid_whatever_the_numbers_are(capsys, value):
+    """JSON has no infinity and no NaN: they are texts, as in all JSON of protobuf, and read back as what they were."""
+    progress = jobs_pb2.Progress(training_cost=value, gradient_norm=value)
+    output.print_json_array([progress])
+    output.print_json(progress)
+    for text in (output.json_line(progress), *capsys.readouterr().out.split("]\n")):
+        read = json.loads(text + "]" * text.startswith("["), parse_constant=pytest.fail)
+        figures = read[0] if isinstance(read, list) else read
+        assert [str(float(figures[name])) for name in ("training_cost", "gradient_norm")] == [str(value)] * 2

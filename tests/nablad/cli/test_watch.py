@@ -36,9 +36,11 @@ def _event(number, **what):
 def ending(service):
     """Makes the service tell of a job that ends in a state."""
 
-    def script(state):
+    def script(state, failure_kind=jobs_pb2.FAILURE_KIND_UNSPECIFIED):
         news = _watch(_event(1, state=jobs_pb2.JOB_STATE_RUNNING), _progress(1), _progress(2), _event(2, state=state))
         service.handlers["WatchJob"] = lambda *_: iter(news)
+        job = jobs_pb2.Job(job_id="a", state=state, failure_kind=failure_kind)
+        service.handlers["GetJob"] = lambda *_: jobs_pb2.GetJobResponse(job=job)
 
     return script
 
@@ -130,15 +132,38 @@ def test_a_failed_job_ends_the_watch_with_how_to_retry(nabla, ending, state, ret
     assert ("nabla job retry a" in nabla("job", "watch", "a").stderr) is retry_is_offered
 
 
+@pytest.mark.parametrize(
+    ("kind", "words", "command"),
+    [
+        (jobs_pb2.FAILURE_KIND_UNSPECIFIED, "To try again", "nabla job retry a"),
+        (jobs_pb2.FAILURE_KIND_LOST, "To try again", "nabla job retry a"),
+        (jobs_pb2.FAILURE_KIND_ENVIRONMENT, "until the cause is removed", "nabla job retry a"),
+        (jobs_pb2.FAILURE_KIND_DETERMINISTIC, "would end the same way", "nabla job submit FILE"),
+    ],
+)
+def test_trying_again_is_only_proposed_where_it_can_help(nabla, ending, kind, words, command):
+    """A job whose own arithmetic ended it needs another job file; one that lost its processes needs another attempt."""
+    ending(jobs_pb2.JOB_STATE_FAILED, kind)
+    hint, line = nabla("job", "watch", "a").stderr.splitlines()
+    assert words in hint
+    assert line.strip() == command
+
+
 def test_every_kind_of_event_has_its_line(nabla, service):
     """Whatever happens to a job is told in the service's words, checkpoints and lost workers too."""
-    kinds = [{"worker_joined": False}, {"checkpoint": 40}, {"notice": True}, {}]
+    kinds = [
+        {"worker_joined": False},
+        {"checkpoint": 40},
+        {"notice": True},
+        {"warning": jobs_pb2.WARNING_KIND_COST_EXPLODED},
+        {},
+    ]
     events = [_event(number, **kind) for number, kind in enumerate(kinds, start=1)]
-    ended = _event(5, state=jobs_pb2.JOB_STATE_SUCCEEDED)
+    ended = _event(6, state=jobs_pb2.JOB_STATE_SUCCEEDED)
     service.handlers["WatchJob"] = lambda *_: iter([jobs_pb2.WatchJobResponse(events=[*events, ended])])
-    assert len(nabla("job", "watch", "a").stdout.splitlines()) == 5
+    assert len(nabla("job", "watch", "a").stdout.splitlines()) == 6
     objects = [json.loads(line) for line in nabla("job", "watch", "a", "-o", "json").stdout.splitlines()]
-    assert [each["event"]["number"] for each in objects] == ["1", "2", "3", "4", "5"]
+    assert [each["event"]["number"] for each in objects] == ["1", "2", "3", "4", "5", "6"]
 
 
 def test_checkpoints_stand_below_the_bar_and_other_events_above_it():

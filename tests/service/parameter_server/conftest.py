@@ -1,10 +1,12 @@
 """What parts of a parameter server are tested with: trainings without a network, and an event loop."""
 
 import asyncio
+import hashlib
 import itertools
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,6 +17,7 @@ from nablad.spec import complete, parse
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.checkpoints.image import Snapshot, make_image
+from service.parameter_server.advice import Advice, advice
 from service.parameter_server.policies import Sync
 from service.parameter_server.start import first_snapshot, share
 from service.parameter_server.stopping import StoppingRules, stopping_rules
@@ -26,6 +29,7 @@ from workers.mathematics.parameters import ParameterLayout
 from workers.plan import Plan
 from workers.tickets import Result, Ticket, TicketKind
 
+REMEDY = "give a training.learning_rate below 0.5"
 _SECONDS = 30
 _JOB_FILE = """
 name: small
@@ -84,6 +88,7 @@ def make_training() -> Callable[..., Training]:
             attempt=2,
             learning_rate=0.5,
             labelled=True,
+            advice=Advice(REMEDY),
             clock=lambda: float(next(clock)),
         )
 
@@ -116,7 +121,8 @@ class Run:
         told: What happened until now, without what depends on the time and on who is there.
     """
 
-    def __init__(self, job: ps_pb.Assignment) -> None:
+    def __init__(self, job: ps_pb.Assignment, *, refused: bool = False) -> None:
+        """`refused`: its first results are not taken, until it fails."""
         clock = itertools.count()
         spec = job.spec
         start, _ = share(first_snapshot(job), spec_pb.TRANSPORT_INLINE)
@@ -130,6 +136,7 @@ class Run:
             attempt=job.attempt,
             learning_rate=spec.training.learning_rate,
             labelled=job.train.dataset.classes > 0,
+            advice=advice(job),
             clock=lambda: float(next(clock)),
         )
         self.told: list[ps_pb.Happening] = []
@@ -137,6 +144,8 @@ class Run:
         self._computation = Computation(job)
         self._tell()
         self.training.join("w")
+        while refused and not self.training.over:
+            self._make_refused()
 
     def make_round(self) -> None:
         """Makes a step, or an evaluation."""
@@ -164,6 +173,13 @@ class Run:
         """The epochs that ended."""
         return [happening.epoch_end for happening in self.told if happening.HasField("epoch_end")]
 
+    def _make_refused(self) -> None:
+        training = self.training
+        for ticket in training.deal()["w"]:
+            weights = training.parameters
+            result = self._computation.answer(ticket, weights, training.version, np.empty_like(weights))
+            assert training.take("w", self._attempt, result) is not None
+
     def _tell(self) -> None:
         for happening in self.training.pop_happenings():
             if happening.HasField("step"):
@@ -178,6 +194,22 @@ class Run:
 def begin() -> Callable[[ps_pb.Assignment], Run]:
     """Begins an attempt in this thread."""
     return Run
+
+
+@pytest.fixture
+def resume(tmp_path: Path) -> Callable[..., ps_pb.Assignment]:
+    """The next attempt of a job, which begins where a training stands; by way of a file."""
+
+    def make(job: ps_pb.Assignment, snapshot: Snapshot) -> ps_pb.Assignment:
+        path, image = tmp_path / "7-1.safetensors", make_image(snapshot, {"job_id": job.job_id})
+        path.write_bytes(image)
+        following = ps_pb.Assignment()
+        following.CopyFrom(job)
+        following.attempt += 1
+        following.start.path, following.start.sha256 = str(path), hashlib.sha256(image).hexdigest()
+        return following
+
+    return make
 
 
 class Loop:

@@ -156,6 +156,7 @@ def test_a_ticket_that_is_never_finite_fails_the_job_with_advice(training: Train
     assert not training.ending
     assert "micro-batch 1 of step 0" in training.failure
     assert "training.learning_rate below 0.5" in training.failure
+    assert training.diverged
     assert training.deal() == {}
 
 
@@ -167,4 +168,16 @@ def test_weights_that_overflow_fail_the_job(make_training: MakeTraining) -> None
     with np.errstate(over="ignore"):
         training.take("w", 2, Result(ticket, 0, 1.0, 1, 0, np.full(SIZE, -3e38, np.float32)))
     training.book()
-    assert "not finite after epoch 1" in training.failure
+    assert "not finite after epoch 1: the training diverged; give a training.learning_rate" in training.failure
+    assert training.diverged
+
+
+def test_results_that_are_refused_for_another_reason_are_no_divergence(training: Training, answer: Answer) -> None:
+    """Something is wrong with who computes: another attempt may have somebody else."""
+    training.join("w")
+    for _ in range(3):
+        for ticket in training.deal()["w"]:
+            result = answer(training, ticket, PLAN)
+            training.take("w", 2, replace(result, gradient=None) if ticket.micro_batch == 1 else result)
+    assert "refused 3 times, the last one as wrong_size" in training.failure
+    assert not training.diverged

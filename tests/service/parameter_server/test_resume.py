@@ -2,34 +2,17 @@
 
 import hashlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from service.checkpoints.image import CheckpointError, Snapshot, make_image
+from service.checkpoints.image import CheckpointError, Snapshot
 
 MakeJob = Callable[..., ps_pb.Assignment]
 Begin = Callable[[ps_pb.Assignment], Any]
 Resume = Callable[[ps_pb.Assignment, Snapshot], ps_pb.Assignment]
-
-
-@pytest.fixture
-def resume(tmp_path: Path) -> Resume:
-    """The next attempt of a job, which begins where a training stands; by way of a file."""
-
-    def make(job: ps_pb.Assignment, snapshot: Snapshot) -> ps_pb.Assignment:
-        path, image = tmp_path / "7-1.safetensors", make_image(snapshot, {"job_id": job.job_id})
-        path.write_bytes(image)
-        following = ps_pb.Assignment()
-        following.CopyFrom(job)
-        following.attempt += 1
-        following.start.path, following.start.sha256 = str(path), hashlib.sha256(image).hexdigest()
-        return following
-
-    return make
 
 
 def _told_before(run: Any) -> list[ps_pb.Happening]:

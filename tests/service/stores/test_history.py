@@ -124,3 +124,19 @@ def test_going_back_forgets_what_came_after(jobs: JobStore, job_id: str) -> None
         [10],
         [5, 10],
     ]
+
+
+def test_a_warning_is_kept_and_told_once_until_the_job_goes_back_before_it(jobs: JobStore, job_id: str) -> None:
+    """An attempt that goes on from before it tells it again; until then it would warn of what has not happened."""
+    warning = jobs_pb.JobWarning(kind=jobs_pb.WARNING_KIND_COST_EXPLODED, step=20, message="too high")
+    other = jobs_pb.JobWarning(kind=jobs_pb.WARNING_KIND_GRADIENT_VANISHED, step=30, message="none")
+    for each in (warning, warning, other):
+        jobs.add_warning(job_id, each)
+    assert list(jobs.get(job_id).warnings) == [warning, other]
+    jobs.rewind(job_id, 20)
+    assert list(jobs.get(job_id).warnings) == [warning]
+    jobs.rewind(job_id, 19)
+    assert list(jobs.get(job_id).warnings) == []
+    jobs.add_warning(job_id, warning)
+    told = [event.warning for event in jobs.events(job_id, 1) if event.WhichOneof("what") == "warning"]
+    assert told == [warning.kind, other.kind, warning.kind]

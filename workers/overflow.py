@@ -1,0 +1,152 @@
+"""Numbers that a type cannot hold: which row of a ticket makes its cost or gradient infinite, and with which number."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nablad.v1 import parameter_server_pb2 as ps_pb
+from workers import build
+from workers.mathematics.back_propagation import BackPropagation
+from workers.rows import Rows
+from workers.tickets import Ticket, TicketKind
+
+__all__ = ["find_overflow"]
+
+Vector = NDArray[np.floating]
+
+# Scaled features are not much above 1: where these overflow, it is for the weights.
+_MODERATE = 1000.0
+
+
+def find_overflow(assignment: ps_pb.Assignment, ticket: Ticket, weights: Vector) -> str:
+    """Returns the number in the data that makes the result of a ticket infinite, and what to do about it.
+
+    That is a number which overflows with the first weights already: what only overflows later is the training's fault.
+
+    Args:
+        assignment: Of the job.
+        ticket: Whose cost or gradient is not finite.
+        weights: That it was computed with, shape (size,).
+
+    Returns:
+        A sentence without its full stop; empty when the data are not at fault.
+
+    Raises:
+        FileNotFoundError: The rows cannot be reached from this host.
+        ValueError: They are not what the assignment says.
+    """
+    first = _first_weights(assignment, ticket, weights)
+    if first is None:
+        return ""
+    with np.errstate(all="ignore"):
+        suspects = _Suspects.of(assignment, ticket)
+        return suspects.beyond_type() or suspects.beyond_arithmetic(first)
+
+
+def _first_weights(assignment: ps_pb.Assignment, ticket: Ticket, weights: Vector) -> Vector | None:
+    """The weights of step 0; None for a warm start, whose weights are somebody else's, once it is beyond that."""
+    if ticket.step == 0:
+        return weights
+    return None if assignment.spec.training.HasField("warm_start") else build.first_parameters(assignment.spec)
+
+
+@dataclass(frozen=True)
+class _Suspects:
+    """The rows of a ticket, in the order of their numbers.
+
+    Attributes:
+        assignment: Of the job.
+        dataset: Name of the data set that they are of.
+        numbers: Of the rows, from 0, shape (n,).
+        stored: Features and targets as they are in the data set: (n, features), and (n,) or (n, columns).
+        computed: As they are computed with.
+        differentiated: Whether there is a gradient.
+    """
+
+    assignment: ps_pb.Assignment
+    dataset: str
+    numbers: NDArray[np.intp]
+    stored: tuple[NDArray[Any], NDArray[Any]]
+    computed: tuple[NDArray[Any], NDArray[Any]]
+    differentiated: bool
+
+    @classmethod
+    def of(cls, assignment: ps_pb.Assignment, ticket: Ticket) -> "_Suspects":
+        plan, evaluates = build.plan(assignment), ticket.kind == TicketKind.EVALUATION
+        source = assignment.validation if evaluates else assignment.train
+        rows = Rows(source, assignment.scaling, build.dtype(assignment.spec))
+        if evaluates:
+            part = plan.evaluation(ticket.micro_batch)
+            numbers = np.arange(part.start, part.stop)
+        else:
+            numbers = np.sort(plan.micro_batch(ticket.step, ticket.micro_batch))
+        return cls(assignment, source.dataset.name, numbers, rows.stored(numbers), rows.take(numbers), not evaluates)
+
+    def beyond_type(self) -> str:
+        """A number that the job's type cannot hold, before or after scaling."""
+        for stored, computed, name in zip(self.stored, self.computed, ("feature", "target"), strict=True):
+            places = np.argwhere(~np.isfinite(computed))
+            if len(places):
+                return self._sentence(name, tuple(places[0]), stored, "which {dtype} cannot hold")
+        return ""
+
+    def beyond_arithmetic(self, weights: Vector) -> str:
+        """A number that the type holds, but not the cost or the gradient that come of it."""
+        propagation = build.back_propagation(self.assignment.spec)
+        tips = partial(self._overflows, propagation, weights)
+        if not tips(0, len(self.numbers)):
+            return ""
+        row = self._first_tipping(tips)
+        x, targets = (part[row : row + 1] for part in self.computed)
+        alone = tips(row, row + 1)
+        if alone and not np.isfinite(propagation.outputs(weights, x)).all():
+            return self._too_much(row, "feature") if np.abs(x).max() > _MODERATE else self._heavy(weights)
+        values = targets.dtype.kind == "f"
+        larger = "target" if values and np.abs(targets).max() >= np.abs(x).max() else "feature"
+        if larger == "feature" and np.abs(x).max() <= _MODERATE:
+            return self._heavy(weights)
+        return self._too_much(row, larger)
+
+    def _first_tipping(self, tips: partial[bool]) -> int:
+        """The first row that is too much for those before it and itself; alone, or together with them."""
+        low, high = 0, len(self.numbers)  # the first `high` rows are too much, the first `low` ones are not
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if tips(0, middle) else (middle, high)
+        return low
+
+    def _overflows(self, propagation: BackPropagation, weights: Vector, start: int, stop: int) -> bool:
+        x, targets = (part[start:stop] for part in self.computed)
+        if not self.differentiated:
+            return not np.isfinite(propagation.evaluate(weights, x, targets).cost)
+        gradient = np.empty_like(weights)
+        cost = propagation.gradient(weights, x, targets, gradient).cost
+        return not (np.isfinite(cost) and np.isfinite(gradient).all())
+
+    def _too_much(self, row: int, name: str) -> str:
+        """Blames the largest feature or target of a row."""
+        which = ("feature", "target").index(name)
+        column = int(np.abs(self.computed[which][row]).argmax())
+        text = "whose cost or gradient is more than {dtype} can hold with the first weights already"
+        return self._sentence(name, (row, column), self.stored[which], text)
+
+    def _heavy(self, weights: Vector) -> str:
+        return (
+            "the features and targets are not large, but the weights that the job began with, of up to "
+            f"{np.abs(weights).max():.3g}, are: give a smaller model.initialisation_scale, another model.activation, "
+            "or another training.warm_start if there is one"
+        )
+
+    def _sentence(self, name: str, place: tuple[int, ...], stored: NDArray[Any], text: str) -> str:
+        row, *column = place
+        dtype = build.dtype(self.assignment.spec).name
+        where = f"{name} {column[0]} of row {self.numbers[row]} (both counted from 0)"
+        wider = ", or model.dtype: float64" if dtype == "float32" else ""
+        remedy = "give data.scaling, or features" if name == "feature" else "give targets"
+        return (
+            f"in the data set {self.dataset!r}, {where} is {stored[place]:g}, {text.format(dtype=dtype)}; correct it "
+            f"if it is a mistake, else {remedy} in a larger unit{wider}"
+        )
