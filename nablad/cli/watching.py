@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import click
 
 from nablad.cli.bar import ProgressBar
-from nablad.cli.exits import ExitCode
+from nablad.cli.exits import EndError, ExitCode
 from nablad.cli.output import json_line, on_terminal
 from nablad.cli.progress import figures, position
 from nablad.cli.settings import Settings
@@ -109,10 +109,12 @@ class Watch:
 
     Attributes:
         next_event: Number of the first event that has not been shown.
+        begun: Whether anything has been shown.
     """
 
     def __init__(self, client: "Client", settings: Settings, job_id: str, from_event: int = 1) -> None:
         self.next_event = from_event
+        self.begun = False
         self._client = client
         self._settings = settings
         self._job_id = job_id
@@ -126,6 +128,7 @@ class Watch:
         state = jobs_pb2.JOB_STATE_UNSPECIFIED
         with display_for(output) as display:
             for update in self._client.watch(self._job_id, self.next_event, on_lost=_tell_of_loss):
+                self.begun = True
                 if isinstance(update, jobs_pb2.Progress):
                     display.progress(update)
                 elif isinstance(update, jobs_pb2.Waiting):
@@ -146,18 +149,30 @@ class Watch:
 
 
 def watch_job(client: "Client", settings: Settings, job_id: str, from_event: int, output: str) -> ExitCode:
-    """Shows a job until it has ended, or until Ctrl-C: the job goes on, and the user is told how to come back.
+    """Shows a job until it has ended, or until Ctrl-C or the loss of the service: the user is told how to come back.
 
     Returns:
         How the job ended.
+
+    Raises:
+        UnavailableError: The service could not be reached.
+        EndError: It could be at first, and then not again.
     """
     watch = Watch(client, settings, job_id, from_event)
     try:
         return watch.run(output)
     except KeyboardInterrupt:
-        click.echo(f"\nDetached; job {job_id} goes on. To come back:", err=True)
-        click.echo(f"  {settings.command(f'job watch {job_id} --from-event {watch.next_event}')}", err=True)
+        click.echo(f"\nDetached; job {job_id} goes on. To come back:\n  {_way_back(settings, job_id, watch)}", err=True)
         return ExitCode.INTERRUPTED
+    except UnavailableError as error:
+        if not watch.begun:
+            raise
+        way_back = _way_back(settings, job_id, watch)
+        raise EndError(f"{error}\nTo come back when it answers again:\n  {way_back}", ExitCode.UNREACHABLE) from error
+
+
+def _way_back(settings: Settings, job_id: str, watch: Watch) -> str:
+    return settings.command(f"job watch {job_id} --from-event {watch.next_event}")
 
 
 def watch_and_advise(client: "Client", settings: Settings, job_id: str, from_event: int, output: str) -> ExitCode:

@@ -47,12 +47,28 @@ _MOST_MESSAGE_BYTES = 128 << 20
 _OPTIONS = (
     ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
     ("grpc.max_receive_message_length", _MOST_MESSAGE_BYTES),
-    ("grpc.keepalive_time_ms", 30_000),  # the service takes a faster ping for an attack
-    ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),  # gRPC's own two minutes would outlast every restart of a service
     ("grpc.enable_http_proxy", 0),  # a proxy for web pages does not know the way to a training service
 )
+
+
+# A ping goes out after this part of the silence that is borne, and has the rest of it to be answered.
+_PING_SHARE = 0.6
+SHORTEST_PING_S = 10.0
+"""The service takes faster pings for an attack."""
+
+
+def _keepalive(silence_s: float) -> tuple[tuple[str, int], ...]:
+    """Options that end a connection with an open call when nothing comes over it for so long, pings included."""
+    time_ms = round(1000 * silence_s * _PING_SHARE)
+    timeout_ms = round(1000 * silence_s) - time_ms
+    return (
+        ("grpc.keepalive_time_ms", time_ms),
+        ("grpc.keepalive_timeout_ms", timeout_ms),
+        ("grpc.http2.ping_timeout_ms", timeout_ms),  # else a ping is given a minute, whatever keepalive says
+        ("grpc.http2.max_pings_without_data", 0),  # else the third ping waits for data or a minute: a watch sends none
+    )
 
 
 def resolve_address(address: str | None) -> str:
@@ -66,8 +82,13 @@ def resolve_address(address: str | None) -> str:
     return parse_address(address)
 
 
-def open_channel(address: str) -> grpc.Channel:
-    """A channel to an address of `parse_address`'s; connects with the first call."""
+def open_channel(address: str, silence_s: float) -> grpc.Channel:
+    """A channel to an address of `parse_address`'s; connects with the first call.
+
+    Args:
+        address: Where the service is.
+        silence_s: Seconds without any sign of life after which a connection with an open call is lost.
+    """
     # Said in full, because a host may have the name of one of gRPC's resolvers; and as the URL that gRPC reads.
     target = address if is_socket(address) else f"dns:///{quote(address, safe=':[]')}"
-    return grpc.insecure_channel(target, options=_OPTIONS)
+    return grpc.insecure_channel(target, options=(*_OPTIONS, *_keepalive(silence_s)))

@@ -20,7 +20,14 @@ class Connection:
         address: Where the service is, as ``host:port``.
     """
 
-    def __init__(self, address: str | None = None, *, timeout_s: float = 30.0, patience_s: float = 120.0) -> None:
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        timeout_s: float = 30.0,
+        patience_s: float = 120.0,
+        silence_s: float = 25.0,
+    ) -> None:
         """Connects with the first call.
 
         Args:
@@ -29,6 +36,8 @@ class Connection:
             timeout_s: Seconds that a call with one answer may take. Streams have no limit, and calls that wait for
                 checkpoints get two minutes at least.
             patience_s: Seconds that a watch tries to reach a service that it has lost.
+            silence_s: Seconds after which a service that gives no sign of life while a call is open is taken for lost.
+                Below 17, the service takes the pings that this needs for an attack, and ends the connection.
 
         Raises:
             InvalidRequestError: The address is none.
@@ -36,7 +45,7 @@ class Connection:
         self.address = resolve_address(address)
         self._timeout_s = timeout_s
         self._patience_s = patience_s
-        self._channel = open_channel(self.address)
+        self._channel = open_channel(self.address, silence_s)
         self._jobs = jobs_pb2_grpc.JobServiceStub(self._channel)
         self._datasets = datasets_pb2_grpc.DatasetServiceStub(self._channel)
         self._models = models_pb2_grpc.ModelServiceStub(self._channel)

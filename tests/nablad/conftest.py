@@ -3,6 +3,8 @@
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from select import select
+from threading import Thread
 from typing import Any
 
 import grpc
@@ -49,7 +51,9 @@ def _scripted(base: type, service: ScriptedService) -> Any:
 @pytest.fixture
 def service() -> Iterator[ScriptedService]:
     script = ScriptedService()
-    server = grpc.server(ThreadPoolExecutor(8))
+    # Tests ping faster than clients do.
+    options = [("grpc.http2.min_recv_ping_interval_without_data_ms", 100)]
+    server = grpc.server(ThreadPoolExecutor(8), options=options)
     jobs_pb2_grpc.add_JobServiceServicer_to_server(_scripted(jobs_pb2_grpc.JobServiceServicer, script), server)
     datasets_pb2_grpc.add_DatasetServiceServicer_to_server(
         _scripted(datasets_pb2_grpc.DatasetServiceServicer, script), server
@@ -65,6 +69,69 @@ def service() -> Iterator[ScriptedService]:
 def client(service: ScriptedService) -> Iterator[Client]:
     with Client(service.address) as connected:
         yield connected
+
+
+class SilenceableProxy:
+    """The way to a service, which can fall silent: connections stay open, and nothing comes over them any more.
+
+    Attributes:
+        address: Where it listens.
+    """
+
+    def __init__(self, target: str) -> None:
+        host, _, port = target.rpartition(":")
+        self._target = host, int(port)
+        self._silent = False
+        self._stopped, self._stop = socket.socketpair()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._thread = Thread(target=self._run, name="proxy")
+        self._thread.start()
+
+    def silence(self) -> None:
+        """From now on, whatever comes is swallowed."""
+        self._silent = True
+
+    def close(self) -> None:
+        """Ends all connections."""
+        self._stop.close()
+        self._thread.join()
+
+    def _run(self) -> None:
+        others: dict[socket.socket, socket.socket] = {}
+        while True:
+            ready, _, _ = select([self._stopped, self._listener, *others], [], [])
+            if self._stopped in ready:
+                break
+            for end in ready:
+                if end is self._listener:
+                    accepted, target = end.accept()[0], socket.create_connection(self._target)
+                    others |= {accepted: target, target: accepted}
+                elif end in others:
+                    self._forward(end, others)
+        for end in (self._stopped, self._listener, *others):
+            end.close()
+
+    def _forward(self, end: socket.socket, others: dict[socket.socket, socket.socket]) -> None:
+        try:
+            data = end.recv(1 << 16)
+            if data and not self._silent:
+                others[end].sendall(data)
+        except ConnectionError:
+            data = b""
+        if not data:
+            other = others.pop(end)
+            others.pop(other)
+            end.close()
+            other.close()
+
+
+@pytest.fixture
+def silent_service(service: ScriptedService) -> Iterator[SilenceableProxy]:
+    """A way to the scripted service that can fall silent."""
+    proxy = SilenceableProxy(service.address)
+    yield proxy
+    proxy.close()
 
 
 @pytest.fixture

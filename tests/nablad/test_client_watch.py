@@ -1,12 +1,15 @@
 """A watch that outlives its connection."""
 
+import inspect
 import threading
 
 import grpc
 import pytest
 
 from nablad import Client, InternalError, NotFoundError, UnavailableError
+from nablad.client.channel import _keepalive
 from nablad.v1 import jobs_pb2
+from service.daemon import _SERVER_OPTIONS
 
 
 def _event(number):
@@ -82,6 +85,34 @@ def test_a_service_that_does_not_come_back_is_given_up(service, broken_after):
         assert next(watch).number == 1
         with pytest.raises(UnavailableError, match="going away"):
             next(watch)
+
+
+def test_a_service_that_falls_silent_is_noticed(silent_service, service):
+    """A machine that stops, or a cable that is pulled, closes no connection: only unanswered pings tell."""
+    hold = threading.Event()
+
+    def handler(_request, _context):
+        yield _told(1)
+        hold.wait(60)
+
+    service.handlers["WatchJob"] = handler
+    with Client(silent_service.address, patience_s=0, silence_s=1) as client:
+        watch = client.watch("a")
+        assert next(watch).number == 1
+        silent_service.silence()
+        with pytest.raises(UnavailableError, match="nabla"):
+            next(watch)
+    hold.set()
+
+
+def test_silence_is_borne_for_less_than_half_a_minute_and_pinged_no_faster_than_the_service_allows():
+    """By default; the service ends connections that ping faster than it lets them."""
+    silence_s = inspect.signature(Client).parameters["silence_s"].default
+    options = dict(_keepalive(silence_s))
+    time_ms, timeout_ms = options["grpc.keepalive_time_ms"], options["grpc.keepalive_timeout_ms"]
+    assert time_ms + timeout_ms == 1000 * silence_s <= 30_000
+    assert timeout_ms == options["grpc.http2.ping_timeout_ms"]
+    assert time_ms >= dict(_SERVER_OPTIONS)["grpc.http2.min_recv_ping_interval_without_data_ms"]
 
 
 def test_a_service_that_never_said_a_word_is_not_waited_for(nowhere):

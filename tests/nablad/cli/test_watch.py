@@ -11,6 +11,7 @@ from nablad.cli.bar import ProgressBar
 from nablad.cli.exits import ExitCode
 from nablad.cli.watching import Lines
 from nablad.client import Client
+from nablad.errors import UnavailableError
 from nablad.v1 import jobs_pb2
 
 
@@ -216,6 +217,27 @@ def test_ctrl_c_detaches_and_says_how_to_come_back(nabla, service, monkeypatch, 
     assert "job a goes on" in result.stderr
     assert " ".join(["nabla", *server, "job watch a --from-event 42"]) in result.stderr
     assert service.calls == []
+
+
+def test_a_service_that_is_lost_for_good_ends_the_watch_with_how_to_come_back(nabla, monkeypatch):
+    """The job may well go on: the exact command that goes on from the next event is printed with the error."""
+
+    def lost(*_, **__):
+        yield _event(41)
+        raise UnavailableError("The service cannot be reached.")
+
+    monkeypatch.setattr(Client, "watch", lost)
+    result = nabla("job", "watch", "a", "--from-event", "41")
+    assert result.exit_code == ExitCode.UNREACHABLE
+    assert result.stderr.startswith("Error: The service cannot be reached.\n")
+    assert "nabla job watch a --from-event 42" in result.stderr
+
+
+def test_a_service_that_was_never_there_is_not_to_be_come_back_to(nabla, nowhere):
+    """Another address is wanted then."""
+    result = nabla("job", "watch", "a", address=nowhere)
+    assert result.exit_code == ExitCode.UNREACHABLE
+    assert "come back" not in result.stderr
 
 
 def test_a_terminal_shows_the_events_and_a_bar_with_the_figures():
