@@ -116,3 +116,19 @@ def _tree_sum(gradients: list[Any]) -> Any:
 
 def _add(left: Any, right: Any) -> Any:
     return [[a + b for a, b in zip(*matrices, strict=True)] for matrices in zip(left, right, strict=True)]
+
+
+# What `nablad serve` and Ray's processes import, first of all; the client's own package lies beside it.
+_IMPORTED = ("service.py", "workers/__init__.py", "numpy.py", "ray.py", "grpc/__init__.py", "click.py", "psutil.py")
+
+
+@pytest.fixture
+def hostile_folders(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """Two folders with modules of names that the service imports, and the file that any of them writes if it is run."""
+    marker = tmp_path / "marker"
+    for folder in ("here", "there"):
+        for name in _IMPORTED:
+            path = tmp_path / folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"with open({str(marker)!r}, 'a') as file:\n    file.write(__file__ + '\\n')\n")
+    return tmp_path / "here", tmp_path / "there", marker

@@ -14,7 +14,8 @@ def _make_proto(folder: Path) -> None:
     """Runs `make proto` on a copy of what it reads."""
     shutil.copytree(ROOT / "proto", folder / "proto")
     shutil.copy(ROOT / "Makefile", folder)
-    for name in ("pyproject.toml", "constraints.txt"):
+    (folder / "deploy" / "server").mkdir(parents=True)
+    for name in ("pyproject.toml", "deploy/server/pyproject.toml", "constraints.txt"):
         (folder / name).touch()
     (folder / ".venv").mkdir()
     (folder / ".venv" / "installed").touch()

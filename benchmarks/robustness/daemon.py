@@ -92,7 +92,7 @@ def start_daemon(
     Raises:
         BenchmarkError: It did not become ready.
     """
-    command = [sys.executable, "-m", "service", "serve", "--data-dir", str(data_dir)]
+    command = [sys.executable, "-m", "nablad", "serve", "--data-dir", str(data_dir)]
     command += ["--address", "127.0.0.1:0", "--metrics-address", "127.0.0.1:0", *options]
     with log.open("a") as errors:
         process = subprocess.Popen(

@@ -11,7 +11,7 @@ __all__ = ["ROLES", "descriptors", "lower_priority", "pids_of", "regions", "send
 
 # By their command lines.
 ROLES = {
-    "service": r"-m service serve",
+    "service": r"-m nablad serve",
     "cluster process": r"service\.cluster",
     "raylet": r"raylet/raylet ",
     "gcs_server": r"gcs/gcs_server ",

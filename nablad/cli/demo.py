@@ -57,7 +57,7 @@ def _service(server: str | None) -> Iterator[tuple[Settings, str | None]]:
     if server is not None:
         yield Settings(server), None
         return
-    if find_spec("ray") is None:
+    if find_spec("service") is None:
         raise EndError(
             "The demo starts a service, which is not installed: pip install 'nablad[server]'", ExitCode.REFUSED
         )

@@ -44,8 +44,8 @@ class Daemon:
             start_s: Seconds that it may take to come up.
             stop_s: Seconds that it may take to end by itself after SIGTERM.
         """
-        # -P: a folder called `service` where the user happens to stand is not ours.
-        self._command = command or (sys.executable, "-P", "-m", "service", "serve")
+        # -P: a folder called `nablad` where the user happens to stand is not ours.
+        self._command = command or (sys.executable, "-P", "-m", "nablad", "serve")
         self._start_s = start_s
         self._stop_s = stop_s
 

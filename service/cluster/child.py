@@ -3,11 +3,13 @@
 import asyncio
 import os
 import signal
+import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
+from nablad.import_path import child_environment
 from service.cluster.errors import ClusterError
 
 __all__ = ["READY", "Child"]
@@ -15,6 +17,10 @@ __all__ = ["READY", "Child"]
 READY: Final = "ready"
 """The first line that it says when it is; any other is a sentence that says why there is no Ray."""
 
+# Nobody but the superuser can put modules there, on whatever host a worker is; and it cannot be removed.
+_DIRECTORY: Final = "/"
+# Variables with the path of a file, which may be relative.
+_FILES: Final = ("RAY_AUTH_TOKEN_PATH", "RAY_TLS_SERVER_CERT", "RAY_TLS_SERVER_KEY", "RAY_TLS_CA_CERT")
 _START_SECONDS: Final = 120.0
 _STOP_SECONDS: Final = 30.0
 
@@ -41,8 +47,16 @@ class Child:
             ClusterError: It says why, or ended without a word.
         """
         try:
-            # In a group of its own, so that what it leaves behind can be found.
-            process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, process_group=0)
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=PIPE,
+                stdout=PIPE,
+                # So that what it leaves behind can be found.
+                process_group=0,
+                # Ray's workers look for modules in the directory that this process is in before all others.
+                cwd=_DIRECTORY,
+                env=_environment(),
+            )
         except OSError as error:
             raise ClusterError(f"the process that speaks to Ray cannot be started: {error}") from error
         try:
@@ -66,6 +80,12 @@ class Child:
     def kill(self) -> None:
         """Ends it at once, and an embedded Ray with it."""
         _kill(self._process)
+
+
+def _environment() -> dict[str, str]:
+    """That of this process, for one in another directory."""
+    files = {name: os.path.abspath(os.environ[name]) for name in _FILES if os.environ.get(name)}  # noqa: PTH100
+    return child_environment({**os.environ, **files}, sys.path)
 
 
 async def _require_ready(process: Process) -> None:

@@ -21,6 +21,10 @@ _NOISE = re.compile(
     r":(job_id|actor_name|task_name):|\(raylet\)|Extension modules: |\[[-0-9]{10} [0-9:,]+ [DIWE] \d+ \d+\] "
 )
 
+# What Ray says when a class of the service cannot be imported where its process was started.
+_NO_CODE_MARK: Final = "failed to import on the worker"
+_NO_CODE: Final = "every node of Ray needs the same nablad as the service, with its extra `server`"
+
 
 def read_end(path: str, pid: int) -> str:
     """The end of the log of a process; nothing if it cannot be read.
@@ -54,4 +58,5 @@ def last_lines(text: str, most: int = MOST_LINES) -> list[str]:
 def sentence(error: BaseException) -> str:
     """What an error says, without what Ray guesses: its last line; the lines before say where."""
     lines = last_lines(str(error).partition(" Some common causes include")[0])
-    return f"{type(error).__name__}: {lines[-1].strip() if lines else 'no message'}"
+    said = f"{type(error).__name__}: {lines[-1].strip() if lines else 'no message'}"
+    return f"{said}; {_NO_CODE}" if _NO_CODE_MARK in str(error) else said

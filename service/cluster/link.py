@@ -25,7 +25,7 @@ __all__ = ["ClusterError", "ClusterLink", "ClusterLostError", "FleetLink"]
 
 _log = logging.getLogger(__name__)
 
-# -P: not what lies in the directory that the daemon was started in.
+# -P: not what lies in the directory that it runs in.
 _PROGRAM: Final = (sys.executable, "-P", "-m", "service.cluster.process")
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", -1),

@@ -22,7 +22,7 @@ from click.testing import CliRunner
 
 from deploy.kubernetes.__main__ import main as render
 from nablad.cli import main as nabla
-from service.__main__ import main as nablad
+from service.cli import main as nablad
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]

@@ -65,6 +65,22 @@ def test_stopping_leaves_nothing_behind_but_the_data_directory(
     assert daemon.processes() == {}
 
 
+def test_nothing_is_run_that_lies_where_it_is_started_or_in_pythonpath(
+    new_daemon: NewDaemon, hostile_folders: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither by the daemon, nor by Ray and the processes on it: a job succeeds, and no module of these places ran."""
+    here, there, marker = hostile_folders
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("PYTHONPATH", str(there))
+    daemon = new_daemon()
+    job_id = _submit(daemon.address, 1)
+    with Client(daemon.address) as client:
+        list(client.watch(job_id))
+        assert client.job(job_id).state == jobs_pb.JOB_STATE_SUCCEEDED, client.job(job_id).reason
+    assert daemon.stop() == 0
+    assert not marker.exists(), marker.read_text()
+
+
 def test_ended_jobs_leave_no_process(new_daemon: NewDaemon) -> None:
     """After a job, only Ray's own processes are there."""
     daemon = new_daemon()
@@ -154,7 +170,7 @@ def test_a_killed_daemon_loses_no_job(new_daemon: NewDaemon, nothing_left: None)
 def _refusal(*options: str | Path) -> str:
     """What a daemon says that does not start."""
     ran = subprocess.run(
-        [sys.executable, "-m", "service", "serve", *options], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-m", "nablad", "serve", *options], capture_output=True, text=True, check=False, timeout=60
     )
     assert ran.returncode == 1, ran.stderr
     return ran.stderr.strip().splitlines()[-1]

@@ -145,7 +145,7 @@ def test_a_cluster_process_that_is_told_to_end_again_still_takes_ray_down(new_da
 def test_a_daemon_that_is_killed_while_ray_starts_takes_it_along(tmp_path: Path) -> None:
     """What has been started of Ray goes too, agents included, which would look for it for a minute."""
     mark = uuid.uuid4().hex
-    command = [sys.executable, "-m", "service", "serve", "--data-dir", str(tmp_path / "data")]
+    command = [sys.executable, "-m", "nablad", "serve", "--data-dir", str(tmp_path / "data")]
     command += ["--address", "127.0.0.1:0", "--metrics-address", "127.0.0.1:0"]
     with subprocess.Popen(
         command,

@@ -40,3 +40,13 @@ def test_the_sentence_of_an_error_is_its_last_line() -> None:
     assert sentence(ValueError("where\nwhat")) == "ValueError: what"
     assert sentence(MemoryError()) == "MemoryError: no message"
     assert sentence(OSError("it died. Some common causes include: (1) many")) == "OSError: it died."
+
+
+def test_a_node_without_the_service_s_code_is_told_what_it_needs() -> None:
+    """Ray's own advice stands above its traceback."""
+    told = RuntimeError(
+        "The actor with name _WorkerProcess failed to import on the worker. This may be because needed library "
+        "dependencies are not installed in the worker environment:\n\nTraceback (most recent call last):\n"
+        "ModuleNotFoundError: No module named 'service'"
+    )
+    assert "No module named 'service'; every node of Ray needs the same nablad" in sentence(told)

@@ -1,0 +1,45 @@
+"""The cluster process as the daemon starts it."""
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.cluster.child import Child
+from service.cluster.errors import ClusterError
+
+# Says its surroundings in the place of "ready", and ends.
+PROGRAM = """
+import json, os, sys
+print(json.dumps({"directory": os.getcwd(), "path": sys.path, "token": os.environ.get("RAY_AUTH_TOKEN_PATH")}))
+"""
+
+
+def test_it_runs_where_no_module_lies_and_looks_for_modules_where_the_daemon_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files that are named relatively to the daemon's directory are found all the same."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "token")
+    monkeypatch.syspath_prepend(tmp_path / "first")
+    with pytest.raises(ClusterError) as said:
+        asyncio.run(Child.start([sys.executable, "-c", PROGRAM]))
+    told = json.loads(str(said.value))
+    assert told["directory"] == "/"
+    assert told["token"] == str(tmp_path / "token")
+    expected = [entry for entry in sys.path if entry]
+    assert told["path"][: len(expected)] == expected
+
+
+def test_it_starts_although_the_daemon_s_directory_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray would ask for the directory that it is in."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(ClusterError, match='"directory": "/"'):
+        asyncio.run(Child.start([sys.executable, "-c", PROGRAM]))
+    with pytest.raises(FileNotFoundError):
+        os.getcwd()
