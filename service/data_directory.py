@@ -48,7 +48,10 @@ class DataDirectory:
             # Not "w": what the other daemon wrote must not be emptied before it is known that there is none.
             self._lock = (self.path / "lock").open("a+")
         except OSError as error:
-            raise DataDirectoryError(f"the data directory {self.path} cannot be used: {error.strerror}") from error
+            raise DataDirectoryError(
+                f"the data directory {self.path} cannot be used: {error.strerror}; give another with --data-dir or "
+                "NABLAD_DATA_DIR"
+            ) from error
         try:
             self._take()
             self._sweep()

@@ -17,12 +17,23 @@ def _setting(default: Any, help_: str, **options: Any) -> Any:
     return field(default=default, metadata={"help": help_, **options})
 
 
+def _user_data() -> Path:
+    """The user's data directory; asked for when no other was given, because not every user has one."""
+    try:
+        return user_data_path("nablad")
+    except RuntimeError as error:
+        raise click.UsageError(
+            "there is no home directory to keep jobs, data sets and models in: give another place with --data-dir or "
+            "NABLAD_DATA_DIR"
+        ) from error
+
+
 @dataclass(frozen=True)
 class Settings:
     """What `nablad serve` can be told, on the command line or as NABLAD_… in the environment."""
 
     data_dir: Path = _setting(
-        user_data_path("nablad"),
+        _user_data,
         "Where jobs, data sets and models are kept; made if it is not there.",
         type=click.Path(file_okay=False, path_type=Path),
         show_default="the user's data directory",

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 import grpc
@@ -20,9 +20,12 @@ from nablad.v1 import cluster_pb2_grpc as cluster_grpc
 from service.cluster.child import READY
 from service.cluster.errors import ClusterError
 from service.cluster.log_sweep import keep_swept
-from service.cluster.ray_cluster import Cluster
+from service.cluster.ray_environment import prepare_embedded, prepare_guest
 from service.cluster.servicer import ClusterServicer
 from service.cluster.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from service.cluster.ray_cluster import Cluster
 
 __all__ = ["main"]
 
@@ -51,7 +54,7 @@ def main(socket: Path, folder: Path, ray: str | None, cpus: int) -> None:
     # Ray's processes are there before Ray is.
     signal.signal(signal.SIGTERM, lambda *_: _end_with_group())
     try:
-        cluster = Cluster(ray, cpus, folder)
+        cluster = _start_cluster(ray, cpus, folder)
         if ray is None:
             keep_swept(folder)
         watchdog = Watchdog(cluster.processes(), cluster.check, lambda sentence: _give_up(say, sentence))
@@ -71,7 +74,15 @@ def main(socket: Path, folder: Path, ray: str | None, cpus: int) -> None:
         _end_with_group()
 
 
-async def _serve(cluster: Cluster, socket: Path, say: Callable[[str], None]) -> None:
+def _start_cluster(ray: str | None, cpus: int, folder: Path) -> "Cluster":
+    """Starts or joins Ray, which reads its settings from the environment when it is imported."""
+    (prepare_embedded if ray is None else prepare_guest)(os.environ)
+    from service.cluster.ray_cluster import Cluster  # noqa: PLC0415
+
+    return Cluster(ray, cpus, folder)
+
+
+async def _serve(cluster: "Cluster", socket: Path, say: Callable[[str], None]) -> None:
     """Until SIGTERM, or the end of the service."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
 

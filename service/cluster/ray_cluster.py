@@ -13,12 +13,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-# Before ray is imported: it reads these once. A cluster asks for the token that was there when it was started, but
-# those who join have to be told to send it.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys() or Path("~/.ray/auth_token").expanduser().exists():
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-
 import ray
 from ray.util import get_node_ip_address
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
@@ -42,16 +36,6 @@ _log = logging.getLogger(__name__)
 _REPLACEMENTS: Final = 20
 # The object store is not used for training data; this is the least that Ray takes without complaint.
 _OBJECT_STORE_BYTES: Final = 80 * 1024 * 1024
-# Of a Ray of our own.
-_OWN_SETTINGS: Final = {
-    # When this process is killed, Ray's own look for each other no longer than so many seconds, and end.
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
-    # Ray remembers what has ended, and would have a hundred times as much of it.
-    "RAY_maximum_gcs_destroyed_actor_cached_count": "1000",
-    "RAY_maximum_gcs_dead_worker_cached_count": "1000",
-    # Nobody looks at the history of its tasks.
-    "RAY_task_events_report_interval_ms": "0",
-}
 # How long placement groups may take to get their CPUs.
 _PLACING_SECONDS: Final = 10.0
 # How long CPUs that were given back may take to be free, and how often to look.
@@ -115,7 +99,6 @@ class Cluster:
         self._placing = asyncio.Lock()
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING, "namespace": "nablad"}
         if self._embedded:
-            os.environ.update(_OWN_SETTINGS)
             options |= {"num_cpus": cpus, "include_dashboard": False, "_temp_dir": str(folder)}
             options |= {"object_store_memory": _OBJECT_STORE_BYTES, "address": "local"}
         else:

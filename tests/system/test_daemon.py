@@ -176,11 +176,22 @@ def _refusal(*options: str | Path) -> str:
     return ran.stderr.strip().splitlines()[-1]
 
 
-def test_a_daemon_on_a_cluster_takes_its_cpus_and_gives_them_back(daemon: Any, new_daemon: NewDaemon) -> None:
-    """With --ray the fleets run on somebody else's Ray, here that of another daemon, and leave it as they found it."""
-    (address,) = {
-        found.group(1) for line in daemon.processes().values() if (found := re.search(r"--gcs-address=(\S+)", line))
+def test_a_daemon_on_a_cluster_takes_its_cpus_and_gives_them_back(
+    daemon: Any, new_daemon: NewDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With --ray the fleets run on somebody else's Ray, here that of another daemon, and leave it as they found it.
+
+    The user has its token; nobody else could read it out of the environment of its processes.
+    """
+    ((pid, address),) = {
+        (pid, found.group(1))
+        for pid, line in daemon.processes().items()
+        if line.split()[0].endswith("/raylet") and (found := re.search(r"--gcs-address=(\S+)", line))
     }
+    (token,) = re.findall(rb"RAY_AUTH_TOKEN=(\w+)", Path(f"/proc/{pid}/environ").read_bytes())
+    monkeypatch.setenv("RAY_AUTH_TOKEN", token.decode())
+    # Else Ray would look for a cluster of this host at the address that others see of it; that one listens at none.
+    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     guest = new_daemon(None, "--ray", address)
     job_id = _submit(guest.address, 3)
     with Client(guest.address) as client:
