@@ -25,6 +25,8 @@ from nablad.spec import complete, parse
 from nablad.v1 import jobs_pb2
 from nablad.v1.job_spec_pb2 import JobSpec
 
+__all__ = ["markdown"]
+
 _RESULTS = Path(__file__).parent / "results"
 _DISTRIBUTIONS = ("nablad", "grpcio", "ray")
 
@@ -74,7 +76,7 @@ def main(before: Path | None, output: Path, only: str | None) -> None:
     facts = {"date": datetime.now(UTC).date().isoformat(), **machine.describe(_DISTRIBUTIONS)}
     results = json.loads(json.dumps({"machine": facts, "sizes": sizes}, default=asdict))
     earlier = json.loads(before.read_text(encoding="utf-8")) if before else None
-    document = _markdown(results, earlier)
+    document = markdown(results, earlier)
     click.echo(document)
     if not only:
         (output / "model_sizes.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
@@ -165,7 +167,7 @@ def _watched(daemon: Daemon, peaks: Peaks, what: str) -> Iterator[None]:
     peaks[what] = {process: Peak(figure(pid, "status", "VmHWM:"), anonymous[process]) for process, pid in pids.items()}
 
 
-def _markdown(results: Mapping[str, Any], before: Mapping[str, Any] | None) -> str:
+def markdown(results: Mapping[str, Any], before: Mapping[str, Any] | None) -> str:
     """The whole document, from what the results file holds."""
     heads = ["model", "process", "while", *(["before"] if before else []), "peak", "without mapped files"]
     return "\n\n".join(
