@@ -14,7 +14,7 @@ from service.metrics.instruments import Instruments
 from service.metrics.rpcs import CountCalls
 from service.unimplemented import RejectUnimplemented
 
-__all__ = ["SERVICES", "make_server"]
+__all__ = ["OPTIONS", "SERVICES", "make_server"]
 
 SERVICES: Final = (
     jobs_pb2.DESCRIPTOR.services_by_name["JobService"].full_name,
@@ -27,7 +27,7 @@ SERVICES: Final = (
 _MOST_CONNECTIONS: Final = 4096
 # Control calls are small; data sets and models go in chunks.
 _MESSAGE_BYTES: Final = 4 << 20
-_OPTIONS: Final = (
+OPTIONS: Final = (
     ("grpc.max_receive_message_length", _MESSAGE_BYTES),
     # Else a second daemon could listen at the same address, and get half of the calls.
     ("grpc.so_reuseport", 0),
@@ -38,6 +38,7 @@ _OPTIONS: Final = (
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
 )
+"""Channel arguments of the server."""
 
 
 def make_server(
@@ -61,7 +62,7 @@ def make_server(
     interceptors = [CountCalls(instruments), RefuseUnreadable(), SendBytes(), RejectUnimplemented()]
     server = grpc.aio.server(
         interceptors=interceptors,
-        options=list((dict(_OPTIONS) | dict(connection_options(_MOST_CONNECTIONS)) | dict(options)).items()),
+        options=list((dict(OPTIONS) | dict(connection_options(_MOST_CONNECTIONS)) | dict(options)).items()),
     )
     jobs_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)
     datasets_pb2_grpc.add_DatasetServiceServicer_to_server(datasets, server)

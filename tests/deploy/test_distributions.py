@@ -16,10 +16,10 @@ def _project(folder: Path) -> Any:
     return tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
-def _build(folder: Path, into: Path) -> zipfile.ZipFile:
-    """The wheel of a project, built as pip does."""
+def _build(folder: Path, into: Path, version: str = "standard") -> zipfile.ZipFile:
+    """The wheel of a project, built as pip does; `version` is ``standard`` or ``editable``."""
     wheel = pytest.importorskip("hatchling.builders.wheel", reason="pip install hatchling")
-    (path,) = wheel.WheelBuilder(str(folder)).build(directory=str(into), versions=["standard"])
+    (path,) = wheel.WheelBuilder(str(folder)).build(directory=str(into), versions=[version])
     return zipfile.ZipFile(path)
 
 
@@ -44,6 +44,12 @@ def test_a_server_s_install_adds_the_service_and_the_workers(tmp_path: Path) -> 
     with _build(SERVER, tmp_path) as wheel:
         assert _packages(wheel) == {"service", "workers"}
         assert _sources("service", "workers") <= set(wheel.namelist())
+
+
+def test_an_install_in_place_copies_no_code(tmp_path: Path) -> None:
+    """What is changed in the repository must be what runs."""
+    with _build(SERVER, tmp_path, "editable") as wheel:
+        assert not [name for name in wheel.namelist() if name.endswith(".py")]
 
 
 def test_the_extra_brings_the_server_s_distribution_of_the_same_folder(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from nablad import Client, InternalError, NotFoundError, UnavailableError
 from nablad.client.channel import _keepalive
 from nablad.v1 import jobs_pb2
-from service.daemon import _SERVER_OPTIONS
+from service.api.server import OPTIONS
 
 
 def _event(number):
@@ -112,7 +112,7 @@ def test_silence_is_borne_for_less_than_half_a_minute_and_pinged_no_faster_than_
     time_ms, timeout_ms = options["grpc.keepalive_time_ms"], options["grpc.keepalive_timeout_ms"]
     assert time_ms + timeout_ms == 1000 * silence_s <= 30_000
     assert timeout_ms == options["grpc.http2.ping_timeout_ms"]
-    assert time_ms >= dict(_SERVER_OPTIONS)["grpc.http2.min_recv_ping_interval_without_data_ms"]
+    assert time_ms >= dict(OPTIONS)["grpc.http2.min_recv_ping_interval_without_data_ms"]
 
 
 def test_a_service_that_never_said_a_word_is_not_waited_for(nowhere):

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -42,4 +41,4 @@ def test_it_starts_although_the_daemon_s_directory_is_gone(tmp_path: Path, monke
     with pytest.raises(ClusterError, match='"directory": "/"'):
         asyncio.run(Child.start([sys.executable, "-c", PROGRAM]))
     with pytest.raises(FileNotFoundError):
-        os.getcwd()
+        Path.cwd()
