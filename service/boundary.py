@@ -1,6 +1,7 @@
 """The boundary between gRPC and the service: the one place where errors become statuses, and bytes messages."""
 
 import functools
+import hmac
 import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,8 +14,9 @@ from grpc_status import rpc_status
 from service.damage import DamagedError
 from service.errors import Reason, ServiceError
 from service.reserve import is_full_disk
+from workers.worker import SECRET_KEY
 
-__all__ = ["Context", "RefuseUnreadable", "SendBytes", "answer_errors", "with_method"]
+__all__ = ["Context", "RefuseUnreadable", "SendBytes", "answer_errors", "require_secret", "with_method"]
 
 _log = logging.getLogger(__name__)
 
@@ -73,6 +75,19 @@ async def _answer(error: Exception, method: str, context: Context) -> NoReturn:
         await context.abort(grpc.StatusCode.INTERNAL, f"{method} failed in the service; its log says more")
     status = rpc_status.to_status(error.status())
     await context.abort(status.code, status.details, status.trailing_metadata)
+
+
+async def require_secret(context: Context, secret: str, whose: str) -> None:
+    """Returns if a call carries the secret; aborts the call if not.
+
+    Args:
+        context: The call's.
+        secret: That callers have to know.
+        whose: The secret of this, as the refusal names it.
+    """
+    said = dict(context.invocation_metadata() or ()).get(SECRET_KEY, "")
+    if not hmac.compare_digest(str(said).encode(), secret.encode()):
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, f"this is not the secret of this {whose}")
 
 
 class RefuseUnreadable(grpc.aio.ServerInterceptor):

@@ -31,6 +31,7 @@ from service.metrics.instruments import Instruments
 from service.metrics.server import MetricsServer
 from service.metrics.serving import serve_metrics
 from service.metrics.standing import Observer
+from service.private_files import OTHERS
 from service.recoveries import Recoveries
 from service.reserve import Reserve
 from service.settings import Settings
@@ -65,6 +66,8 @@ def serve(settings: Settings) -> None:
         _host_and_port(address)
     check_failpoints()
     raise_limit()
+    # What the service and all processes that it starts make, Ray's included, is for its user alone.
+    os.umask(OTHERS)
     with ExitStack() as stack:
         try:
             directory = DataDirectory(settings.data_dir)

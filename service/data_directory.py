@@ -13,11 +13,13 @@ from pathlib import Path
 
 from nablad.files import sync_directory
 from service.checkpoints.folder import CheckpointFolder
+from service.private_files import OTHERS, foreign_owner, other_writers, tighten
 
 __all__ = ["DataDirectory", "DataDirectoryError"]
 
 _log = logging.getLogger(__name__)
 
+_FOLDERS = ("datasets", "models", "checkpoints", "staging")
 # Of what another daemon wrote about itself.
 _MOST_LOCK_CHARACTERS = 200
 
@@ -31,20 +33,22 @@ class DataDirectory:
 
     ``nablad.sqlite3``, ``datasets/NAME/``, ``models/MODEL_ID.safetensors``, ``checkpoints/JOB_ID/``, ``staging/`` for
     what is not finished, ``reserve``, which keeps room for a full disk, and ``lock``, which names the daemon that uses
-    it.
+    it. All of it is for this user alone; what was there before, an older release's perhaps, is made so at the start.
     """
 
     def __init__(self, path: Path) -> None:
         """Makes the directory if there is none, locks it, and removes what a crash left unfinished.
 
         Raises:
-            DataDirectoryError: It cannot be written, or another daemon uses it.
+            DataDirectoryError: It cannot be written, others may write to it, or another daemon uses it.
         """
         self.path = path.absolute()
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for folder in ("datasets", "models", "checkpoints", "staging"):
-                (self.path / folder).mkdir(exist_ok=True)
+            self._require_no_other_writers()
+            for folder in _FOLDERS:
+                (self.path / folder).mkdir(mode=0o700, exist_ok=True)
+            self._require_own()
             # Not "w": what the other daemon wrote must not be emptied before it is known that there is none.
             self._lock = (self.path / "lock").open("a+")
         except OSError as error:
@@ -54,6 +58,7 @@ class DataDirectory:
             ) from error
         try:
             self._take()
+            self._tighten()
             self._sweep()
         except BaseException:
             self._lock.close()
@@ -165,6 +170,33 @@ class DataDirectory:
             os.write(self._lock.fileno(), f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         except OSError as error:  # a full disk is no reason not to start
             _log.warning("the lock file cannot name this process: %s", error)
+
+    def _require_no_other_writers(self) -> None:
+        if others := other_writers(self.path.stat()):
+            raise DataDirectoryError(
+                f"the data directory {self.path} cannot be used: {others} may write to it, and so change jobs; "
+                f"end that (chmod go-w, or chown), or give a folder in it: --data-dir {self.path / 'data'}"
+            )
+
+    def _entries(self) -> list[Path]:
+        """Folders and files at the top that are the service's."""
+        files = (self.path / "lock", *self.path.glob("nablad.sqlite3*"))
+        return [path for path in (*(self.path / folder for folder in _FOLDERS), *files) if path.exists()]
+
+    def _require_own(self) -> None:
+        """Somebody who could write to it earlier may have left something there."""
+        for path in self._entries():
+            if owner := foreign_owner(path.stat()):
+                raise DataDirectoryError(
+                    f"the data directory {self.path} cannot be used: {path.name} in it belongs to {owner}; give it to "
+                    "the service's user (chown --recursive) if it is what the service wrote, else remove it"
+                )
+
+    def _tighten(self) -> None:
+        for path in self._entries():
+            if path.stat().st_mode & OTHERS:
+                _log.info("taking the rights of others on %s away", path)
+                tighten(path.resolve())
 
     def _unusable(self, why: str) -> DataDirectoryError:
         return DataDirectoryError(

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from workers.frames import ORDER_BYTES, Order, Report, ReportKind, order_rest_bytes
 from workers.mathematics.parameters import ParameterLayout
+from workers.peers import require_same_user
 from workers.regions import PROBE_BYTES, Region
 from workers.tickets import Result
 
@@ -188,6 +189,8 @@ def _open_shared(joined: ps_pb.JoinResponse, size: int, dtype: np.dtype[Any]) ->
     try:
         connection.settimeout(_OPEN_SECONDS)
         connection.connect(b"\0" + joined.shared_line.socket_name)
+        # A name in the abstract namespace is anybody's once its first owner is gone.
+        require_same_user(connection)
         connection.sendall(joined.token)
         weights, gradient = _receive_regions(connection, max(size * dtype.itemsize, PROBE_BYTES))
         gradient.answer()

@@ -40,8 +40,8 @@ class Child:
         self.end = asyncio.create_task(_watch(process))
 
     @classmethod
-    async def start(cls, command: Sequence[str]) -> "Child":
-        """Starts it, and waits until it is ready.
+    async def start(cls, command: Sequence[str], secret: str) -> "Child":
+        """Starts it, tells it the secret that calls have to carry, and waits until it is ready.
 
         Raises:
             ClusterError: It says why, or ended without a word.
@@ -60,6 +60,7 @@ class Child:
         except OSError as error:
             raise ClusterError(f"the process that speaks to Ray cannot be started: {error}") from error
         try:
+            _tell(process, secret)
             await _require_ready(process)
         except BaseException:
             _kill(process)
@@ -86,6 +87,12 @@ def _environment() -> dict[str, str]:
     """That of this process, for one in another directory."""
     files = {name: os.path.abspath(os.environ[name]) for name in _FILES if os.environ.get(name)}  # noqa: PTH100
     return child_environment({**os.environ, **files}, sys.path)
+
+
+def _tell(process: Process, secret: str) -> None:
+    """On its standard input, where nobody else can read it, and which its own processes do not inherit."""
+    assert process.stdin is not None  # noqa: S101 (a pipe was asked for)
+    process.stdin.write(f"{secret}\n".encode())
 
 
 async def _require_ready(process: Process) -> None:

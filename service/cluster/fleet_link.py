@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Final, NoReturn, TypeVar
 
 import grpc
@@ -30,9 +30,18 @@ class FleetLink:
     """The CPUs of one attempt, and then its processes."""
 
     def __init__(
-        self, stub: "cluster_grpc.ClusterServiceAsyncStub", how_lost: Callable[[grpc.aio.AioRpcError], Awaitable[str]]
+        self,
+        stub: "cluster_grpc.ClusterServiceAsyncStub",
+        metadata: Sequence[tuple[str, str]],
+        how_lost: Callable[[grpc.aio.AioRpcError], Awaitable[str]],
     ) -> None:
-        """`how_lost` says how the cluster process was lost, given how a call broke."""
+        """Begins the call.
+
+        Args:
+            stub: Of the cluster process.
+            metadata: That its calls have to carry.
+            how_lost: Says how the cluster process was lost, given how a call broke.
+        """
         loop = asyncio.get_running_loop()
         self._how_lost = how_lost
         self._requests: asyncio.Queue[cluster_pb.RunFleetRequest | None] = asyncio.Queue()
@@ -40,7 +49,7 @@ class FleetLink:
         self._address: asyncio.Future[str] = loop.create_future()
         self._end: asyncio.Future[_End] = loop.create_future()
         # gRPC would give up a call whose reader is cancelled: nobody who may be cancelled reads or writes.
-        self._call: Any = stub.RunFleet(self._sent())
+        self._call: Any = stub.RunFleet(self._sent(), metadata=metadata)
         self._reading = asyncio.create_task(self._read())
 
     async def reserve(self, workers: int, cpus_per_worker: int) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import secrets
 import shutil
 import stat
 import sys
@@ -19,7 +20,10 @@ from nablad.v1 import cluster_pb2_grpc as cluster_grpc
 from service.cluster.child import Child
 from service.cluster.errors import ClusterError, ClusterLostError
 from service.cluster.fleet_link import FleetLink
+from service.cluster.listeners import require_process
 from service.outcomes import AttemptFailed, AttemptLost
+from service.private_files import foreign_owner, other_writers
+from workers.worker import SECRET_KEY
 
 __all__ = ["ClusterError", "ClusterLink", "ClusterLostError", "FleetLink"]
 
@@ -41,6 +45,10 @@ _ANSWER_SECONDS: Final = 20.0
 _RESERVE_SECONDS: Final = 60.0
 # Between the end of a call and the end of the process that had it.
 _LAST_WORDS_SECONDS: Final = 5.0
+_SECRET_BYTES: Final = 32
+# Ray opens its folder to everybody at each start of a process; the one above stays closed. Short, because Ray adds
+# 64 characters to it for a socket, and the path of one has at most 107.
+_RAY_FOLDER: Final = "r"
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,7 @@ class _Connection:
     child: Child
     channel: grpc.aio.Channel
     stub: "cluster_grpc.ClusterServiceAsyncStub"
+    metadata: tuple[tuple[str, str]]
 
     async def how_lost(self, error: grpc.aio.AioRpcError) -> str:
         """How the process ended, given how a call broke."""
@@ -80,7 +89,8 @@ class ClusterLink:
         Args:
             ray: Address of a running cluster; None for one of our own.
             cpus: That one of our own offers.
-            folder: For the files of a cluster of our own and the socket, of short path; what is in it is removed.
+            folder: For the socket, and below it the files of a cluster of our own, of short path; nobody else may
+                enter it. What is in it is removed.
             on_change: Told when Ray is lost and when it is back, as a sentence.
             program: The cluster process.
             first_pause_seconds: Before a cluster process is started anew.
@@ -92,7 +102,7 @@ class ClusterLink:
         self._on_change = on_change
         self._first_pause_seconds = first_pause_seconds
         cluster = ("--ray", ray) if ray is not None else ("--cpus", str(cpus))
-        self._command = (*program, "--socket", str(self._socket), "--folder", str(folder), *cluster)
+        self._command = (*program, "--socket", str(self._socket), "--folder", str(folder / _RAY_FOLDER), *cluster)
         self._connection: _Connection | None = None
         self._why_away = "it has not been started"
         self._keeping: asyncio.Task[None] | None = None
@@ -131,7 +141,9 @@ class ClusterLink:
         """
         connection = self._require_connection()
         try:
-            response = await connection.stub.ListNodes(cluster_pb.ListNodesRequest(), timeout=_ANSWER_SECONDS)
+            response = await connection.stub.ListNodes(
+                cluster_pb.ListNodesRequest(), metadata=connection.metadata, timeout=_ANSWER_SECONDS
+            )
         except grpc.aio.AioRpcError as error:
             if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
                 connection.child.kill()
@@ -145,7 +157,7 @@ class ClusterLink:
             ClusterLostError: Ray is away.
         """
         connection = self._require_connection()
-        fleet = FleetLink(connection.stub, connection.how_lost)
+        fleet = FleetLink(connection.stub, connection.metadata, connection.how_lost)
         reserved = False
         try:
             async with asyncio.timeout(_RESERVE_SECONDS):
@@ -167,9 +179,18 @@ class ClusterLink:
 
     async def _connect(self) -> _Connection:
         await asyncio.to_thread(_prepare, self._folder)
-        child = await Child.start(self._command)
+        secret = secrets.token_hex(_SECRET_BYTES)
+        child = await Child.start(self._command, secret)
+        try:
+            # Either end knows the other: this one by what the kernel says, and that one by the secret of its own pipe.
+            await asyncio.to_thread(require_process, self._socket, child.pid)
+        except BaseException:
+            child.kill()
+            await asyncio.shield(child.end)
+            raise
         channel = grpc.aio.insecure_channel(f"unix:{self._socket}", _OPTIONS)
-        self._connection = _Connection(child, channel, cluster_grpc.ClusterServiceStub(channel))
+        stub = cluster_grpc.ClusterServiceStub(channel)
+        self._connection = _Connection(child, channel, stub, ((SECRET_KEY, secret),))
         self.up.set()
         return self._connection
 
@@ -207,15 +228,40 @@ class ClusterLink:
 
 
 def _prepare(folder: Path) -> None:
-    """An empty folder that only this user can enter; what is left of an earlier process is removed."""
-    # A process of Ray may still be writing its last lines there; then the folder is not empty, and no worse for it.
-    shutil.rmtree(folder, ignore_errors=True)
+    """An empty folder that only this user can enter; what is left of an earlier process is removed.
+
+    Raises:
+        ClusterError: It cannot be made, or somebody else has put something in its place.
+    """
     try:
         with suppress(FileExistsError):
             folder.mkdir(mode=0o700)
-        found = folder.lstat()
+        _require_own_folder(folder)
+        folder.chmod(0o700)
+        # A process of Ray may still be writing its last lines there; then the folder is not empty, and no worse for it.
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        for path in (folder, *folder.iterdir()):
+            _require_own_folder(path)
+        parent = folder.parent.stat()
     except OSError as error:
         raise ClusterError(f"the folder {folder} for Ray's files cannot be made: {error.strerror}") from error
-    ours = found.st_uid == os.getuid() and stat.S_ISDIR(found.st_mode) and stat.S_IMODE(found.st_mode) == 0o700
-    if not ours:
-        raise ClusterError(f"{folder} is in the way of Ray's files and is not the service's: remove it")
+    if not parent.st_mode & stat.S_ISVTX and (others := other_writers(parent)):
+        _log.warning(
+            "%s may put another folder in the place of %s: set TMPDIR to a folder that nobody else may write to, or "
+            "that has the sticky bit, unless this machine has no other users", others, folder,
+        )  # fmt: skip
+
+
+def _require_own_folder(path: Path) -> None:
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        what = "a link" if stat.S_ISLNK(found.st_mode) else "a file"
+    elif found.st_uid != os.geteuid():
+        what = f"a folder of {foreign_owner(found) or 'user root'}"
+    else:
+        return
+    raise ClusterError(
+        f"{path} is in the way of Ray's files: it is {what}, and not the service's; remove it, or set TMPDIR to a "
+        "folder that nobody else may write to"
+    )

@@ -1,12 +1,14 @@
 """Who listens at an address."""
 
+import os
 import socket
-import struct
+from pathlib import Path
 from typing import Final
 
 from service.cluster.errors import ClusterError
+from workers.peers import peer_of
 
-__all__ = ["process_at", "require_listener"]
+__all__ = ["process_at", "require_listener", "require_process"]
 
 _CONNECT_SECONDS: Final = 5.0
 
@@ -33,7 +35,26 @@ def process_at(path: str) -> int | None:
     with socket.socket(socket.AF_UNIX) as line:
         try:
             line.connect(path)
+            return peer_of(line).pid or None
         except OSError:
             return None
-        pid, _, _ = struct.unpack("3i", line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
-    return pid or None
+
+
+def require_process(path: Path, pid: int) -> None:
+    """Returns if this process listens at a Unix socket, and runs as this user.
+
+    Raises:
+        ClusterError: It does not.
+    """
+    with socket.socket(socket.AF_UNIX) as line:
+        line.settimeout(_CONNECT_SECONDS)
+        try:
+            line.connect(str(path))
+            found = peer_of(line)
+        except OSError as error:
+            raise ClusterError(f"the process that speaks to Ray cannot be reached at {path}: {error}") from error
+    if (found.pid, found.user) != (pid, os.geteuid()):
+        raise ClusterError(
+            f"process {found.pid} of user {found.user} listens at {path} in place of the process that speaks to Ray: "
+            "somebody else has put it there; set TMPDIR to a folder that nobody else may write to"
+        )

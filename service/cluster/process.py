@@ -49,6 +49,7 @@ def main(socket: Path, folder: Path, ray: str | None, cpus: int) -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     say = _take_standard_output()
     _end_with_parent()
+    secret = _read_secret()
     # Whoever sends it: the service decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Ray's processes are there before Ray is.
@@ -58,7 +59,7 @@ def main(socket: Path, folder: Path, ray: str | None, cpus: int) -> None:
         if ray is None:
             keep_swept(folder)
         watchdog = Watchdog(cluster.processes(), cluster.check, lambda sentence: _give_up(say, sentence))
-        asyncio.run(_serve(cluster, socket, say))
+        asyncio.run(_serve(cluster, socket, secret, say))
         watchdog.stop()
         if ray is not None:
             cluster.leave()
@@ -82,7 +83,7 @@ def _start_cluster(ray: str | None, cpus: int, folder: Path) -> "Cluster":
     return Cluster(ray, cpus, folder)
 
 
-async def _serve(cluster: "Cluster", socket: Path, say: Callable[[str], None]) -> None:
+async def _serve(cluster: "Cluster", socket: Path, secret: str, say: Callable[[str], None]) -> None:
     """Until SIGTERM, or the end of the service."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
 
@@ -93,7 +94,7 @@ async def _serve(cluster: "Cluster", socket: Path, say: Callable[[str], None]) -
 
     signal.signal(signal.SIGTERM, told_to_end)
     threading.Thread(target=_read_to_the_end, args=(loop, stop), daemon=True).start()
-    servicer = ClusterServicer(cluster)
+    servicer = ClusterServicer(cluster, secret)
     server = grpc.aio.server(options=_OPTIONS)
     cluster_grpc.add_ClusterServiceServicer_to_server(servicer, server)
     server.add_insecure_port(f"unix:{socket}")
@@ -121,6 +122,17 @@ def _end_with_parent() -> None:
     """SIGTERM when the service is gone, however it ended; standard input tells it too, but not while this starts."""
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0):
         _log.warning("the end of the service cannot be told by signal: %s", os.strerror(ctypes.get_errno()))
+
+
+def _read_secret() -> str:
+    """The secret that calls have to carry: the first line of standard input."""
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = os.read(sys.stdin.fileno(), 1)
+        if not byte:  # who started this is gone
+            sys.exit(1)
+        line += byte
+    return line.decode().strip()
 
 
 def _read_to_the_end(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:

@@ -7,7 +7,7 @@ from typing import NoReturn, Protocol
 from nablad.v1 import cluster_pb2 as cluster_pb
 from nablad.v1 import cluster_pb2_grpc as cluster_grpc
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from service.boundary import Context, answer_errors
+from service.boundary import Context, answer_errors, require_secret
 from service.outcomes import AttemptFailed, AttemptLost
 
 __all__ = ["ClusterLike", "ClusterServicer", "FleetLike"]
@@ -49,8 +49,10 @@ class ClusterLike(Protocol):
 class ClusterServicer(cluster_grpc.ClusterServiceServicer):
     """Serves one cluster."""
 
-    def __init__(self, cluster: ClusterLike) -> None:
+    def __init__(self, cluster: ClusterLike, secret: str) -> None:
+        """Calls without the secret are refused."""
         self._cluster = cluster
+        self._secret = secret
         self._fleets: set[FleetLike] = set()
 
     async def close(self) -> None:
@@ -59,6 +61,7 @@ class ClusterServicer(cluster_grpc.ClusterServiceServicer):
 
     async def ListNodes(self, request: cluster_pb.ListNodesRequest, context: Context) -> cluster_pb.ListNodesResponse:
         """The nodes that are there."""
+        await require_secret(context, self._secret, "process")
         return cluster_pb.ListNodesResponse(nodes=await self._cluster.nodes())
 
     # The generated base only knows generators; but grpc would close one only when it is collected, not when the caller
@@ -67,6 +70,7 @@ class ClusterServicer(cluster_grpc.ClusterServiceServicer):
         self, requests: AsyncIterator[cluster_pb.RunFleetRequest], context: Context
     ) -> None:
         """One fleet, until the caller has finished or the fleet has ended."""
+        await require_secret(context, self._secret, "process")
         steps = aiter(requests)
         asked = (await anext(steps)).reserve
         fleet = await self._cluster.reserve(asked.workers, asked.cpus_per_worker)

@@ -2,10 +2,8 @@
 
 import asyncio
 import logging
-import os
 import secrets
 import socket
-import struct
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -17,6 +15,7 @@ from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.parameter_server.lines import Line
 from service.parameter_server.reduction import Buffers
 from workers.line import HANDSHAKE
+from workers.peers import require_same_user
 from workers.regions import PROBE_BYTES, Region
 
 __all__ = ["Reception"]
@@ -149,7 +148,7 @@ class Reception:
         try:
             async with asyncio.timeout(_OPEN_SECONDS):
                 if connection.family == socket.AF_UNIX:
-                    _require_same_user(connection)
+                    require_same_user(connection)
                 worker = self._worker(await _read(connection, _TOKEN_BYTES))
                 line = await greet(connection, worker)
                 await asyncio.get_running_loop().sock_sendall(connection, HANDSHAKE)
@@ -179,13 +178,6 @@ class Reception:
         if await _read(connection, len(HANDSHAKE)) != HANDSHAKE or not gradient.says(answer):
             raise ValueError(f"{worker} does not see the same memory")
         return Line(connection, self._weights, self._buffers, gradient.vector(self._weights.dtype, self._weights.size))
-
-
-def _require_same_user(connection: socket.socket) -> None:
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    _, user, _ = struct.unpack("3i", credentials)
-    if user != os.getuid():
-        raise ValueError(f"memory is shared with user {os.getuid()} only, but user {user} wants it")
 
 
 async def _read(connection: socket.socket, count: int) -> bytes:

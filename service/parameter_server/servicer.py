@@ -1,7 +1,6 @@
 """The gRPC side of a parameter server: who belongs to the job, and how it gets on. The steps are the engine's."""
 
 import asyncio
-import hmac
 import itertools
 from collections.abc import AsyncIterator, Iterator, Mapping
 from functools import partial
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from nablad.files import CHUNK_BYTES
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
-from service.boundary import Context
+from service.boundary import Context, require_secret
 from service.parameter_server.engine import PATIENCE_SECONDS, Engine
 from service.parameter_server.lines import Line
 from service.parameter_server.members import Member
@@ -23,7 +22,7 @@ from service.parameter_server.training import Training
 from service.waiting import wait_for_event
 from workers.arithmetic import arithmetic
 from workers.failpoints import failpoint
-from workers.worker import SECRET_KEY, host_fingerprint
+from workers.worker import host_fingerprint
 
 __all__ = ["ParameterServer"]
 
@@ -159,12 +158,8 @@ class ParameterServer(ps_grpc.ParameterServerServiceServicer):
         news, self._news = self._news, asyncio.Event()
         news.set()
 
-    async def _authenticate(self, context: Context) -> dict[str, str | bytes]:
-        """The call's metadata, if it carries the job's secret; aborts the call if not."""
-        metadata = dict(context.invocation_metadata() or ())
-        if not hmac.compare_digest(str(metadata.get(SECRET_KEY, "")).encode(), self._secret.encode()):
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "this is not the secret of this job")
-        return metadata
+    async def _authenticate(self, context: Context) -> None:
+        await require_secret(context, self._secret, "job")
 
 
 def _member(worker: str, whence: ps_pb.JoinRequest, line: Line) -> Member:

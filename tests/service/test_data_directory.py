@@ -2,8 +2,10 @@
 
 import os
 import socket
+import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,71 @@ def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(DataDirectoryError, match=r"file cannot be used"):
         DataDirectory(tmp_path / "file")
+
+
+def _modes(path: Path) -> dict[str, int]:
+    return {str(each.relative_to(path)): stat.S_IMODE(each.stat().st_mode) for each in path.rglob("*")}
+
+
+@pytest.fixture
+def no_mask() -> Iterator[None]:
+    """A process that leaves everything that it makes open to everybody."""
+    mask = os.umask(0)
+    yield
+    os.umask(mask)
+
+
+@pytest.mark.usefixtures("no_mask")
+def test_a_new_one_is_for_its_user_alone(tmp_path: Path) -> None:
+    """And so is what is in it, whatever the process lets others have of its files."""
+    data = tmp_path / "data"
+    DataDirectory(data).close()
+    assert stat.S_IMODE(data.stat().st_mode) == 0o700
+    assert _modes(data) == dict.fromkeys(("datasets", "models", "checkpoints", "staging"), 0o700) | {"lock": 0o600}
+
+
+@pytest.mark.usefixtures("no_mask")
+def test_an_older_one_becomes_its_user_s_alone(tmp_path: Path) -> None:
+    """Everything that is the service's; what else lies there, and where links lead, is left as it is."""
+    data, outside = tmp_path / "data", tmp_path / "outside"
+    own = {"datasets/d/features.npy", "models/m.safetensors", "checkpoints/j/1.safetensors", "nablad.sqlite3-wal"}
+    _make(outside / "file", *(data / name for name in own | {"notes/other"}))
+    data.chmod(0o755)
+    (data / "models" / "link").symlink_to(outside)
+    DataDirectory(data).close()
+    modes = _modes(data)
+    others = {name: modes.pop(name) for name in ("notes", "notes/other", "models/link")}
+    assert {mode & 0o077 for mode in modes.values()} == {0}
+    assert others == {"notes": 0o777, "notes/other": 0o666, "models/link": 0o777}
+    assert _modes(outside) == {"file": 0o666}
+
+
+@pytest.mark.parametrize(("mode", "who"), [(0o777, "everybody"), (0o1777, "everybody"), (0o770, "the group ")])
+def test_one_that_others_may_write_to_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, who: str
+) -> None:
+    """Before anything is made or read there; the sentence says what to do. A folder in it may be had."""
+    monkeypatch.setattr(os, "getegid", lambda: tmp_path.stat().st_gid + 1)
+    monkeypatch.setattr(os, "getgroups", list)
+    tmp_path.chmod(mode)
+    with pytest.raises(DataDirectoryError, match=f"{who}.*may write to it.*chmod go-w.*--data-dir {tmp_path}/data"):
+        DataDirectory(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    DataDirectory(tmp_path / "data").close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_one_of_another_user_is_refused(tmp_path: Path) -> None:
+    """And one in which another user has left something, while that was possible."""
+    data = tmp_path / "data"
+    DataDirectory(data).close()
+    _make(data / "nablad.sqlite3")
+    for path in (data, data / "datasets", data / "nablad.sqlite3", data / "lock"):
+        os.chown(path, 12345, 12345)
+        with pytest.raises(DataDirectoryError, match=r"user 12345.*chown"):
+            DataDirectory(data)
+        os.chown(path, 0, 0)
+    DataDirectory(data).close()
 
 
 def _make(*paths: Path) -> None:

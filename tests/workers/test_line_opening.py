@@ -198,6 +198,24 @@ def test_a_name_that_does_not_answer_is_another_container_s(listeners: _Listener
         assert not line.shared
 
 
+def test_a_name_that_another_user_has_taken_is_told_nothing(
+    listeners: _Listeners, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a parameter server has ended and somebody listens in its place: the worker's token stays its own."""
+    name, own = f"nablad-test-{secrets.token_hex(8)}".encode(), os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: own + 1)
+    with socket.socket(socket.AF_UNIX) as impostor:
+        impostor.bind(b"\0" + name)
+        impostor.listen()
+        impostor.settimeout(20)
+        listeners.joined.shared_line.socket_name = name
+        with pytest.raises(LineError, match=f"{NO_SHARING}.*user {own} is at the other end"):
+            open_line(listeners.joined, LAYOUT, DTYPE)
+        connection, _ = impostor.accept()
+        with connection:
+            assert connection.recv(1) == b""
+
+
 def test_an_inline_line_has_vectors_of_its_own(listeners: _Listeners) -> None:
     """Of the job's type and the network's size; and an order may take as long as it takes."""
     listeners.offer_inline(_welcome)

@@ -1,10 +1,12 @@
 """A cluster process without Ray: speaks the contract, and does what the test's plan says. Run by link's tests.
 
-The plan is a file with one line for each start: `ready`; anything else is said instead, and the process ends.
+The plan is a file with one line for each start: `ready`, or `elsewhere` if another process shall listen in its place;
+anything else is said instead, and the process ends.
 """
 
 import asyncio
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator
@@ -64,12 +66,23 @@ def end_with_input() -> None:
 def follow(plan: Path) -> None:
     said, _, rest = plan.read_text().partition("\n")
     plan.write_text(rest)
+    if said == "elsewhere":
+        serve_elsewhere(sys.argv)
     plan.with_name("pid").write_text(str(os.getpid()))
     threading.Thread(target=end_with_input, daemon=True).start()
     if said != "ready":
         if said:
             say(said)
         os._exit(3)
+
+
+def serve_elsewhere(arguments: list[str]) -> None:
+    """Lets another process serve, which ends with this one's input."""
+    Path(arguments[1]).write_text("ready\n")
+    with subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        say(other.stdout.readline().strip())
+    os._exit(0)
 
 
 async def serve(socket: str, servicer: Servicer) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import select
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -107,12 +108,70 @@ def test_a_process_that_cannot_start_says_why(folder: Path, plan: str, sentence:
     assert not bench.link.up.is_set()
 
 
-def test_a_folder_that_is_not_ours_is_refused(folder: Path) -> None:
-    """A file where the folder belongs, for instance, or a folder that others may enter."""
+@pytest.mark.parametrize("what", ["a link", "a file"])
+def test_what_is_in_the_place_of_the_folder_is_refused(folder: Path, what: str) -> None:
+    """A link may lead to where somebody else can write; nothing is removed there."""
     bench = Bench(folder, READY)
-    bench.files.symlink_to("/")
-    with pytest.raises(ClusterError, match="in the way"):
+    (folder / "other").mkdir()
+    (folder / "other" / "precious").touch()
+    if what == "a link":
+        bench.files.symlink_to(folder / "other")
+    else:
+        bench.files.touch()
+    with pytest.raises(ClusterError, match=f"in the way of Ray's files: it is {what}, .* TMPDIR"):
         asyncio.run(bench.link.start())
+    assert (folder / "other" / "precious").exists()
+
+
+def test_a_folder_of_another_user_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who made it can put a socket of his own there; nothing is removed."""
+    bench, own = Bench(folder, READY), os.geteuid()
+    bench.files.mkdir()
+    (bench.files / "precious").touch()
+    monkeypatch.setattr(os, "geteuid", lambda: own + 1)
+    with pytest.raises(ClusterError, match=r"in the way of Ray's files: it is a folder of user .* TMPDIR"):
+        asyncio.run(bench.link.start())
+    assert (bench.files / "precious").exists()
+
+
+def test_a_folder_that_an_older_release_left_open_is_closed_and_emptied(opened: Opened, folder: Path) -> None:
+    """Its Ray gave it to everybody; what somebody put there is gone before a process is started."""
+    files = folder / "ray"
+    files.mkdir()
+    (files / "cluster").touch()
+    (files / "session").mkdir()
+    files.chmod(0o777)
+
+    async def run() -> None:
+        async with opened(READY) as bench:
+            assert stat.S_IMODE(bench.files.stat().st_mode) == 0o700
+            assert [path.name for path in bench.files.iterdir()] == ["cluster"]
+
+    asyncio.run(run())
+
+
+def test_a_temporary_directory_in_which_others_can_move_the_folder_is_warned_of(
+    opened: Opened, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Everybody's without the sticky bit, as some containers have it, where nobody else is."""
+
+    async def run() -> None:
+        async with opened(READY):
+            pass
+
+    for mode, warned in ((0o700, False), (0o1777, False), (0o777, True)):
+        caplog.clear()
+        folder.chmod(mode)
+        asyncio.run(run())
+        assert ("everybody may put another folder in the place of" in caplog.text) == warned
+
+
+def test_who_listens_in_the_place_of_the_process_is_told_nothing(folder: Path) -> None:
+    """The kernel says who does; the secrets of jobs go to the process that was started, and to no other."""
+    bench = Bench(folder, "elsewhere\n")
+    with pytest.raises(ClusterError, match="in place of the process that speaks to Ray"):
+        asyncio.run(asyncio.wait_for(bench.link.start(), 30))
+    assert not bench.link.up.is_set()
 
 
 def test_a_fleet_lives_until_it_is_stopped(opened: Opened) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from service.cluster.errors import ClusterError
-from service.cluster.listeners import process_at, require_listener
+from service.cluster.listeners import process_at, require_listener, require_process
 
 
 @pytest.mark.parametrize("address", ["nowhere", "127.0.0.1", "127.0.0.1:x", "127.0.0.1:99999", ":"])
@@ -36,3 +36,19 @@ def test_the_process_behind_a_unix_socket_is_known() -> None:
         listener.bind(path)
         listener.listen()
         assert process_at(path) == os.getpid()
+
+
+def test_only_the_process_that_is_meant_may_listen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not another one, and not another user's; and somebody has to."""
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
+        path, own = Path(folder, "socket"), os.geteuid()
+        with pytest.raises(ClusterError, match="cannot be reached"):
+            require_process(path, os.getpid())
+        listener.bind(str(path))
+        listener.listen()
+        require_process(path, os.getpid())
+        with pytest.raises(ClusterError, match=f"process {os.getpid()} of user {own} listens .* in place of"):
+            require_process(path, os.getppid())
+        monkeypatch.setattr(os, "geteuid", lambda: own + 1)
+        with pytest.raises(ClusterError, match=f"process {os.getpid()} of user {own} listens .* TMPDIR"):
+            require_process(path, os.getpid())

@@ -15,9 +15,16 @@ from nablad.v1 import cluster_pb2_grpc as cluster_grpc
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.cluster.servicer import ClusterServicer
 from service.outcomes import AttemptFailed, AttemptLost
+from workers.worker import SECRET_KEY
 
 RESERVE = cluster_pb.RunFleetRequest(reserve=cluster_pb.Reservation(workers=2, cpus_per_worker=1))
+SECRET = "secret"  # noqa: S105 (of processes that only exist here)
+METADATA = ((SECRET_KEY, SECRET),)
 LAUNCH = cluster_pb.RunFleetRequest(launch=cluster_pb.Launch(assignment=ps_pb.Assignment(job_id="a")))
+
+
+NODES = cluster_pb.ListNodesRequest()
+METHODS = cluster_pb.DESCRIPTOR.services_by_name["ClusterService"].methods_by_name
 
 
 class FakeFleet:
@@ -60,7 +67,7 @@ class FakeCluster:
 async def _served(cluster: FakeCluster) -> AsyncIterator[Any]:
     with tempfile.TemporaryDirectory() as folder:
         server = grpc.aio.server()
-        servicer = ClusterServicer(cluster)
+        servicer = ClusterServicer(cluster, SECRET)
         cluster_grpc.add_ClusterServiceServicer_to_server(servicer, server)
         server.add_insecure_port(f"unix:{Path(folder, 'socket')}")
         await server.start()
@@ -83,7 +90,7 @@ def test_no_room_ends_the_call() -> None:
         cluster = FakeCluster()
         cluster.fleet = None
         async with _served(cluster) as stub:
-            call = stub.RunFleet()
+            call = stub.RunFleet(metadata=METADATA)
             await call.write(RESERVE)
             assert (await call.read()).reserved is False
             assert await _news(call) is None
@@ -100,7 +107,7 @@ def test_a_fleet_is_stopped_when_its_caller_has_finished_or_is_gone(launched: bo
         cluster = FakeCluster()
         assert cluster.fleet is not None
         async with _served(cluster) as stub:
-            call = stub.RunFleet()
+            call = stub.RunFleet(metadata=METADATA)
             await call.write(RESERVE)
             assert (await call.read()).reserved
             if launched:
@@ -130,7 +137,7 @@ def test_a_fleet_is_launched_told_its_number_and_its_end_is_told(end: Exception,
         fleet = cluster.fleet
         assert fleet is not None
         async with _served(cluster) as stub:
-            call = stub.RunFleet()
+            call = stub.RunFleet(metadata=METADATA)
             await call.write(RESERVE)
             assert (await call.read()).reserved
             await call.write(LAUNCH)
@@ -155,11 +162,30 @@ def test_a_start_that_fails_is_told() -> None:
         cluster = FakeCluster()
         assert cluster.fleet is not None
         async with _served(cluster) as stub:
-            call = stub.RunFleet()
+            call = stub.RunFleet(metadata=METADATA)
             await call.write(RESERVE)
             assert (await call.read()).reserved
             await call.write(LAUNCH)
             cluster.fleet.address.set_exception(AttemptFailed("no such layer"))
             assert (await call.read()).failed.reason == "no such layer"
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("metadata", [(), ((SECRET_KEY, ""),), ((SECRET_KEY, "Secret"),)])
+def test_a_call_without_the_secret_is_refused(metadata: tuple[tuple[str, str], ...]) -> None:
+    """By every method, before it does anything."""
+
+    async def run() -> None:
+        cluster = FakeCluster()
+        assert cluster.fleet is not None
+        async with _served(cluster) as stub:
+            calls = {name: getattr(stub, name) for name in METHODS}
+            for name, call in calls.items():
+                with pytest.raises(grpc.aio.AioRpcError) as refused:
+                    await (call(metadata=metadata).read() if name == "RunFleet" else call(NODES, metadata=metadata))
+                assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
+            assert (await stub.ListNodes(NODES, metadata=METADATA)).nodes
+        assert not cluster.fleet.stopped.is_set()
 
     asyncio.run(run())

@@ -26,14 +26,14 @@ def test_memory_is_not_shared_with_another_user(
     make_desk: MakeDesk, hangs_up: HangsUp, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The kernel says who is at the other end; such a worker may still use messages."""
-    desk, own = make_desk(), os.getuid()
+    desk, own = make_desk(), os.geteuid()
     joined = desk.join()
-    monkeypatch.setattr(os, "getuid", lambda: own + 1)
+    monkeypatch.setattr(os, "geteuid", lambda: own + 1)
     with desk.connect(joined, shared=True) as other:
         with suppress(BrokenPipeError):  # it may have been turned away already
             other.sendall(joined.token)
         assert hangs_up(other)
-    assert f"shared with user {own + 1} only, but user {own} wants it" in caplog.text
+    assert f"shared with user {own + 1} only, but user {own} is at the other end" in caplog.text
     with desk.open(joined) as worker:
         assert not worker.shared
 
