@@ -33,7 +33,8 @@ async def _serve(assignment: ps_pb.Assignment) -> None:
             request = ps_pb.FollowRequest(seen=seen, telemetry=True)
             told = await stub.Follow(request, metadata=((SECRET_KEY, _SECRET),))
             seen += len(told.happenings)
-            over = any(happening.finished or happening.failed for happening in told.happenings)
+            whats = {happening.WhichOneof("what") for happening in told.happenings}
+            over = not whats.isdisjoint({"finished", "failed", "diverged"})
             if any(happening.HasField("epoch_end") for happening in told.happenings):
                 _tell(told)
     await running.stop()

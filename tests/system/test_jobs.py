@@ -118,6 +118,7 @@ def test_a_diverging_job_fails_with_advice(client: Client, digits: None) -> None
     done = _finish(client, job.job_id)
     assert done.state == jobs_pb.JOB_STATE_FAILED
     assert "training.learning_rate below 500" in done.reason
+    assert done.failure_kind == jobs_pb.FAILURE_KIND_DETERMINISTIC
 
 
 def test_a_cancelled_job_leaves_no_process(client: Client, daemon: Any, digits: None) -> None:

@@ -136,7 +136,7 @@ class Served:
     def follow(self, seen: int = 0) -> list[ps_pb.Happening]:
         """What happens until the end."""
         happenings: list[ps_pb.Happening] = []
-        while not (happenings and (happenings[-1].finished or happenings[-1].failed)):
+        while not (happenings and happenings[-1].WhichOneof("what") in {"finished", "failed", "diverged"}):
             happenings += self.tell(seen + len(happenings)).happenings
         return happenings
 

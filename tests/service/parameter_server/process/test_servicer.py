@@ -60,7 +60,7 @@ def test_telemetry_comes_to_those_who_ask_for_it(serve: Serve, make_job: MakeJob
             assert (told.HasField("progress"), told.HasField("telemetry")) == (True, telemetry)
 
 
-def test_a_diverging_training_is_told_as_failed(serve: Serve, make_job: MakeJob) -> None:
+def test_a_diverging_training_is_told_as_diverged(serve: Serve, make_job: MakeJob) -> None:
     """Gradients that are not finite end the training with advice, and the worker ends in peace."""
     job = make_job()
     spec = job.spec
@@ -70,7 +70,7 @@ def test_a_diverging_training_is_told_as_failed(serve: Serve, make_job: MakeJob)
     spec.training.epochs = 100
     served = serve(job)
     served.work()
-    assert "training.learning_rate below 1000" in served.follow()[-1].failed
+    assert "training.learning_rate below 1000" in served.follow()[-1].diverged
 
 
 def test_a_worker_that_comes_when_all_is_done_ends_at_once(serve: Serve, make_job: MakeJob) -> None:
