@@ -14,7 +14,7 @@ from service.metrics.instruments import Instruments
 from service.metrics.rpcs import CountCalls
 from service.unimplemented import RejectUnimplemented
 
-__all__ = ["OPTIONS", "SERVICES", "make_server"]
+__all__ = ["SERVER_OPTIONS", "SERVICES", "make_server"]
 
 SERVICES: Final = (
     jobs_pb2.DESCRIPTOR.services_by_name["JobService"].full_name,
@@ -27,12 +27,12 @@ SERVICES: Final = (
 _MOST_CONNECTIONS: Final = 4096
 # Control calls are small; data sets and models go in chunks.
 _MESSAGE_BYTES: Final = 4 << 20
-OPTIONS: Final = (
+SERVER_OPTIONS: Final = (
     ("grpc.max_receive_message_length", _MESSAGE_BYTES),
     # Else a second daemon could listen at the same address, and get half of the calls.
     ("grpc.so_reuseport", 0),
-    # A client may ping every 10 s without a call; more often is refused.
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    # A client may ping every 10 s, with or without a call; more often is refused.
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     # A client that vanished is noticed, and what it left half done is removed.
     ("grpc.keepalive_time_ms", 60_000),
@@ -62,7 +62,7 @@ def make_server(
     interceptors = [CountCalls(instruments), RefuseUnreadable(), SendBytes(), RejectUnimplemented()]
     server = grpc.aio.server(
         interceptors=interceptors,
-        options=list((dict(OPTIONS) | dict(connection_options(_MOST_CONNECTIONS)) | dict(options)).items()),
+        options=list((dict(SERVER_OPTIONS) | dict(connection_options(_MOST_CONNECTIONS)) | dict(options)).items()),
     )
     jobs_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)
     datasets_pb2_grpc.add_DatasetServiceServicer_to_server(datasets, server)

@@ -15,6 +15,7 @@ from grpc_status import rpc_status
 
 from nablad import Client, Violation
 from nablad.v1 import datasets_pb2_grpc, jobs_pb2_grpc, models_pb2_grpc
+from service.api.server import SERVER_OPTIONS
 
 Handler = Callable[[Any, Any], Any]
 
@@ -51,8 +52,8 @@ def _scripted(base: type, service: ScriptedService) -> Any:
 @pytest.fixture
 def service() -> Iterator[ScriptedService]:
     script = ScriptedService()
-    # Tests ping faster than clients do.
-    options = [("grpc.http2.min_recv_ping_interval_without_data_ms", 100)]
+    # Those of the service; but tests ping faster than clients do.
+    options = [(name, 100 if "ping_interval" in name else value) for name, value in SERVER_OPTIONS]
     server = grpc.server(ThreadPoolExecutor(8), options=options)
     jobs_pb2_grpc.add_JobServiceServicer_to_server(_scripted(jobs_pb2_grpc.JobServiceServicer, script), server)
     datasets_pb2_grpc.add_DatasetServiceServicer_to_server(
@@ -76,15 +77,18 @@ class SilenceableProxy:
 
     Attributes:
         address: Where it listens.
+        heard: Called with each piece of what clients send.
     """
 
     def __init__(self, target: str) -> None:
         host, _, port = target.rpartition(":")
         self._target = host, int(port)
+        self.heard: Callable[[bytes], None] = lambda _: None
         self._silent = False
         self._stopped, self._stop = socket.socketpair()
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._port = self._listener.getsockname()[1]
+        self.address = f"127.0.0.1:{self._port}"
         self._thread = Thread(target=self._run, name="proxy")
         self._thread.start()
 
@@ -116,6 +120,8 @@ class SilenceableProxy:
         try:
             data = end.recv(1 << 16)
             if data and not self._silent:
+                if end.getsockname()[1] == self._port:
+                    self.heard(data)
                 others[end].sendall(data)
         except ConnectionError:
             data = b""

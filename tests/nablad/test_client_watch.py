@@ -1,6 +1,7 @@
 """A watch that outlives its connection."""
 
 import inspect
+import itertools
 import threading
 
 import grpc
@@ -9,7 +10,10 @@ import pytest
 from nablad import Client, InternalError, NotFoundError, UnavailableError
 from nablad.client.channel import _keepalive
 from nablad.v1 import jobs_pb2
-from service.api.server import OPTIONS
+from service.api.server import SERVER_OPTIONS
+
+# The beginning of HTTP/2's frame: 8 bytes long, of type PING, not an answer, of no stream.
+_PING = b"\0\0\x08\x06\0\0\0\0\0"
 
 
 def _event(number):
@@ -105,6 +109,29 @@ def test_a_service_that_falls_silent_is_noticed(silent_service, service):
     hold.set()
 
 
+def test_a_watch_of_a_job_that_only_waits_is_not_ended_for_its_pings(silent_service, service, monkeypatch):
+    """Nothing is said for as long as a job is paused, and pings go out all the time."""
+    pings, enough = itertools.count(1), threading.Event()
+
+    def heard(data):
+        if _PING in data and next(pings) > 4:
+            enough.set()
+
+    def handler(_request, _context):
+        yield _told(1)
+        silent_service.heard = heard
+        enough.wait(60)
+        yield _told(2)
+
+    service.handlers["WatchJob"] = handler
+    lost = []
+    monkeypatch.setattr("nablad.client.channel._PING_SHARE", 0.01)
+    with Client(silent_service.address, silence_s=15) as client:
+        assert _numbers(client.watch("a", on_lost=lost.append)) == [1, 2]
+    assert enough.is_set()
+    assert lost == []
+
+
 def test_silence_is_borne_for_less_than_half_a_minute_and_pinged_no_faster_than_the_service_allows():
     """By default; the service ends connections that ping faster than it lets them."""
     silence_s = inspect.signature(Client).parameters["silence_s"].default
@@ -112,7 +139,7 @@ def test_silence_is_borne_for_less_than_half_a_minute_and_pinged_no_faster_than_
     time_ms, timeout_ms = options["grpc.keepalive_time_ms"], options["grpc.keepalive_timeout_ms"]
     assert time_ms + timeout_ms == 1000 * silence_s <= 30_000
     assert timeout_ms == options["grpc.http2.ping_timeout_ms"]
-    assert time_ms >= dict(OPTIONS)["grpc.http2.min_recv_ping_interval_without_data_ms"]
+    assert time_ms >= dict(SERVER_OPTIONS)["grpc.http2.min_ping_interval_without_data_ms"]
 
 
 def test_a_service_that_never_said_a_word_is_not_waited_for(nowhere):
