@@ -34,7 +34,9 @@ from service.metrics.standing import Observer
 from service.private_files import OTHERS
 from service.recoveries import Recoveries
 from service.reserve import Reserve
+from service.scratch import ScratchError
 from service.settings import Settings
+from service.stop_signals import StopOrder, StopSignals
 from service.stores.catalogues import DatasetCatalogue, ModelCatalogue
 from service.stores.database import Database, DatabaseError
 from service.stores.jobs import JobStore
@@ -77,9 +79,10 @@ def serve(settings: Settings) -> None:
             reserve = Reserve(directory.reserve)
             database = Database(directory.database, instruments.store_commit_seconds.observe, reserve)
             stack.callback(database.close)
-        except (DataDirectoryError, DatabaseError) as error:
+            service = _Service(settings, directory, database, reserve, registry, instruments)
+        except (DataDirectoryError, DatabaseError, ScratchError) as error:
             raise StartError(str(error)) from error
-        asyncio.run(_Service(settings, directory, database, reserve, registry, instruments).run())
+        asyncio.run(service.run())
 
 
 class _Service:
@@ -134,6 +137,7 @@ class _Service:
         self._model_servicer = ModelServicer(directory, models)
         self._health = health.aio.HealthServicer()
         self._stop = asyncio.Event()
+        self._signals = StopSignals(time.monotonic)
 
     async def run(self) -> None:
         """Until a signal comes."""
@@ -160,11 +164,11 @@ class _Service:
             if controller.done():
                 controller.result()
             self._directory.note_stop()
-            _log.info("going away: jobs that run are written down first; another signal ends this at once")
+            _log.info("going away: jobs that run are written down first; a later signal ends this at once")
 
     def _signalled(self, number: int) -> None:
-        """The first signal takes everything down in order. The second is obeyed at once, and nothing is lost by it."""
-        if self._stop.is_set():
+        """The first signal takes everything down in order. A later one is obeyed at once, and nothing is lost by it."""
+        if self._signals.order() is StopOrder.AT_ONCE:
             _log.warning("going away at once: jobs go on from their last checkpoints")
             # The cluster process sees that this one is gone, and takes its own down.
             os._exit(128 + number)

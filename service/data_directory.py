@@ -1,11 +1,8 @@
 """Where everything that lasts lies."""
 
-import fcntl
-import hashlib
 import logging
-import os
 import shutil
-import socket
+import sys
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -13,15 +10,17 @@ from pathlib import Path
 
 from nablad.files import sync_directory
 from service.checkpoints.folder import CheckpointFolder
+from service.directory_lock import DirectoryLock, InUseError
 from service.private_files import OTHERS, foreign_owner, other_writers, tighten
+from service.scratch import scratch_folder
 
 __all__ = ["DataDirectory", "DataDirectoryError"]
 
 _log = logging.getLogger(__name__)
 
 _FOLDERS = ("datasets", "models", "checkpoints", "staging")
-# Of what another daemon wrote about itself.
-_MOST_LOCK_CHARACTERS = 200
+_STOP_NOTE = "told-to-stop"
+_FILES = ("lock", "reserve", _STOP_NOTE)
 
 
 class DataDirectoryError(Exception):
@@ -42,22 +41,25 @@ class DataDirectory:
         Raises:
             DataDirectoryError: It cannot be written, others may write to it, or another daemon uses it.
         """
-        self.path = path.absolute()
+        self.path = _absolute(path)
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._require_no_other_writers()
             for folder in _FOLDERS:
                 (self.path / folder).mkdir(mode=0o700, exist_ok=True)
             self._require_own()
-            # Not "w": what the other daemon wrote must not be emptied before it is known that there is none.
-            self._lock = (self.path / "lock").open("a+")
         except OSError as error:
             raise DataDirectoryError(
                 f"the data directory {self.path} cannot be used: {error.strerror}; give another with --data-dir or "
                 "NABLAD_DATA_DIR"
             ) from error
         try:
-            self._take()
+            self._lock = DirectoryLock(self.path)
+        except InUseError as error:
+            raise self._unusable(str(error)) from error
+        except OSError as error:
+            raise self._unusable(f"it cannot be locked ({error})") from error
+        try:
             self._tighten()
             self._sweep()
         except BaseException:
@@ -85,12 +87,16 @@ class DataDirectory:
 
     @property
     def _stop_note(self) -> Path:
-        return self.path / "told-to-stop"
+        return self.path / _STOP_NOTE
 
     @property
     def scratch(self) -> Path:
-        """A folder of short path for what ends with the daemon; always the same, so that the next start sweeps it."""
-        return Path(tempfile.gettempdir(), f"nablad-{hashlib.sha256(bytes(self.path)).hexdigest()[:12]}")
+        """A folder of short path for what ends with the daemon; always the same, so that the next start sweeps it.
+
+        Raises:
+            ScratchError: There is no place for it.
+        """
+        return scratch_folder(self.path)
 
     @property
     def database(self) -> Path:
@@ -150,27 +156,6 @@ class DataDirectory:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _take(self) -> None:
-        """Locks the directory, and writes down who has it.
-
-        Raises:
-            DataDirectoryError: Another daemon has it, or it cannot be locked.
-        """
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._lock.seek(0)
-            other = self._lock.read(_MOST_LOCK_CHARACTERS).strip()
-            named = f" ({other})" if other else ""
-            raise self._unusable(f"another nablad{named} uses it") from error
-        except OSError as error:
-            raise self._unusable(f"it cannot be locked ({error})") from error
-        try:
-            os.ftruncate(self._lock.fileno(), 0)
-            os.write(self._lock.fileno(), f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-        except OSError as error:  # a full disk is no reason not to start
-            _log.warning("the lock file cannot name this process: %s", error)
-
     def _require_no_other_writers(self) -> None:
         if others := other_writers(self.path.stat()):
             raise DataDirectoryError(
@@ -180,8 +165,8 @@ class DataDirectory:
 
     def _entries(self) -> list[Path]:
         """Folders and files at the top that are the service's."""
-        files = (self.path / "lock", *self.path.glob("nablad.sqlite3*"))
-        return [path for path in (*(self.path / folder for folder in _FOLDERS), *files) if path.exists()]
+        names = (self.path / name for name in (*_FOLDERS, *_FILES))
+        return [path for path in (*names, *self.path.glob("nablad.sqlite3*")) if path.exists()]
 
     def _require_own(self) -> None:
         """Somebody who could write to it earlier may have left something there."""
@@ -211,6 +196,28 @@ class DataDirectory:
         for folder in (self.path / "checkpoints").iterdir():
             if folder.is_dir() and not folder.is_symlink():
                 CheckpointFolder(folder).sweep()
+
+
+def _absolute(path: Path) -> Path:
+    """The path for every process, in whatever directory, and for messages, which hold text.
+
+    Raises:
+        DataDirectoryError: There is no such path.
+    """
+    try:
+        absolute = path.absolute()
+        str(absolute).encode()
+    except FileNotFoundError as error:
+        raise DataDirectoryError(
+            f"the data directory {path} cannot be found: the directory that this was started in is gone; start it in "
+            "another one, or give --data-dir an absolute path"
+        ) from error
+    except UnicodeEncodeError as error:
+        raise DataDirectoryError(
+            f"the data directory {bytes(path)!r} cannot be used: in {sys.getfilesystemencoding()}, the encoding of "
+            "this locale, it is no text; set LC_ALL=C.UTF-8, or give another --data-dir"
+        ) from error
+    return absolute
 
 
 def _remove(path: Path) -> None:

@@ -72,10 +72,16 @@ SCENARIOS = (
         _SERVICE_SECONDS,
         spares_others=False,
     ),
-    Scenario("drain", "SIGTERM the service", service_faults.drain, _SERVICE_SECONDS, spares_others=False),
+    Scenario(
+        "drain",
+        "SIGTERM the service, once or twice at the same moment",
+        service_faults.drain,
+        _SERVICE_SECONDS,
+        spares_others=False,
+    ),
     Scenario(
         "drain-twice",
-        "SIGTERM the service twice",
+        "SIGTERM the service twice, more than a second apart",
         service_faults.terminate_twice,
         _SERVICE_SECONDS,
         spares_others=False,

@@ -24,6 +24,8 @@ __all__ = [
 _EARLY_POINTS = frozenset({"job.committing", "job.committed", "attempt.starting"})
 _AT_ONCE_SECONDS = 10.0
 _GONE_SECONDS = 60.0
+# Signals that come closer to the first count as the first.
+_SIGNALS_APART_SECONDS = 1.0
 
 
 def kill_service(run: Run) -> None:
@@ -55,21 +57,23 @@ def kill_service_at_point(run: Run) -> None:
 
 
 def drain(run: Run) -> None:
-    """SIGTERM: it ends by itself and says that all went well."""
+    """SIGTERM, once or twice at the same moment: it ends by itself and says that all went well."""
     run.submit()
     if run.wait_for_moment():
         run.faults += 1
+        if run.draw.random() < 0.5:
+            run.service.daemon.process.send_signal(signal.SIGTERM)
         if code := run.service.daemon.stop():
             run.broken.append(f"the drained service ended with exit code {code}")
         run.service.restart()
 
 
 def terminate_twice(run: Run) -> None:
-    """The second SIGTERM ends it at once."""
+    """The second SIGTERM ends it at once, if it has not ended by then."""
     run.submit()
     if run.wait_for_moment():
         run.service.daemon.process.send_signal(signal.SIGTERM)
-        time.sleep(run.draw.uniform(0.0, 0.5))
+        time.sleep(_SIGNALS_APART_SECONDS + run.draw.uniform(0.0, 0.5))
         run.service.daemon.process.send_signal(signal.SIGTERM)
         run.faults += 1
         if not run.service.wait_until_dead(_AT_ONCE_SECONDS):

@@ -9,11 +9,13 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
 
 import ray
+from ray._private.grpc_utils import init_grpc_channel
+from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 from ray.util import get_node_ip_address
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
@@ -23,7 +25,7 @@ from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.cluster import error_lines
 from service.cluster.errors import ClusterError, ProcessError
 from service.cluster.fleet import Fleet
-from service.cluster.listeners import process_at, require_listener
+from service.cluster.listeners import process_at, require_head, require_listener, require_loopback
 from service.parameter_server.process import RunningParameterServer, start_parameter_server
 from service.waiting import run_to_its_end
 from workers.worker import work
@@ -90,10 +92,13 @@ class Cluster:
             folder: For the sockets and logs of an embedded Ray. Its path must be short, as those of sockets have to be.
 
         Raises:
-            ClusterError: Ray did not start, or nothing answers at the address.
+            ClusterError: Ray did not start, or no Ray answers at the address.
         """
-        if address is not None:
+        if address is None:
+            require_loopback()
+        else:
             require_listener(address)
+            _require_head(address)
         self._embedded = address is None
         # One at a time: between the look for free CPUs and the groups that take them, nobody else may take them.
         self._placing = asyncio.Lock()
@@ -311,6 +316,13 @@ def _remote(process: type) -> Any:
 
 
 # -- questions to Ray, which may take a while --------------------------------------------------------------------------
+
+
+def _require_head(address: str) -> None:
+    # With the token and the certificates that Ray would send.
+    with init_grpc_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:  # type: ignore[no-untyped-call]
+        head = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
+        require_head(address, partial(head.GetClusterId, gcs_service_pb2.GetClusterIdRequest()))
 
 
 def _own_node_id() -> str:

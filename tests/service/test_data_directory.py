@@ -45,6 +45,15 @@ def test_a_killed_daemon_leaves_it_free(tmp_path: Path) -> None:
     assert (tmp_path / "lock").read_text() == f"process {os.getpid()} on {socket.gethostname()}\n"
 
 
+def test_it_stays_locked_when_the_lock_file_is_removed(tmp_path: Path) -> None:
+    """By hand, while a daemon has it: the second one is refused with a sentence."""
+    first = DataDirectory(tmp_path)
+    (tmp_path / "lock").unlink()
+    with pytest.raises(DataDirectoryError, match=r"cannot be used: another nablad uses it; stop the other, or give"):
+        DataDirectory(tmp_path)
+    first.close()
+
+
 def test_a_full_disk_is_no_reason_not_to_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The name in the lock file is only for people: the lock holds without it."""
 
@@ -141,6 +150,25 @@ def test_one_of_another_user_is_refused(tmp_path: Path) -> None:
             DataDirectory(data)
         os.chown(path, 0, 0)
     DataDirectory(data).close()
+
+
+def test_a_relative_path_is_from_a_directory_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the sentence says what is gone, and what to do; an absolute one does without."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(DataDirectoryError, match=r"data cannot be found: .* started in is gone; .* absolute path"):
+        DataDirectory(Path("data"))
+    DataDirectory(tmp_path / "data").close()
+
+
+def test_a_path_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    """Messages with it could not be written; the sentence names its bytes and the encoding."""
+    path = tmp_path / os.fsdecode(b"caf\xe9")
+    with pytest.raises(DataDirectoryError, match=r"caf\\xe9' cannot be used: in .*, the encoding .* LC_ALL=C.UTF-8"):
+        DataDirectory(path)
+    assert not path.exists()
 
 
 def _make(*paths: Path) -> None:
