@@ -320,9 +320,10 @@ def _remote(process: type) -> Any:
 
 def _require_head(address: str) -> None:
     # With the token and the certificates that Ray would send.
-    with init_grpc_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:  # type: ignore[no-untyped-call]
-        head = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
-        require_head(address, partial(head.GetClusterId, gcs_service_pb2.GetClusterIdRequest()))
+    with init_grpc_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
+        head: Any = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)  # type: ignore[no-untyped-call]
+        request = gcs_service_pb2.GetClusterIdRequest()  # type: ignore[attr-defined]
+        require_head(address, partial(head.GetClusterId, request))
 
 
 def _own_node_id() -> str:
