@@ -87,6 +87,7 @@ class Commands:
         for outcome in await asyncio.gather(*leave, return_exceptions=True):
             if isinstance(outcome, BaseException):
                 _log.error("a job could not be taken off in order; it goes on from its last checkpoint: %s", outcome)
+        self._move.settle_all()
 
     async def _withdraw(self, job_id: str, state: State, reason: str) -> jobs_pb.Job:
         """Takes a job's processes from it, after a checkpoint if it is to go on later."""

@@ -80,6 +80,17 @@ class Mover:
         move = self._unwritten.get(job_id)
         return self._make(job_id, move) if move else None
 
+    def settle_all(self) -> None:
+        """Writes down what became of all jobs of which that could not be done before, as far as it can be.
+
+        What cannot be written even now is logged.
+        """
+        for job_id, move in list(self._unwritten.items()):
+            try:
+                self._make(job_id, move)
+            except sqlite3.Error as error:
+                _log.error("job %s: that it is %s is lost: %s", job_id, state_name(move.state), error)
+
     def is_unwritten(self, job_id: str) -> bool:
         """Returns whether it is still to be written down what became of a job."""
         return job_id in self._unwritten

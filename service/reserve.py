@@ -26,13 +26,8 @@ _SMALLEST_BYTES: Final = 16 << 10
 
 _REFILL_SECONDS: Final = 5.0
 
-_FULL: Final = frozenset(
-    {
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_IOERR_WRITE,  # also when a quota is used up
-        sqlite3.SQLITE_IOERR_SHMSIZE,  # the index of the log could not grow
-    }
-)
+# The second: the index of the log could not grow.
+_FULL: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
 
 
 def is_full_disk(error: BaseException) -> bool:
@@ -41,6 +36,11 @@ def is_full_disk(error: BaseException) -> bool:
         # Errors of the module itself have no code.
         return getattr(error, "sqlite_errorcode", None) in _FULL
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _may_need_room(error: BaseException) -> bool:
+    """Returns whether more room may help: SQLite does not tell a quota that is used up from a disk that fails."""
+    return is_full_disk(error) or getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_IOERR_WRITE
 
 
 class Reserve:
@@ -58,7 +58,8 @@ class Reserve:
         """
         self._path = path
         self._size_bytes = size_bytes
-        self._in_use = False
+        self._whole = True
+        self._failure = ""
         self.refill()
 
     def spend(self, write: Callable[[], _Result]) -> _Result:
@@ -81,7 +82,7 @@ class Reserve:
                 try:
                     return write()
                 except (OSError, sqlite3.Error) as error:
-                    if not is_full_disk(error) or not self._give_up_slice():
+                    if not _may_need_room(error) or not self._give_up_slice():
                         raise
                     spent = True
         finally:
@@ -92,13 +93,9 @@ class Reserve:
         """Takes room until it has its size again, as far as there is any."""
         try:
             with self._opened() as descriptor:
-                whole = self._grow(descriptor)
+                self._note(whole=self._grow(descriptor))
         except OSError as error:
-            _log.warning("no room can be kept for a full disk: %s", error)
-            return
-        if self._in_use and whole:
-            self._in_use = False
-            _log.info("the reserve on the disk has its %s bytes again", f"{self._size_bytes:,}")
+            self._complain(error)
 
     async def keep(self) -> None:
         """Refills it every few seconds, until cancelled."""
@@ -130,12 +127,24 @@ class Reserve:
                 # Journaling file systems hand freed room out only when this is on the disk.
                 os.fsync(descriptor)
         except OSError as error:
-            _log.warning("the reserve on the disk cannot be used: %s", error)
+            self._complain(error)
             return False
-        if not self._in_use:
-            self._in_use = True
-            _log.warning("the disk is full: what frees room or stops work is written on the reserve; make room")
+        self._note(whole=False)
         return True
+
+    def _note(self, *, whole: bool) -> None:
+        """Says when the reserve begins to be used, and when it is whole again."""
+        if self._whole and not whole:
+            _log.warning("the disk is full: what frees room or stops work lives on the reserve from now on; make room")
+        elif whole and not self._whole:
+            _log.info("the reserve on the disk has its %s bytes again", f"{self._size_bytes:,}")
+        self._whole, self._failure = whole, ""
+
+    def _complain(self, error: OSError) -> None:
+        """Says once that there is no reserve."""
+        if str(error) != self._failure:
+            self._failure = str(error)
+            _log.warning("no room can be kept for a full disk: %s", error)
 
     @contextmanager
     def _opened(self) -> Iterator[int]:

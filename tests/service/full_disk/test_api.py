@@ -276,6 +276,24 @@ def test_without_a_reserve_the_truth_is_written_later(
     _play(disk, tmp_path, scene)
 
 
+def test_the_end_of_the_service_is_the_last_chance(disk: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What was kept in memory is written down if there is room by then; else the log says what is lost."""
+
+    async def scene(service: Service) -> None:
+        job_id = await service.submit_running()
+        service.directory.reserve.unlink()
+        disk.fill()
+        with pytest.raises(TooLargeError):
+            await service.call("cancel", job_id)
+        await service.controller.drain()
+        assert f"job {job_id}: that it is cancelled is lost: database or disk is full" in caplog.text
+        disk.filler.unlink()
+        await service.controller.drain()
+        assert service.jobs.get(job_id).reason == "cancelled by a client"
+
+    _play(disk, tmp_path, scene)
+
+
 def test_a_call_that_is_repeated_when_there_is_room_is_answered(disk: Any, tmp_path: Path) -> None:
     """Whether the service has written it down by then or not."""
 

@@ -146,6 +146,22 @@ def test_the_reserve_lasts_and_is_whole_again_when_there_is_room(disk: Any, stor
     assert _held(disk.path) >= RESERVE_BYTES
 
 
+def test_its_use_is_logged_once(disk: Any, stores: Stores, caplog: pytest.LogCaptureFixture) -> None:
+    """When it begins and when it is over, however many commands need it."""
+    caplog.set_level("INFO", "service.reserve")
+    for _ in range(3):
+        job_id = stores.running()
+        disk.fill()
+        for state in (PAUSED, CANCELLED):
+            stores.jobs.move(job_id, state, "test")
+            disk.fill()
+        disk.filler.unlink()
+        stores.reserve.refill()
+        stores.reserve.refill()
+    used = "the disk is full: what frees room or stops work lives on the reserve from now on; make room"
+    assert caplog.messages == [used, "the reserve on the disk has its 16,777,216 bytes again"] * 3
+
+
 def test_a_job_with_more_rows_than_the_reserve_has_room_for_can_be_deleted(disk: Any, stores: Stores) -> None:
     """It goes piece by piece; what a crash leaves of it goes with the next one."""
     job_id = stores.running()
