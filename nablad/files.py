@@ -7,10 +7,21 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
 
-__all__ = ["CHUNK_BYTES", "replacing", "sync_directory"]
+__all__ = ["CHUNK_BYTES", "naming", "replacing", "sync_directory"]
 
 # How much of a file, or of a parameter vector, goes into one message.
 CHUNK_BYTES = 1 << 20
+
+
+@contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Adds the file's name to an OSError that has none, as those of reading and writing do."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = os.fspath(path)
+        raise
 
 
 @contextmanager

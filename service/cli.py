@@ -6,12 +6,13 @@ from importlib.metadata import version
 
 import click
 
+from nablad.cli.group import SentenceGroup
 from service.settings import Settings, setting_options
 
 __all__ = ["main"]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=SentenceGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("nablad"), prog_name="nablad")
 def main() -> None:
     """The training service. Clients use the command `nabla`."""

@@ -229,9 +229,17 @@ async def _cancelled(task: "asyncio.Task[None]") -> None:
 
 def _host_and_port(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
+    if not _is_encodable(host) or not port.isdecimal() or len(port) > 5 or int(port) > 65535:
         raise StartError(f"{address!r} is not an address: give HOST:PORT, such as {DEFAULT_ADDRESS}")
     return host, int(port)
+
+
+def _is_encodable(host: str) -> bool:
+    """Whether the name can be looked up at all."""
+    try:
+        return bool(host.encode("idna"))
+    except UnicodeError:
+        return False
 
 
 def _now() -> datetime:

@@ -48,5 +48,6 @@ def end_of(error: NablaError | OSError) -> EndError:
     if isinstance(error, UnavailableError):
         return EndError(str(error), ExitCode.UNREACHABLE)
     if isinstance(error, OSError):
-        return EndError(f"{error.filename}: {error.strerror}." if error.filename else str(error), ExitCode.INVALID)
+        sentence = f"{error.strerror}." if error.strerror else str(error)
+        return EndError(f"{error.filename}: {sentence}" if error.filename else sentence, ExitCode.INVALID)
     return EndError(str(error), ExitCode.REFUSED)

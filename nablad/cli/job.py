@@ -13,6 +13,7 @@ from nablad.cli.settings import Settings, output_option, request_id_option
 # Named here as well as in the contract, which is slow to import; a test holds both to each other.
 STATES = ("queued", "starting", "running", "paused", "succeeded", "failed", "cancelled")
 LOWEST_PRIORITY, HIGHEST_PRIORITY = -1000, 1000
+LAST_EVENT = 2**64 - 1
 
 
 @click.group()
@@ -90,7 +91,9 @@ def get(settings: Settings, job_id: str, output: str) -> None:
 
 @job.command()
 @click.argument("job_id", metavar="ID")
-@click.option("--from-event", type=click.IntRange(min=1), default=1, metavar="N", help="Number of the first event.")
+@click.option(
+    "--from-event", type=click.IntRange(1, LAST_EVENT), default=1, metavar="N", help="Number of the first event."
+)
 @output_option
 @click.pass_context
 def watch(ctx: click.Context, job_id: str, from_event: int, output: str) -> None:

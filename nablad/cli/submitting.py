@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 
 from nablad.errors import InvalidRequestError, UnavailableError, Violation
+from nablad.files import naming
 from nablad.spec import merge, violations
 from nablad.spec.job_file import MAXIMUM_BYTES, parse
 from nablad.v1.job_spec_pb2 import JobSpec
@@ -25,7 +26,9 @@ def read_job_file(file: BinaryIO, client: "Client", priority: int | None = None)
     Raises:
         InvalidRequestError: It breaks rules. Carries also what the service finds in it: all can be mended at once.
     """
-    spec, unread = parse(file.read(MAXIMUM_BYTES + 1))
+    with naming(getattr(file, "name", "<stdin>")):
+        content = file.read(MAXIMUM_BYTES + 1)
+    spec, unread = parse(content)
     if priority is not None:
         spec.priority = priority
     known = violations(spec, unread)

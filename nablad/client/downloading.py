@@ -2,11 +2,12 @@
 
 import errno
 import hashlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from nablad.errors import InternalError, InvalidRequestError
-from nablad.files import replacing
+from nablad.files import naming, replacing
 
 _SAFETENSORS = ".safetensors"
 # Endings of formats that people look for here, and that do not exist yet.
@@ -50,7 +51,7 @@ def write_file(path: Path, chunks: Iterable[bytes], sha256: str) -> None:
     """Writes a file from its chunks, or leaves everything as it was.
 
     Args:
-        path: Where the file will be; one that is there already is replaced.
+        path: Where the file will be; one that is there already is replaced, a link to one followed.
         chunks: Its bytes.
         sha256: What they must come to, in hexadecimal.
 
@@ -59,7 +60,10 @@ def write_file(path: Path, chunks: Iterable[bytes], sha256: str) -> None:
         OSError: The file cannot be written.
     """
     digest = hashlib.sha256()
-    with replacing(path) as file:
+    place = Path(os.path.realpath(path))
+    if place.exists() and not place.is_file():
+        raise OSError(errno.EINVAL, "There is something that is not a file; choose another name", os.fspath(path))
+    with naming(path), replacing(place) as file:
         for chunk in chunks:
             digest.update(chunk)
             file.write(chunk)

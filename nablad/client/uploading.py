@@ -1,12 +1,15 @@
 """Files on their way to the service, a chunk at a time."""
 
+import errno
+import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from nablad.client.translation import translating
-from nablad.files import CHUNK_BYTES
+from nablad.files import CHUNK_BYTES, naming
 from nablad.v1 import datasets_pb2
 
 Request_co = TypeVar("Request_co", covariant=True)
@@ -29,11 +32,21 @@ def describe_files(
     Raises:
         OSError: A file is missing or is not one.
     """
-    files = [datasets_pb2.DataFile(filename=path.name, size_bytes=_size_bytes(path)) for path in paths]
+    files = [datasets_pb2.DataFile(filename=_as_text(path.name), size_bytes=_size_bytes(path)) for path in paths]
     return datasets_pb2.DataFiles(files=files, target_column=target_column, target_kind=target_kind, classes=classes)
 
 
+def _as_text(name: str) -> str:
+    """A name as a message can carry it: bytes that are no UTF-8 are replaced; only its ending says anything."""
+    return name.encode(errors="replace").decode()
+
+
 def _size_bytes(path: Path) -> int:
+    found = path.stat()
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        # Before it is opened: that of a pipe waits for whoever writes to it.
+        sentence = "This is a pipe or a device, whose name and size say nothing; give a file, such as data.csv"
+        raise OSError(errno.ESPIPE, sentence, os.fspath(path))
     with path.open("rb") as file:  # so that a folder, or a file that may not be read, is found out now
         return file.seek(0, 2)
 
@@ -73,7 +86,7 @@ class Upload(Generic[Request_co]):
         total_bytes = sum(map(_size_bytes, self._paths))
         sent_bytes = 0
         for path in self._paths:
-            with path.open("rb") as file:
+            with naming(path), path.open("rb") as file:
                 while chunk := file.read(CHUNK_BYTES):
                     if self._progress is not None:
                         self._progress(sent_bytes, total_bytes)
