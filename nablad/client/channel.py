@@ -53,13 +53,17 @@ _OPTIONS = (
 )
 
 
-# A ping goes out after this part of the silence that is borne, and has the rest of it to be answered.
+# A connection that carries files is pinged as rarely as this: what is under way before a ping may take its time.
+_RELAXED = (
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+)
+# A ping goes out after this part of the silence that is borne, and has the rest of it to be answered. The service takes
+# pings faster than one in 10 s for an attack.
 _PING_SHARE = 0.6
-SHORTEST_PING_S = 10.0
-"""The service takes faster pings for an attack."""
 
 
-def _keepalive(silence_s: float) -> tuple[tuple[str, int], ...]:
+def _strict(silence_s: float) -> tuple[tuple[str, int], ...]:
     """Options that end a connection with an open call when nothing comes over it for so long, pings included."""
     time_ms = round(1000 * silence_s * _PING_SHARE)
     timeout_ms = round(1000 * silence_s) - time_ms
@@ -82,13 +86,14 @@ def resolve_address(address: str | None) -> str:
     return parse_address(address)
 
 
-def open_channel(address: str, silence_s: float) -> grpc.Channel:
+def open_channel(address: str, silence_s: float | None = None) -> grpc.Channel:
     """A channel to an address of `parse_address`'s; connects with the first call.
 
     Args:
         address: Where the service is.
-        silence_s: Seconds without any sign of life after which a connection with an open call is lost.
+        silence_s: For calls that send next to nothing: seconds without any sign of life after which the connection is
+            taken for lost. None: a minute and a half, so that slow links may carry files.
     """
     # Said in full, because a host may have the name of one of gRPC's resolvers; and as the URL that gRPC reads.
     target = address if is_socket(address) else f"dns:///{quote(address, safe=':[]')}"
-    return grpc.insecure_channel(target, options=(*_OPTIONS, *_keepalive(silence_s)))
+    return grpc.insecure_channel(target, options=(*_OPTIONS, *(_strict(silence_s) if silence_s else _RELAXED)))

@@ -36,8 +36,8 @@ class Connection:
             timeout_s: Seconds that a call with one answer may take. Streams have no limit, and calls that wait for
                 checkpoints get two minutes at least.
             patience_s: Seconds that a watch tries to reach a service that it has lost.
-            silence_s: Seconds after which a service that gives no sign of life while a call is open is taken for lost.
-                Below 17, the service takes the pings that this needs for an attack, and ends the connection.
+            silence_s: Seconds after which a watch takes a service for lost that gives no sign of life. Below 17, the
+                service takes the pings that this needs for an attack, and ends the connection.
 
         Raises:
             InvalidRequestError: The address is none.
@@ -45,8 +45,11 @@ class Connection:
         self.address = resolve_address(address)
         self._timeout_s = timeout_s
         self._patience_s = patience_s
-        self._channel = open_channel(self.address, silence_s)
+        self._channel = open_channel(self.address)
+        # A connection of their own, where no file is before the pings that tell a silent service.
+        self._watch_channel = open_channel(self.address, silence_s)
         self._jobs = jobs_pb2_grpc.JobServiceStub(self._channel)
+        self._watches = jobs_pb2_grpc.JobServiceStub(self._watch_channel)
         self._datasets = datasets_pb2_grpc.DatasetServiceStub(self._channel)
         self._models = models_pb2_grpc.ModelServiceStub(self._channel)
 
@@ -58,6 +61,7 @@ class Connection:
 
     def close(self) -> None:
         """Ends all calls and the connection."""
+        self._watch_channel.close()
         self._channel.close()
 
     def _call(self, call: Callable[..., _Response], request: Any, *, at_least_s: float = 0.0) -> _Response:

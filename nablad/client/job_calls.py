@@ -72,7 +72,7 @@ class JobCalls(Connection):
             on_lost: Told when the connection is lost, and again at each failed attempt to make it anew.
         """
         request = jobs_pb2.WatchJobRequest(job_id=job_id, from_event=from_event)
-        return watch(self._jobs.WatchJob, request, self.address, Patience(self._patience_s), on_lost)
+        return watch(self._watches.WatchJob, request, self.address, Patience(self._patience_s), on_lost)
 
     def pause(self, job_id: str) -> jobs_pb2.Job:
         """Takes a job's processes from it, after a checkpoint, until it is resumed."""

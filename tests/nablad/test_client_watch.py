@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from nablad import Client, InternalError, NotFoundError, UnavailableError
-from nablad.client.channel import _keepalive
+from nablad.client.channel import _strict
 from nablad.v1 import jobs_pb2
 from service.api.server import SERVER_OPTIONS
 
@@ -135,7 +135,7 @@ def test_a_watch_of_a_job_that_only_waits_is_not_ended_for_its_pings(silent_serv
 def test_silence_is_borne_for_less_than_half_a_minute_and_pinged_no_faster_than_the_service_allows():
     """By default; the service ends connections that ping faster than it lets them."""
     silence_s = inspect.signature(Client).parameters["silence_s"].default
-    options = dict(_keepalive(silence_s))
+    options = dict(_strict(silence_s))
     time_ms, timeout_ms = options["grpc.keepalive_time_ms"], options["grpc.keepalive_timeout_ms"]
     assert time_ms + timeout_ms == 1000 * silence_s <= 30_000
     assert timeout_ms == options["grpc.http2.ping_timeout_ms"]

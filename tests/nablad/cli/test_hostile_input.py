@@ -184,7 +184,7 @@ def test_an_export_replaces_only_files(nabla, agreeable, name):
     result = nabla("model", "export", "a", f"{name}.safetensors", "--overwrite")
     assert result.exit_code == ExitCode.INVALID
     assert {each: Path(each).stat().st_mode for each in before} == before
-    assert Path("link").is_symlink()
+    assert Path("link.safetensors").is_symlink()
 
 
 def test_a_file_whose_name_is_no_text_is_a_file_like_others(agreeable):
