@@ -96,7 +96,8 @@ class _Suspects:
     def beyond_arithmetic(self, weights: Vector) -> str:
         """A number that the type holds, but not the cost or the gradient that come of it."""
         propagation = build.back_propagation(self.assignment.spec)
-        tips = partial(self._overflows, propagation, weights)
+        room = np.empty_like(weights) if self.differentiated else None
+        tips = partial(self._overflows, propagation, weights, room)
         if not tips(0, len(self.numbers)):
             return ""
         row = self._first_tipping(tips)
@@ -118,11 +119,13 @@ class _Suspects:
             low, high = (low, middle) if tips(0, middle) else (middle, high)
         return low
 
-    def _overflows(self, propagation: BackPropagation, weights: Vector, start: int, stop: int) -> bool:
+    def _overflows(
+        self, propagation: BackPropagation, weights: Vector, gradient: Vector | None, start: int, stop: int
+    ) -> bool:
+        """Whether the cost of these rows, or their gradient if there is room for one, is not finite."""
         x, targets = (part[start:stop] for part in self.computed)
-        if not self.differentiated:
+        if gradient is None:
             return not np.isfinite(propagation.evaluate(weights, x, targets).cost)
-        gradient = np.empty_like(weights)
         cost = propagation.gradient(weights, x, targets, gradient).cost
         return not (np.isfinite(cost) and np.isfinite(gradient).all())
 
