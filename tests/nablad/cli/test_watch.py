@@ -3,6 +3,8 @@
 import io
 import itertools
 import json
+import threading
+from functools import partial
 
 import pytest
 from rich.console import Console
@@ -11,7 +13,6 @@ from nablad.cli.bar import ProgressBar
 from nablad.cli.exits import ExitCode
 from nablad.cli.watching import Lines
 from nablad.client import Client
-from nablad.errors import UnavailableError
 from nablad.v1 import jobs_pb2
 
 
@@ -219,18 +220,24 @@ def test_ctrl_c_detaches_and_says_how_to_come_back(nabla, service, monkeypatch, 
     assert service.calls == []
 
 
-def test_a_service_that_is_lost_for_good_ends_the_watch_with_how_to_come_back(nabla, monkeypatch):
+def test_a_service_that_falls_silent_ends_the_watch_with_how_to_come_back(nabla, service, silent_service, monkeypatch):
     """The job may well go on: the exact command that goes on from the next event is printed with the error."""
+    hold = threading.Event()
 
-    def lost(*_, **__):
-        yield _event(41)
-        raise UnavailableError("The service cannot be reached.")
+    def handler(_request, _context):
+        yield from _watch(_event(41))
+        hold.wait(60)
 
-    monkeypatch.setattr(Client, "watch", lost)
-    result = nabla("job", "watch", "a", "--from-event", "41")
+    service.handlers["WatchJob"] = handler
+    monkeypatch.setattr(Lines, "event", lambda *_: silent_service.silence())
+    monkeypatch.setattr("nablad.client.Client", partial(Client, patience_s=0, silence_s=1))
+    result = nabla("job", "watch", "a", "--from-event", "41", address=silent_service.address)
+    hold.set()
     assert result.exit_code == ExitCode.UNREACHABLE
-    assert result.stderr.startswith("Error: The service cannot be reached.\n")
-    assert "nabla job watch a --from-event 42" in result.stderr
+    error, hint, command = result.stderr.splitlines()
+    assert silent_service.address in error
+    assert hint == "To come back when it answers again:"
+    assert command.strip() == "nabla job watch a --from-event 42"
 
 
 def test_a_service_that_was_never_there_is_not_to_be_come_back_to(nabla, nowhere):
