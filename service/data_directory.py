@@ -213,9 +213,10 @@ def _absolute(path: Path) -> Path:
             "another one, or give --data-dir an absolute path"
         ) from error
     except UnicodeEncodeError as error:
+        encoding = sys.getfilesystemencoding()
         raise DataDirectoryError(
-            f"the data directory {bytes(path)!r} cannot be used: in {sys.getfilesystemencoding()}, the encoding of "
-            "this locale, it is no text; set LC_ALL=C.UTF-8, or give another --data-dir"
+            f"the data directory {bytes(path)!r} cannot be used: in {encoding}, the encoding of this locale, it is no "
+            f"text; {'' if encoding == 'utf-8' else 'set LC_ALL=C.UTF-8, or '}give another --data-dir"
         ) from error
     return absolute
 

@@ -166,7 +166,10 @@ def test_a_relative_path_is_from_a_directory_that_is_there(tmp_path: Path, monke
 def test_a_path_that_is_no_text_is_refused(tmp_path: Path) -> None:
     """Messages with it could not be written; the sentence names its bytes and the encoding."""
     path = tmp_path / os.fsdecode(b"caf\xe9")
-    with pytest.raises(DataDirectoryError, match=r"caf\\xe9' cannot be used: in .*, the encoding .* LC_ALL=C.UTF-8"):
+    with pytest.raises(
+        DataDirectoryError,
+        match=r"caf\\xe9' cannot be used: in .*, the encoding of this locale, it is no text; .*give another --data-dir",
+    ):
         DataDirectory(path)
     assert not path.exists()
 

@@ -71,32 +71,23 @@ def test_stopping_leaves_nothing_behind_but_the_data_directory(
     assert daemon.processes() == {}
 
 
-def test_nothing_is_run_that_lies_where_it_is_started_or_in_pythonpath(
-    new_daemon: NewDaemon, hostile_folders: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
+def test_it_runs_where_little_is_as_usual(
+    new_daemon: NewDaemon,
+    nothing_left: None,
+    hostile_folders: tuple[Path, Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Neither by the daemon, nor by Ray and the processes on it: a job succeeds, and no module of these places ran."""
+    """Modules of the names that it imports lie where it is started and in PYTHONPATH: a job succeeds, and none was run.
+
+    The directory for temporary files is a batch system's, of long path, and the addresses are of IPv6.
+    """
     here, there, marker = hostile_folders
+    long = tmp_path / ("job." + "7" * 60)
+    long.mkdir()
     monkeypatch.chdir(here)
     monkeypatch.setenv("PYTHONPATH", str(there))
-    daemon = new_daemon()
-    job_id = _submit(daemon.address, 1)
-    with Client(daemon.address) as client:
-        list(client.watch(job_id))
-        assert client.job(job_id).state == jobs_pb.JOB_STATE_SUCCEEDED, client.job(job_id).reason
-    assert daemon.stop() == 0
-    assert not marker.exists(), marker.read_text()
-
-
-def test_it_runs_where_little_is_as_usual(
-    new_daemon: NewDaemon, nothing_left: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A batch system's directory for temporary files, a start directory that is gone, and addresses of IPv6."""
-    long, gone = tmp_path / ("job." + "7" * 60), tmp_path / "gone"
-    long.mkdir()
-    gone.mkdir()
     monkeypatch.setenv("TMPDIR", str(long))
-    monkeypatch.chdir(gone)
-    gone.rmdir()
     options = ("--address", "[::1]:0", "--metrics-address", "[::1]:0") if _has_ipv6() else ()
     daemon = new_daemon(None, *options)
     job_id = _submit(daemon.address, 1)
@@ -111,6 +102,7 @@ def test_it_runs_where_little_is_as_usual(
     assert daemon.stop() == 0
     assert not folder.exists()
     assert list(long.iterdir()) == []
+    assert not marker.exists(), marker.read_text()
 
 
 def _has_ipv6() -> bool:
@@ -284,11 +276,10 @@ def test_a_ray_cluster_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert "127.0.0.1:1" in _refusal("--data-dir", tmp_path, "--ray", "127.0.0.1:1")
 
 
-def test_what_is_no_ray_cluster_is_refused_soon(tmp_path: Path) -> None:
-    """Ray itself would ask whoever listens there for two minutes."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = f"127.0.0.1:{listener.getsockname()[1]}"
-        assert f"what listens at {address} is not the head" in _refusal("--data-dir", tmp_path, "--ray", address)
+def test_what_is_no_ray_cluster_is_refused_soon(daemon: Any, tmp_path: Path) -> None:
+    """The address of the API, for instance: Ray itself would ask there for two minutes."""
+    refusal = _refusal("--data-dir", tmp_path, "--ray", daemon.address)
+    assert f"what listens at {daemon.address} is not the head of a Ray cluster" in refusal
 
 
 def test_a_data_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
