@@ -73,7 +73,7 @@ _MISTAKES = {
     "[::1]:": "has ''",
     "host name": "characters",
     "host,other:7471": "characters",
-    "\0": "characters",
+    "\x01": "characters",
     "unix:": "names no socket",
     "unix://": "names no socket",
 }

@@ -8,7 +8,7 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from service.__main__ import main
+from service.cli import main
 
 
 @pytest.fixture

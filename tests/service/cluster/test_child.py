@@ -25,7 +25,7 @@ def test_it_runs_where_no_module_lies_and_looks_for_modules_where_the_daemon_doe
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "token")
     monkeypatch.syspath_prepend(tmp_path / "first")
     with pytest.raises(ClusterError) as said:
-        asyncio.run(Child.start([sys.executable, "-c", PROGRAM]))
+        asyncio.run(Child.start([sys.executable, "-c", PROGRAM], "secret"))
     told = json.loads(str(said.value))
     assert told["directory"] == "/"
     assert told["token"] == str(tmp_path / "token")
@@ -39,6 +39,6 @@ def test_it_starts_although_the_daemon_s_directory_is_gone(tmp_path: Path, monke
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
     with pytest.raises(ClusterError, match='"directory": "/"'):
-        asyncio.run(Child.start([sys.executable, "-c", PROGRAM]))
+        asyncio.run(Child.start([sys.executable, "-c", PROGRAM], "secret"))
     with pytest.raises(FileNotFoundError):
         Path.cwd()
