@@ -7,7 +7,7 @@ from nablad.cli.checkpoint import checkpoint
 from nablad.cli.dataset import dataset
 from nablad.cli.demo import demo
 from nablad.cli.exits import MEANINGS
-from nablad.cli.group import SentenceGroup
+from nablad.cli.group import SentenceGroup, interrupted_once
 from nablad.cli.job import job
 from nablad.cli.model import model
 from nablad.cli.settings import Settings
@@ -23,6 +23,7 @@ _EXIT_CODES = "\b\nExit codes:\n" + "\n".join(f"  {code.value:>3}  {meaning}" fo
 @click.pass_context
 def main(ctx: click.Context, server: str | None) -> None:
     """Trains multi-layer perceptrons on a nablad service."""
+    ctx.with_resource(interrupted_once())
     ctx.obj = Settings(server)
 
 

@@ -3,9 +3,14 @@
 import errno
 import io
 import os
+import signal
 import sys
-from contextlib import suppress
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import click
@@ -13,8 +18,9 @@ import click
 from nablad.cli.exits import EndError, ExitCode, end_of
 from nablad.errors import NablaError
 
-__all__ = ["SentenceGroup"]
+__all__ = ["SentenceGroup", "interrupted_once"]
 
+_SAME_INTERRUPT_SECONDS = 1.0
 _STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
 # Files are read and written by name (`nablad.files.naming`): an error of this kind without one is of a stream.
 _FAILED_WRITES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EBADF, errno.EIO})
@@ -54,6 +60,32 @@ class SentenceGroup(click.Group):
             ctx.exit(_say(end_of(error)))
         except KeyboardInterrupt:
             ctx.exit(_say(EndError("Interrupted.", ExitCode.INTERRUPTED)))
+
+
+@contextmanager
+def interrupted_once(clock: Callable[[], float] = time.monotonic) -> Iterator[None]:
+    """Takes an interrupt that follows another one within a second for the same one.
+
+    Wrappers such as `timeout` send theirs to the process and to its group. The second one would come while gRPC ends
+    its calls for the first one, which then may wait for ever for a lock of its own.
+    """
+    last = -_SAME_INTERRUPT_SECONDS
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        nonlocal last
+        before, last = last, clock()
+        if last - before >= _SAME_INTERRUPT_SECONDS:
+            raise KeyboardInterrupt
+
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not ignored, nor taken by somebody else
+    if not ours or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _prepare_streams() -> None:

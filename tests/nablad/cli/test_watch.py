@@ -3,6 +3,9 @@
 import io
 import itertools
 import json
+import signal
+import subprocess
+import sys
 import threading
 from functools import partial
 
@@ -11,6 +14,7 @@ from rich.console import Console
 
 from nablad.cli.bar import ProgressBar
 from nablad.cli.exits import ExitCode
+from nablad.cli.group import interrupted_once
 from nablad.cli.watching import Lines
 from nablad.client import Client
 from nablad.v1 import jobs_pb2
@@ -245,6 +249,46 @@ def test_a_service_that_was_never_there_is_not_to_be_come_back_to(nabla, nowhere
     result = nabla("job", "watch", "a", address=nowhere)
     assert result.exit_code == ExitCode.UNREACHABLE
     assert "come back" not in result.stderr
+
+
+def test_an_interrupt_that_comes_twice_is_one():
+    """Whoever presses Ctrl-C again a second later is heard again."""
+    now = 100.0
+    with interrupted_once(lambda: now):
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        now = 100.9
+        signal.raise_signal(signal.SIGINT)
+        now = 102.0
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_watch_under_a_wrapper_that_interrupts_twice_detaches(service):
+    """As `timeout` does it: the watch ends with its words and its exit code, and does not hang."""
+    over = threading.Event()
+
+    def watch(_request, _context):
+        yield jobs_pb2.WatchJobResponse(events=[_event(1)])
+        over.wait(60)
+
+    service.handlers["WatchJob"] = watch
+    command = [sys.executable, "-c", "from nablad.cli import main; main()", "--server", service.address]
+    with subprocess.Popen(
+        [*command, "job", "watch", "a"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert "event 1" in process.stdout.readline()
+            for _ in range(2):
+                process.send_signal(signal.SIGINT)
+            assert process.wait(60) == ExitCode.INTERRUPTED
+            detached, command, *more = process.stderr.read().strip().splitlines()
+            assert (detached, more) == ("Detached; job a goes on. To come back:", [])
+            assert command.startswith(f"  nabla --server {service.address} job watch a --from-event ")
+        finally:
+            process.kill()
+            over.set()
 
 
 def test_a_terminal_shows_the_events_and_a_bar_with_the_figures():
