@@ -16,7 +16,7 @@ from service.errors import Reason, ServiceError
 from service.reserve import is_full_disk
 from workers.worker import SECRET_KEY
 
-__all__ = ["Context", "RefuseUnreadable", "SendBytes", "answer_errors", "require_secret", "with_method"]
+__all__ = ["Context", "RefuseUnreadable", "SendBytes", "answer_errors", "refuse", "require_secret", "with_method"]
 
 _log = logging.getLogger(__name__)
 
@@ -73,6 +73,11 @@ async def _answer(error: Exception, method: str, context: Context) -> NoReturn:
     if not isinstance(error, ServiceError):
         _log.error("%s failed", method, exc_info=error)
         await context.abort(grpc.StatusCode.INTERNAL, f"{method} failed in the service; its log says more")
+    await refuse(error, context)
+
+
+async def refuse(error: ServiceError, context: Context) -> NoReturn:
+    """Ends a call with the status of an error."""
     status = rpc_status.to_status(error.status())
     await context.abort(status.code, status.details, status.trailing_metadata)
 

@@ -107,6 +107,7 @@ class _Service:
         self._watches = Watches(self._jobs, self._live, time.monotonic)
         datasets, models = DatasetCatalogue(database), ModelCatalogue(database)
         tidy_up(directory, self._jobs, models)
+        self._jobs.learn_datasets()
         recoveries = Recoveries(instruments, time.monotonic)
         records = Records(directory, self._jobs, self._live, datasets, models, instruments, recoveries, _now)
         self._cluster = ClusterLink(settings.ray, settings.cpus, directory.scratch, self._cluster_changed)

@@ -16,6 +16,8 @@ _DOMAIN = "nablad"
 _MOST_STATUS_BYTES = 5000
 _MOST_MESSAGE_BYTES = 800
 _MOST_VIOLATIONS = 25
+# When it may be worth to try again what came with too much else.
+_RETRY_SECONDS = 1
 _MOST_PART_BYTES = 250
 
 
@@ -30,6 +32,7 @@ class Reason(Enum):
     WRONG_STATE = "the thing's state does not allow it"
     IN_USE = "something that goes on needs it"
     TOO_LARGE = "more bytes than the service takes"
+    BUSY = "more at a time than the service takes"
     DAMAGED = "something that the service keeps is gone, or not what was stored"
     GOING_AWAY = "the service is shutting down"
 
@@ -43,6 +46,7 @@ _STATUS_CODES: Mapping[Reason, int] = {
     Reason.WRONG_STATE: code_pb2.FAILED_PRECONDITION,
     Reason.IN_USE: code_pb2.FAILED_PRECONDITION,
     Reason.TOO_LARGE: code_pb2.RESOURCE_EXHAUSTED,
+    Reason.BUSY: code_pb2.RESOURCE_EXHAUSTED,
     Reason.DAMAGED: code_pb2.DATA_LOSS,
     Reason.GOING_AWAY: code_pb2.UNAVAILABLE,
 }
@@ -82,6 +86,10 @@ class ServiceError(Exception):
         status = status_pb2.Status(
             code=_STATUS_CODES[self.reason], message=_message(self.sentence, self.violations), details=[_pack(info)]
         )
+        if self.reason == Reason.BUSY:
+            retry = error_details_pb2.RetryInfo()
+            retry.retry_delay.seconds = _RETRY_SECONDS
+            status.details.append(_pack(retry))
         if self.violations:
             status.details.append(_pack(_bad_request(self.violations, _MOST_STATUS_BYTES - status.ByteSize())))
         return status

@@ -1,8 +1,9 @@
 """From a spec that somebody sends to a job that is queued."""
 
 from nablad.errors import Violation
-from nablad.spec import complete, data_violations, merge, violations
+from nablad.spec import merge
 from nablad.spec.names import closest
+from nablad.v1 import datasets_pb2 as datasets_pb
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
 from service.assignments import make_assignment
@@ -11,6 +12,7 @@ from service.data_directory import DataDirectory
 from service.datasets import DatasetError
 from service.errors import Reason, ServiceError
 from service.job_states import SUCCEEDED, state_name
+from service.spec_checks import SpecChecks
 from service.stores.catalogues import DatasetCatalogue
 from service.stores.jobs import JobStore
 from service.warm_start import WarmStarts
@@ -28,26 +30,32 @@ class Submission:
         self._jobs = jobs
         self._datasets = datasets
         self._warm_starts = warm_starts
+        self._checks = SpecChecks()
 
-    def checked(self, spec: spec_pb.JobSpec) -> spec_pb.JobSpec:
-        """The completed spec.
+    async def checked(self, spec: spec_pb.JobSpec) -> spec_pb.JobSpec:
+        """The completed spec; the data sets that it names are those of now.
 
         Raises:
             ServiceError: INVALID_SPEC, with every rule that it breaks.
         """
-        named = {field: getattr(spec.data, field) for field in ("train", "validation")}
-        sets = {field: self._datasets.find(name) for field, name in named.items() if name}
-        unknown = [self._unknown(field, named[field]) for field, dataset in sets.items() if dataset is None]
-        found = merge(violations(spec), unknown)
-        completed = complete(spec, sets.get("train"))
-        found = merge(found, violations(completed))
-        if train := sets.get("train"):
-            found = merge(found, data_violations(completed, train, sets.get("validation")))
+        while True:
+            sets = self._named(spec)
+            unknown = [
+                self._unknown(field, getattr(spec.data, field)) for field, found in sets.items() if found is None
+            ]
+            completed, found = await self._checks.check(spec, sets, unknown)
+            if self._named(spec) == sets:  # others may come and go meanwhile
+                break
         found = merge(found, self._warm_starts.violations(completed))
         if found:
             count = "1 rule" if len(found) == 1 else f"{len(found)} rules"
             raise ServiceError(Reason.INVALID_SPEC, f"the job spec breaks {count}", violations=found)
         return completed
+
+    def _named(self, spec: spec_pb.JobSpec) -> dict[str, datasets_pb.Dataset | None]:
+        """The data sets that a spec names, by field."""
+        named = {field: getattr(spec.data, field) for field in ("train", "validation")}
+        return {field: self._datasets.find(name) for field, name in named.items() if name}
 
     async def submit(self, spec: spec_pb.JobSpec, request_id: str) -> jobs_pb.Job:
         """Queues the job of a checked spec. A request id that was used before gives the job that it made."""

@@ -16,7 +16,6 @@ from service.boundary import Context, answer_errors
 from service.data_directory import DataDirectory
 from service.datasets import DatasetError, DatasetTooLargeError, store
 from service.errors import Reason, ServiceError
-from service.job_states import ENDED, MOVES
 from service.pages import decode_token, encode_token, page_size
 from service.stores.catalogues import DatasetCatalogue
 from service.stores.jobs import JobStore
@@ -91,14 +90,13 @@ class DatasetServicer(datasets_grpc.DatasetServiceServicer):
     ) -> datasets_pb.DeleteDatasetResponse:
         """Forgets a data set that no open job uses."""
         self._datasets.require(request.name)
-        for job in self._jobs.in_states(MOVES.keys() - ENDED):
-            if request.name in (job.spec.data.train, job.spec.data.validation):
-                raise ServiceError(
-                    Reason.IN_USE,
-                    f"data set {request.name!r} is used by job {job.job_id}: wait for its end, or cancel it",
-                    dataset=request.name,
-                    job_id=job.job_id,
-                )
+        if job_id := self._jobs.user_of_dataset(request.name):
+            raise ServiceError(
+                Reason.IN_USE,
+                f"data set {request.name!r} is used by job {job_id}: wait for its end, or cancel it",
+                dataset=request.name,
+                job_id=job_id,
+            )
         self._datasets.delete(request.name)
         self._directory.drop_dataset(request.name)
         return datasets_pb.DeleteDatasetResponse()

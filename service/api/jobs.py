@@ -58,7 +58,7 @@ class JobServicer(jobs_grpc.JobServiceServicer):
         _check_size(request)
         if not request.validate_only and (known := self._jobs.requested(request.request_id)):
             return jobs_pb.CreateJobResponse(job=await self._as_of_now(known))
-        spec = self._submission.checked(request.spec)
+        spec = await self._submission.checked(request.spec)
         if request.validate_only:
             return jobs_pb.CreateJobResponse(job=await self._as_of_now(jobs_pb.Job(spec=spec)))
         job = await self._submission.submit(spec, request.request_id)

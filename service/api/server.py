@@ -10,6 +10,7 @@ from nablad.v1 import datasets_pb2, datasets_pb2_grpc, jobs_pb2, jobs_pb2_grpc, 
 from service.api.reflection import add_reflection
 from service.boundary import RefuseUnreadable, SendBytes
 from service.descriptors import connection_options
+from service.intake import BoundIntake
 from service.metrics.instruments import Instruments
 from service.metrics.rpcs import CountCalls
 from service.unimplemented import RejectUnimplemented
@@ -25,8 +26,10 @@ SERVICES: Final = (
 
 # Each takes 17 KB, also while it idles.
 _MOST_CONNECTIONS: Final = 4096
-# Control calls are small; data sets and models go in chunks.
-_MESSAGE_BYTES: Final = 4 << 20
+# Control calls are small; data sets and models go in chunks of a megabyte, and a job spec may have as much. gRPC itself
+# refuses what is larger, before it is there.
+_MESSAGE_BYTES: Final = 2 << 20
+_LIMITS: Final = {f"/{SERVICES[0]}/CreateJob": _MESSAGE_BYTES}
 SERVER_OPTIONS: Final = (
     ("grpc.max_receive_message_length", _MESSAGE_BYTES),
     # Else a second daemon could listen at the same address, and get half of the calls.
@@ -59,7 +62,13 @@ def make_server(
         instruments: Count all calls.
         options: Channel arguments of gRPC that take the place of the server's own, or come to them.
     """
-    interceptors = [CountCalls(instruments), RefuseUnreadable(), SendBytes(), RejectUnimplemented()]
+    interceptors = [
+        CountCalls(instruments),
+        BoundIntake(_LIMITS),
+        RefuseUnreadable(),
+        SendBytes(),
+        RejectUnimplemented(),
+    ]
     server = grpc.aio.server(
         interceptors=interceptors,
         options=list((dict(SERVER_OPTIONS) | dict(connection_options(_MOST_CONNECTIONS)) | dict(options)).items()),

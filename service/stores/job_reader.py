@@ -2,21 +2,24 @@
 
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
 from service.damage import DatabaseRowError
 from service.digests import is_intact
 from service.errors import Reason, ServiceError
-from service.job_states import MOVES, State
+from service.job_states import ENDED, MOVES, State
 from service.stores.database import NEWEST, Database
 from service.stores.events import EventLog
 from service.stores.history import HistoryTable, ReceiptTable
 from service.stores.tables import JOBS, Row
 
-__all__ = ["JobReader", "Waiting"]
+__all__ = ["JobReader", "Waiting", "datasets_of"]
+
+_OPEN: Final = tuple(MOVES.keys() - ENDED)
 
 
 class Waiting(NamedTuple):
@@ -43,6 +46,11 @@ class Waiting(NamedTuple):
     attempt: int = 0
 
 
+def datasets_of(spec: spec_pb.JobSpec) -> frozenset[str]:
+    """The names of the data sets that a job uses."""
+    return frozenset({spec.data.train, spec.data.validation} - {""})
+
+
 class JobReader:
     """The jobs, their queue, and what they left; changes nothing."""
 
@@ -52,6 +60,8 @@ class JobReader:
         self._events = EventLog(database, self._timestamp)
         self._history = HistoryTable(database)
         self._receipts = ReceiptTable(database)
+        # The data sets of jobs that have not ended, by job id. Specs keep them, and may be large.
+        self._datasets: dict[str, frozenset[str]] = {}
 
     def requested(self, request_id: str) -> jobs_pb.Job | None:
         """The job that a request with this id made; None if there was none, or the id is empty."""
@@ -86,7 +96,8 @@ class JobReader:
         """
         # Without a filter every row, for a damaged one may have no state.
         wanted = f"AND state IN ({', '.join('?' * len(states))})" if states else ""
-        query = f"WHERE number < ? {wanted} ORDER BY number DESC"
+        # In the order of the table: from an index of states all of them would be sorted for one page, with their specs.
+        query = f"NOT INDEXED WHERE number < ? {wanted} ORDER BY number DESC"
         rows, more = JOBS.page(self._database, query, before or NEWEST, *states, limit=limit)
         bodies = [row[-2] if is_intact(row) else _damaged(row).SerializeToString() for row in rows]
         return bodies, rows[-1][1] if more else None
@@ -96,6 +107,20 @@ class JobReader:
         marks = ", ".join("?" * len(states))
         rows = JOBS.rows(self._database, f"WHERE state IN ({marks}) ORDER BY number", *states)
         return [jobs_pb.Job.FromString(row[-2]) for row in rows if is_intact(row)]
+
+    def user_of_dataset(self, name: str) -> str | None:
+        """The id of a job that has not ended and uses a data set, if there is one; reads no spec that is known."""
+        self.learn_datasets()
+        return next((job_id for job_id, names in self._datasets.items() if name in names), None)
+
+    def learn_datasets(self) -> None:
+        """Reads the specs of jobs that have not ended, unless all of them are known. At the start none is."""
+        marks = ", ".join("?" * len(_OPEN))
+        query = f"SELECT job_id FROM jobs WHERE state IN ({marks}) ORDER BY number"  # noqa: S608 (only question marks)
+        ids = [str(row[0]) for row in self._database.rows(query, *_OPEN)]
+        if not self._datasets.keys() >= set(ids):
+            self._datasets |= {job.job_id: datasets_of(job.spec) for job in self.in_states(_OPEN)}
+        self._datasets = {job_id: self._datasets.get(job_id, frozenset()) for job_id in ids}
 
     def counts(self) -> dict[State, int]:
         """Number of jobs in each state."""

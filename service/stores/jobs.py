@@ -14,7 +14,7 @@ from nablad.v1 import jobs_pb2 as jobs_pb
 from service.damage import DatabaseRowError
 from service.errors import Reason, ServiceError
 from service.job_states import ENDED, FAILED, MOVES, PAUSED, QUEUED, RUNNING, STARTING, State, state_name, stops_work
-from service.stores.job_reader import JobReader, Waiting
+from service.stores.job_reader import JobReader, Waiting, datasets_of
 from service.stores.tables import JOBS
 from workers.failpoints import failpoint
 
@@ -63,6 +63,7 @@ class JobStore(JobReader):
             self._events.append(job, f"queued: {job.reason}", state=job.state)
             failpoint("job.committing")
         failpoint("job.committed")
+        self._datasets[job.job_id] = datasets_of(spec)
         return job
 
     def move(self, job_id: str, state: State, reason: str, **changes: Any) -> jobs_pb.Job:

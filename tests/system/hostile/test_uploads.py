@@ -44,11 +44,11 @@ _STREAMS: dict[str, tuple[list[datasets_pb.AddDatasetRequest], str]] = {
     "two empty files": ([_header(("a.npy", 0), ("b.npy", 0))], "a.npy"),
     "all there is": ([_header(("a.npy", 2**64 - 1), ("b.npy", 2**64 - 1)), _chunk()], "make room"),
     "odd file name": ([_header(("a\0\n\x1b[31m\u202e/../b.csv", 4)), _chunk(b"1,x\n")], "'a???[31m?/../b.csv'"),
-    "long file name": ([_header(("a" * 3_000_000, _SIZE)), _chunk()], "format"),
-    "long column name": ([_header(("a.csv", _SIZE), target_column="z" * 3_000_000), _chunk()], "no column"),
+    "long file name": ([_header(("a" * 1_500_000, _SIZE)), _chunk()], "format"),
+    "long column name": ([_header(("a.csv", _SIZE), target_column="z" * 1_500_000), _chunk()], "no column"),
     "unknown kind": ([_header(("a.csv", _SIZE), target_kind=77), _chunk()], "breaks rules"),
     "too many classes": ([_header(("a.csv", _SIZE), classes=2**32 - 1), _chunk()], "at most 1,000,000 classes"),
-    "long name": ([_header(("a.csv", _SIZE), name="n" * 3_000_000), _chunk()], "breaks rules"),
+    "long name": ([_header(("a.csv", _SIZE), name="n" * 1_500_000), _chunk()], "breaks rules"),
     "name with NUL": ([_header(("a.csv", _SIZE), name="a\0"), _chunk()], "breaks rules"),
 }  # fmt: skip
 
