@@ -31,7 +31,7 @@ _REQUEST_BYTES: Final = 16 << 10
 # One page is made at a time; whoever waits longer for his turn is told to come again.
 _WAIT_SECONDS: Final = 5.0
 _MOST_CONNECTIONS: Final = 256
-_MOST_OF_PEER: Final = 16
+_MOST_OF_PEER: Final = 64
 # Of a thousand jobs' page, 8.4 MB, level 1 leaves 8 % in 38 ms, beside the interpreter; level 6 leaves 7 % in 127 ms.
 _GZIP_LEVEL: Final = 1
 

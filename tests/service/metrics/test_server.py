@@ -6,6 +6,7 @@ import select
 import socket
 import threading
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -236,3 +237,10 @@ def test_an_address_that_is_taken_is_refused(address: str) -> None:
     port = int(address.rpartition(":")[2])
     with pytest.raises(OSError, match="in use"):
         MetricsServer(CollectorRegistry(), dict, "127.0.0.1", port)
+
+
+def test_a_crowd_of_scrapers_is_served(address: str) -> None:
+    """Fifty at a time from one address, as behind a proxy."""
+    with ThreadPoolExecutor(50) as pool:
+        pages = list(pool.map(lambda _: urlopen(f"{address}/metrics", timeout=_SECONDS).read(), range(50)))  # noqa: S310
+    assert all(b"nablad_job_epoch" in page for page in pages)
