@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from nablad.errors import (
     AlreadyExistsError,
     ConflictError,
+    DataLossError,
     InternalError,
     InvalidRequestError,
     NablaError,
@@ -29,6 +30,7 @@ __all__ = [
     "AlreadyExistsError",
     "Client",
     "ConflictError",
+    "DataLossError",
     "InternalError",
     "InvalidRequestError",
     "NablaError",

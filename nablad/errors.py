@@ -6,6 +6,7 @@
     ├── AlreadyExistsError       the name is taken
     ├── ConflictError            the thing is in a state that does not allow this
     ├── TooLargeError            more bytes or work than the service takes
+    ├── DataLossError            what the service kept of it is gone or damaged
     ├── UnavailableError         the service cannot be reached, or is going away
     └── InternalError            the service failed; its log says more
 
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 __all__ = [
     "AlreadyExistsError",
     "ConflictError",
+    "DataLossError",
     "InternalError",
     "InvalidRequestError",
     "NablaError",
@@ -82,6 +84,10 @@ class ConflictError(NablaError):
 
 class TooLargeError(NablaError):
     """More bytes or work than the service takes."""
+
+
+class DataLossError(NablaError):
+    """What the service kept is gone, or not what was stored; calling again does not help."""
 
 
 class UnavailableError(NablaError):

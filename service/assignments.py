@@ -16,18 +16,21 @@ def make_assignment(
 
     Raises:
         ServiceError: NOT_FOUND, when a data set is gone.
-        DatasetError: Its statistics cannot be read.
+        DatasetError: A feature cannot be scaled.
+        DamagedError: What is known of a data set, or its statistics, is damaged or gone.
+        OSError: Its statistics cannot be read now.
     """
 
     def source(name: str) -> ps_pb.DataSource:
         return ps_pb.DataSource(dataset=datasets.get(name), directory=str(directory.dataset(name)))
 
     data = spec.data
+    train = source(data.train)
     return ps_pb.Assignment(
         job_id=job_id,
         attempt=attempt,
         spec=spec,
-        train=source(data.train),
+        train=train,
         validation=source(data.validation) if data.validation else None,
-        scaling=fit_scaling(data.scaling, directory.dataset(data.train)),
+        scaling=fit_scaling(data.scaling, directory.dataset(data.train), train.dataset.statistics_sha256),
     )

@@ -5,9 +5,10 @@ import logging
 import secrets
 import sqlite3
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import grpc
@@ -21,7 +22,7 @@ from service.checkpointing import Checkpointing
 from service.checkpoints.folder import CheckpointFolder
 from service.code_version import code_version
 from service.data_directory import DataDirectory
-from service.datasets import DatasetError
+from service.datasets import DatasetError, StoredDatasets
 from service.errors import ServiceError
 from service.following import Following
 from service.live import LiveJobs
@@ -55,6 +56,7 @@ class Records:
 
     Attributes:
         now: The time.
+        stored: Compares data sets with their digests.
     """
 
     directory: DataDirectory
@@ -65,6 +67,7 @@ class Records:
     instruments: Instruments
     recoveries: Recoveries
     now: Callable[[], datetime]
+    stored: StoredDatasets = field(default_factory=StoredDatasets)
 
 
 class Attempt:
@@ -89,6 +92,7 @@ class Attempt:
         Raises:
             AttemptFailed: The job cannot succeed.
             AttemptLost: Its processes are gone.
+            DamagedError: What it needs is gone, or not what was stored.
         """
         self._records.live.begin(self._job, self._records.now().timestamp())
         verification = Verification.of(self._job, self._records.jobs)
@@ -178,6 +182,10 @@ class Attempt:
             assignment = make_assignment(records.directory, records.datasets, job.spec, job.job_id, job.attempt)
         except (ServiceError, DatasetError) as error:
             raise AttemptFailed(str(error)) from error
+        for source in (assignment.train, assignment.validation):
+            if source.directory:
+                # On another thread: a large one takes seconds to read.
+                await run_to_its_end(records.stored.require_intact, source.dataset, Path(source.directory))
         verification.prepare(assignment)
         await self._start_from_checkpoint(assignment)
         return assignment

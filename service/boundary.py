@@ -69,7 +69,7 @@ async def _answer(error: Exception, method: str, context: Context) -> NoReturn:
         error = ServiceError(Reason.TOO_LARGE, "the service's disk is full: make room there, and try again")
     if isinstance(error, DamagedError):
         _log.error("%s: %s", method, error)
-        error = ServiceError(Reason.DAMAGED, str(error), **error.metadata)
+        error = ServiceError(Reason.DAMAGED, str(error), violations=(), **error.metadata)
     if not isinstance(error, ServiceError):
         _log.error("%s failed", method, exc_info=error)
         await context.abort(grpc.StatusCode.INTERNAL, f"{method} failed in the service; its log says more")

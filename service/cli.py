@@ -2,12 +2,15 @@
 
 import logging
 import sys
+from collections import Counter
+from contextlib import closing
 from importlib.metadata import version
+from pathlib import Path
 
 import click
 
 from nablad.cli.group import SentenceGroup
-from service.settings import Settings, setting_options
+from service.settings import Settings, data_dir_option, setting_options
 
 __all__ = ["main"]
 
@@ -38,3 +41,37 @@ def serve(**options: object) -> None:
         run(settings)
     except StartError as error:
         raise click.ClickException(str(error)) from error
+
+
+@main.command(short_help="Look through a data directory for damage.")
+@data_dir_option
+def check(data_dir: Path) -> None:
+    """Look through everything in a data directory that no service uses at the moment.
+
+    Every row of the database, and every data set, model and checkpoint, is read and compared with the digest that it
+    was stored with. Each finding is a line that says what is gone or damaged and what to do; a note is harmless.
+    Nothing is changed.
+
+    Exit codes: 0 when everything is as it was stored, 1 when something is not, 2 when the directory cannot be looked
+    through because a service uses it, say.
+    """
+    from service.check import Check  # noqa: PLC0415 (slow to import)
+    from service.data_directory import DataDirectory, DataDirectoryError  # noqa: PLC0415 (as above)
+
+    if not data_dir.is_dir():
+        raise click.UsageError(f"there is no data directory {data_dir}: give another --data-dir")
+    try:
+        directory = DataDirectory(data_dir, sweep=False)
+    except DataDirectoryError as error:
+        raise click.UsageError(str(error)) from error
+    with closing(directory):
+        found, checking = Counter[str](), Check(directory)
+        for finding in checking.run():
+            kind = "note" if finding.harmless else "damaged"
+            found[kind] += 1
+            click.echo(f"{kind}: {finding.sentence}")
+    looked_at = ", ".join(f"{count:,} {kind}" for kind, count in checking.looked_at.items()) or "nothing else"
+    verdict = f"damage in {found['damaged']:,} places" if found["damaged"] else "no damage"
+    click.echo(f"nablad check: {verdict}, notes: {found['note']:,}; looked at {looked_at}")
+    if found["damaged"]:
+        sys.exit(1)

@@ -35,8 +35,12 @@ class DataDirectory:
     it. All of it is for this user alone; what was there before, an older release's perhaps, is made so at the start.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, sweep: bool = True) -> None:
         """Makes the directory if there is none, locks it, and removes what a crash left unfinished.
+
+        Args:
+            path: Where.
+            sweep: Leave it off to keep what was left unfinished.
 
         Raises:
             DataDirectoryError: It cannot be written, others may write to it, or another daemon uses it.
@@ -61,7 +65,8 @@ class DataDirectory:
             raise self._unusable(f"it cannot be locked ({error})") from error
         try:
             self._tighten()
-            self._sweep()
+            if sweep:
+                self._sweep()
         except BaseException:
             self._lock.close()
             raise

@@ -1,8 +1,8 @@
 """Digests of what is stored: files, and rows of the database."""
 
-import hashlib
 import stat
 from collections.abc import Iterable, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,7 +24,7 @@ def open_stored(path: Path) -> BinaryIO:
 
 def sha256_of(files: Iterable[BinaryIO]) -> str:
     """SHA-256 over the rest of some files, one after the other, in hexadecimal; reads in bounded pieces."""
-    digest = hashlib.sha256()
+    digest = sha256()
     for file in files:
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
@@ -37,10 +37,9 @@ def row_digest(values: Sequence[object]) -> bytes:
     Covers the type of each value too. `ascii` writes the values before the body in one way only, now and in every
     release of Python, and shows where they end.
     """
-    *columns, body = values
-    content = hashlib.sha256(ascii(columns).encode())
-    content.update(body if isinstance(body, bytes) else ascii(body).encode())
-    return content.digest()[:8]
+    body = values[-1]
+    content = ascii(values[:-1]).encode() + (body if isinstance(body, bytes) else ascii(body).encode())
+    return sha256(content).digest()[:8]
 
 
 def is_intact(row: Sequence[object]) -> bool:

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from nablad.files import replacing
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from service.errors import Reason, ServiceError
-from service.tensor_files import Layout, Tensor, TensorFile, TensorFileError
+from service.damage import ModelFileError
+from service.tensor_files import Layout, Tensor, TensorFile, TensorFileError, open_intact
 from workers import build
 from workers.mathematics.parameters import ParameterLayout, View
 
-__all__ = ["ModelFile", "ModelWriter", "WrongSizeError", "writing_model"]
+__all__ = ["ModelFile", "ModelWriter", "WrongSizeError", "open_model", "writing_model"]
 
 _FORMAT = "nablad.v1"
 _SHIFT, _FACTOR = "scaling.shift", "scaling.factor"
@@ -121,6 +121,16 @@ def writing_model(path: Path, assignment: ps_pb.Assignment) -> Iterator[ModelWri
         writer.finish()
 
 
+def open_model(path: Path, sha256: str) -> BinaryIO:
+    """Opens the file of a model, once it was read and compared with its digest.
+
+    Raises:
+        ModelFileError: It is gone, cannot be read, or is not what was written.
+    """
+    with _told(path):
+        return open_intact(path, sha256)
+
+
 class ModelFile:
     """The model file of a job, open.
 
@@ -132,20 +142,19 @@ class ModelFile:
         """Opens it, and goes through it once.
 
         Raises:
-            ServiceError: DAMAGED, when it is gone or not what was written.
+            ModelFileError: It is gone, not what was written, or no model of such a spec.
         """
-        self._name = path.stem
+        self._path = path
         self._shapes = _shapes(spec)
         self._layout = _parameter_layout(spec)
-        with self._told():
+        with _told(path):
             self._file = TensorFile(path, sha256)
-        try:
-            with self._told():
+            try:
                 self._require_shapes()
                 shift, factor = (np.concatenate([*self._file.pieces(name)]) for name in (_SHIFT, _FACTOR))
-        except BaseException:
-            self._file.close()
-            raise
+            except BaseException:
+                self._file.close()
+                raise
         self.scaling = ps_pb.FeatureScaling(shift=shift, factor=factor)
 
     def __enter__(self) -> Self:
@@ -164,24 +173,33 @@ class ModelFile:
         """The parameter vector, of the spec's dtype, piece by piece.
 
         Raises:
-            ServiceError: DAMAGED, when the file cannot be read any more.
+            ModelFileError: The file cannot be read any more.
         """
-        with self._told():
+        with _told(self._path):
             for name in self._shapes:
                 yield from self._file.pieces(name)
 
     def _require_shapes(self) -> None:
         found = {name: (tensor.dtype, tensor.shape) for name, tensor in self._file.tensors.items()}
-        if {_SHIFT, _FACTOR} - found.keys() or {**found, **self._shapes} != found:
+        scaling = [found.get(name, (None, ())) for name in (_SHIFT, _FACTOR)]
+        if {**found, **self._shapes} != found or any(
+            dtype != np.float64 or len(shape) != 1 or not shape[0] for dtype, shape in scaling
+        ):
             raise TensorFileError("has not the tensors of its model")
 
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Tells what is wrong with the file."""
-        try:
-            yield
-        except TensorFileError as error:
-            raise ServiceError(Reason.DAMAGED, f"the file of model {self._name} {error}: train it again") from error
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Tells what is wrong with the file of a model, and what to do."""
+    try:
+        yield
+    except TensorFileError as error:
+        raise ModelFileError(
+            f"the file of model {path.stem} {error}: {path}; restore it from a backup, or train again to the same bits "
+            f"and `nabla model delete {path.stem}`",
+            model_id=path.stem,
+            path=str(path),
+        ) from error
 
 
 def _description(assignment: ps_pb.Assignment) -> str:

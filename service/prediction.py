@@ -38,7 +38,7 @@ class Predictor:
 
         Raises:
             DatasetError: The targets have not as many columns as the model predicts.
-            ServiceError: DAMAGED, when the model's file is not what was written.
+            ModelFileError: The model's file is gone, or not what was written.
         """
         with ModelFile(model_file, model.spec, model.sha256) as file:
             self._weights, scaling = file.weights(), file.scaling

@@ -1,6 +1,7 @@
 """The settings of the daemon: each with its default and its help in one place."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from platformdirs import user_data_path
 
 from nablad.address import DEFAULT_ADDRESS
 
-__all__ = ["Settings", "setting_options"]
+__all__ = ["Settings", "data_dir_option", "setting_options"]
 
 
 def _setting(default: Any, help_: str, **options: Any) -> Any:
@@ -58,7 +59,16 @@ class Settings:
 
 def setting_options(command: Any) -> Any:
     """Gives a click command an option for each setting."""
-    for setting in reversed(fields(Settings)):
+    return _with_options(command, [setting.name for setting in fields(Settings)])
+
+
+def data_dir_option(command: Any) -> Any:
+    """Gives a click command the option for the data directory."""
+    return _with_options(command, ["data_dir"])
+
+
+def _with_options(command: Any, names: Sequence[str]) -> Any:
+    for setting in reversed([setting for setting in fields(Settings) if setting.name in names]):
         options: dict[str, Any] = {"show_default": True, **setting.metadata}
         name = setting.name.replace("_", "-")
         command = click.option(

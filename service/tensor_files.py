@@ -7,11 +7,11 @@
 The header is made here, and not by the library, which wants all tensors at once; byte for byte it is the library's.
 """
 
-import hashlib
 import json
 import math
 import mmap
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from nablad.files import CHUNK_BYTES
+from service.digests import open_stored, sha256_of
 
-__all__ = ["Layout", "Tensor", "TensorFile", "TensorFileError"]
+__all__ = ["Layout", "Tensor", "TensorFile", "TensorFileError", "open_intact"]
 
 _NAMES: Final[Mapping[str, str]] = {"float32": "F32", "float64": "F64"}
 _DTYPES: Final = {name: np.dtype(dtype) for dtype, name in _NAMES.items()}
@@ -104,12 +105,8 @@ class TensorFile:
         Raises:
             TensorFileError: It cannot be read, is not what was written, or holds something else.
         """
+        self._file = open_intact(path, sha256)
         try:
-            self._file = path.open("rb")
-        except OSError as error:
-            raise _unreadable(error) from error
-        try:
-            self._require(sha256)
             self.metadata, self.tensors = _described(path, self._file)
         except BaseException:
             self._file.close()
@@ -155,14 +152,6 @@ class TensorFile:
             for name, tensor in self.tensors.items()
         }
 
-    def _require(self, sha256: str) -> None:
-        try:
-            found = hashlib.file_digest(self._file, "sha256").hexdigest()
-        except OSError as error:
-            raise _unreadable(error) from error
-        if found != sha256:
-            raise TensorFileError("is not what was written: its SHA-256 is another one")
-
     def _read(self, tensor: Tensor, first: int, count: int) -> NDArray[np.floating]:
         """So many of its numbers, from the first one on."""
         try:
@@ -175,8 +164,29 @@ class TensorFile:
         return numbers
 
 
+def open_intact(path: Path, sha256: str) -> BinaryIO:
+    """Opens a file, once it was read and compared with its digest.
+
+    Raises:
+        TensorFileError: It is gone, cannot be read, or is not what was written.
+    """
+    try:
+        with ExitStack() as stack:
+            file = stack.enter_context(open_stored(path))
+            found = sha256_of([file])
+            if found == sha256:
+                file.seek(0)
+                stack.pop_all()
+                return file
+    except OSError as error:
+        raise _unreadable(error) from error
+    raise TensorFileError(f"is damaged: it has SHA-256 {found}, but was written with {sha256}")
+
+
 def _unreadable(error: OSError) -> TensorFileError:
-    return TensorFileError(f"cannot be read: {error.strerror or error}")
+    return TensorFileError(
+        "is gone" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror or error}"
+    )
 
 
 def _header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
@@ -200,14 +210,17 @@ def _described(path: Path, file: BinaryIO) -> tuple[dict[str, str], dict[str, Te
         raise TensorFileError(f"is not a safetensors file: {error}") from error
     except OSError as error:
         raise _unreadable(error) from error
-    file.seek(0)
-    length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
-    entries = json.loads(file.read(length))
-    metadata = entries.pop(_METADATA, None) or {}
-    if unknown := {entry["dtype"] for entry in entries.values()} - _DTYPES.keys():
-        raise TensorFileError(f"has tensors of type {min(unknown)}, but only {' and '.join(_DTYPES)} are read")
-    start = _LENGTH_BYTES + length
-    return metadata, {
-        name: Tensor(_DTYPES[entry["dtype"]], tuple(entry["shape"]), start + entry["data_offsets"][0])
-        for name, entry in entries.items()
-    }
+    try:
+        file.seek(0)
+        length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+        entries = json.loads(file.read(length))
+        metadata = entries.pop(_METADATA, None) or {}
+        if unknown := {entry["dtype"] for entry in entries.values()} - _DTYPES.keys():
+            raise TensorFileError(f"has tensors of type {min(unknown)}, but only {' and '.join(_DTYPES)} are read")
+        start = _LENGTH_BYTES + length
+        return metadata, {
+            name: Tensor(_DTYPES[entry["dtype"]], tuple(entry["shape"]), start + entry["data_offsets"][0])
+            for name, entry in entries.items()
+        }
+    except (ValueError, KeyError, RecursionError) as error:
+        raise TensorFileError(f"has a header that cannot be read ({error!r})") from error

@@ -21,7 +21,7 @@ def tidy_up(directory: DataDirectory, jobs: JobStore, models: ModelCatalogue) ->
     if damages := jobs.damages() + models.damages():
         for damage in damages:
             _log.error("%s", damage)
-        _log.error("nothing is tidied up as long as the database is damaged")
+        _log.error("nothing is tidied up beside that; with the service stopped, `nablad check` says more")
         return
     jobs.rebuild_queue()
     jobs.drop_orphans()

@@ -16,7 +16,8 @@ from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import models_pb2 as models_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.checkpoints.folder import CheckpointFolder
-from service.checkpoints.image import CheckpointError, Pieces, first_image, reading_parameters
+from service.checkpoints.image import Pieces, first_image, reading_parameters
+from service.damage import CheckpointError
 from service.data_directory import DataDirectory
 from service.errors import Reason, ServiceError
 from service.job_states import SUCCEEDED
@@ -67,7 +68,8 @@ class WarmStarts:
         """Writes the checkpoint that the job begins with.
 
         Raises:
-            ServiceError: DAMAGED, or NOT_FOUND: there are no such weights any more.
+            ServiceError: NOT_FOUND: there are no such weights any more.
+            DamagedError: They are gone, or not what was written.
             OSError: It cannot be written.
         """
         start = assignment.spec.training.warm_start
@@ -111,11 +113,8 @@ def _of_model(path: Path, model: models_pb.Model) -> Iterator[Pieces]:
 def _of_checkpoint(folder: CheckpointFolder) -> Iterator[Pieces]:
     """Of the newest one."""
     checkpoint = _whole(folder)
-    try:
-        with reading_parameters(folder.path_of(checkpoint), checkpoint.sha256) as pieces:
-            yield pieces
-    except CheckpointError as error:
-        raise ServiceError(Reason.DAMAGED, str(error)) from error
+    with reading_parameters(folder.path_of(checkpoint), checkpoint.sha256) as pieces:
+        yield pieces
 
 
 def _write_first(
@@ -148,8 +147,14 @@ def _copy_first(folder: CheckpointFolder, target: CheckpointFolder) -> None:
 
 def _whole(folder: CheckpointFolder, step: int | None = None) -> jobs_pb.Checkpoint:
     """The newest checkpoint that is whole, or that of a step."""
+    damages = []
     for checkpoint in folder.list():
-        if not checkpoint.damage and step in {None, checkpoint.step}:
-            return checkpoint
+        if step in {None, checkpoint.step}:
+            if not checkpoint.damage:
+                return checkpoint
+            damages.append(checkpoint.damage)
     which = "no checkpoint" if step is None else f"no checkpoint of step {step}"
-    raise ServiceError(Reason.NOT_FOUND, f"job {folder.path.name} has {which} that is whole")
+    sentence = f"job {folder.path.name} has {which} that is whole"
+    if damages:
+        raise CheckpointError(f"{sentence}: {'; '.join(damages)}; restore it from a backup", job_id=folder.path.name)
+    raise ServiceError(Reason.NOT_FOUND, sentence)

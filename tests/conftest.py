@@ -1,6 +1,7 @@
 """What tests of several parts share: small data sets on disk, and a training loop in plain numpy to compare with."""
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import reduce
 from pathlib import Path
@@ -21,6 +22,9 @@ from workers.mathematics.parameters import ParameterLayout
 hypothesis.settings.register_profile("reproducible", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("explore", deadline=None, max_examples=1000)
 hypothesis.settings.load_profile("reproducible")
+
+_DEEP = (b"[" * 4000, b'{"a":' * 4000, b"(" * 4000)
+_LETTERS = b"[]{}(),:\"'0123456789eEnultr\\-"
 
 
 def _labelled_rows(rows: int, features: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -132,3 +136,45 @@ def hostile_folders(tmp_path: Path) -> tuple[Path, Path, Path]:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"with open({str(marker)!r}, 'a') as file:\n    file.write(__file__ + '\\n')\n")
     return tmp_path / "here", tmp_path / "there", marker
+
+
+@pytest.fixture
+def mutations() -> Callable[..., Iterator[bytes]]:
+    """What somebody else may do to a file: bits flipped, ends cut off, bytes put in, nesting without an end."""
+    return _mutations
+
+
+def _mutations(data: bytes, header_bytes: int, count: int, seed: int = 1) -> Iterator[bytes]:
+    """Changed copies of a file, most of them in its header, each with one to three changes; none is the file itself.
+
+    Args:
+        data: The file.
+        header_bytes: At its beginning.
+        count: How many.
+        seed: Draws the same ones again.
+    """
+    draw = random.Random(seed)
+    while count:
+        changed = bytearray(data)
+        for _ in range(draw.randint(1, 3)):
+            _change(changed, min(header_bytes, len(changed)) if draw.random() < 0.8 else len(changed), draw)
+        if changed != data:
+            count -= 1
+            yield bytes(changed)
+
+
+def _change(data: bytearray, end: int, draw: random.Random) -> None:
+    place = draw.randrange(end) if end else 0
+    match draw.randrange(6 if end else 1):
+        case 0:
+            data[place:place] = draw.randbytes(draw.randint(1, 8))
+        case 1:
+            data[place] ^= 1 << draw.randrange(8)
+        case 2:
+            data[place] = draw.choice(_LETTERS)
+        case 3:
+            del data[place : place + draw.randint(1, 8)]
+        case 4:
+            del data[draw.randrange(len(data)) :]
+        case 5:
+            data[place:place] = draw.choice(_DEEP)

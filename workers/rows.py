@@ -9,13 +9,17 @@ from numpy.typing import DTypeLike, NDArray
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
 
-__all__ = ["Rows"]
+__all__ = ["Rows", "RowsError", "map_array"]
 
 _ScalingStep = tuple[np.ufunc, NDArray[Any]]
 
 # Numbers in the copies of a shift or factor for several rows: many rows at a time, yet few enough for the L2 cache. A
 # ufunc that spreads them by itself, row by row, takes twice as long.
 _SPREAD_NUMBERS = 1 << 16
+
+
+class RowsError(ValueError):
+    """A file of rows is not what it has to be."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,8 @@ class Rows:
 
     Raises:
         FileNotFoundError: The directory cannot be reached from this host.
-        ValueError: Its files are not the data set that `source` describes, or cannot be scaled in `dtype`.
+        RowsError: Its files are damaged, or not the data set that `source` describes.
+        ValueError: They cannot be scaled in `dtype`.
     """
 
     def __init__(self, source: ps_pb.DataSource, scaling: ps_pb.FeatureScaling, dtype: DTypeLike) -> None:
@@ -123,8 +128,13 @@ class Rows:
         return buffers.x, buffers.targets
 
 
-def _mapped(path: Path, shape: tuple[int, ...], dtype_name: str) -> NDArray[Any]:
-    """The array in `path`, read through memory that belongs to the page cache."""
+def map_array(path: Path) -> NDArray[Any]:
+    """The array in `path`, read through memory that belongs to the page cache.
+
+    Raises:
+        FileNotFoundError: It cannot be reached from this host.
+        RowsError: It is damaged.
+    """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
@@ -132,15 +142,24 @@ def _mapped(path: Path, shape: tuple[int, ...], dtype_name: str) -> NDArray[Any]
             f"{path} is not there; the service's data directory must be reachable, under the same path, from every "
             f"host that runs workers."
         ) from error
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); register the data set again.") from error
-    if array.shape != shape or array.dtype.name != dtype_name:
-        raise ValueError(
+    except Exception as error:  # of other bytes numpy raises a dozen kinds
+        raise RowsError(f"{path} is damaged ({error!r:.200}); register the data set again.") from error
+    if not isinstance(array, np.ndarray):
+        array.close()  # several arrays in an archive
+        raise RowsError(f"{path} is damaged (it holds no single array); register the data set again.")
+    # As a plain array: a view of a memmap costs a Python call each time it is made.
+    return np.asarray(array)
+
+
+def _mapped(path: Path, shape: tuple[int, ...], dtype_name: str) -> NDArray[Any]:
+    """The array in `path`, if it is as it is said to be."""
+    array = map_array(path)
+    if array.shape != shape or array.dtype.name != dtype_name or not array.flags.c_contiguous:
+        raise RowsError(
             f"{path} should hold {shape} numbers of type {dtype_name}, but holds {array.shape} of type "
             f"{array.dtype.name}; the data directory of another service may be mounted here."
         )
-    # As a plain array: a view of a memmap costs a Python call each time it is made.
-    return np.asarray(array)
+    return array
 
 
 def _scaling_steps(scaling: ps_pb.FeatureScaling, features: int, dtype: np.dtype[Any]) -> list[_ScalingStep]:

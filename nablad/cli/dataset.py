@@ -64,6 +64,8 @@ def delete(settings: Settings, name: str) -> None:
 
 
 def _row(found: "datasets_pb2.Dataset") -> tuple[str, ...]:
+    if found.damage:
+        return (found.name, "damaged", "", "", "", "", "")
     return (
         found.name,
         f"{found.rows:,}",

@@ -26,6 +26,8 @@ COLUMNS = (
 
 def row(job: jobs_pb2.Job) -> tuple[str, ...]:
     """The job in a table with `COLUMNS`."""
+    if job.damage:
+        return (job.job_id, "damaged", *[""] * (len(COLUMNS) - 2))
     progress = job.progress
     return (
         job.job_id,

@@ -98,6 +98,8 @@ def delete(settings: Settings, model_id: str) -> None:
 
 
 def _row(found: "models_pb2.Model") -> tuple[str, ...]:
+    if found.damage:
+        return (found.model_id, "damaged", *[""] * 6)
     which = "best" if found.spec.training.stopping.keep_best else "last"
     return (
         found.model_id,

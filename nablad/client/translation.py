@@ -11,6 +11,7 @@ from grpc_status import rpc_status
 from nablad.errors import (
     AlreadyExistsError,
     ConflictError,
+    DataLossError,
     InternalError,
     InvalidRequestError,
     NablaError,
@@ -25,6 +26,7 @@ _ERRORS: dict[grpc.StatusCode, Callable[[str], NablaError]] = {
     grpc.StatusCode.ALREADY_EXISTS: AlreadyExistsError,
     grpc.StatusCode.FAILED_PRECONDITION: ConflictError,
     grpc.StatusCode.RESOURCE_EXHAUSTED: TooLargeError,
+    grpc.StatusCode.DATA_LOSS: DataLossError,
 }
 _NO_ANSWER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 

@@ -12,6 +12,7 @@ from service.api.uploads import first_request, spool
 from service.boundary import Context, answer_errors
 from service.data_directory import DataDirectory
 from service.datasets import DatasetError, read_for_prediction
+from service.model_files import open_model
 from service.pages import decode_number, encode_token, page_size
 from service.prediction import Predictor
 from service.stores.catalogues import ModelCatalogue
@@ -42,8 +43,8 @@ class ModelServicer(models_grpc.ModelServiceServicer):
     ) -> AsyncIterator[models_pb.ExportModelResponse]:
         """The file, chunk by chunk."""
         model = self._models.get(request.model_id)
-        with self._directory.model(model.model_id).open("rb") as file:
-            while chunk := await run_to_its_end(file.read, CHUNK_BYTES):
+        with await run_to_its_end(open_model, self._directory.model(model.model_id), model.sha256) as file:
+            while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
                 yield models_pb.ExportModelResponse(chunk=chunk)
 
     async def Predict(

@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.damage import CheckpointError
+from service.digests import open_stored
 from service.tensor_files import Layout, Tensor, TensorFile, TensorFileError
 
 __all__ = [
@@ -43,6 +44,9 @@ Pieces = Callable[[], Iterable[Vector]]
 _FORMAT = "nablad.v1"
 _STATE = "state"
 _PARAMETERS, _MOMENT, _BEST = "parameters", "moment", "best"
+_LENGTH_BYTES = 8
+# A header has a thousand bytes or two.
+_MOST_HEADER_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -137,8 +141,9 @@ def describe_image(path: Path) -> Mapping[str, Any]:
         CheckpointError: The file cannot be read, is no checkpoint, or not as long as its header says.
     """
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata()
+        _require_short_header(path)
+        with safe_open(path, framework="numpy") as tensors:
+            metadata = tensors.metadata()
     except SafetensorError as error:
         raise CheckpointError(f"checkpoint {path.name} is not a safetensors file: {error}") from error
     except OSError as error:
@@ -154,7 +159,7 @@ def described_state(description: Mapping[str, Any]) -> ps_pb.TrainingState:
     """
     try:
         return json_format.ParseDict(description[_STATE], ps_pb.TrainingState())
-    except (KeyError, json_format.ParseError) as error:
+    except Exception as error:  # of wrong types json_format raises TypeError, OverflowError, SystemError, …
         raise CheckpointError(f"the checkpoint's training state is not one that this release knows: {error}") from error
 
 
@@ -165,6 +170,7 @@ def _reading(path: Path, sha256: str) -> Iterator[tuple[TensorFile, ps_pb.Traini
     Raises:
         CheckpointError: Whenever it cannot be read, and if it is no checkpoint.
     """
+    _require_short_header(path)
     try:
         with TensorFile(path, sha256) as file:
             state = described_state(_description(file.metadata, path.name))
@@ -200,10 +206,26 @@ def _layout(
     return Layout(shapes, {_FORMAT: json.dumps(described, sort_keys=True)})
 
 
+def _require_short_header(path: Path) -> None:
+    """Looks at the beginning of the file, before anybody reads its header."""
+    try:
+        with open_stored(path) as file:
+            header_bytes = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+    except FileNotFoundError as error:
+        raise CheckpointError(f"checkpoint {path.name} is gone") from error
+    except OSError as error:
+        raise CheckpointError(f"checkpoint {path.name} cannot be read: {error.strerror or error}") from error
+    if header_bytes > _MOST_HEADER_BYTES:
+        raise CheckpointError(
+            f"checkpoint {path.name} is not a safetensors file of ours: its header claims {header_bytes:,} bytes, at "
+            f"most {_MOST_HEADER_BYTES:,} are allowed"
+        )
+
+
 def _description(metadata: Mapping[str, str] | None, name: str) -> dict[str, Any]:
     try:
         description = json.loads((metadata or {})[_FORMAT])
-    except (ValueError, KeyError, RecursionError) as error:
+    except (TypeError, ValueError, KeyError, RecursionError) as error:
         raise CheckpointError(f"checkpoint {name} has no readable entry {_FORMAT!r} in its metadata") from error
     if not isinstance(description, dict):
         raise CheckpointError(f"checkpoint {name} must have an object in its entry {_FORMAT!r}")

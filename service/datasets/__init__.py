@@ -8,6 +8,7 @@ from service.datasets.limits import DEFAULT_LIMIT_BYTES
 from service.datasets.scaling import fit_scaling
 from service.datasets.source import StagedFile
 from service.datasets.store import StoredData, read_for_prediction, store
+from service.datasets.stored import StoredDatasets, require_intact
 
 __all__ = [
     "DEFAULT_LIMIT_BYTES",
@@ -15,7 +16,9 @@ __all__ = [
     "DatasetTooLargeError",
     "StagedFile",
     "StoredData",
+    "StoredDatasets",
     "fit_scaling",
     "read_for_prediction",
+    "require_intact",
     "store",
 ]

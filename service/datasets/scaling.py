@@ -1,6 +1,7 @@
 """How the features of a job are scaled, fitted to its train data set."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -8,9 +9,11 @@ from nablad.v1.job_spec_pb2 import SCALING_NONE, SCALING_UNIT, SCALING_UNSPECIFI
 from nablad.v1.parameter_server_pb2 import FeatureScaling
 from service.datasets.errors import DatasetError
 from service.datasets.statistics import Statistics, load_statistics
+from service.datasets.stored import damaged_dataset
+from workers.rows import RowsError, map_array
 
 
-def fit_scaling(scaling: Scaling.ValueType, directory: Path) -> FeatureScaling:
+def fit_scaling(scaling: Scaling.ValueType, directory: Path, statistics_sha256: str = "") -> FeatureScaling:
     """The shift and factor of (x − shift) · factor.
 
     Features of type uint8 share one unit, so they get one shift and factor in common, others one for each feature. A
@@ -19,16 +22,28 @@ def fit_scaling(scaling: Scaling.ValueType, directory: Path) -> FeatureScaling:
     Args:
         scaling: Left unspecified, none.
         directory: Of the train data set, as `service.datasets.store` leaves it.
+        statistics_sha256: The digest of its statistics; empty for what an earlier release stored.
 
     Raises:
         DatasetError: A feature's spread is too large or too small for float64.
+        StoredDatasetError: Its files are gone, or not what was stored.
+        OSError: They cannot be read now.
     """
     if scaling in (SCALING_UNSPECIFIED, SCALING_NONE):
         return FeatureScaling(shift=[0.0], factor=[1.0])
-    statistics = load_statistics(directory)
-    if np.load(directory / "features.npy", mmap_mode="r", allow_pickle=False).dtype == np.uint8:
+    statistics = load_statistics(directory, statistics_sha256)
+    if _features_dtype(directory) == np.uint8:
         statistics = statistics.pooled()
     return _unit(statistics) if scaling == SCALING_UNIT else _standard(statistics)
+
+
+def _features_dtype(directory: Path) -> np.dtype[Any]:
+    try:
+        return map_array(directory / "features.npy").dtype
+    except RowsError as error:
+        raise damaged_dataset(directory.name, f"is damaged: {error}") from error
+    except FileNotFoundError as error:
+        raise damaged_dataset(directory.name, f"is gone: {directory / 'features.npy'} is not there") from error
 
 
 def _unit(statistics: Statistics) -> FeatureScaling:

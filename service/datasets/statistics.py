@@ -1,7 +1,9 @@
 """Figures of each feature, computed once when a data set is registered, for scaling."""
 
 import dataclasses
+import hashlib
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.datasets.limits import rows_per_block
+from service.datasets.stored import damaged_dataset, open_file
 
 _FILENAME = "statistics.npz"
 
@@ -45,6 +48,9 @@ class Statistics:
             mean=np.where(constant, self.minimum, self.mean),
             standard_deviation=np.where(constant, 0.0, self.standard_deviation),
         )
+
+
+_NAMES = tuple(field.name for field in dataclasses.fields(Statistics))
 
 
 def compute_statistics(features: NDArray[Any]) -> Statistics:
@@ -84,7 +90,35 @@ def save_statistics(statistics: Statistics, directory: Path) -> Path:
     return path
 
 
-def load_statistics(directory: Path) -> Statistics:
-    """Reads the statistics of the data set in ``directory``."""
-    with np.load(directory / _FILENAME, allow_pickle=False) as figures:
-        return Statistics(**{field.name: figures[field.name] for field in dataclasses.fields(Statistics)})
+def load_statistics(directory: Path, sha256: str = "") -> Statistics:
+    """Reads the statistics of the data set in ``directory``.
+
+    Args:
+        directory: Has the data set's name.
+        sha256: Their digest in hexadecimal; empty for what an earlier release stored.
+
+    Raises:
+        StoredDatasetError: They are gone, or not what was stored.
+        OSError: They cannot be read now.
+    """
+    with open_file(directory, _FILENAME) as file:
+        data = file.read()
+    came = hashlib.sha256(data).hexdigest()
+    if sha256 and came != sha256:
+        what = f"is damaged: {directory / _FILENAME} has SHA-256 {came}, but was stored with {sha256}"
+        raise damaged_dataset(directory.name, what)
+    try:
+        with np.load(BytesIO(data), allow_pickle=False) as figures:
+            statistics = Statistics(**{name: _figures(figures[name]) for name in _NAMES})
+    except Exception as error:  # of other bytes numpy and zipfile raise a dozen kinds
+        what = f"is damaged: {directory / _FILENAME} cannot be read ({error!r:.200})"
+        raise damaged_dataset(directory.name, what) from error
+    if len({figures.shape for figures in vars(statistics).values()}) != 1:
+        raise damaged_dataset(directory.name, f"is damaged: {directory / _FILENAME} has figures of several lengths")
+    return statistics
+
+
+def _figures(figures: NDArray[Any]) -> NDArray[np.float64]:
+    if figures.dtype != np.float64 or figures.ndim != 1:
+        raise ValueError(f"{figures.shape} figures of type {figures.dtype}")
+    return figures

@@ -9,13 +9,12 @@ The stored form is a directory with
 Files are checked and converted block by block, so that memory does not depend on their size.
 """
 
-import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +27,7 @@ from service.datasets.samples import Samples
 from service.datasets.source import StagedFile
 from service.datasets.statistics import compute_statistics, save_statistics
 from service.datasets.targets import settle_targets, value_range
+from service.digests import sha256_of
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class StoredData:
         sha256: Over the bytes of features.npy and, after them, targets.npy.
         target_minimum: Smallest target when they are values.
         target_maximum: Largest target when they are values.
+        statistics_sha256: Over the bytes of statistics.npz; empty where there is none.
     """
 
     rows: int
@@ -55,6 +56,7 @@ class StoredData:
     sha256: str
     target_minimum: float | None = None
     target_maximum: float | None = None
+    statistics_sha256: str = ""
 
     @property
     def has_targets(self) -> bool:
@@ -82,9 +84,9 @@ def store(
         with _scratch(directory) as scratch:
             stored = _convert(open_samples(files, options, scratch, limit_bytes), options, directory, limit_bytes)
         features = np.load(directory / "features.npy", mmap_mode="r", allow_pickle=False)
-        save_statistics(compute_statistics(features), directory)
+        statistics = save_statistics(compute_statistics(features), directory)
         _flush(directory)
-    return stored
+        return replace(stored, statistics_sha256=_sha256(statistics))
 
 
 def read_for_prediction(
@@ -143,12 +145,8 @@ def _convert(samples: Samples, options: DataFiles, directory: Path, limit_bytes:
 
 
 def _sha256(*paths: Path) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as stream:
-            while part := stream.read(2**20):
-                digest.update(part)
-    return digest.hexdigest()
+    with ExitStack() as stack:
+        return sha256_of([stack.enter_context(path.open("rb")) for path in paths])
 
 
 @contextmanager

@@ -72,11 +72,11 @@ class DatasetCatalogue:
 
         One that is damaged has a name and that damage.
         """
-        rows, more = DATASETS.page(self._database, "WHERE name > ? ORDER BY name", after, limit=limit)
+        rows, last = DATASETS.page(self._database, "WHERE name > ? ORDER BY name", after, limit=limit)
         datasets = [
             datasets_pb.Dataset.FromString(row[-2]) if is_intact(row) else _damaged_dataset(row) for row in rows
         ]
-        return datasets, datasets[-1].name if more else ""
+        return datasets, last[0] if last else ""
 
     def names(self) -> list[str]:
         """All names, in order."""
@@ -105,7 +105,7 @@ class ModelCatalogue:
     def add(self, model: models_pb.Model) -> None:
         """Registers a model. One of the same id, left by a crash between model and job, is replaced."""
         with self._database.transaction():
-            number = self._database.next_number("models")
+            number = MODELS.next_number(self._database)
             row = {"model_id": model.model_id, "number": number, "body": model.SerializeToString()}
             MODELS.insert(self._database, row, replace=True)
 
@@ -135,9 +135,9 @@ class ModelCatalogue:
         One that is damaged has an id and that damage.
         """
         query = "WHERE number < ? ORDER BY number DESC"
-        rows, more = MODELS.page(self._database, query, before or NEWEST, limit=limit)
+        rows, last = MODELS.page(self._database, query, before or NEWEST, limit=limit)
         models = [models_pb.Model.FromString(row[-2]) if is_intact(row) else _damaged_model(row) for row in rows]
-        return models, rows[-1][1] if more else None
+        return models, last[1] if last else None
 
     def delete(self, model_id: str) -> None:
         """Forgets a model, also a damaged one, and on a full disk."""

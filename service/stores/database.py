@@ -20,7 +20,7 @@ _Result = TypeVar("_Result")
 # Above every number, for pages that begin with the newest row.
 NEWEST = 1 << 62
 # SQLite's own tables and indexes have no text.
-_SCHEMA = "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' ORDER BY name"
+_SCHEMA = "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%' ORDER BY name"
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -77,9 +77,11 @@ class Database:
             begin = time.perf_counter()
             self._connection.execute("COMMIT")
             self._committed(time.perf_counter() - begin)
-        except BaseException:
+        except BaseException as error:
             if self._connection.in_transaction:  # on a full disk SQLite has rolled back already
                 self._connection.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error):
+                _tell_damage(error)
             raise
 
     @contextmanager
@@ -105,7 +107,12 @@ class Database:
         Raises:
             DatabaseRowError: The database's structure is damaged.
         """
-        return list(self.iterate(query, *parameters))
+        try:
+            with closing(self._connection.execute(query, parameters)) as cursor:
+                return cursor.fetchall()
+        except sqlite3.Error as error:
+            _tell_damage(error)
+            raise
 
     def iterate(self, query: str, *parameters: object) -> Iterator[tuple[Any, ...]]:
         """The rows of a query one by one; nothing is written while they are read.
@@ -113,17 +120,12 @@ class Database:
         Raises:
             DatabaseRowError: The database's structure is damaged.
         """
-        with _damage_told(), closing(self._connection.execute(query, parameters)) as cursor:
-            yield from cursor
-
-    def next_number(self, table: str) -> int:
-        """The number that the next row of a table gets that counts its rows; one that was deleted leaves a gap."""
-        query = (
-            "SELECT 1 + max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = ?), 0), "
-            f"coalesce((SELECT max(number) FROM {table}), 0))"
-        )
-        ((number,),) = self.rows(query, table)
-        return int(number)
+        try:
+            with closing(self._connection.execute(query, parameters)) as cursor:
+                yield from cursor
+        except sqlite3.Error as error:
+            _tell_damage(error)
+            raise
 
     def _prepare(self) -> None:
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
@@ -184,13 +186,9 @@ def _is_damage(error: sqlite3.Error) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE
 
 
-@contextmanager
-def _damage_told() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        if not _is_damage(error):
-            raise
+def _tell_damage(error: sqlite3.Error) -> None:
+    """Raises DatabaseRowError if the error says that the database is damaged."""
+    if _is_damage(error):
         raise DatabaseRowError(
             f"the service's database is damaged ({error}): stop the service, look at what `nablad check` finds, and "
             "restore the database from a backup"

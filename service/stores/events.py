@@ -53,10 +53,16 @@ class EventLog:
             damaged += 1
         return damaged
 
-    def since(self, job_id: str, number: int, limit: int) -> Sequence[jobs_pb.Event]:
-        """At most `limit` events of a job from a number on; one that is damaged says so in its place."""
-        last = self.last(job_id)
-        until = min(last + 1, number + limit)
+    def since(self, job_id: str, number: int, limit: int, at_least: int = 0) -> Sequence[jobs_pb.Event]:
+        """At most `limit` events of a job from a number on; one that is damaged or lost says so in its place.
+
+        Args:
+            job_id: Whose.
+            number: Of the first.
+            limit: How many.
+            at_least: So many events the job is known to have.
+        """
+        until = min(max(self.last(job_id), at_least) + 1, number + limit)
         query = "WHERE job_id = ? AND number >= ? AND number < ? ORDER BY number"
         rows = EVENTS.rows(self._database, query, job_id, number, until)
         found = {row[_NUMBER]: jobs_pb.Event.FromString(row[_BODY]) for row in rows if is_intact(row)}
@@ -71,9 +77,8 @@ class EventLog:
         # Left to itself SQLite takes the primary key, and reads all that repeats.
         query = "INDEXED BY events_of_note WHERE job_id = ? AND kind = 0 ORDER BY number DESC LIMIT ?"
         rows = EVENTS.rows(self._database, query, job_id, limit)[::-1]
-        return [
-            jobs_pb.Event.FromString(row[_BODY]) if is_intact(row) else _damaged(job_id, row[_NUMBER]) for row in rows
-        ]
+        # The number of a damaged one may be anything; it is told in its place by `since`.
+        return [jobs_pb.Event.FromString(row[_BODY]) for row in rows if is_intact(row)]
 
 
 def _damaged(job_id: str, number: int) -> jobs_pb.Event:

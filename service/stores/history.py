@@ -32,11 +32,16 @@ class HistoryTable:
         """
         query = "WHERE job_id = ? AND kind = ? AND step > ? ORDER BY step"
         after = -1 if after_step is None else after_step
-        rows, more = HISTORY.page(self._database, query, job_id, kind, after, limit=limit)
+        rows, last = HISTORY.page(self._database, query, job_id, kind, after, limit=limit)
         points = [jobs_pb.HistoryPoint.FromString(HISTORY.body(row)) for row in rows]
-        if not more:
+        if last is None:
             self._require_last(job_id, kind, points[-1].step if points else after)
-        return points, points[-1].step if more else None
+        return points, points[-1].step if last else None
+
+    def count(self, job_id: str) -> int:
+        """Number of points of both kinds."""
+        ((count,),) = self._database.rows("SELECT count(*) FROM history WHERE job_id = ?", job_id)
+        return int(count)
 
     def drop_after(self, job_id: str, step: int) -> None:
         """Forgets the points beyond a step."""
@@ -64,8 +69,8 @@ class HistoryTable:
         ((last,),) = self._database.rows("SELECT max(step) FROM history WHERE job_id = ? AND kind = ?", job_id, kind)
         if last is not None and last > step:
             raise DatabaseRowError(
-                f"the history of job {job_id!r} is damaged in the database behind step {step}: restore it from a backup, "
-                "or train again to the same bits; `nablad check` looks through everything",
+                f"the history of job {job_id!r} is damaged in the database behind step {step}: restore it from a "
+                "backup, or train again to the same bits; `nablad check` looks through everything",
                 job_id=job_id,
             )
 
@@ -84,6 +89,10 @@ class ReceiptTable:
         """
         bodies = RECEIPTS.bodies(self._database, "WHERE job_id = ?", job_id)
         return jobs_pb.Receipt.FromString(bodies[0]) if bodies else None
+
+    def count(self, job_id: str) -> int:
+        """1 if there is one."""
+        return len(self._database.rows("SELECT 1 FROM receipts WHERE job_id = ?", job_id))
 
     def keep(self, receipt: jobs_pb.Receipt) -> None:
         """Adds a receipt, in place of the job's earlier one."""

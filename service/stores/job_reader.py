@@ -51,6 +51,23 @@ def datasets_of(spec: spec_pb.JobSpec) -> frozenset[str]:
     return frozenset({spec.data.train, spec.data.validation} - {""})
 
 
+class _Left(NamedTuple):
+    """Rows that a job has beside its own; 0 before its end.
+
+    Attributes:
+        events: At least.
+        points: Of its history.
+        receipts: 1 if it has one.
+    """
+
+    events: int = 0
+    points: int = 0
+    receipts: int = 0
+
+
+_OF_JOB = "WHERE job_id = ?"
+
+
 class JobReader:
     """The jobs, their queue, and what they left; changes nothing."""
 
@@ -98,9 +115,9 @@ class JobReader:
         wanted = f"AND state IN ({', '.join('?' * len(states))})" if states else ""
         # In the order of the table: from an index of states all of them would be sorted for one page, with their specs.
         query = f"NOT INDEXED WHERE number < ? {wanted} ORDER BY number DESC"
-        rows, more = JOBS.page(self._database, query, before or NEWEST, *states, limit=limit)
+        rows, last = JOBS.page(self._database, query, before or NEWEST, *states, limit=limit)
         bodies = [row[-2] if is_intact(row) else _damaged(row).SerializeToString() for row in rows]
-        return bodies, rows[-1][1] if more else None
+        return bodies, last[1] if last else None
 
     def in_states(self, states: Collection[State]) -> list[jobs_pb.Job]:
         """All jobs in some states, oldest first, but for damaged ones."""
@@ -138,9 +155,11 @@ class JobReader:
 
     def damage_of(self, waiting: Waiting) -> DatabaseRowError | None:
         """Why a job that waits cannot be started, if it is damaged; the queue is read without the jobs themselves."""
-        query = "NOT INDEXED WHERE number = ?"
-        for row in JOBS.rows(self._database, query, waiting.number):
-            return None if is_intact(row) else JOBS.damage(row)
+        for row in JOBS.rows(self._database, "NOT INDEXED WHERE number = ?", waiting.number):
+            if not is_intact(row):
+                return JOBS.damage(row)
+            if row[0] == waiting.job_id:
+                return None
         return DatabaseRowError(
             f"job {waiting.job_id!r} stands in the queue, but not in the table of jobs: stop the service, look at what "
             "`nablad check` finds, and restore the database from a backup",
@@ -165,7 +184,7 @@ class JobReader:
 
     def events(self, job_id: str, from_number: int, limit: int = 1000) -> Sequence[jobs_pb.Event]:
         """At most `limit` events of a job from a number on."""
-        return self._events.since(job_id, from_number, limit)
+        return self._events.since(job_id, from_number, limit, self._left(job_id).events)
 
     def recent_events(self, job_id: str, limit: int) -> Sequence[jobs_pb.Event]:
         """The last `limit` events of a job that are not the ends of epochs or checkpoints, the oldest first."""
@@ -173,7 +192,7 @@ class JobReader:
 
     def last_event(self, job_id: str) -> int:
         """The number of a job's last event; 0 if there is no such job."""
-        return self._events.last(job_id)
+        return max(self._events.last(job_id), self._left(job_id).events)
 
     def history(
         self, job_id: str, kind: jobs_pb.HistoryKind.ValueType, after_step: int | None, limit: int
@@ -182,9 +201,16 @@ class JobReader:
 
         Raises:
             ServiceError: NOT_FOUND.
+            DatabaseRowError: A point is damaged, or was lost.
         """
         if not self.has(job_id):
             raise _not_found(job_id)
+        if after_step is None and (count := self._history.count(job_id)) < (left := self._left(job_id).points):
+            raise DatabaseRowError(
+                f"the history of job {job_id!r} is damaged in the database: it had {left} points, but has {count}; "
+                "restore it from a backup, or train again to the same bits",
+                job_id=job_id,
+            )
         return self._history.page(job_id, kind or jobs_pb.HISTORY_KIND_EPOCHS, after_step, limit)
 
     def epoch_digests(self, job_id: str) -> list[str]:
@@ -196,12 +222,30 @@ class JobReader:
         return self._history.epoch_with(job_id, weights_sha256)
 
     def receipt(self, job_id: str) -> jobs_pb.Receipt | None:
-        """The receipt of a job, or what is known of it until the job has succeeded."""
-        return self._receipts.find(job_id)
+        """The receipt of a job, or what is known of it until the job has succeeded.
+
+        Raises:
+            DatabaseRowError: It is damaged, or was lost.
+        """
+        receipt = self._receipts.find(job_id)
+        if receipt is None and self._left(job_id).receipts:
+            raise DatabaseRowError(
+                f"the receipt of job {job_id!r} is lost from the database: restore it from a backup, or train again",
+                job_id=job_id,
+            )
+        return receipt
 
     def _find(self, column: str, value: str) -> jobs_pb.Job | None:
         bodies = JOBS.bodies(self._database, f"WHERE {column} = ?", value)
         return jobs_pb.Job.FromString(bodies[0]) if bodies else None
+
+    def _left(self, job_id: str) -> _Left:
+        """How much a job has left that has ended. A row that was lost as a whole is missed by its number alone."""
+        found = self._database.rows("SELECT events, points, receipts FROM jobs WHERE job_id = ?", job_id)
+        # Of a damaged row nothing counts. Bodies, which may be large, are read only of jobs that have ended.
+        if not found or not any(found[0]) or not all(map(is_intact, JOBS.rows(self._database, _OF_JOB, job_id))):
+            return _Left()
+        return _Left._make(found[0])
 
     def _timestamp(self) -> Timestamp:
         stamp = Timestamp()

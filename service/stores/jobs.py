@@ -88,8 +88,8 @@ class JobStore(JobReader):
                     raise _wrong_state(job, f"job {job_id} {now}: it is {state_name(job.state)} ({job.reason})")
                 self._enter(job, state, reason)
                 _change(job, changes)
-                self._save(job)
                 self._events.append(job, f"{state_name(state)}: {reason}", state=state)
+                self._save(job)
             return job
 
         return self._write(write, urgent=stops_work(self.get(job_id).state, state))
@@ -263,13 +263,26 @@ class JobStore(JobReader):
             job.end_time.CopyFrom(self._timestamp())
 
     def _insert(self, job: jobs_pb.Job, request_id: str) -> None:
-        number = self._database.next_number("jobs")
-        JOBS.insert(self._database, {"number": number, "request_id": request_id or None, **_columns(job)})
+        number = JOBS.next_number(self._database)
+        JOBS.insert(self._database, {"number": number, "request_id": request_id or None, **_NOTHING, **_columns(job)})
 
     def _save(self, job: jobs_pb.Job) -> None:
         query = "SELECT number, request_id FROM jobs WHERE job_id = ?"
         ((number, request_id),) = self._database.rows(query, job.job_id)
-        JOBS.update(self._database, {"number": number, "request_id": request_id, **_columns(job)})
+        left = self._leaves(job.job_id) if job.state in ENDED else _NOTHING
+        JOBS.update(self._database, {"number": number, "request_id": request_id, **left, **_columns(job)})
+
+    def _leaves(self, job_id: str) -> Mapping[str, int]:
+        """How much there is of a job beside its row: see `JobReader`."""
+        return {
+            "events": self._events.last(job_id),
+            "points": self._history.count(job_id),
+            "receipts": self._receipts.count(job_id),
+        }
+
+
+# As long as a job has not ended.
+_NOTHING: Mapping[str, int] = {"events": 0, "points": 0, "receipts": 0}
 
 
 def _columns(job: jobs_pb.Job) -> dict[str, object]:

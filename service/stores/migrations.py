@@ -47,7 +47,13 @@ def _fill_schema_3(connection: sqlite3.Connection) -> None:
 
 
 def _fill_schema_4(connection: sqlite3.Connection) -> None:
-    """Takes every row for what was written: nothing says otherwise of those of earlier releases."""
+    """Takes every row for what was written, and those that are there for all: nothing says otherwise."""
+    connection.execute(
+        "UPDATE jobs SET events = (SELECT count(*) FROM events WHERE events.job_id = jobs.job_id), "
+        "points = (SELECT count(*) FROM history WHERE history.job_id = jobs.job_id), "
+        "receipts = (SELECT count(*) FROM receipts WHERE receipts.job_id = jobs.job_id) "
+        "WHERE state IN (4, 5, 6)"  # succeeded, failed, cancelled
+    )
     for table, columns in _DIGESTED_IN_SCHEMA_4.items():
         _fill_digests(connection, table, columns)
 
@@ -79,7 +85,7 @@ def _complete_spec(job: jobs_pb.Job) -> None:
 _DIGESTED_IN_SCHEMA_4: Mapping[str, Sequence[str]] = {
     "jobs": (
         *("job_id", "number", "request_id", "state", "priority", "workers", "cpus_per_worker", "retry_time"),
-        *("attempt", "update_time", "body"),
+        *("attempt", "update_time", "events", "points", "receipts", "body"),
     ),
     "events": ("job_id", "number", "kind", "body"),
     "history": ("job_id", "kind", "step", "body"),
@@ -155,9 +161,13 @@ MIGRATIONS = (
         _fill_schema_3,
     ),
     Migration(
-        # Digests of all other columns, see service.digests.
+        # Digests of all other columns, see service.digests. And how much a job left that has ended: a row that is lost
+        # as a whole has no digest.
         """
     ALTER TABLE jobs     ADD COLUMN digest BLOB NOT NULL DEFAULT x'';
+    ALTER TABLE jobs     ADD COLUMN events INTEGER NOT NULL DEFAULT 0;      -- so many at least; 0 before its end
+    ALTER TABLE jobs     ADD COLUMN points INTEGER NOT NULL DEFAULT 0;      -- of its history; 0 before its end
+    ALTER TABLE jobs     ADD COLUMN receipts INTEGER NOT NULL DEFAULT 0;    -- 1 if it has one; 0 before its end
     ALTER TABLE events   ADD COLUMN digest BLOB NOT NULL DEFAULT x'';
     ALTER TABLE history  ADD COLUMN digest BLOB NOT NULL DEFAULT x'';
     ALTER TABLE receipts ADD COLUMN digest BLOB NOT NULL DEFAULT x'';

@@ -56,7 +56,8 @@ class Table:
             DatabaseRowError: The row is not what was written.
         """
         if not is_intact(row):
-            raise self.damage(row)
+            damage = self.damage(row)
+            raise DatabaseRowError(f"{damage}; `nablad check` looks through everything", **damage.metadata)
         return bytes(row[-2])
 
     def bodies(self, database: Database, clause: str, *parameters: object) -> list[bytes]:
@@ -67,19 +68,22 @@ class Table:
         """
         return [self.body(row) for row in self.rows(database, clause, *parameters)]
 
-    def page(self, database: Database, clause: str, *parameters: object, limit: int) -> tuple[list[Row], bool]:
-        """The first rows that a clause selects, and whether more follow.
+    def page(self, database: Database, clause: str, *parameters: object, limit: int) -> tuple[list[Row], Row | None]:
+        """The first rows that a clause selects, and the one to go on behind if more follow.
 
-        At most `limit` of them, and not more bytes than go well into one message.
+        At most `limit` of them, and not more bytes than go well into one message; but one that is intact, for what a
+        damaged row says of its place could lead back to the beginning.
         """
         rows: list[Row] = []
-        size = 0
+        size, last = 0, None
         for row in self.iterate(database, clause, *parameters):
-            size += len(row[-2])
-            if rows and (len(rows) == limit or size > _PAGE_BYTES):
-                return rows, True
+            intact = is_intact(row)
+            size += len(row[-2]) if intact else 0
+            if last and (len(rows) >= limit or size > _PAGE_BYTES):
+                return rows, last
             rows.append(row)
-        return rows, False
+            last = row if intact else last
+        return rows, None
 
     def insert(self, database: Database, values: Mapping[str, object], *, replace: bool = False) -> None:
         """Adds a row; with `replace`, in place of one with the same keys."""
@@ -95,13 +99,21 @@ class Table:
         query = f"UPDATE {self.name} SET {changes} WHERE {where}"  # noqa: S608 (our names)
         database.rows(query, *row, row_digest(row), *(values[name] for name in self._keys))
 
+    def next_number(self, database: Database) -> int:
+        """The number of the next row, for tables that count theirs; one that was deleted leaves a gap."""
+        query = (
+            f"SELECT max(number) FROM {self.name} "  # noqa: S608 (our names)
+            "UNION ALL SELECT seq FROM sqlite_sequence WHERE name = ?"
+        )
+        return 1 + max(number or 0 for (number,) in database.rows(query, self.name))
+
     def damage(self, row: Row) -> DatabaseRowError:
         """The error that says what a damaged row was, as far as its keys tell."""
         keys = {name: _shown(value) for name, value in zip(self._keys, row, strict=False)}
         stored = row[-1].hex() if isinstance(row[-1], bytes) else repr(row[-1])
         return DatabaseRowError(
             f"{self._describe(**keys)}; its row in table {self.name} has digest {row_digest(row[:-1]).hex()}, but was "
-            f"written with {stored}; `nablad check` looks through everything",
+            f"written with {stored}",
             table=self.name,
             **keys,
         )
@@ -128,7 +140,10 @@ def _restore(what: str, otherwise: str) -> str:
 JOBS = Table(
     "jobs",
     ["job_id", "number"],
-    ["request_id", "state", "priority", "workers", "cpus_per_worker", "retry_time", "attempt", "update_time"],
+    [
+        *("request_id", "state", "priority", "workers", "cpus_per_worker", "retry_time", "attempt", "update_time"),
+        *("events", "points", "receipts"),
+    ],
     lambda job_id, number: _restore(
         f"job {job_id!r} (number {number})", f"give the job up with `nabla job delete {job_id}` and submit it again"
     ),

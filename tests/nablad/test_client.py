@@ -116,6 +116,7 @@ _ERRORS = {
     grpc.StatusCode.ALREADY_EXISTS: "AlreadyExistsError",
     grpc.StatusCode.FAILED_PRECONDITION: "ConflictError",
     grpc.StatusCode.RESOURCE_EXHAUSTED: "TooLargeError",
+    grpc.StatusCode.DATA_LOSS: "DataLossError",
     grpc.StatusCode.UNAVAILABLE: "UnavailableError",
     grpc.StatusCode.DEADLINE_EXCEEDED: "UnavailableError",
 }

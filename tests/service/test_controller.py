@@ -1,6 +1,7 @@
 """The controller: order of the queue, ends of attempts, and what clients ask for; on a cluster of the test's making."""
 
 import asyncio
+import errno
 import sqlite3
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -15,12 +16,14 @@ from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
 from service.admission import Admission
 from service.controller import Controller
+from service.damage import DatabaseRowError, StoredDatasetError
 from service.errors import ServiceError
 from service.job_states import ENDED, PAUSED, QUEUED, RUNNING, STARTING, SUCCEEDED, state_name
 from service.live import LiveJobs
 from service.metrics.instruments import Instruments
 from service.outcomes import AttemptFailed, AttemptLost, Ending
 from service.recoveries import Recoveries
+from service.stores.database import Database
 from service.stores.jobs import JobStore
 
 NOW = datetime.fromisoformat("2026-01-01T00:00:00+00:00")
@@ -625,6 +628,58 @@ def test_a_loss_that_cannot_be_written_down_keeps_its_cause(jobs: JobStore, monk
         assert jobs.get(job_id).lost_attempts == 1
         lost = {cause: stage.sample("nablad_attempts_lost_total", cause=cause) for cause in ("worker", "service")}
         assert lost == {"worker": 1, "service": 0}
+
+
+def test_a_damaged_job_is_in_nobody_s_way(jobs: JobStore, database: Database) -> None:
+    """Though it is the first in the queue: it is passed by, once and for all, and the others start."""
+
+    async def scene(stage: Stage) -> None:
+        first = stage.submit()
+        await stage.wait_started(1)
+        damaged, other, later = stage.submit(priority=5), stage.submit(), stage.submit()
+        database.rows("UPDATE jobs SET body = x'00' WHERE job_id = ?", damaged)
+        for count, job_id in enumerate([first, other, later], start=1):
+            await stage.wait_started(count)
+            stage.attempts[job_id].succeed()
+        await stage.wait_for(later, "succeeded")
+        assert stage.started == [first, other, later]
+        with pytest.raises(DatabaseRowError):
+            await stage.controller.commands.cancel(damaged)
+
+    _play(jobs, 1, scene)
+
+
+def test_what_is_damaged_is_not_tried_again(jobs: JobStore) -> None:
+    """Another attempt would read the same: the job fails at once, with the sentence."""
+
+    async def scene(stage: Stage) -> None:
+        job_id = stage.submit(attempts=3)
+        await stage.wait_started(1)
+        stage.attempts[job_id].end.set_exception(StoredDatasetError("data set 'd' is gone: add it again"))
+        await stage.wait_for(job_id, "failed")
+        assert jobs.get(job_id).reason == "data set 'd' is gone: add it again"
+        assert jobs.get(job_id).attempt == 1
+
+    _play(jobs, 1, scene)
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/d/x"), "could not write: [Errno 28] No space left"),
+        (sqlite3.OperationalError("disk I/O error"), "could not write: disk I/O error"),
+        (OSError(errno.ESTALE, "Stale file handle", "/d/x"), "could not read or write: [Errno 116] Stale file handle"),
+    ],
+)
+def test_only_a_failed_write_is_called_one(jobs: JobStore, error: Exception, sentence: str) -> None:
+    """The next attempt follows all the same: such errors pass."""
+
+    async def scene(stage: Stage) -> None:
+        job_id = stage.submit()
+        await stage.wait_started(1)
+        stage.attempts[job_id].end.set_exception(error)
+        await stage.wait_for(job_id, "queued")
+        assert jobs.get(job_id).reason.startswith(f"the service {sentence}")
 
     _play(jobs, 1, scene)
 

@@ -1,12 +1,15 @@
 """Model files: the same bytes however the weights come, read without holding them, and refused when they are others."""
 
+import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 from google.protobuf import json_format
@@ -14,15 +17,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
+from nablad.v1 import models_pb2 as models_pb
+from nablad.v1 import models_pb2_grpc as models_grpc
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from service.errors import Reason, ServiceError
-from service.model_files import ModelFile, WrongSizeError, writing_model
+from service.api.models import ModelServicer
+from service.damage import ModelFileError
+from service.data_directory import DataDirectory
+from service.model_files import ModelFile, WrongSizeError, open_model, writing_model
+from service.stores.catalogues import ModelCatalogue
+from service.stores.database import Database
 from workers import build
 from workers.mathematics.parameters import ParameterLayout
 
 MakeJob = Callable[..., ps_pb.Assignment]
 LARGE = (100, 80_000, 2)  # 66 MB of float64
 MOST_BYTES = 8 << 20
+SECONDS = 20
 
 
 def _weights(job: ps_pb.Assignment) -> np.ndarray:
@@ -105,29 +115,66 @@ def test_what_was_written_is_read(model_job: MakeJob, tmp_path: Path, dtype: str
             assert array is None or (array.dtype == dtype and np.array_equal(array, same))
 
 
-def _flipped(data: bytes) -> bytes:
-    return data[:-1] + bytes([data[-1] ^ 1])
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Of the model "m"."""
+    return tmp_path / "m.safetensors"
 
 
-@pytest.mark.parametrize(
-    ("spoil", "sentence"),
-    [
-        (lambda path: path.unlink(), "the file of model a cannot be read: No such file or directory: train it again"),
-        (lambda path: path.write_bytes(_flipped(path.read_bytes())), "the file of model a is not what was written"),
-        (lambda path: path.write_bytes(b""), "the file of model a is not what was written"),
-    ],
-)
-def test_a_damaged_file_is_told(
-    model_job: MakeJob, tmp_path: Path, spoil: Callable[[Path], None], sentence: str
-) -> None:
-    """With what to do."""
+@pytest.fixture
+def sha256(model_job: MakeJob, path: Path) -> str:
+    """The digest of a model that was written."""
     job = model_job()
-    path = tmp_path / "a.safetensors"
-    sha256 = _write(path, job, [_weights(job).tobytes()])
-    spoil(path)
-    with pytest.raises(ServiceError, match=sentence) as told:
-        ModelFile(path, job.spec, sha256)
-    assert told.value.reason == Reason.DAMAGED
+    return _write(path, job, [_weights(job).tobytes()])
+
+
+def test_every_changed_byte_is_noticed(model_job: MakeJob, path: Path, sha256: str) -> None:
+    """Every third byte in turn, and lengths; the sentence has both digests, and what to do."""
+    data = path.read_bytes()
+    with open_model(path, sha256) as file:
+        assert file.read() == data
+    changed = [data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :] for place in range(0, len(data), 3)]
+    for content in [*changed, *(data[:length] for length in range(0, len(data), 9)), data + b"x"]:
+        path.write_bytes(content)
+        with pytest.raises(
+            ModelFileError, match=f"model m is damaged.*{sha256}: {path}; restore it.*nabla model delete m"
+        ):
+            open_model(path, sha256)
+    with pytest.raises(ModelFileError, match="model m is damaged"):
+        ModelFile(path, model_job().spec, sha256)
+
+
+def test_whatever_the_bytes_are_the_error_is_one_of_models(
+    model_job: MakeJob, path: Path, sha256: str, mutations: Callable[..., Iterator[bytes]]
+) -> None:
+    """Also where the digest is that of the changed file: a model of this spec, or ModelFileError."""
+    spec, data = model_job().spec, path.read_bytes()
+    refused = 0
+    for content in mutations(data, 8 + int.from_bytes(data[:8], "little"), 400):
+        path.write_bytes(content)
+        try:
+            with ModelFile(path, spec, hashlib.sha256(content).hexdigest()) as file:
+                assert sum(piece.size for piece in file.pieces()) == build.size(spec)
+                file.weights()
+        except ModelFileError:
+            refused += 1
+    assert sha256
+    assert refused > 300
+
+
+@pytest.mark.parametrize("kind", ["gone", "folder", "pipe", "dangling"])
+def test_what_is_no_file_is_named(model_job: MakeJob, path: Path, sha256: str, kind: str) -> None:
+    """At once, with the path and what to do; a pipe would be waited for, for ever."""
+    path.unlink()
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "dangling":
+        path.symlink_to(path.with_name("nowhere"))
+    for read in (open_model, lambda path, sha256: ModelFile(path, model_job().spec, sha256)):
+        with pytest.raises(ModelFileError, match=r"the file of model m .*m\.safetensors.*restore it from a backup"):
+            read(path, sha256)
 
 
 def test_the_file_of_another_network_is_told(model_job: MakeJob, tmp_path: Path) -> None:
@@ -135,7 +182,7 @@ def test_the_file_of_another_network_is_told(model_job: MakeJob, tmp_path: Path)
     job = model_job()
     sha256 = _write(tmp_path / "a", job, [_weights(job).tobytes()])
     for other in (model_job((3, 7, 6, 2)), model_job(dtype="float32"), model_job((3, 7, 5, 2, 2))):
-        with pytest.raises(ServiceError, match="has not the tensors of its model: train it again"):
+        with pytest.raises(ModelFileError, match="has not the tensors of its model"):
             ModelFile(tmp_path / "a", other.spec, sha256)
 
 
@@ -154,3 +201,37 @@ def test_neither_writing_nor_reading_holds_the_weights(
             assert sum(array.nbytes for view in file.weights() for array in view if array is not None) == size
     assert size > 8 * MOST_BYTES - (4 << 20)
     assert peak.bytes < MOST_BYTES
+
+
+@pytest.mark.parametrize("damage", ["gone", "flipped"])
+def test_an_export_answers_what_is_lost(model_job: MakeJob, tmp_path: Path, database: Database, damage: str) -> None:
+    """DATA_LOSS with the sentence, before the first byte; a whole one goes out byte for byte."""
+    directory, models = DataDirectory(tmp_path / "data"), ModelCatalogue(database)
+    file = directory.model("m")
+    job = model_job()
+    sha256 = _write(file, job, [_weights(job).tobytes()])
+    models.add(models_pb.Model(model_id="m", spec=job.spec, sha256=sha256))
+
+    async def export(stub: Any) -> bytes:
+        return b"".join([each.chunk async for each in stub.ExportModel(models_pb.ExportModelRequest(model_id="m"))])
+
+    async def run() -> None:
+        server = grpc.aio.server()
+        models_grpc.add_ModelServiceServicer_to_server(ModelServicer(directory, models), server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub = models_grpc.ModelServiceStub(channel)
+            data = file.read_bytes()
+            assert await export(stub) == data
+            if damage == "gone":
+                file.unlink()
+            else:
+                file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+            with pytest.raises(grpc.aio.AioRpcError, match=f"the file of model m is .*{file}") as caught:
+                await export(stub)
+            assert caught.value.code() is grpc.StatusCode.DATA_LOSS
+        await server.stop(None)
+
+    asyncio.run(asyncio.wait_for(run(), SECONDS))
+    directory.close()

@@ -106,11 +106,11 @@ def test_what_is_none_is_refused(tmp_path: Path, data: bytes, sentence: str) -> 
 def test_another_digest_and_a_missing_file_are_told(tmp_path: Path) -> None:
     """Before anything of the content is looked at."""
     _written(tmp_path / "a", b"anything")
-    with pytest.raises(TensorFileError, match="is not what was written: its SHA-256 is another one"):
+    with pytest.raises(TensorFileError, match="is damaged: it has SHA-256"):
         TensorFile(tmp_path / "a", hashlib.sha256(b"another").hexdigest())
-    with pytest.raises(TensorFileError, match="cannot be read: No such file or directory"):
+    with pytest.raises(TensorFileError, match="is gone"):
         TensorFile(tmp_path / "b", "")
-    with pytest.raises(TensorFileError, match="cannot be read: Is a directory"):
+    with pytest.raises(TensorFileError, match="cannot be read: .* is not a regular file"):
         TensorFile(tmp_path, "")
 
 

@@ -12,8 +12,8 @@ from nablad.v1 import models_pb2 as models_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.checkpoints.folder import CheckpointFolder
 from service.checkpoints.image import Snapshot, make_image
+from service.damage import ModelFileError
 from service.data_directory import DataDirectory
-from service.errors import Reason, ServiceError
 from service.model_files import writing_model
 from service.receipts import spec_digest
 from service.stores.catalogues import ModelCatalogue
@@ -120,9 +120,8 @@ def test_a_model_that_is_not_whole_is_no_beginning(
     job.spec.training.warm_start.model = keep_model(other, _weights(other))
     with directory.model("other").open("r+b") as file:
         file.truncate(1000)
-    with pytest.raises(ServiceError, match="the file of model other is not what was written") as told:
+    with pytest.raises(ModelFileError, match="the file of model other is damaged"):
         lay_down(job)
-    assert told.value.reason == Reason.DAMAGED
     assert CheckpointFolder(directory.checkpoints("job-1")).list() == []
 
 

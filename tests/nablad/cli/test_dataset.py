@@ -68,3 +68,10 @@ def test_delete_names_the_data_set(nabla, service):
     service.handlers["DeleteDataset"] = lambda *_: datasets_pb2.DeleteDatasetResponse()
     assert nabla("dataset", "delete", "digits").exit_code == ExitCode.SUCCESS
     assert service.requests("DeleteDataset")[0].name == "digits"
+
+
+def test_a_damaged_data_set_is_shown_as_such(nabla, service):
+    """Of which nothing but the name can be read."""
+    damaged = datasets_pb2.Dataset(name="digits", damage="data set 'digits' is damaged in the database")
+    service.handlers["ListDatasets"] = lambda *_: datasets_pb2.ListDatasetsResponse(datasets=[damaged])
+    assert nabla("dataset", "list").stdout.splitlines()[1].split() == ["digits", "damaged"]

@@ -229,3 +229,11 @@ def test_a_job_in_trouble_says_what_happened_and_when(nabla, service, digits_job
     assert fields["verifies"] == "b-2e"
     assert {"    Traceback:", "      MemoryError"} <= set(lines)
     assert "    12  2023-11-15 00:13:20  the parameter server was lost" in lines
+
+
+def test_a_damaged_job_is_shown_as_such(nabla, service):
+    """Of which nothing but the id can be read; for programs with the sentence."""
+    damaged = jobs_pb2.Job(job_id="digits-2e", damage="job 'digits-2e' is damaged in the database")
+    service.handlers["ListJobs"] = lambda *_: jobs_pb2.ListJobsResponse(jobs=[damaged])
+    assert nabla("job", "list").stdout.splitlines()[1].split() == ["digits-2e", "damaged"]
+    assert json.loads(nabla("job", "list", "-o", "json").stdout)[0]["damage"] == damaged.damage

@@ -118,3 +118,10 @@ def test_delete_names_the_model(nabla, service):
     service.handlers["DeleteModel"] = lambda *_: models_pb2.DeleteModelResponse()
     assert nabla("model", "delete", "digits-1f").exit_code == ExitCode.SUCCESS
     assert service.requests("DeleteModel")[0].model_id == "digits-1f"
+
+
+def test_a_damaged_model_is_shown_as_such(nabla, service):
+    """Of which nothing but the id can be read."""
+    damaged = models_pb2.Model(model_id="digits-2e", damage="model 'digits-2e' is damaged in the database")
+    service.handlers["ListModels"] = lambda *_: models_pb2.ListModelsResponse(models=[damaged])
+    assert nabla("model", "list").stdout.splitlines()[1].split() == ["digits-2e", "damaged"]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from service.damage import DatabaseRowError
 from service.stores.database import Database, DatabaseError
 
 
@@ -46,4 +47,34 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "db")) as connection:
         connection.execute("PRAGMA user_version = 99")
     with pytest.raises(DatabaseError, match=r"schema 99.*newer nablad"):
+        Database(tmp_path / "db")
+
+
+def _change_both(database: Database) -> None:
+    with database.transaction() as transaction:
+        transaction.execute("INSERT INTO datasets VALUES ('a', x'00', x'')")
+        transaction.execute("DELETE FROM receipts")
+
+
+def test_a_damaged_page_is_told_as_damage(tmp_path: Path) -> None:
+    """By whatever meets it, within a transaction as well; and nothing of the transaction is left."""
+    with closing(Database(tmp_path / "db")) as database:
+        ((root,),) = database.rows("SELECT rootpage FROM sqlite_schema WHERE name = 'receipts'")
+    with (tmp_path / "db").open("r+b") as file:
+        file.seek((root - 1) * 4096)
+        file.write(b"\xff" * 4096)
+    with closing(Database(tmp_path / "db")) as database:
+        with pytest.raises(DatabaseRowError, match=r"database is damaged.*nablad check.*backup"):
+            database.rows("SELECT * FROM receipts")
+        with pytest.raises(DatabaseRowError, match="database is damaged"):
+            _change_both(database)
+        assert database.rows("SELECT * FROM datasets") == []
+
+
+def test_tables_of_another_make_are_refused(tmp_path: Path) -> None:
+    """A bit that was flipped in the schema renames a column, for one."""
+    Database(tmp_path / "db").close()
+    with closing(sqlite3.connect(tmp_path / "db")) as connection:
+        connection.execute("ALTER TABLE jobs RENAME COLUMN priority TO priorhty")
+    with pytest.raises(DatabaseError, match=r"its tables are not those of schema 4.*backup"):
         Database(tmp_path / "db")

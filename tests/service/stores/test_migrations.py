@@ -17,9 +17,10 @@ from service.stores.catalogues import DatasetCatalogue, ModelCatalogue
 from service.stores.database import Database, DatabaseError
 from service.stores.jobs import JobStore, Waiting
 from service.stores.migrations import MIGRATIONS, Migration
+from service.stores.tables import EVENTS, TABLES
 
 # As released: databases with these schemas exist.
-SCRIPTS = ["3a564982", "05732d54", "41173c00"]
+SCRIPTS = ["3a564982", "05732d54", "41173c00", "2f6dc747"]
 OLD_STATES = [QUEUED, STARTING, RUNNING, SUCCEEDED, FAILED, CANCELLED]
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -99,6 +100,32 @@ def test_new_columns_hold_what_old_rows_say(migrated: Database) -> None:
     jobs = JobStore(migrated, lambda: NOW)
     assert jobs.waiting() == [Waiting(f"a-{QUEUED}", 1, 0, 2, 3, 0.0, 1000.5, attempt=1)]
     assert [event.number for event in jobs.recent_events(f"a-{QUEUED}", 9)] == [1, 3]
+
+
+def test_old_rows_get_digests(migrated: Database) -> None:
+    """They are taken for what was written; what is changed from then on is damage."""
+    assert [damage for table in TABLES for damage in table.damages(migrated)] == []
+    assert {table.name: len(table.rows(migrated)) for table in TABLES} == {
+        "jobs": len(OLD_STATES),
+        "events": 3 * len(OLD_STATES),
+        "history": 0,
+        "receipts": 0,
+        "datasets": 1,
+        "models": 1,
+    }
+    migrated.rows("UPDATE events SET kind = 2 WHERE job_id = ? AND number = 3", f"a-{QUEUED}")
+    assert [damage.metadata["number"] for table in TABLES for damage in table.damages(migrated)] == ["3"]
+
+
+def test_an_old_row_that_is_no_text_stays_without_a_digest(old: Path) -> None:
+    """A bit that was flipped before digests were kept must not keep the service from starting."""
+    with closing(sqlite3.connect(old)) as connection:
+        connection.execute("UPDATE events SET job_id = CAST(x'61ff' AS TEXT) WHERE number = 3 AND job_id = 'a-1'")
+        connection.commit()
+    with closing(Database(old)) as database:
+        assert [damage.metadata for damage in EVENTS.damages(database)] == [
+            {"table": "events", "job_id": "a\\udcff", "number": "3"}
+        ]
 
 
 def test_every_schema_leads_to_the_same(old: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,109 @@
+"""An attempt before its processes start: what it needs is compared with what was stored."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from nablad.spec import complete
+from nablad.v1 import job_spec_pb2 as spec_pb
+from nablad.v1 import parameter_server_pb2 as ps_pb
+from service.attempt import Attempt, Records
+from service.damage import DamagedError
+from service.data_directory import DataDirectory
+from service.live import LiveJobs
+from service.metrics.instruments import Instruments
+from service.recoveries import Recoveries
+from service.stores.catalogues import DatasetCatalogue, ModelCatalogue
+from service.stores.database import Database
+from service.stores.jobs import JobStore
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+class StartedError(Exception):
+    """The attempt came so far as to start its processes."""
+
+
+class FakeFleet:
+    """Starts nothing."""
+
+    async def start(self, *_: object) -> str:
+        raise StartedError
+
+
+@pytest.fixture
+def attempt(
+    tmp_path: Path, database: Database, jobs: JobStore, data_source: Callable[..., ps_pb.DataSource]
+) -> Iterator[Callable[[], str]]:
+    """Starts an attempt of a job with its data in `tmp_path`, as often as it is called; gives how it ended."""
+    instruments, datasets = Instruments(CollectorRegistry()), DatasetCatalogue(database)
+    directory = DataDirectory(tmp_path / "data")
+    for name in ("train", "validation"):
+        source = data_source(name, rows=9)
+        directory.adopt_dataset(Path(source.directory), name)
+        datasets.add(source.dataset)
+    data = spec_pb.DataSpec(train="train", validation="validation", scaling=spec_pb.SCALING_STANDARD)
+    spec = complete(spec_pb.JobSpec(name="a", data=data), datasets.get("train"))
+    job = jobs.create(spec, "")
+    records = Records(
+        directory,
+        jobs,
+        LiveJobs(lambda: 0.0),
+        datasets,
+        ModelCatalogue(database),
+        instruments,
+        Recoveries(instruments, lambda: 0.0),
+        lambda: NOW,
+    )
+
+    async def run() -> None:
+        await Attempt(records, job, FakeFleet()).run()  # type: ignore[arg-type]  # all it needs of one here
+
+    def start() -> str:
+        try:
+            asyncio.run(run())
+        except (StartedError, DamagedError) as error:
+            return f"{type(error).__name__}: {error}"
+        raise AssertionError("nothing was raised")
+
+    yield start
+    directory.close()
+
+
+def _data(tmp_path: Path, name: str) -> Path:
+    return tmp_path / "data" / "datasets" / name
+
+
+def test_whole_data_are_started_with(attempt: Callable[[], str]) -> None:
+    """Also a second time."""
+    assert [attempt(), attempt()] == ["StartedError: ", "StartedError: "]
+
+
+@pytest.mark.parametrize("name", ["train", "validation"])
+@pytest.mark.parametrize("file", ["features.npy", "targets.npy"])
+def test_damaged_data_start_nothing(tmp_path: Path, attempt: Callable[[], str], name: str, file: str) -> None:
+    """A flipped bit, or no file, also where it was whole a moment ago: said at once, with the data set's name."""
+    assert attempt() == "StartedError: "
+    path = _data(tmp_path, name) / file
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert attempt().startswith(f"StoredDatasetError: data set '{name}' is damaged: ")
+    path.unlink()
+    assert attempt().startswith(f"StoredDatasetError: data set '{name}' is gone: {path} is not there; restore it")
+
+
+def test_damaged_statistics_start_nothing(tmp_path: Path, attempt: Callable[[], str]) -> None:
+    """They decide how features are scaled."""
+    path = _data(tmp_path, "train") / "statistics.npz"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert attempt().startswith("StoredDatasetError: data set 'train' is damaged: ")
+
+
+def test_a_folder_that_is_gone_starts_nothing(tmp_path: Path, attempt: Callable[[], str]) -> None:
+    """That cannot be read is no failure to write."""
+    _data(tmp_path, "train").rename(tmp_path / "away")
+    assert attempt().startswith("StoredDatasetError: data set 'train' is gone: ")
