@@ -1,5 +1,6 @@
-"""The file of a checkpoint, as bytes: safetensors with the weights and moments of a training, and where it stands.
+"""The file of a checkpoint: safetensors with the weights and moments of a training, and where it stands.
 
+    header           as `service.tensor_files` has it
     best             weights of the best epoch, if they are kept
     moment0…         of the optimizer
     parameters       the weights
@@ -108,7 +109,7 @@ def first_image(
 
 
 def read_image(path: Path, sha256: str) -> Snapshot:
-    """Reads a checkpoint's file, once.
+    """Reads a checkpoint's file into vectors that may be written to, after it was compared with its digest.
 
     Args:
         path: The file.

@@ -110,7 +110,7 @@ def test_another_digest_and_a_missing_file_are_told(tmp_path: Path) -> None:
         TensorFile(tmp_path / "a", hashlib.sha256(b"another").hexdigest())
     with pytest.raises(TensorFileError, match="is gone"):
         TensorFile(tmp_path / "b", "")
-    with pytest.raises(TensorFileError, match="cannot be read: .* is not a regular file"):
+    with pytest.raises(TensorFileError, match=r"cannot be read: .* is not a regular file"):
         TensorFile(tmp_path, "")
 
 
