@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nablad.v1 import datasets_pb2 as datasets_pb
+from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import models_pb2 as models_pb
 from service.checkpoints.folder import CheckpointFolder
@@ -97,15 +98,17 @@ class Check:
             if damages and table in (JOBS, DATASETS, MODELS):
                 self._names_are_known = False
         yield from _gaps(database)
-        for row in filter(is_intact, JOBS.rows(database)):
+        # One by one, and without what is not needed: specs may have a megabyte each.
+        for row in filter(is_intact, JOBS.iterate(database)):
             job = jobs_pb.Job.FromString(row[-2])
-            self._jobs[job.job_id] = job
-        for row in filter(is_intact, DATASETS.rows(database)):
+            spec = spec_pb.JobSpec(data=job.spec.data)
+            self._jobs[job.job_id] = jobs_pb.Job(job_id=job.job_id, state=job.state, spec=spec)
+        for row in filter(is_intact, DATASETS.iterate(database)):
             dataset = datasets_pb.Dataset.FromString(row[-2])
             self._datasets[dataset.name] = dataset
-        for row in filter(is_intact, MODELS.rows(database)):
+        for row in filter(is_intact, MODELS.iterate(database)):
             model = models_pb.Model.FromString(row[-2])
-            self._models[model.model_id] = model
+            self._models[model.model_id] = models_pb.Model(model_id=model.model_id, sha256=model.sha256)
 
     # -- files ---------------------------------------------------------------------------------------------------------
 
