@@ -10,6 +10,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,13 +85,20 @@ def _sockets(pids: list[int]) -> dict[str, int]:
     """The process by the inode of each socket that it has open."""
     found = {}
     for pid in pids:
-        for file in Path(f"/proc/{pid}/fd").iterdir():
-            try:
-                if inode := re.fullmatch(r"socket:\[(\d+)\]", str(file.readlink())):
+        for number in _open_files(pid):
+            with suppress(FileNotFoundError):  # closed, or the process has ended
+                file = str(Path(f"/proc/{pid}/fd/{number}").readlink())
+                if inode := re.fullmatch(r"socket:\[(\d+)\]", file):
                     found[inode.group(1)] = pid
-            except FileNotFoundError:  # closed, or the process has ended
-                continue
     return found
+
+
+def _open_files(pid: int) -> list[str]:
+    """Numbers of a process's open files; none if it has ended."""
+    try:
+        return os.listdir(f"/proc/{pid}/fd")  # noqa: PTH208 (only names)
+    except FileNotFoundError:
+        return []
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
