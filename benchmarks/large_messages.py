@@ -13,12 +13,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
 import click
 import grpc
 import numpy as np
+from google.protobuf.message import Message
 
 from benchmarks.robustness.daemon import Daemon, start_daemon
 from nablad import Client
@@ -27,7 +29,7 @@ from nablad.v1 import jobs_pb2, jobs_pb2_grpc
 
 _NODES = 340_000
 _PROBE_SECONDS = 0.005
-_MESSAGE_BYTES = (4 << 20) - 100
+_OVERHEAD_BYTES = 100
 _DEADLINE_SECONDS = 120.0
 
 
@@ -56,6 +58,18 @@ def _spec(nodes: int) -> spec_pb.JobSpec:
     return spec
 
 
+def _name_4mb() -> Message:
+    return jobs_pb2.GetJobRequest(job_id="x" * ((4 << 20) - _OVERHEAD_BYTES))
+
+
+def _name_2mb() -> Message:
+    return jobs_pb2.GetJobRequest(job_id="x" * ((2 << 20) - _OVERHEAD_BYTES))
+
+
+def _large_request() -> Message:
+    return jobs_pb2.CreateJobRequest(spec=_spec(_NODES), validate_only=True)
+
+
 def _check_specs(address: str, seconds: float) -> None:
     spec = _spec(_NODES)
     with Client(address) as client:
@@ -78,24 +92,16 @@ def _list_jobs(address: str, seconds: float) -> None:
         _repeat(seconds, lambda: list(client.jobs()))
 
 
-def _flood_on_one_connection(address: str, seconds: float) -> None:
-    _flood(address, seconds, channels=1)
-
-
-def _flood_on_many_connections(address: str, seconds: float) -> None:
-    _flood(address, seconds, channels=40)
-
-
-def _flood(address: str, seconds: float, channels: int) -> None:
-    """200 messages of 4 MiB, all at once, again and again."""
-    request = jobs_pb2.GetJobRequest(job_id="x" * _MESSAGE_BYTES)
+def _flood(address: str, seconds: float, *, method: str, message: Callable[[], Message], channels: int) -> None:
+    """200 messages, all at once, again and again."""
+    request = message()
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1)]
     opened = [grpc.insecure_channel(address, options=options) for _ in range(channels)]
-    stubs = [jobs_pb2_grpc.JobServiceStub(channel) for channel in opened]
+    calls_of = [getattr(jobs_pb2_grpc.JobServiceStub(channel), method) for channel in opened]
     codes: Counter[str] = Counter()
 
     def flood() -> None:
-        calls = [stubs[number % channels].GetJob.future(request, timeout=_DEADLINE_SECONDS) for number in range(200)]
+        calls = [calls_of[number % channels].future(request, timeout=_DEADLINE_SECONDS) for number in range(200)]
         codes.update(call.code().name for call in calls)
 
     _repeat(seconds, flood)
@@ -109,8 +115,19 @@ _CASES: Mapping[str, _Case] = {
     "specs": _Case("specs of 1 MB are checked, one after the other", _check_specs),
     "delete": _Case("data sets are deleted; 150 jobs of 1 MB are queued", _delete_datasets),
     "list": _Case("jobs are listed; 150 jobs of 1 MB are queued", _list_jobs),
-    "flood-1": _Case("200 messages of 4 MB at once, on one connection", _flood_on_one_connection),
-    "flood-40": _Case("200 messages of 4 MB at once, on 40 connections", _flood_on_many_connections),
+    "names-1": _Case(
+        "200 names of 4 MB at once, on one connection", partial(_flood, method="GetJob", message=_name_4mb, channels=1)
+    ),
+    "names-40": _Case(
+        "200 names of 4 MB at once, on 40 connections", partial(_flood, method="GetJob", message=_name_4mb, channels=40)
+    ),
+    "names-2": _Case(
+        "200 names of 2 MB at once, on 40 connections", partial(_flood, method="GetJob", message=_name_2mb, channels=40)
+    ),
+    "crowd": _Case(
+        "200 specs of 1 MB at once, on 40 connections",
+        partial(_flood, method="CreateJob", message=_large_request, channels=40),
+    ),
 }
 
 
