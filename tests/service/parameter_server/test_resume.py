@@ -150,8 +150,8 @@ MISFITS = [
     (_other_dtype, "but the job has 53 of type float32"),
     (_other_optimizer, "has 1 moments, but the job's optimizer has 2"),
     (_fewer_epochs, "is of step 6, but the job has 4 steps"),
-    (_no_such_file, "cannot be read: No such file"),
-    (_other_digest, "is not what was written"),
+    (_no_such_file, "is gone"),
+    (_other_digest, "is damaged: it has SHA-256"),
 ]
 
 
