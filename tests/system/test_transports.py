@@ -164,9 +164,10 @@ def test_the_region_of_a_killed_worker_goes_with_it(daemon: Any, client: Client,
     """The parameter server keeps the memory of those that are there, and of nobody else."""
     with _run(daemon, "shared") as running:
         os.kill(running.workers[0], signal.SIGKILL)
-        expected = ["nablad-weights", "nablad-worker-2", "nablad-worker-3"]
+        kept = {"nablad-weights", "nablad-worker-2", "nablad-worker-3"}
+        # The next one may be there before it is looked at.
         assert any(
-            sorted(mapping.name for mapping in _mappings(running.parameter_server)) == expected
+            {mapping.name for mapping in _mappings(running.parameter_server)} - {"nablad-worker-4"} == kept
             for _ in client.watch(running.job_id)
         )
 
