@@ -24,6 +24,7 @@ from service.attempt import Attempt, Records
 from service.capacity import KnownNodes
 from service.cluster.link import ClusterError, ClusterLink
 from service.controller import Controller
+from service.damage import DamagedError
 from service.data_directory import DataDirectory, DataDirectoryError
 from service.descriptors import raise_limit
 from service.live import LiveJobs
@@ -80,7 +81,7 @@ def serve(settings: Settings) -> None:
             database = Database(directory.database, instruments.store_commit_seconds.observe, reserve)
             stack.callback(database.close)
             service = _Service(settings, directory, database, reserve, registry, instruments)
-        except (DataDirectoryError, DatabaseError, ScratchError) as error:
+        except (DataDirectoryError, DatabaseError, ScratchError, DamagedError) as error:
             raise StartError(str(error)) from error
         asyncio.run(service.run())
 

@@ -1,8 +1,10 @@
 """What a crash left of jobs that have come to their end."""
 
 import logging
+import sqlite3
 
 from service.checkpoints.folder import CheckpointFolder
+from service.damage import DamagedError
 from service.data_directory import DataDirectory
 from service.job_states import ENDED, SUCCEEDED
 from service.stores.catalogues import ModelCatalogue
@@ -16,15 +18,21 @@ _log = logging.getLogger(__name__)
 def tidy_up(directory: DataDirectory, jobs: JobStore, models: ModelCatalogue) -> None:
     """Removes what is left of deleted jobs, checkpoints that nobody goes on from, and files of unregistered models.
 
-    But nothing at all where the database is damaged: what it does not name may be what it has lost.
+    But nothing at all where the database is damaged: what it does not name may be what it has lost. And nothing where
+    its indexes cannot be made anew, on a disk that is full to the last byte: they have no digests.
     """
     if damages := jobs.damages() + models.damages():
         for damage in damages:
             _log.error("%s", damage)
         _log.error("nothing is tidied up beside that; with the service stopped, `nablad check` says more")
         return
-    jobs.rebuild_queue()
-    jobs.drop_orphans()
+    try:
+        jobs.rebuild_indexes()
+        models.rebuild_indexes()
+        jobs.drop_orphans()
+    except (sqlite3.Error, DamagedError) as error:
+        _log.error("nothing is tidied up at this start: %s", error)
+        return
     directory.drop_orphans(jobs.ids())
     for job_id in directory.jobs_with_checkpoints():
         if jobs.get(job_id).state == SUCCEEDED:

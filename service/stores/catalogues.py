@@ -125,6 +125,10 @@ class ModelCatalogue:
         """All ids."""
         return {str(row[0]) for row in self._database.rows("SELECT model_id FROM models")}
 
+    def rebuild_indexes(self) -> None:
+        """Makes what models are found by anew from the models: indexes have no digests."""
+        MODELS.rebuild_indexes(self._database)
+
     def damages(self) -> list[DatabaseRowError]:
         """All damaged models; or that the table cannot be read."""
         return MODELS.damages(self._database)

@@ -12,10 +12,11 @@ from google.protobuf.message import Message
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
 from service.damage import DatabaseRowError
+from service.digests import is_intact
 from service.errors import Reason, ServiceError
 from service.job_states import ENDED, FAILED, MOVES, PAUSED, QUEUED, RUNNING, STARTING, State, state_name, stops_work
 from service.stores.job_reader import JobReader, Waiting, datasets_of
-from service.stores.tables import JOBS
+from service.stores.tables import EVENTS, HISTORY, JOBS, RECEIPTS
 from workers.failpoints import failpoint
 
 __all__ = ["JobStore", "Waiting"]
@@ -114,9 +115,9 @@ class JobStore(JobReader):
 
         return self._write(write, urgent=workers < self.get(job_id).spec.distribution.workers)
 
-    def rebuild_queue(self) -> None:
-        """Makes the queue anew from the jobs: it is an index, which has no digests."""
-        self._database.rows("REINDEX jobs_in_queue")
+    def rebuild_indexes(self) -> None:
+        """Makes the queue, and what jobs are found by, anew from the jobs: indexes have no digests."""
+        JOBS.rebuild_indexes(self._database)
 
     def forget_losses(self, job_id: str, *, proven: bool = False) -> None:
         """The job made headway: attempts that were lost before do not count any more.
@@ -208,10 +209,15 @@ class JobStore(JobReader):
         self._drop_rows(job_id)
 
     def drop_orphans(self) -> None:
-        """Removes what a crash left of jobs that were being deleted."""
+        """Removes what a crash left of jobs that were being deleted; damaged rows, which may be another job's, stay."""
         for job_id in self._orphans():
-            _log.warning("removing what job %s, which was deleted, left in the database", job_id)
-            self._drop_rows(job_id)
+            if self._is_whole(job_id):
+                _log.warning("removing what job %s, which was deleted, left in the database", job_id)
+                self._drop_rows(job_id)
+            else:
+                _log.error(
+                    "rows of job %a, which is not there, are damaged in the database: see `nablad check`", job_id
+                )
 
     def _write(self, write: Callable[[], _Result], *, urgent: bool) -> _Result:
         return self._database.with_reserve(write) if urgent else write()
@@ -228,13 +234,23 @@ class JobStore(JobReader):
             )
         }
 
+    def _is_whole(self, job_id: str) -> bool:
+        """Returns whether the rows under an id are what was written: none of them came to it by damage."""
+        try:
+            job_id.encode()
+        except UnicodeEncodeError:
+            return False
+        tables = (EVENTS, HISTORY, RECEIPTS)
+        rows = (row for table in tables for row in table.iterate(self._database, "WHERE job_id = ?", job_id))
+        return all(map(is_intact, rows))
+
     def _drop_rows(self, job_id: str) -> None:
         """Removes what a job that is not there any more left, piece by piece."""
         try:
             for table, key in _TABLES_OF_JOBS.items():
                 while self._database.with_reserve(partial(self._drop_some, table, key, job_id)):
                     pass
-        except sqlite3.Error as error:
+        except (sqlite3.Error, DatabaseRowError) as error:
             _log.warning("what the deleted job %s left in the database goes at the next start: %s", job_id, error)
 
     def _drop_some(self, table: str, key: str, job_id: str) -> int:

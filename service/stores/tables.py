@@ -107,6 +107,10 @@ class Table:
         )
         return 1 + max(number or 0 for (number,) in database.rows(query, self.name))
 
+    def rebuild_indexes(self, database: Database) -> None:
+        """Makes all indexes of the table anew, also on a full disk."""
+        database.with_reserve(lambda: database.rows(f"REINDEX {self.name}"))
+
     def damage(self, row: Row) -> DatabaseRowError:
         """The error that says what a damaged row was, as far as its keys tell."""
         keys = {name: _shown(value) for name, value in zip(self._keys, row, strict=False)}

@@ -14,11 +14,13 @@ from nablad.v1 import datasets_pb2 as datasets_pb
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import models_pb2 as models_pb
+from service.data_directory import DataDirectory
 from service.job_states import CANCELLED, FAILED, PAUSED, QUEUED, RUNNING, STARTING, SUCCEEDED, State
 from service.reserve import RESERVE_BYTES, Reserve
 from service.stores.catalogues import DatasetCatalogue, ModelCatalogue
 from service.stores.database import Database
 from service.stores.jobs import JobStore
+from service.tidying import tidy_up
 
 SPEC = spec_pb.JobSpec(name="a", distribution=spec_pb.DistributionSpec(workers=4, cpus_per_worker=1))
 
@@ -196,6 +198,18 @@ def test_a_service_that_was_killed_starts_on_a_full_disk(disk: Any) -> None:
     with _opened(crashed) as stores:
         stores.jobs.move(job_id, QUEUED, "the service was restarted")
         assert stores.jobs.get(job_id).state == QUEUED
+
+
+@pytest.mark.parametrize("has_reserve", [True, False])
+def test_tidying_up_keeps_no_service_from_starting(disk: Any, stores: Stores, *, has_reserve: bool) -> None:
+    """It writes; and what cannot be written waits for another start."""
+    stores.running()
+    directory = DataDirectory(disk.path / "data")
+    if not has_reserve:
+        (disk.path / "reserve").unlink()
+    disk.fill()
+    tidy_up(directory, stores.jobs, stores.models)
+    directory.close()
 
 
 def test_the_same_without_being_root(as_root_of_a_namespace: list[str]) -> None:

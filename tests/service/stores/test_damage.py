@@ -281,6 +281,51 @@ def test_the_start_makes_the_queue_anew(stores: Stores, path: Path, tmp_path: Pa
     directory.close()
 
 
+def _with_damaged_index(data: bytes, path: Path, index: str) -> None:
+    """Changes the id job-0 in what a table is searched by, and not in the table."""
+    place = -1
+    while (place := data.find(b"job-0", place + 1)) >= 0:
+        path.write_bytes(data[:place] + b"job-9" + data[place + 5 :])
+        with closing(Database(path)) as database:
+            broken = [line for (line,) in database.rows("PRAGMA integrity_check")]
+            if not Stores(database).damage() and any(index in line for line in broken):
+                return
+    raise AssertionError(f"no place was found in {index}")
+
+
+@pytest.mark.parametrize("table", ["jobs", "models"])
+def test_nothing_is_removed_for_a_damaged_index(stores: Stores, path: Path, tmp_path: Path, table: str) -> None:
+    """What it does not name any more is there, and so is all that belongs to it."""
+    stores.database.close()
+    _with_damaged_index(path.read_bytes(), path, f"sqlite_autoindex_{table}_1")
+    directory = DataDirectory(tmp_path / "data")
+    directory.checkpoints("job-0").mkdir()
+    directory.model("job-0").touch()
+    with closing(Database(path)) as database:
+        stores = Stores(database)
+        tidy_up(directory, stores.jobs, stores.models)
+        assert directory.model_ids() == ["job-0"]
+        assert directory.jobs_with_checkpoints() == ["job-0"]
+        assert len(stores.jobs.events("job-0", 1)) == 8
+        assert stores.jobs.receipt("job-0")
+        assert stores.models.get("job-0")
+        assert database.rows("PRAGMA integrity_check") == [("ok",)]
+    directory.close()
+
+
+@pytest.mark.parametrize("key", ["'job-9'", "CAST(x'6a6fe22d31' AS TEXT)"])
+def test_a_row_that_came_to_another_job_by_damage_stays(
+    stores: Stores, path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, key: str
+) -> None:
+    """It looks like what is left of a deleted job. The service starts, also if the id is no text any more."""
+    _change(path, f"UPDATE history SET job_id = {key} WHERE job_id = 'job-1' AND kind = 1 AND step = 20")  # noqa: S608
+    directory = DataDirectory(tmp_path / "data")
+    tidy_up(directory, stores.jobs, stores.models)
+    assert "are damaged in the database: see `nablad check`" in caplog.text
+    assert len(stores.damage()) == 1
+    directory.close()
+
+
 def test_what_stands_in_the_queue_alone_is_damage(stores: Stores, path: Path) -> None:
     """Looked at before it is started: its row may be damaged, or not be there."""
     (waiting,) = stores.jobs.waiting()
