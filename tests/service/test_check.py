@@ -192,6 +192,18 @@ def test_rows_that_are_lost_are_missed(data: Path, check: Callable[[], Result], 
     assert "job 'a-1' has lost events, points of its history or its receipt" in told.output
 
 
+def test_what_a_deletion_left_is_a_note(data: Path, check: Callable[[], Result]) -> None:
+    """Jobs are deleted piece by piece, the first pieces first; a crash may come between."""
+    with closing(Database(data / "nablad.sqlite3")) as database, database.without_cascade():
+        database.rows("DELETE FROM jobs")
+        database.rows("DELETE FROM events WHERE number < 3")
+    shutil.rmtree(data / "checkpoints" / "a-1")
+    told = check()
+    assert told.exit_code == 0
+    (note, _) = told.output.splitlines()
+    assert note.startswith("note: the database has rows of job 'a-1', which is not there: the next start removes")
+
+
 @pytest.mark.parametrize("table", ["jobs", "datasets", "models"])
 def test_what_a_damaged_row_names_is_no_orphan(data: Path, check: Callable[[], Result], table: str) -> None:
     """Nobody is told to remove it."""
