@@ -16,6 +16,7 @@ from service.back_off import BackOff, pause_seconds
 from service.cluster.errors import ClusterLostError
 from service.commands import Commands
 from service.damage import DamagedError, DatabaseRowError
+from service.errors import ServiceError
 from service.job_states import FAILED, QUEUED, STARTING, SUCCEEDED
 from service.launched import Launched, LaunchedJobs, Mover
 from service.live import LiveJobs
@@ -142,10 +143,7 @@ class Controller:
 
     async def _launch(self, waiting: Waiting, workers: int) -> bool:
         if damage := self._jobs.damage_of(waiting):
-            # Nobody behind it waits for it.
-            _log.error("a job cannot be started: %s", damage)
-            self._damaged.add(waiting.job_id)
-            return True
+            return self._pass_by(waiting.job_id, damage)
         fleet = await self._cluster.reserve(workers, waiting.cpus_per_worker)
         if fleet is None:
             self._live.explain(waiting.job_id, "waits for CPUs that somebody else took")
@@ -161,10 +159,18 @@ class Controller:
             if isinstance(error, sqlite3.Error):
                 self._live.explain(waiting.job_id, f"waits until the service can write down that it starts ({error})")
             await fleet.stop()
+            if isinstance(error, DatabaseRowError):
+                return self._pass_by(waiting.job_id, error)
             raise
         task = asyncio.create_task(self._run_job(job.job_id, attempt, fleet), name=job.job_id)
         self._launched.add(job.job_id, Launched(attempt, task))
         task.add_done_callback(lambda _: self._forget(job.job_id))
+        return True
+
+    def _pass_by(self, job_id: str, damage: DatabaseRowError) -> bool:
+        """Nobody waits for a job that is damaged: another may follow."""
+        _log.error("a job cannot be started: %s", damage)
+        self._damaged.add(job_id)
         return True
 
     def _is_startable(self, job_id: str) -> bool:
@@ -182,7 +188,7 @@ class Controller:
     def _longest_pause(self, job_id: str) -> float:
         try:
             job = self._jobs.get(job_id)
-        except DatabaseRowError:
+        except (DatabaseRowError, ServiceError):
             return 0.0  # it cannot be started, and nobody waits for it
         return pause_seconds(max(job.lost_attempts, job.lost_with_ray))
 

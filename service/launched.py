@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nablad.v1 import jobs_pb2 as jobs_pb
+from service.damage import DamagedError
+from service.errors import ServiceError
 from service.job_states import ENDED, LAUNCHED, PAUSED, QUEUED, State, state_name
 from service.live import LiveJobs
 from service.metrics.instruments import Instruments
@@ -88,7 +90,7 @@ class Mover:
         for job_id, move in list(self._unwritten.items()):
             try:
                 self._make(job_id, move)
-            except sqlite3.Error as error:
+            except (sqlite3.Error, DamagedError, ServiceError) as error:
                 _log.error("job %s: that it is %s is lost: %s", job_id, state_name(move.state), error)
 
     def is_unwritten(self, job_id: str) -> bool:

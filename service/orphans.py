@@ -1,14 +1,19 @@
 """Jobs that are on their processes in the database, and have none: what becomes of them."""
 
+import logging
 from typing import Final
 
 from nablad.v1 import jobs_pb2 as jobs_pb
+from service.damage import DamagedError
+from service.errors import ServiceError
 from service.job_states import LAUNCHED, PAUSED, QUEUED
 from service.launched import LaunchedJobs, Mover
 from service.metrics.instruments import Instruments
 from service.stores.jobs import JobStore
 
 __all__ = ["Orphans"]
+
+_log = logging.getLogger(__name__)
 
 # The service ended so often in a row while a job was on its processes, and nobody had told it to: the job may be the
 # cause, by needing more memory than the service has, and nobody else's job would ever run. Power cuts count as well.
@@ -25,6 +30,7 @@ class Orphans:
         self._instruments = instruments
         self._inherited: set[str] = set()
         self._after_crash = False
+        self._stuck: set[str] = set()  # said to be
 
     def inherit(self, *, after_crash: bool) -> None:
         """Takes over what the service before left; to be called once, before anything is launched.
@@ -36,19 +42,36 @@ class Orphans:
         self._after_crash = after_crash
 
     def requeue(self) -> None:
-        """Looks for them.
+        """Looks for them; one that cannot be read or moved is in nobody else's way.
 
         Raises:
             sqlite3.Error: It cannot be written down; those that are left are found again.
         """
         for job in self._jobs.in_states(LAUNCHED):
-            if not self._launched.is_free(job.job_id) or self._move.settle(job.job_id):
-                continue
-            if job.job_id in self._inherited:
-                self._take_over(job)
-            else:
-                reason = "the service could not start or end its attempt, as its log says; another attempt follows"
-                self._move(job.job_id, QUEUED, reason, lost="service")
+            if self._launched.is_free(job.job_id):
+                try:
+                    self._see_to(job)
+                except (DamagedError, ServiceError) as error:
+                    self._complain(job.job_id, error)
+
+    def _see_to(self, job: jobs_pb.Job) -> None:
+        """Moves a job that has no processes."""
+        inherited = job.job_id in self._inherited
+        # What comes of it from now on is this service's doing.
+        self._inherited.discard(job.job_id)
+        if self._move.settle(job.job_id):
+            return
+        if inherited:
+            self._take_over(job)
+        else:
+            reason = "the service could not start or end its attempt, as its log says; another attempt follows"
+            self._move(job.job_id, QUEUED, reason, lost="service")
+
+    def _complain(self, job_id: str, error: Exception) -> None:
+        """Says once that a job cannot be moved."""
+        if job_id not in self._stuck:
+            self._stuck.add(job_id)
+            _log.error("job %s has no processes, and cannot be moved: %s", job_id, error)
 
     def _take_over(self, job: jobs_pb.Job) -> None:
         """Moves a job whose processes ended with the service before."""

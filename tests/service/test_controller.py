@@ -24,7 +24,7 @@ from service.metrics.instruments import Instruments
 from service.outcomes import AttemptFailed, AttemptLost, Ending
 from service.recoveries import Recoveries
 from service.stores.database import Database
-from service.stores.jobs import JobStore
+from service.stores.jobs import JobStore, Waiting
 
 NOW = datetime.fromisoformat("2026-01-01T00:00:00+00:00")
 
@@ -649,6 +649,73 @@ def test_a_damaged_job_is_in_nobody_s_way(jobs: JobStore, database: Database) ->
     _play(jobs, 1, scene)
 
 
+def _damage_events(jobs: JobStore, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Moves of these jobs find the events damaged that they would add to."""
+    move, damaged = jobs.move, set[str]()
+
+    def read(job_id: str, *arguments: Any, **changes: Any) -> jobs_pb.Job:
+        if job_id in damaged:
+            raise DatabaseRowError("the service's database is damaged")
+        return move(job_id, *arguments, **changes)
+
+    monkeypatch.setattr(jobs, "move", read)
+    return damaged
+
+
+def test_a_job_whose_events_are_damaged_is_in_nobody_s_way(jobs: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither when it is to start nor when it has no processes any more."""
+    damaged = _damage_events(jobs, monkeypatch)
+
+    async def scene(stage: Stage) -> None:
+        first = stage.submit()
+        await stage.wait_started(1)
+        second, third = stage.submit(priority=5), stage.submit()
+        damaged.update((first, second))
+        stage.attempts[first].lose()
+        await stage.wait_started(2)
+        assert stage.started == [first, third]
+        assert [stage.state(job_id) for job_id in (first, second)] == ["running", "queued"]
+        await stage.controller.drain()
+
+    _play(jobs, 1, scene)
+
+
+def test_what_was_to_be_written_down_of_a_deleted_job_stops_no_service(
+    jobs: JobStore, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A damaged one can be deleted while its end is still to be written down."""
+    room = _full_until(jobs, monkeypatch, SUCCEEDED)
+
+    async def scene(stage: Stage) -> None:
+        job_id = stage.submit()
+        await stage.wait_started(1)
+        stage.attempts[job_id].succeed()
+        await stage.wait_for_reason(job_id, "not written down yet")
+        database.rows("UPDATE jobs SET body = x'00' WHERE job_id = ?", job_id)
+        jobs.delete(job_id)
+        room.set()
+        await stage.controller.drain()
+
+    _play(jobs, 1, scene)
+
+
+def test_what_waits_in_the_queue_alone_is_in_nobody_s_way(jobs: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even while it waits for its next attempt."""
+    known = jobs.waiting
+
+    def waiting() -> list[Waiting]:
+        return [Waiting("gone", 99, 9, 1, 1, NOW.timestamp() + 60, NOW.timestamp()), *known()]
+
+    monkeypatch.setattr(jobs, "waiting", waiting)
+
+    async def scene(stage: Stage) -> None:
+        job_id = stage.submit()
+        await stage.wait_started(1)
+        assert stage.started == [job_id]
+
+    _play(jobs, 1, scene)
+
+
 def test_what_is_damaged_is_not_tried_again(jobs: JobStore) -> None:
     """Another attempt would read the same: the job fails at once, with the sentence."""
 
@@ -940,6 +1007,30 @@ def test_a_job_that_the_service_ends_with_three_times_is_set_aside(jobs: JobStor
         assert stage.controller.commands.resume(job_id).lost_with_service == 0
         await stage.wait_started(2)
         assert stage.started == [other, job_id]
+
+    _play(jobs, 1, scene, after_crash=True)
+
+
+def test_losses_after_the_start_are_not_taken_for_ends_of_the_service(
+    jobs: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that was taken over is one like the others."""
+    job_id = _crash_while_it_runs(jobs)
+    move = jobs.move
+
+    def refuse_losses(*arguments: Any, **changes: Any) -> jobs_pb.Job:
+        if "retry_time" in changes:
+            raise DatabaseRowError("the service's database is damaged")
+        return move(*arguments, **changes)
+
+    monkeypatch.setattr(jobs, "move", refuse_losses)
+
+    async def scene(stage: Stage) -> None:
+        for count in range(1, 5):
+            await stage.wait_started(count)
+            stage.attempts[job_id].lose()
+        await stage.wait_started(5)
+        assert jobs.get(job_id).lost_with_service == 1
 
     _play(jobs, 1, scene, after_crash=True)
 
