@@ -114,12 +114,14 @@ class BoundIntake(grpc.aio.ServerInterceptor):
                 sends many messages, gRPC's own limit holds.
             arriving: Calls with one message that may be on its way at a time.
             streams: Calls with many messages that may wait for the next one at a time.
-            most_bytes: Of all messages that methods have in hand.
+            most_bytes: Of all messages that methods have in hand, and as many again of calls with many messages.
         """
         self._limits = limits
         self._arrivals = Arrivals(arriving)
         self._streams = Arrivals(streams)
         self._bytes = BytesInFlight(most_bytes)
+        # Counted for themselves: a chunk is in hand for a moment, and to refuse one would end the whole file.
+        self._chunks = BytesInFlight(most_bytes)
 
     async def intercept_service(self, continuation: Callable[..., Awaitable[Any]], handler_call_details: Any) -> Any:
         """The method's handler, which reads by itself what gRPC would have read before it was called."""
@@ -153,7 +155,7 @@ class BoundIntake(grpc.aio.ServerInterceptor):
     async def _messages(self, stream: AsyncIterator[bytes], context: Context) -> AsyncGenerator[bytes, None]:
         try:
             while (message := await self._streams.next_message(stream)) is not None:
-                with self._bytes.holding(len(message)):
+                with self._chunks.holding(len(message)):
                     yield message
         except ServiceError as error:
             await refuse(error, context)

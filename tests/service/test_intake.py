@@ -152,7 +152,21 @@ def test_chunks_of_files_count_as_long_as_they_are_in_hand() -> None:
         assert _is_busy(error)
 
     _serve(intake, use)
-    assert intake._bytes.held == 0
+    assert intake._chunks.held == 0
+
+
+def test_a_file_is_not_refused_for_messages_of_others() -> None:
+    """Half of it may have been sent already."""
+    intake = BoundIntake({"/T/Wait": len(_LARGE)}, most_bytes=len(_LARGE))
+
+    async def use(channel: grpc.aio.Channel, methods: _Methods) -> None:
+        held = channel.unary_unary("/T/Wait")(_LARGE)
+        await methods.begun.acquire()
+        assert await channel.stream_unary("/T/ManyOne")(iter([_LARGE] * 3)) == b"many-one 300000"
+        methods.go_on.set()
+        assert await held == b"let go"
+
+    _serve(intake, use)
 
 
 @pytest.mark.parametrize(("method", "bounds"), [("OneOne", {"arriving": 3}), ("ManyOne", {"streams": 3})])
