@@ -58,7 +58,12 @@ class Submission:
         return {field: self._datasets.find(name) for field, name in named.items() if name}
 
     async def submit(self, spec: spec_pb.JobSpec, request_id: str) -> jobs_pb.Job:
-        """Queues the job of a checked spec. A request id that was used before gives the job that it made."""
+        """Queues the job of a checked spec. A request id that was used before gives the job that it made.
+
+        Raises:
+            ServiceError: Of a warm start: NOT_FOUND, or INVALID_DATA when the features cannot be scaled.
+            DamagedError: Of a warm start: what it needs is gone, or not what was stored.
+        """
         if not spec.training.HasField("warm_start"):
             return self._jobs.create(spec, request_id)
         job_id = self._jobs.new_id(spec)
@@ -67,7 +72,7 @@ class Submission:
             await self._warm_starts.lay_down(assignment)
             job = self._jobs.create(spec, request_id, job_id=job_id)
         except DatasetError as error:
-            raise ServiceError(Reason.DAMAGED, str(error)) from error
+            raise ServiceError(Reason.INVALID_DATA, str(error)) from error
         finally:
             self._clear(job_id)
         return job

@@ -85,7 +85,8 @@ class WarmStarts:
         """Lays down for a new job what another one began with.
 
         Raises:
-            ServiceError: NOT_FOUND, when that is gone or damaged.
+            ServiceError: NOT_FOUND, when there is none.
+            DamagedError: It is damaged.
             OSError: It cannot be written.
         """
         await run_to_its_end(_copy_first, self._folder(job_id), self._folder(new_id))

@@ -3,6 +3,8 @@
 import asyncio
 import threading
 from collections.abc import Coroutine
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +12,9 @@ import pytest
 from nablad.v1 import datasets_pb2 as datasets_pb
 from nablad.v1 import job_spec_pb2 as spec_pb
 from service import spec_checks
-from service.errors import ServiceError
+from service.data_directory import DataDirectory
+from service.datasets import DatasetError
+from service.errors import Reason, ServiceError
 from service.stores.catalogues import DatasetCatalogue, ModelCatalogue
 from service.stores.database import Database
 from service.stores.jobs import JobStore
@@ -119,3 +123,21 @@ def test_data_sets_that_change_meanwhile_are_looked_at_again(
 
 async def _delete(datasets: DatasetCatalogue) -> None:
     datasets.delete("rows")
+
+
+def test_features_that_cannot_be_scaled_are_not_called_damaged(
+    database: Database, jobs: JobStore, datasets: DatasetCatalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A warm start finds out when it is submitted; nothing is gone, and no backup helps."""
+
+    def refuse(*_: Any) -> None:
+        raise DatasetError("Feature 0 cannot be scaled")
+
+    monkeypatch.setattr("service.submission.make_assignment", refuse)
+    with closing(DataDirectory(tmp_path / "data")) as directory:
+        submission = Submission(directory, jobs, datasets, WarmStarts(directory, jobs, ModelCatalogue(database)))
+        spec = _spec()
+        spec.training.warm_start.model = "a-1"
+        with pytest.raises(ServiceError, match="cannot be scaled") as refused:
+            asyncio.run(submission.submit(spec, ""))
+    assert refused.value.reason == Reason.INVALID_DATA
