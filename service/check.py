@@ -19,11 +19,12 @@ from service.datasets.statistics import load_statistics
 from service.digests import is_intact
 from service.job_states import ENDED
 from service.model_files import open_model
+from service.reserve import is_full_disk
 from service.stores.database import Database, DatabaseError
 from service.stores.migrations import MIGRATIONS
 from service.stores.tables import DATASETS, JOBS, MODELS, TABLES
 
-__all__ = ["Check", "Finding"]
+__all__ = ["Check", "CheckError", "Finding"]
 
 _LOSSES = """
     SELECT job_id FROM jobs
@@ -40,6 +41,10 @@ _LEFT_OVER = """
     EXCEPT SELECT job_id FROM jobs
 """
 _RESTORE = "restore the database from a backup"
+
+
+class CheckError(Exception):
+    """Nothing can be said of the directory; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,11 @@ class Check:
         self._names_are_known = True
 
     def run(self) -> Iterator[Finding]:
-        """Everything that is found, as it is found."""
+        """Everything that is found, as it is found.
+
+        Raises:
+            CheckError: The database cannot be opened, because its disk is full.
+        """
         path = self._directory.database
         if not path.exists():
             yield Finding(f"the database is gone: {path} is not there; {_RESTORE}")
@@ -91,6 +100,10 @@ class Check:
                 yield from map(Finding, _broken_structure(path))
                 yield from self._rows(database)
         except (DatabaseError, sqlite3.Error, DamagedError) as error:
+            if is_full_disk(error.__cause__ or error):
+                raise CheckError(
+                    f"{path} cannot be looked through, because its disk is full ({error}): make room there"
+                ) from error
             yield Finding(f"the database cannot be looked through: {error}; {_RESTORE}")
             return
         yield from self._files()

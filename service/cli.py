@@ -53,9 +53,9 @@ def check(data_dir: Path) -> None:
     Nothing is changed.
 
     Exit codes: 0 when everything is as it was stored, 1 when something is not, 2 when the directory cannot be looked
-    through because a service uses it, say.
+    through because a service uses it, or its disk is full, say.
     """
-    from service.check import Check  # noqa: PLC0415 (slow to import)
+    from service.check import Check, CheckError  # noqa: PLC0415 (slow to import)
     from service.data_directory import DataDirectory, DataDirectoryError  # noqa: PLC0415 (as above)
 
     if not data_dir.is_dir():
@@ -66,10 +66,13 @@ def check(data_dir: Path) -> None:
         raise click.UsageError(str(error)) from error
     with closing(directory):
         found, checking = Counter[str](), Check(directory)
-        for finding in checking.run():
-            kind = "note" if finding.harmless else "damaged"
-            found[kind] += 1
-            click.echo(f"{kind}: {finding.sentence}")
+        try:
+            for finding in checking.run():
+                kind = "note" if finding.harmless else "damaged"
+                found[kind] += 1
+                click.echo(f"{kind}: {finding.sentence}")
+        except CheckError as error:
+            raise click.UsageError(str(error)) from error
     looked_at = ", ".join(f"{count:,} {kind}" for kind, count in checking.looked_at.items()) or "nothing else"
     verdict = f"damage in {found['damaged']:,} places" if found["damaged"] else "no damage"
     click.echo(f"nablad check: {verdict}, notes: {found['note']:,}; looked at {looked_at}")

@@ -3,17 +3,19 @@
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from nablad.v1 import datasets_pb2 as datasets_pb
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import models_pb2 as models_pb
+from service.cli import main
 from service.data_directory import DataDirectory
 from service.job_states import CANCELLED, FAILED, PAUSED, QUEUED, RUNNING, STARTING, SUCCEEDED, State
 from service.reserve import RESERVE_BYTES, Reserve
@@ -210,6 +212,17 @@ def test_tidying_up_keeps_no_service_from_starting(disk: Any, stores: Stores, *,
     disk.fill()
     tidy_up(directory, stores.jobs, stores.models)
     directory.close()
+
+
+def test_a_full_disk_is_no_damage(disk: Any) -> None:
+    """Opening the database takes room; what cannot be looked through is not called damaged."""
+    with closing(DataDirectory(disk.path / "data")) as directory, closing(Database(directory.database)):
+        pass
+    disk.fill()
+    told = CliRunner().invoke(main, ["check", "--data-dir", str(disk.path / "data")])
+    assert told.exit_code == 2
+    assert "because its disk is full" in told.output
+    assert "backup" not in told.output
 
 
 def test_the_same_without_being_root(as_root_of_a_namespace: list[str]) -> None:
