@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import grpc
 
@@ -21,6 +21,7 @@ from service.assignments import make_assignment
 from service.checkpointing import Checkpointing
 from service.checkpoints.folder import CheckpointFolder
 from service.code_version import code_version
+from service.damage import DatabaseRowError
 from service.data_directory import DataDirectory
 from service.datasets import DatasetError, StoredDatasets
 from service.errors import ServiceError
@@ -43,6 +44,8 @@ from workers.worker import SECRET_KEY, channel_options
 __all__ = ["Attempt", "Records"]
 
 _log = logging.getLogger(__name__)
+
+_Result = TypeVar("_Result")
 
 # A parameter server that hangs is noticed elsewhere.
 _ANSWER_SECONDS: Final = 10.0
@@ -215,9 +218,9 @@ class Attempt:
         jobs, job_id = self._records.jobs, self._job.job_id
         return make_receipt(
             assignment,
-            jobs.receipt(job_id),
+            self._unless_damaged(lambda: jobs.receipt(job_id), None),
             code_version=code_version(),
-            epoch_weights_sha256=jobs.epoch_digests(job_id),
+            epoch_weights_sha256=self._unless_damaged(lambda: jobs.epoch_digests(job_id), []),
             final_weights_sha256=sha256,
             steps=steps,
             ending=ending,
@@ -225,11 +228,23 @@ class Attempt:
 
     def _enter_figures(self, following: Following, model: models_pb.Model, weights_sha256: str) -> None:
         """Enters the figures of the epoch that left these weights, which need not be the last one."""
-        figures = self._records.jobs.epoch_with(self._job.job_id, weights_sha256) or following.progress
+        jobs, job_id = self._records.jobs, self._job.job_id
+        best = self._unless_damaged(lambda: jobs.epoch_with(job_id, weights_sha256), None)
+        figures = best or following.progress
         model.training_cost, model.epoch = figures.training_cost, figures.epoch
         for name in ("validation_cost", "validation_accuracy"):
             if figures.HasField(name):
                 setattr(model, name, getattr(figures, name))
+
+    def _unless_damaged(self, read: Callable[[], _Result], otherwise: _Result) -> _Result:
+        """What is read; a training that is done is not lost for a row that is damaged, but an event says what was."""
+        try:
+            return read()
+        except DatabaseRowError as damage:
+            if self._job.verifies:  # a comparison without it would say nothing
+                raise
+            self._note(f"{damage}; the model and its receipt are kept without it")
+            return otherwise
 
     def _checkpoint_written(self, checkpoint: jobs_pb.Checkpoint, seconds: float) -> None:
         failpoint("checkpoint.noted")

@@ -157,7 +157,13 @@ class _Service:
             controller = asyncio.create_task(self._controller.run(after_crash=after_crash))
             stack.push_async_callback(_cancelled, controller)
             stack.push_async_callback(self._controller.drain)
-            address = await stack.enter_async_context(self._grpc())
+            try:
+                address = await stack.enter_async_context(self._grpc())
+            except StartError:
+                if not after_crash:
+                    # The next start shall know as much of the service before as this one.
+                    self._directory.note_stop()
+                raise
             click.echo(f"nablad: listening on {address}")
             click.echo(f"nablad: metrics on http://{metrics.address}/metrics")
             click.echo("nablad: ready")

@@ -4,15 +4,19 @@ import asyncio
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from nablad.spec import complete
 from nablad.v1 import job_spec_pb2 as spec_pb
+from nablad.v1 import jobs_pb2 as jobs_pb
+from nablad.v1 import models_pb2 as models_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.attempt import Attempt, Records
-from service.damage import DamagedError
+from service.damage import DamagedError, DatabaseRowError
 from service.data_directory import DataDirectory
 from service.live import LiveJobs
 from service.metrics.instruments import Instruments
@@ -36,10 +40,10 @@ class FakeFleet:
 
 
 @pytest.fixture
-def attempt(
+def records(
     tmp_path: Path, database: Database, jobs: JobStore, data_source: Callable[..., ps_pb.DataSource]
-) -> Iterator[Callable[[], str]]:
-    """Starts an attempt of a job with its data in `tmp_path`, as often as it is called; gives how it ended."""
+) -> Iterator[Records]:
+    """Those of a service with two data sets in `tmp_path`, and a job that uses them."""
     instruments, datasets = Instruments(CollectorRegistry()), DatasetCatalogue(database)
     directory = DataDirectory(tmp_path / "data")
     for name in ("train", "validation"):
@@ -48,8 +52,8 @@ def attempt(
         datasets.add(source.dataset)
     data = spec_pb.DataSpec(train="train", validation="validation", scaling=spec_pb.SCALING_STANDARD)
     spec = complete(spec_pb.JobSpec(name="a", data=data), datasets.get("train"))
-    job = jobs.create(spec, "")
-    records = Records(
+    jobs.create(spec, "", job_id="a-1")
+    yield Records(
         directory,
         jobs,
         LiveJobs(lambda: 0.0),
@@ -59,9 +63,19 @@ def attempt(
         Recoveries(instruments, lambda: 0.0),
         lambda: NOW,
     )
+    directory.close()
+
+
+def _attempt(records: Records) -> Attempt:
+    return Attempt(records, records.jobs.get("a-1"), FakeFleet())  # type: ignore[arg-type]  # all it needs of one here
+
+
+@pytest.fixture
+def attempt(records: Records) -> Callable[[], str]:
+    """Starts an attempt of the job, as often as it is called; gives how it ended."""
 
     async def run() -> None:
-        await Attempt(records, job, FakeFleet()).run()  # type: ignore[arg-type]  # all it needs of one here
+        await _attempt(records).run()
 
     def start() -> str:
         try:
@@ -70,8 +84,7 @@ def attempt(
             return f"{type(error).__name__}: {error}"
         raise AssertionError("nothing was raised")
 
-    yield start
-    directory.close()
+    return start
 
 
 def _data(tmp_path: Path, name: str) -> Path:
@@ -107,3 +120,28 @@ def test_a_folder_that_is_gone_starts_nothing(tmp_path: Path, attempt: Callable[
     """That cannot be read is no failure to write."""
     _data(tmp_path, "train").rename(tmp_path / "away")
     assert attempt().startswith("StoredDatasetError: data set 'train' is gone: ")
+
+
+@pytest.mark.parametrize("verifies", ["", "other"])
+def test_a_damaged_history_costs_no_training_that_is_done(records: Records, database: Database, verifies: str) -> None:
+    """The model gets the last figures, and the receipt what is left; but nothing is compared with a part of it."""
+    jobs = records.jobs
+    point = jobs_pb.HistoryPoint(epoch=1, step=3, training_cost=0.5, weights_sha256="aa")
+    jobs.keep_figures("a-1", [(jobs_pb.Progress(epoch=1), point, "epoch 1")], [])
+    database.rows("UPDATE history SET body = x'00'")
+    following: Any = SimpleNamespace(progress=jobs_pb.Progress(epoch=2, training_cost=0.25))
+
+    async def keep() -> tuple[models_pb.Model, jobs_pb.Receipt]:
+        attempt, model = _attempt(records), models_pb.Model()
+        attempt._job.verifies = verifies
+        attempt._enter_figures(following, model, "aa")
+        return model, attempt._receipt(ps_pb.Assignment(spec=jobs.get("a-1").spec), 6, "bb", "done")
+
+    if verifies:
+        with pytest.raises(DatabaseRowError):
+            asyncio.run(keep())
+        return
+    model, receipt = asyncio.run(keep())
+    assert (model.epoch, model.training_cost) == (2, 0.25)
+    assert (receipt.final_weights_sha256, list(receipt.epoch_weights_sha256)) == ("bb", [])
+    assert "history of job 'a-1' at step 3" in jobs.recent_events("a-1", 1)[0].message
