@@ -20,11 +20,11 @@ from nablad.v1.job_spec_pb2 import JobSpec
 
 _RESULT = Path(__file__).parent / "results" / "micro_batches.md"
 _REFERENCE = 2  # parts
-_EPOCHS = 4
+_EPOCHS = 3
 _DISTRIBUTIONS = ("nablad", "grpcio", "ray")
 _WORKERS = (1, 2)
 _PARTS = (1, 2, 4, 8)
-_ROWS = 60_000
+_ROWS = 30_000
 _WORKS = tuple(
     replace(work, rows=_ROWS, epochs=_EPOCHS)
     for work in (PAPER_100, PAPER_500, replace(PAPER_500, batch_size=1024), replace(PAPER_500, batch_size=2048))
