@@ -15,7 +15,8 @@ def main() -> None:
         command = import_module("service.cli").main
     except ModuleNotFoundError as missing:
         raise SystemExit(
-            f"Error: the service is not installed whole, there is no {missing.name}: pip install 'nablad[server]'"
+            f"Error: the service is not installed whole, there is no {missing.name}: run "
+            "pip install '.[server]' in the folder of nablad's source"
         ) from missing
     command()
 

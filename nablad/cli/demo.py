@@ -59,7 +59,9 @@ def _service(server: str | None) -> Iterator[tuple[Settings, str | None]]:
         return
     if find_spec("service") is None:
         raise EndError(
-            "The demo starts a service, which is not installed: pip install 'nablad[server]'", ExitCode.REFUSED
+            "The demo starts a service, which is not installed: run pip install '.[server]' in the folder of nablad's "
+            "source, or give the address of a service with --server.",
+            ExitCode.REFUSED,
         )
     from nablad.demo.daemon import Daemon, DaemonError  # noqa: PLC0415  # not for `nabla --help`
 

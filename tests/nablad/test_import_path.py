@@ -74,5 +74,7 @@ def test_without_the_service_s_part_the_command_says_what_to_install(tmp_path: P
     )  # fmt: skip
     assert said.returncode == 1
     assert (
-        said.stderr == "Error: the service is not installed whole, there is no service: pip install 'nablad[server]'\n"
+        said.stderr
+        == "Error: the service is not installed whole, there is no service: run pip install '.[server]' in the "
+        "folder of nablad's source\n"
     )

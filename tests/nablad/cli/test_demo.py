@@ -83,4 +83,4 @@ def test_without_the_server_s_part_the_demo_says_what_to_install(nabla, monkeypa
     monkeypatch.setattr("nablad.cli.demo.find_spec", lambda _: None)
     result = nabla("demo", "--keep", str(tmp_path))
     assert result.exit_code == ExitCode.REFUSED
-    assert "pip install 'nablad[server]'" in result.stderr
+    assert "pip install '.[server]'" in result.stderr
