@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
@@ -200,12 +201,14 @@ class _Service:
         server = make_server(
             self._job_servicer, self._dataset_servicer, self._model_servicer, self._health, self._instruments
         )
-        host, _ = _host_and_port(self._settings.address)
+        host, wanted = _host_and_port(self._settings.address)
+        if reason := _why_taken(host, wanted):
+            raise StartError(f"cannot listen on {self._settings.address}: {reason}. Choose another with --address")
         try:
             port = server.add_insecure_port(self._settings.address)
         except RuntimeError as error:
             raise StartError(
-                f"the address {self._settings.address} cannot be had: give another --address ({error})"
+                f"cannot listen on {self._settings.address}: {error} Choose another with --address"
             ) from error
         await server.start()
         for name in ("", *SERVICES):
@@ -225,8 +228,8 @@ class _Service:
             )
         except OSError as error:
             raise StartError(
-                f"the address {self._settings.metrics_address} cannot be had: give another --metrics-address "
-                f"({error.strerror})"
+                f"cannot listen on {self._settings.metrics_address}: {error.strerror}. Choose another with "
+                "--metrics-address"
             ) from error
 
 
@@ -240,6 +243,24 @@ def _host_and_port(address: str) -> tuple[str, int]:
     if not _is_encodable(host) or not port.isdecimal() or len(port) > 5 or int(port) > 65535:
         raise StartError(f"{address!r} is not an address: give HOST:PORT, such as {DEFAULT_ADDRESS}")
     return host, int(port)
+
+
+def _why_taken(host: str, port: int) -> str:
+    """Returns why nothing can listen there, in the system's words; empty if something can. gRPC does not tell."""
+    reason = ""
+    try:
+        places = socket.getaddrinfo(host.strip("[]") or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, ValueError):
+        return reason  # gRPC knows names that the system does not, and says so of others
+    for family, kind, protocol, _, place in places:
+        try:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(place)
+                return ""
+        except OSError as error:
+            reason = error.strerror or str(error)
+    return reason
 
 
 def _is_encodable(host: str) -> bool:
