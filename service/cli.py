@@ -53,7 +53,7 @@ def check(data_dir: Path) -> None:
     Nothing is changed.
 
     Exit codes: 0 when everything is as it was stored, 1 when something is not, 2 when the directory cannot be looked
-    through because a service uses it, or its disk is full, say.
+    through, for instance because a service uses it or because its disk is full.
     """
     from service.check import Check, CheckError  # noqa: PLC0415 (slow to import)
     from service.data_directory import DataDirectory, DataDirectoryError  # noqa: PLC0415 (as above)
@@ -73,8 +73,8 @@ def check(data_dir: Path) -> None:
                 click.echo(f"{kind}: {finding.sentence}")
         except CheckError as error:
             raise click.UsageError(str(error)) from error
-    looked_at = ", ".join(f"{count:,} {kind}" for kind, count in checking.looked_at.items()) or "nothing else"
-    verdict = f"damage in {found['damaged']:,} places" if found["damaged"] else "no damage"
-    click.echo(f"nablad check: {verdict}, notes: {found['note']:,}; looked at {looked_at}")
+    looked_at = ", ".join(f"{kind} {count:,}" for kind, count in checking.looked_at.items()) or "nothing else"
+    verdict = f"damaged: {found['damaged']:,}" if found["damaged"] else "no damage"
+    click.echo(f"nablad check: {verdict}, notes: {found['note']:,}; looked at: {looked_at}")
     if found["damaged"]:
         sys.exit(1)

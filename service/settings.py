@@ -35,7 +35,7 @@ class Settings:
 
     data_dir: Path = _setting(
         _user_data,
-        "Where jobs, data sets and models are kept; made if it is not there.",
+        "Where jobs, data sets and models are kept; `nablad serve` makes it if it is not there.",
         type=click.Path(file_okay=False, path_type=Path),
         show_default="the user's data directory",
     )

@@ -86,8 +86,8 @@ def test_what_is_whole_is_said_to_be_whole(check: Callable[[], Result]) -> None:
     told = check()
     assert told.exit_code == 0
     assert told.output == (
-        "nablad check: no damage, notes: 0; looked at 1 jobs, 4 events, 1 history, 1 receipts, 1 datasets, 1 models, "
-        "2 checkpoints\n"
+        "nablad check: no damage, notes: 0; looked at: jobs 1, events 4, history 1, receipts 1, datasets 1, models 1, "
+        "checkpoints 2\n"
     )
 
 
@@ -155,7 +155,7 @@ def test_whatever_is_damaged_is_named(data: Path, check: Callable[[], Result], k
     assert told.exit_code == 1
     assert any(sentence in line for line in lines), told.output
     assert all("restore" in line or "add it again" in line for line in lines)
-    assert told.output.splitlines()[-1].startswith(f"nablad check: damage in {len(lines)} places")
+    assert told.output.splitlines()[-1].startswith(f"nablad check: damaged: {len(lines)}, notes: ")
 
 
 def test_every_page_of_the_database_is_looked_at(data: Path, check: Callable[[], Result]) -> None:
