@@ -47,7 +47,10 @@ def retry(settings: Settings, job_id: str, output: str) -> None:
     """
     with settings.connect() as client:
         retried = client.retry(job_id)
-    sentence = f"Job {job_id} is queued again, from its newest checkpoint if it has one: {retried.reason}. To look on:"
+    sentence = (
+        f"Job {job_id} is queued again, and goes on from its newest checkpoint if it has one ({retried.reason}). "
+        "To look on:"
+    )
     _answer(retried, output, sentence, settings.command(f"job watch {job_id}"))
 
 
@@ -78,7 +81,7 @@ def cancel(settings: Settings, job_id: str, output: str) -> None:
 @click.argument("job_id", metavar="ID")
 @click.pass_obj
 def delete(settings: Settings, job_id: str) -> None:
-    """Forget a job that has ended, with its history and checkpoints; its model stays."""
+    """Delete a job that has ended, with its history and checkpoints; its model stays."""
     with settings.connect() as client:
         client.delete_job(job_id)
     click.echo(f"Job {job_id} is deleted.")

@@ -55,7 +55,7 @@ def print_job(job: jobs_pb2.Job, events: Sequence[jobs_pb2.Event]) -> None:
 
 
 def _fields(job: jobs_pb2.Job) -> list[tuple[str, str]]:
-    started = job.HasField("progress")
+    started = bool(job.progress.steps)
     return [
         ("job", job.job_id),
         ("verifies", job.verifies),

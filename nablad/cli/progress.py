@@ -22,3 +22,8 @@ def figures(progress: jobs_pb2.Progress) -> str:
         f"{progress.workers_alive} worker{'s' * (progress.workers_alive != 1)}" if progress.workers_alive else "",
     ]
     return ", ".join(filter(None, known))
+
+
+def standing(progress: jobs_pb2.Progress) -> str:
+    """How far the job is, how well and how fast it goes, on one line."""
+    return ": ".join(filter(None, (position(progress), figures(progress))))

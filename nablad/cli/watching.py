@@ -10,7 +10,7 @@ import click
 from nablad.cli.bar import ProgressBar
 from nablad.cli.exits import EndError, ExitCode
 from nablad.cli.output import json_line, on_terminal
-from nablad.cli.progress import figures, position
+from nablad.cli.progress import standing
 from nablad.cli.settings import Settings
 from nablad.errors import UnavailableError
 from nablad.v1 import jobs_pb2
@@ -28,7 +28,7 @@ _SECONDS_BETWEEN_LINES = 5.0
 _TRY_AGAIN = ("To try again, from the newest checkpoint if there is one", "job retry {job_id}")
 _HINTS = {
     jobs_pb2.FAILURE_KIND_DETERMINISTIC: (
-        "Another attempt would end the same way. Change the job file as the reason says, and submit it as a new job",
+        "Another attempt would end the same way. Change what the reason names, and submit a new job",
         "job submit FILE",
     ),
     jobs_pb2.FAILURE_KIND_ENVIRONMENT: (
@@ -65,7 +65,7 @@ class Lines:
     def progress(self, progress: jobs_pb2.Progress) -> None:
         """Prints the progress, unless another line has been printed just before."""
         if self._clock() >= self._next_at_s:
-            self._say(f"      {position(progress)}: {figures(progress)}")
+            self._say(f"      {standing(progress)}")
 
     def waiting(self, waiting: jobs_pb2.Waiting) -> None:
         """Prints the reason."""

@@ -37,7 +37,9 @@ def export_target(path: Path, model_id: str, *, overwrite: bool) -> Path:
     if not target.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "There is no such folder", str(target.parent))
     if target.exists() and not overwrite:
-        raise FileExistsError(errno.EEXIST, "There is a file already; choose another name or overwrite it", str(target))
+        raise FileExistsError(
+            errno.EEXIST, "There is a file already; give another name, or overwrite it (--overwrite)", str(target)
+        )
     return target
 
 

@@ -206,6 +206,12 @@ def test_progress_lines_are_rare(capsys):
     assert [line.partition(":")[0].strip() for line in printed] == ["epoch 1/3, step 1/3", "epoch 6/3, step 6/3"]
 
 
+def test_a_progress_without_figures_is_its_position_alone(capsys):
+    """No colon announces what does not follow."""
+    Lines().progress(jobs_pb2.Progress(epochs=3, steps=6))
+    assert capsys.readouterr().out == "      epoch 0/3, step 0/6\n"
+
+
 @pytest.mark.parametrize("given", [True, False])
 def test_ctrl_c_detaches_and_says_how_to_come_back(nabla, service, monkeypatch, given):
     """An interrupted watch leaves the job alone and prints the exact command that goes on from the next event."""
