@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def checkpoint() -> None:
-    """Look at what jobs can go on from."""
+    """Inspect a job's checkpoints."""
 
 
 @checkpoint.command("list")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def dataset() -> None:
-    """Register data sets, list them, forget them."""
+    """Register, list and delete data sets."""
 
 
 @dataset.command()
@@ -57,7 +57,7 @@ def list_datasets(settings: Settings, output: str) -> None:
 @click.argument("name")
 @click.pass_obj
 def delete(settings: Settings, name: str) -> None:
-    """Forget a data set that no unfinished job uses."""
+    """Delete a data set that no unfinished job uses."""
     with settings.connect() as client:
         client.delete_dataset(name)
     click.echo(f"Data set {name} is deleted.")

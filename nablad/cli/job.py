@@ -18,7 +18,7 @@ LAST_EVENT = 2**64 - 1
 
 @click.group()
 def job() -> None:
-    """Submit jobs, look at them, move them along, end them."""
+    """Submit, inspect, control and delete jobs."""
 
 
 @job.command()
@@ -29,7 +29,7 @@ def job() -> None:
     metavar="N",
     help="In place of the file's; the highest starts first. The file's, else 0, if left out.",
 )
-@click.option("--watch", is_flag=True, help="Look on until the job has ended.")
+@click.option("--watch", is_flag=True, help="Stream the job's events until it has ended.")
 @request_id_option
 @output_option
 @click.pass_context
@@ -78,7 +78,7 @@ def list_jobs(settings: Settings, states: tuple[str, ...], output: str) -> None:
 @output_option
 @click.pass_obj
 def get(settings: Settings, job_id: str, output: str) -> None:
-    """Show one job, and what happened to it of late."""
+    """Show a job and its recent events."""
     from nablad.cli.job_view import print_job  # noqa: PLC0415  # as above
 
     with settings.connect() as client:
@@ -97,7 +97,7 @@ def get(settings: Settings, job_id: str, output: str) -> None:
 @output_option
 @click.pass_context
 def watch(ctx: click.Context, job_id: str, from_event: int, output: str) -> None:
-    """Look on until a job has ended; Ctrl-C only stops looking."""
+    """Stream a job's events until it has ended. Ctrl-C detaches; the job goes on."""
     from nablad.cli.watching import watch_and_advise  # noqa: PLC0415  # as above
 
     with ctx.obj.connect() as client:

@@ -26,7 +26,7 @@ _COLUMNS = (
 
 @click.group()
 def model() -> None:
-    """Use what jobs have learned."""
+    """Manage and use trained models."""
 
 
 @model.command("list")
@@ -91,7 +91,7 @@ def predict(
 @click.argument("model_id", metavar="ID")
 @click.pass_obj
 def delete(settings: Settings, model_id: str) -> None:
-    """Forget a model."""
+    """Delete a model."""
     with settings.connect() as client:
         client.delete_model(model_id)
     click.echo(f"Model {model_id} is deleted.")

@@ -19,7 +19,7 @@ def _output_option(*forms: str) -> Callable[[_Command], _Command]:
         type=click.Choice(forms),
         default=forms[0],
         show_default=True,
-        help="For people or for programs.",
+        help="Output format.",
     )
 
 
