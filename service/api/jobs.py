@@ -100,7 +100,11 @@ class JobServicer(jobs_grpc.JobServiceServicer):
 
     async def RetryJob(self, request: jobs_pb.RetryJobRequest, context: Context) -> jobs_pb.RetryJobResponse:
         """Queues a failed job."""
-        return jobs_pb.RetryJobResponse(job=await self._as_of_now(self._controller.commands.retry(request.job_id)))
+        job = self._controller.commands.retry(request.job_id)
+        reason = job.reason  # what to expect of the attempt matters more here than why it waits
+        answer = await self._as_of_now(job)
+        answer.reason = reason
+        return jobs_pb.RetryJobResponse(job=answer)
 
     async def ScaleJob(self, request: jobs_pb.ScaleJobRequest, context: Context) -> jobs_pb.ScaleJobResponse:
         """Changes the number of workers."""
