@@ -250,8 +250,8 @@ def _why_taken(host: str, port: int) -> str:
     reason = ""
     try:
         places = socket.getaddrinfo(host.strip("[]") or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (OSError, ValueError):
-        return reason  # gRPC knows names that the system does not, and says so of others
+    except OSError as error:
+        return error.strerror or str(error)
     for family, kind, protocol, _, place in places:
         try:
             with socket.socket(family, kind, protocol) as probe:
