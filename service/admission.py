@@ -65,7 +65,7 @@ class Admission:
                 self._blocked.pop(job.job_id, None)
                 return Decision(job, workers, reasons)
             reasons[job.job_id] = (
-                f"waits for {asked(workers, job.cpus_per_worker)}"
+                f"waits for free CPUs, for {asked(workers, job.cpus_per_worker)}"
                 if workers
                 else shortage(job.workers, job.cpus_per_worker, nodes, job.job_id)
             )

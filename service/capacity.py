@@ -17,8 +17,8 @@ _FRESH_SECONDS: Final = 1.0
 
 def asked(workers: int, cpus_per_worker: int) -> str:
     """What a job asks for, in words."""
-    count = "1 worker" if workers == 1 else f"{workers} workers"
-    return f"{count} with {cpus_per_worker} CPU{'' if cpus_per_worker == 1 else 's'} each"
+    cpus = f"{cpus_per_worker} CPU{'' if cpus_per_worker == 1 else 's'}"
+    return f"1 worker with {cpus}" if workers == 1 else f"{workers} workers with {cpus} each"
 
 
 def room_for(nodes: Sequence[cluster_pb.Node], cpus_per_worker: int) -> int:

@@ -37,7 +37,7 @@ def test_a_small_job_passes_one_that_has_to_wait() -> None:
     decision = Admission().decide([_job("big", 4), _job("small", 1)], _nodes((4, 2)), 0.0)
     assert decision.job is not None
     assert decision.job.job_id == "small"
-    assert decision.reasons == {"big": "waits for 4 workers with 1 CPU each"}
+    assert decision.reasons == {"big": "waits for free CPUs, for 4 workers with 1 CPU each"}
 
 
 def test_nobody_passes_one_that_has_waited_long() -> None:
@@ -112,5 +112,7 @@ def test_a_job_that_has_begun_goes_on_with_the_workers_that_there_is_room_for() 
     )
     decision = Admission().decide([begun], _nodes((2, 2)), 0.0)
     assert (decision.job, decision.workers) == (begun, 2)
-    assert Admission().decide([begun], _nodes((2, 1)), 0.0).reasons == {"begun": "waits for 2 workers with 1 CPU each"}
+    assert Admission().decide([begun], _nodes((2, 1)), 0.0).reasons == {
+        "begun": "waits for free CPUs, for 2 workers with 1 CPU each"
+    }
     assert "it waits until nodes are added" in Admission().decide([begun], [], 0.0).reasons["begun"]

@@ -253,7 +253,7 @@ def test_a_small_job_passes_a_big_one_that_waits_but_not_for_ever(jobs: JobStore
         first, big, small = stage.submit(3), stage.submit(4), stage.submit(1)
         await stage.wait_started(2)
         assert stage.started == [first, small]
-        await stage.wait_for_reason(big, "waits for 4 workers with 1 CPU each")
+        await stage.wait_for_reason(big, "waits for free CPUs, for 4 workers with 1 CPU each")
         stage.pass_time(61)
         stage.attempts[small].succeed()
         late = stage.submit(1)
@@ -401,7 +401,7 @@ def test_a_clock_that_is_set_changes_nothing_about_who_is_passed(jobs: JobStore,
     async def scene(stage: Stage) -> None:
         first, big, small = stage.submit(3), stage.submit(4), stage.submit(1)
         await stage.wait_started(2)
-        await stage.wait_for_reason(big, "waits for 4 workers with 1 CPU each")
+        await stage.wait_for_reason(big, "waits for free CPUs, for 4 workers with 1 CPU each")
         stage.set_time(days)
         stage.pass_time(50)
         stage.attempts[small].succeed()
