@@ -85,8 +85,10 @@ class JobStore(JobReader):
             with self._database.transaction():
                 job = self.get(job_id)
                 if state not in MOVES[job.state]:
-                    now = "has ended already" if job.state in ENDED else f"cannot become {state_name(state)} now"
-                    raise _wrong_state(job, f"job {job_id} {now}: it is {state_name(job.state)} ({job.reason})")
+                    now = (
+                        "has ended already:" if job.state in ENDED else f"cannot become {state_name(state)} now: it is"
+                    )
+                    raise _wrong_state(job, f"job {job_id} {now} {state_name(job.state)} ({job.reason})")
                 self._enter(job, state, reason)
                 _change(job, changes)
                 self._events.append(job, f"{state_name(state)}: {reason}", state=state)
