@@ -8,7 +8,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from nablad.cli.progress import standing
+from nablad.cli.progress import progress_line
 from nablad.spec.names import name_of
 from nablad.v1 import jobs_pb2
 
@@ -57,7 +57,7 @@ class ProgressBar:
         """Moves the bar."""
         self._waits = False
         self._bar.update(self._task, completed=progress.step, total=progress.steps or None)
-        self._figures.plain = f"{standing(progress)}{self._checkpoint}"
+        self._figures.plain = f"{progress_line(progress)}{self._checkpoint}"
 
     def waiting(self, waiting: jobs_pb2.Waiting) -> None:
         """Shows the reason below the bar, until the job moves."""

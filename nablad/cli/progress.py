@@ -24,6 +24,6 @@ def figures(progress: jobs_pb2.Progress) -> str:
     return ", ".join(filter(None, known))
 
 
-def standing(progress: jobs_pb2.Progress) -> str:
+def progress_line(progress: jobs_pb2.Progress) -> str:
     """How far the job is, how well and how fast it goes, on one line."""
     return ": ".join(filter(None, (position(progress), figures(progress))))

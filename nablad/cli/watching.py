@@ -10,7 +10,7 @@ import click
 from nablad.cli.bar import ProgressBar
 from nablad.cli.exits import EndError, ExitCode
 from nablad.cli.output import json_line, on_terminal
-from nablad.cli.progress import standing
+from nablad.cli.progress import progress_line
 from nablad.cli.settings import Settings
 from nablad.errors import UnavailableError
 from nablad.v1 import jobs_pb2
@@ -65,7 +65,7 @@ class Lines:
     def progress(self, progress: jobs_pb2.Progress) -> None:
         """Prints the progress, unless another line has been printed just before."""
         if self._clock() >= self._next_at_s:
-            self._say(f"      {standing(progress)}")
+            self._say(f"      {progress_line(progress)}")
 
     def waiting(self, waiting: jobs_pb2.Waiting) -> None:
         """Prints the reason."""
