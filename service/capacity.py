@@ -13,6 +13,8 @@ __all__ = ["KnownNodes", "asked", "look_up_nodes", "room_for", "shortage"]
 # An answer about a job does not wait longer for Ray, and many of them ask it once.
 _ANSWER_SECONDS: Final = 0.5
 _FRESH_SECONDS: Final = 1.0
+# The one on a cluster, the other on the service's own Ray.
+_MORE_CPUS: Final = "more nodes, or `nablad serve --cpus`"
 
 
 def asked(workers: int, cpus_per_worker: int) -> str:
@@ -44,14 +46,14 @@ def shortage(workers: int, cpus_per_worker: int, nodes: Sequence[cluster_pb.Node
     needs = f"needs {asked(workers, cpus_per_worker)}"
     if room:
         return (
-            f"{needs}, but the cluster has room for {room}: it waits until nodes are added, "
+            f"{needs}, but the cluster has room for {room}: it waits until there are more CPUs ({_MORE_CPUS}), "
             f"or until `nabla job scale {job_id} {room}` lets it start with fewer workers"
         )
     largest = max((node.cpus for node in nodes), default=0)
     if not largest:
-        return f"{needs}, but the cluster has no CPUs: it waits until nodes are added"
+        return f"{needs}, but the cluster has no CPUs: it waits until there are some ({_MORE_CPUS})"
     return (
-        f"{needs}, but no node of the cluster has more than {largest}: it waits until nodes are added that have; "
+        f"{needs}, but no node of the cluster has more than {largest}: it waits until one has ({_MORE_CPUS}); "
         f"or cancel it, and submit it with a smaller distribution.cpus_per_worker"
     )
 

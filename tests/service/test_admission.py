@@ -66,8 +66,8 @@ def test_a_job_for_which_the_cluster_is_too_small_is_in_nobodys_way() -> None:
         assert decision.job is not None
         assert decision.job.job_id == "small"
     assert decision.reasons["giant"] == (
-        "needs 9 workers with 1 CPU each, but the cluster has room for 8: it waits until nodes are added, "
-        "or until `nabla job scale giant 8` lets it start with fewer workers"
+        "needs 9 workers with 1 CPU each, but the cluster has room for 8: it waits until there are more CPUs "
+        "(more nodes, or `nablad serve --cpus`), or until `nabla job scale giant 8` lets it start with fewer workers"
     )
 
 
@@ -115,4 +115,4 @@ def test_a_job_that_has_begun_goes_on_with_the_workers_that_there_is_room_for() 
     assert Admission().decide([begun], _nodes((2, 1)), 0.0).reasons == {
         "begun": "waits for free CPUs, for 2 workers with 1 CPU each"
     }
-    assert "it waits until nodes are added" in Admission().decide([begun], [], 0.0).reasons["begun"]
+    assert "it waits until there are" in Admission().decide([begun], [], 0.0).reasons["begun"]

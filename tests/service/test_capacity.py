@@ -40,8 +40,8 @@ def _nodes(*cpus: int) -> list[cluster_pb.Node]:
         (64, 1, (2,), ("needs 64 workers with 1 CPU each", "room for 2", "`nabla job scale a 2`")),
         (3, 2, (3, 3), ("needs 3 workers with 2 CPUs each", "room for 2", "`nabla job scale a 2`")),
         (1, 8, (4, 2), ("needs 1 worker with 8 CPUs", "more than 4", "a smaller distribution.cpus_per_worker")),
-        (1, 1, (), ("needs 1 worker with 1 CPU", "no CPUs", "nodes are added")),
-        (1, 1, (0,), ("no CPUs", "nodes are added")),
+        (1, 1, (), ("needs 1 worker with 1 CPU", "no CPUs", "nablad serve --cpus")),
+        (1, 1, (0,), ("no CPUs", "nablad serve --cpus")),
     ],
 )
 def test_who_asks_for_more_than_there_is_learns_what_to_do(
