@@ -1,4 +1,4 @@
-"""A database, the stores on it, jobs to have models of, and a look at memory, for the service's tests."""
+"""A database, the stores on it, a data directory, jobs to have models of, and a look at memory, for these tests."""
 
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +12,8 @@ import pytest
 from nablad.spec import complete, parse
 from nablad.v1 import datasets_pb2 as datasets_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
+from service.data_directory import DataDirectory
+from service.stores.catalogues import ModelCatalogue
 from service.stores.database import Database
 from service.stores.jobs import JobStore
 
@@ -30,6 +32,20 @@ def database(tmp_path: Path) -> Iterator[Database]:
 def jobs(database: Database) -> JobStore:
     """An empty store of jobs, whose clock stands still."""
     return JobStore(database, lambda: NOW)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Iterator[DataDirectory]:
+    """An empty data directory."""
+    directory = DataDirectory(tmp_path / "data")
+    yield directory
+    directory.close()
+
+
+@pytest.fixture
+def models(database: Database) -> ModelCatalogue:
+    """A catalogue of no models yet."""
+    return ModelCatalogue(database)
 
 
 _JOB_FILE = """

@@ -4,8 +4,7 @@ import asyncio
 import errno
 import hashlib
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 import grpc
@@ -19,7 +18,6 @@ from service.data_directory import DataDirectory
 from service.model_files import ModelFile, ModelWriter
 from service.outcomes import AttemptLost
 from service.stores.catalogues import ModelCatalogue
-from service.stores.database import Database
 from service.trained_weights import TrainedWeights
 from tests.service.conftest import NOW
 from workers import build
@@ -61,20 +59,6 @@ class Stub:
     def FetchWeights(self, request: ps_pb.FetchWeightsRequest, metadata: Any) -> Call:  # noqa: N802 (the contract's)
         self.calls.append(Call(self._chunks()))
         return self.calls[-1]
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Iterator[DataDirectory]:
-    """An empty one."""
-    directory = DataDirectory(tmp_path / "data")
-    yield directory
-    directory.close()
-
-
-@pytest.fixture
-def models(database: Database) -> ModelCatalogue:
-    """No models yet."""
-    return ModelCatalogue(database)
 
 
 @pytest.fixture

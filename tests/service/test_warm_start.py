@@ -1,8 +1,7 @@
 """Jobs that begin with the weights of another: the checkpoint that is laid down for them."""
 
 import asyncio
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ from service.data_directory import DataDirectory
 from service.model_files import writing_model
 from service.receipts import spec_digest
 from service.stores.catalogues import ModelCatalogue
-from service.stores.database import Database
 from service.stores.jobs import JobStore
 from service.warm_start import WarmStarts
 from workers import build
@@ -26,20 +24,6 @@ LARGE = (100, 80_000, 2)  # 66 MB of float64
 MOST_BYTES = 8 << 20
 
 MakeJob = Callable[..., ps_pb.Assignment]
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Iterator[DataDirectory]:
-    """An empty one."""
-    directory = DataDirectory(tmp_path / "data")
-    yield directory
-    directory.close()
-
-
-@pytest.fixture
-def models(database: Database) -> ModelCatalogue:
-    """No models yet."""
-    return ModelCatalogue(database)
 
 
 @pytest.fixture
