@@ -86,20 +86,25 @@ class ParameterServer(ps_grpc.ParameterServerServiceServicer):
     async def Attend(self, request: ps_pb.AttendRequest, context: Context) -> None:  # type: ignore[override]
         """The worker belongs to the job until it is done, or the worker is lost."""
         await self._authenticate(context)
-        worker = request.worker_id
+        code, reason = await self._attend(request.worker_id)
+        if reason:
+            # gRPC keeps this error, and with it this frame, until the garbage is collected: so it holds no connection,
+            # and no memory of the worker's.
+            await context.abort(code, reason)
+
+    async def _attend(self, worker: str) -> tuple[grpc.StatusCode, str]:
+        """Returns when the worker has left, with how its call is to end, and why; an empty reason for a good end."""
         line = self._reception.take(worker)
         if line is None:
-            await context.abort(
-                grpc.StatusCode.FAILED_PRECONDITION, f"{worker!r} has not joined, or not opened its line: do that first"
-            )
+            sentence = f"{worker!r} has not joined, or not opened its line: do that first"
+            return grpc.StatusCode.FAILED_PRECONDITION, sentence
         member = _member(worker, self._joined.pop(worker), line)
         try:
             await self._engine.add(member)
             await member.gone.wait()
-            if member.reason:
-                await context.abort(grpc.StatusCode.UNAVAILABLE, f"{member.reason}: join again")
         finally:
             await self._engine.remove(member)
+        return grpc.StatusCode.UNAVAILABLE, f"{member.reason}: join again" if member.reason else ""
 
     async def Follow(self, request: ps_pb.FollowRequest, context: Context) -> ps_pb.FollowResponse:
         """Tells what happened, or after a moment only where the training stands."""

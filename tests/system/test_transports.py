@@ -152,11 +152,13 @@ def _run(daemon: Any, transport: str) -> Iterator[Running]:
     daemon.wait_until_gone(FLEET)
     with Client(daemon.address) as client:
         job_id = _submit(client, transport, 1_000_000)
-        joined = _wait_joined(client, job_id)
-        workers = [int(found.group(1)) for each in joined if (found := re.search(r"process (\d+)", each))]
-        (parameter_server,) = [pid for pid, line in daemon.processes().items() if "_ParameterServerProcess" in line]
-        yield Running(job_id, transport, joined, workers, parameter_server)
-        client.cancel(job_id)
+        try:
+            joined = _wait_joined(client, job_id)
+            workers = [int(found.group(1)) for each in joined if (found := re.search(r"process (\d+)", each))]
+            (parameter_server,) = [pid for pid, line in daemon.processes().items() if "_ParameterServerProcess" in line]
+            yield Running(job_id, transport, joined, workers, parameter_server)
+        finally:
+            client.cancel(job_id)
     daemon.wait_until_gone(FLEET)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
+from service.parameter_server.lines import Line
 from workers.worker import SECRET_KEY
 
 MakeJob = Callable[..., ps_pb.Assignment]
@@ -152,6 +154,27 @@ def test_workers_that_come_and_go_leave_nothing_open(
         gc.collect()
         counts.append(len(list(Path("/proc/self/fd").iterdir())))
     assert counts[1:] == [counts[0]] * 4
+
+
+def test_a_broken_connection_is_let_go_without_the_garbage_collector(
+    serve: Serve, make_job: MakeJob, loop: Any
+) -> None:
+    """Which may not come for hours: the memory that the worker shared hangs on its connection."""
+    served = serve(make_job(transport="shared"))
+    gc.collect()
+    gc.disable()
+    try:
+        hand = served.hand()
+        hand.order()
+        lines = [weakref.ref(each) for each in gc.get_objects() if isinstance(each, Line)]
+        hand.line.__exit__()
+        assert hand.end()[0] is grpc.StatusCode.UNAVAILABLE
+        served.wait_for("worker_lost")
+        for _ in range(10):
+            loop.run(asyncio.sleep(0))
+        assert [line() for line in lines] == [None]
+    finally:
+        gc.enable()
 
 
 def test_a_method_that_is_not_there_leaves_no_traceback(
