@@ -28,10 +28,8 @@ _INITIALISATION_SCALE: Mapping[Initialisation.ValueType, float] = {
     v1.INITIALISATION_NORMAL: 0.05,
 }
 
-# With two workers, four parts make a step of the paper's network a third slower than two at batch 500 and at batch 100.
+# A smaller part is hardly worth its message.
 _LEAST_ROWS_OF_A_HALF = 32
-_LEAST_ROWS_OF_A_PART = 256
-_MOST_DEFAULT_PARTS = 8
 
 
 def complete(spec: JobSpec, train: Dataset | None = None) -> JobSpec:
@@ -134,14 +132,11 @@ def default_micro_batches(rows: int) -> int:
     """Returns the number of parts of a mini-batch whose author names none.
 
     It follows from the rows alone: how a mini-batch is cut decides the last bits of the result, so a number that
-    followed the workers would change the result with them. Two parts from `_LEAST_ROWS_OF_A_HALF` rows each on are what
-    two workers need; each further part adds a message and an addition of the whole gradient to a step, which pays only
-    where the part has `_LEAST_ROWS_OF_A_PART` rows. A power of two deals out evenly to 2, 4 and 8 workers.
+    followed the workers would change the result with them. Two parts are what two workers need; each further one adds a
+    message and an addition of the whole gradient to a step. Measured with two workers, 4 parts cost 13 to 46 % of the
+    speed of 2 (`benchmarks/results/micro_batches.md`): who has more workers asks for more parts.
 
     Args:
         rows: Rows of one mini-batch.
     """
-    parts = 2 if rows >= 2 * _LEAST_ROWS_OF_A_HALF else 1
-    while 2 * parts <= _MOST_DEFAULT_PARTS and rows >= 2 * parts * _LEAST_ROWS_OF_A_PART:
-        parts *= 2
-    return parts
+    return 2 if rows >= 2 * _LEAST_ROWS_OF_A_HALF else 1

@@ -739,7 +739,7 @@ class DistributionSpec(_message.Message):
     """CPUs, and with them BLAS threads, of one worker."""
     micro_batches: _builtins.int
     """Fixed parts of a mini-batch; the unit of work. Workers beyond them have nothing to do. Left out, it follows from the
-    rows of a mini-batch, and never from workers: 1 below 64 rows, 2 from 64, 4 from 1024, 8 from 2048.
+    rows of a mini-batch, and never from workers: 1 below 64 rows, else 2.
     """
     policy: Global___Policy.ValueType
     transport: Global___Transport.ValueType

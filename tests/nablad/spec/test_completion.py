@@ -230,12 +230,12 @@ def test_a_parameter_of_the_cost_is_filled_in_where_it_applies():
     ("batch_size", "rows", "micro_batches"),
     [
         *[(1, 99, 1), (63, 99, 1), (64, 99, 2), (100, 1000, 2), (500, 10_000, 2), (1023, 10_000, 2)],
-        *[(1024, 10_000, 4), (2047, 10_000, 4), (2048, 10_000, 8), (10**7, 10**8, 8)],
-        *[(500, 63, 1), (500, 100, 2), (500, 0, 1), (2048, 1500, 4)],
+        *[(1024, 10_000, 2), (10**7, 10**8, 2)],
+        *[(500, 63, 1), (500, 100, 2), (500, 0, 1), (2048, 60, 1)],
     ],
 )
 def test_a_mini_batch_is_cut_by_its_rows(batch_size, rows, micro_batches):
-    """Into a power of two of parts that are worth their messages; the rows of a smaller data set count."""
+    """In two where that leaves both enough rows; the rows of a smaller data set count."""
     text = f"model: {{layers: [4, 3]}}\ntraining: {{batch_size: {batch_size}}}"
     train = Dataset(rows=rows, features=4, classes=3)
     assert complete(spec_of(text), train).distribution.micro_batches == micro_batches
