@@ -1,4 +1,4 @@
-"""What a service's other calls take beside large messages: ``python -m benchmarks.large_messages``.
+"""Latency of a service's other calls beside large messages: ``python -m benchmarks.large_messages``.
 
 One client asks for a small job every few milliseconds, while another process does what is dear: has specs of a megabyte
 checked, deletes data sets and lists jobs beside a queue of such specs, or sends hundreds of large messages at once.
@@ -35,7 +35,7 @@ _DEADLINE_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class _Case:
-    """What goes on beside the probes.
+    """Load beside the probes.
 
     Attributes:
         title: For the table.

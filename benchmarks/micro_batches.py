@@ -1,4 +1,4 @@
-"""What the parts of a mini-batch cost, for their default: ``python -m benchmarks.micro_batches``."""
+"""Speed by the parts of a mini-batch, for their default: ``python -m benchmarks.micro_batches``."""
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -76,7 +76,7 @@ def _run(service: Service, work: Work, workers: int, parts: int) -> Measurement:
 
 
 def default_parts(work: Work) -> int:
-    """What a job file gets that leaves `micro_batches` out."""
+    """Returns the parts of a job file that leaves `micro_batches` out."""
     spec = JobSpec()
     spec.CopyFrom(work.spec())
     spec.distribution.ClearField("micro_batches")

@@ -46,7 +46,7 @@ _LOOK_SECONDS = 0.01
 
 @dataclass(frozen=True)
 class Peak:
-    """Of one process while something was done, in bytes.
+    """Memory of one process while something was done, in bytes.
 
     Attributes:
         resident: Everything in memory, pages of files that are mapped included.

@@ -49,7 +49,7 @@ def parse_address(address: str) -> str:
 
 
 def is_socket(address: str) -> bool:
-    """Whether the address is that of a socket of this machine, with no host and no port."""
+    """Returns whether the address is that of a socket of this machine, with no host and no port."""
     return address.startswith(_SOCKETS)
 
 
@@ -89,7 +89,7 @@ def _port(address: str, port: str) -> int:
 def _url(address: str, text: str) -> InvalidRequestError:
     scheme, _, rest = text.partition("://")
     tls = " and without TLS" if scheme.lower() in {"https", "grpcs"} else ""
-    # What is copied from the line about the metrics is their port, not the service's.
+    # Copied from the line about the metrics, this port is not the service's.
     meant = rest.rpartition("@")[2].partition("/")[0].removesuffix(f":{_METRICS_PORT}")
     return _no_address(address, f"is a URL, but the service speaks gRPC, without URLs{tls}", meant)
 

@@ -129,7 +129,7 @@ def _flush_output() -> None:
 
 
 def _end_of_stream(error: OSError) -> ExitCode:
-    """How the process ends when a stream fails; what is left for it to print is dropped."""
+    """Returns the exit code for a stream that failed; drops what is left for it to print."""
     _drop_unwritten()
     if error.errno == errno.EPIPE:
         return ExitCode.REFUSED  # nobody reads any more, as behind `head`
@@ -139,7 +139,7 @@ def _end_of_stream(error: OSError) -> ExitCode:
 
 
 def _drop_unwritten() -> None:
-    """What the interpreter would try to write once more at its end, and complain about, goes nowhere."""
+    """Drops what the interpreter would try to write once more at its end, and complain about."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -10,7 +10,7 @@ def position(progress: jobs_pb2.Progress) -> str:
 
 
 def figures(progress: jobs_pb2.Progress) -> str:
-    """How well and how fast it goes, in the words of the tables; what is not known yet is left out."""
+    """Returns how well and how fast it goes, in the words of the tables; what is not known yet is left out."""
     measures = [
         (f"{rows} {what}", show(progress, f"{rows}_{what}"))
         for rows in ("training", "validation")
@@ -25,5 +25,5 @@ def figures(progress: jobs_pb2.Progress) -> str:
 
 
 def progress_line(progress: jobs_pb2.Progress) -> str:
-    """How far the job is, how well and how fast it goes, on one line."""
+    """Returns one line: how far the job is, how well and how fast it goes."""
     return ": ".join(filter(None, (position(progress), figures(progress))))

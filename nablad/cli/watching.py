@@ -24,7 +24,7 @@ _ENDINGS = {
     jobs_pb2.JOB_STATE_CANCELLED: ExitCode.JOB_CANCELLED,
 }
 _SECONDS_BETWEEN_LINES = 5.0
-# What to do about a job that failed, and with which command.
+# Advice on a job that failed, and its command.
 _TRY_AGAIN = ("To try again, from the newest checkpoint if there is one", "job retry {job_id}")
 _HINTS = {
     jobs_pb2.FAILURE_KIND_DETERMINISTIC: (
