@@ -9,7 +9,7 @@ from benchmarks.errors import TooFewRightError
 from benchmarks.machine import Stage
 from benchmarks.service_jobs import running_service
 from benchmarks.works import JOB_FILE
-from nablad.spec import complete, load
+from nablad.jobspec import complete, load
 
 __all__ = ["EPOCHS", "LEAST", "check", "measure"]
 

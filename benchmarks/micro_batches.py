@@ -15,7 +15,7 @@ from benchmarks.report.tables import table
 from benchmarks.service_jobs import Service, running_service
 from benchmarks.works import PAPER_100, PAPER_500, Work
 from nablad.errors import NablaError
-from nablad.spec import complete
+from nablad.jobspec import complete
 from nablad.v1.job_spec_pb2 import JobSpec
 
 _RESULT = Path(__file__).parent / "results" / "micro_batches.md"

@@ -21,7 +21,7 @@ from benchmarks.report.tables import table
 from benchmarks.robustness.daemon import Daemon, start_daemon
 from nablad import Client
 from nablad.errors import NablaError
-from nablad.spec import complete, parse
+from nablad.jobspec import complete, parse
 from nablad.v1 import jobs_pb2
 from nablad.v1.job_spec_pb2 import JobSpec
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nablad.spec import complete, load
+from nablad.jobspec import complete, load
 from nablad.v1.job_spec_pb2 import JobSpec
 from workers.mathematics.parameters import ParameterLayout
 

@@ -12,7 +12,7 @@ def main() -> None:
     put_in_order()
     try:
         # By name: this package is also installed without the service's.
-        command = import_module("service.cli").main
+        command = import_module("service.daemon.cli").main
     except ModuleNotFoundError as missing:
         raise SystemExit(
             f"Error: the service is not installed whole, there is no {missing.name}: run "

@@ -15,7 +15,7 @@ from nablad.v1 import datasets_pb2 as datasets_pb
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.datasets import StagedFile, fit_scaling, store
-from workers import build
+from workers import from_spec
 from workers.mathematics.parameters import ParameterLayout
 
 # The same examples at every run; `pytest --hypothesis-profile explore` looks for new ones.
@@ -81,12 +81,12 @@ def plain_training() -> Callable[[ps_pb.Assignment], bytes]:
 
 
 def _plain_training(assignment: ps_pb.Assignment) -> bytes:
-    spec, plan, dtype = assignment.spec, build.plan(assignment), build.dtype(assignment.spec)
+    spec, plan, dtype = assignment.spec, from_spec.plan(assignment), from_spec.dtype(assignment.spec)
     directory = Path(assignment.train.directory)
     x, labels = np.load(directory / "features.npy"), np.load(directory / "targets.npy")
     x = (x.astype(dtype) - np.asarray(assignment.scaling.shift, dtype)) * np.asarray(assignment.scaling.factor, dtype)
     y = np.eye(assignment.train.dataset.classes, dtype=dtype)[labels]
-    vector = build.first_parameters(spec)
+    vector = from_spec.first_parameters(spec)
     weights = ParameterLayout(tuple(spec.model.layers), True).views(vector)
     for step in range(plan.steps):
         parts = [plan.micro_batch(step, part) for part in range(plan.parts(step))]

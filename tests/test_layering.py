@@ -52,7 +52,7 @@ def test_the_mathematics_is_pure(path: Path) -> None:
 
 def test_only_one_file_knows_ray() -> None:
     """All that is Ray goes through one file."""
-    assert [_name(path) for path in MODULES if "ray" in _packages(path)] == ["service/cluster/ray_cluster.py"]
+    assert [_name(path) for path in MODULES if "ray" in _packages(path)] == ["service/cluster/ray/cluster.py"]
 
 
 @pytest.mark.parametrize("path", [path for path in MODULES if path.is_relative_to(ROOT / "nablad")], ids=_name)

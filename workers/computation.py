@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from workers import build
+from workers import from_spec
 from workers.rows import Rows
-from workers.tickets import Result, Ticket, TicketKind
+from workers.transport.tickets import Result, Ticket, TicketKind
 
 __all__ = ["Computation"]
 
@@ -26,9 +26,9 @@ class Computation:
             FileNotFoundError: The data directory cannot be reached from this host.
             ValueError: Its files are not the data sets of the assignment.
         """
-        self.dtype = build.dtype(assignment.spec)
-        self._plan = build.plan(assignment)
-        self._back_propagation = build.back_propagation(assignment.spec)
+        self.dtype = from_spec.dtype(assignment.spec)
+        self._plan = from_spec.plan(assignment)
+        self._back_propagation = from_spec.back_propagation(assignment.spec)
         self.layout = self._back_propagation.layout
         self._train = Rows(assignment.train, assignment.scaling, self.dtype)
         self._validation = (

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from workers import build
+from workers import from_spec
 from workers.mathematics.back_propagation import BackPropagation
 from workers.rows import Rows
-from workers.tickets import Ticket, TicketKind
+from workers.transport.tickets import Ticket, TicketKind
 
 __all__ = ["find_overflow"]
 
@@ -50,7 +50,7 @@ def _first_weights(assignment: ps_pb.Assignment, ticket: Ticket, weights: Vector
     """The weights of step 0; None for a warm start, whose weights are somebody else's, once it is beyond that."""
     if ticket.step == 0:
         return weights
-    return None if assignment.spec.training.HasField("warm_start") else build.first_parameters(assignment.spec)
+    return None if assignment.spec.training.HasField("warm_start") else from_spec.first_parameters(assignment.spec)
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,9 @@ class _Suspects:
 
     @classmethod
     def of(cls, assignment: ps_pb.Assignment, ticket: Ticket) -> "_Suspects":
-        plan, evaluates = build.plan(assignment), ticket.kind == TicketKind.EVALUATION
+        plan, evaluates = from_spec.plan(assignment), ticket.kind == TicketKind.EVALUATION
         source = assignment.validation if evaluates else assignment.train
-        rows = Rows(source, assignment.scaling, build.dtype(assignment.spec))
+        rows = Rows(source, assignment.scaling, from_spec.dtype(assignment.spec))
         if evaluates:
             part = plan.evaluation(ticket.micro_batch)
             numbers = np.arange(part.start, part.stop)
@@ -95,7 +95,7 @@ class _Suspects:
 
     def beyond_arithmetic(self, weights: Vector) -> str:
         """A number that the type holds, but not the cost or the gradient that come of it."""
-        propagation = build.back_propagation(self.assignment.spec)
+        propagation = from_spec.back_propagation(self.assignment.spec)
         room = np.empty_like(weights) if self.differentiated else None
         tips = partial(self._overflows, propagation, weights, room)
         if not tips(0, len(self.numbers)):
@@ -145,7 +145,7 @@ class _Suspects:
 
     def _sentence(self, name: str, place: tuple[int, ...], stored: NDArray[Any], text: str) -> str:
         row, *column = place
-        dtype = build.dtype(self.assignment.spec).name
+        dtype = from_spec.dtype(self.assignment.spec).name
         where = f"{name} {column[0]} of row {self.numbers[row]} (both counted from 0)"
         wider = ", or model.dtype: float64" if dtype == "float32" else ""
         remedy = "give data.scaling, or features" if name == "feature" else "give targets"

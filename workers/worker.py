@@ -12,20 +12,20 @@ from threadpoolctl import threadpool_limits
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
-from workers.arithmetic import arithmetic
 from workers.computation import Computation
-from workers.failpoints import failpoint
-from workers.frames import ACTIVITIES
-from workers.line import Line, LineError, open_line
-from workers.scheduling import join_the_batch
-from workers.stopwatch import Stopwatch
-from workers.tickets import Ticket
-from workers.usage import UsageMeter
+from workers.runtime.cpu_scheduling import use_batch_scheduling
+from workers.runtime.failpoints import failpoint
+from workers.runtime.numeric_environment import numeric_environment
+from workers.runtime.process_usage import UsageMeter
+from workers.runtime.stopwatch import Stopwatch
+from workers.transport.frames import ACTIVITIES
+from workers.transport.server_connection import ServerConnection, ServerConnectionError, connect_to_server
+from workers.transport.tickets import Ticket
 
 __all__ = [
     "SECRET_KEY",
     "ParameterServerLostError",
-    "RefusedError",
+    "RejectedError",
     "channel_options",
     "host_fingerprint",
     "work",
@@ -49,7 +49,7 @@ class ParameterServerLostError(Exception):
     """The parameter server, or the way to it, is gone."""
 
 
-class RefusedError(Exception):
+class RejectedError(Exception):
     """The parameter server does not want this worker."""
 
 
@@ -94,11 +94,11 @@ def work(address: str, secret: str, *, threads: int, message_bytes: int) -> None
 
     Raises:
         ParameterServerLostError: It could not be reached for 30 s.
-        RefusedError: It refused this worker.
+        RejectedError: It refused this worker.
         FileNotFoundError: The data directory cannot be reached from this host.
         ValueError: Its files are not the data sets of the assignment.
     """
-    join_the_batch()
+    use_batch_scheduling()
     deadline = time.monotonic() + _REJOIN_SECONDS
     with threadpool_limits(threads):
         while True:
@@ -106,7 +106,7 @@ def work(address: str, secret: str, *, threads: int, message_bytes: int) -> None
                 session = _Session(ps_grpc.ParameterServerServiceStub(channel), secret)
                 try:
                     session.run()
-                except (grpc.RpcError, LineError) as error:
+                except (grpc.RpcError, ServerConnectionError) as error:
                     _require_passing(error)
                     if session.attended:
                         deadline = time.monotonic() + _REJOIN_SECONDS
@@ -118,12 +118,12 @@ def work(address: str, secret: str, *, threads: int, message_bytes: int) -> None
             time.sleep(_REJOIN_PAUSE_SECONDS)
 
 
-def _require_passing(error: grpc.RpcError | LineError) -> None:
+def _require_passing(error: grpc.RpcError | ServerConnectionError) -> None:
     if isinstance(error, grpc.RpcError) and error.code() not in _LOST:
-        raise RefusedError(_sentence(error)) from error
+        raise RejectedError(_sentence(error)) from error
 
 
-def _sentence(error: grpc.RpcError | LineError) -> str:
+def _sentence(error: grpc.RpcError | ServerConnectionError) -> str:
     return str(error.details() if isinstance(error, grpc.RpcError) else error)
 
 
@@ -143,11 +143,11 @@ class _Session:
 
     def run(self) -> None:
         request = ps_pb.JoinRequest(
-            host_fingerprint=host_fingerprint(), process_id=os.getpid(), arithmetic=arithmetic()
+            host_fingerprint=host_fingerprint(), process_id=os.getpid(), arithmetic=numeric_environment()
         )
         joined = self._stub.Join(request, metadata=self._metadata)
         computation = Computation(joined.assignment)
-        with open_line(joined, computation.layout, computation.dtype) as line:
+        with connect_to_server(joined, computation.layout, computation.dtype) as line:
             membership = self._stub.Attend(ps_pb.AttendRequest(worker_id=joined.worker_id), metadata=self._metadata)
             # Who does not belong to the job any more need not wait for orders.
             if not membership.add_callback(line.close):
@@ -157,7 +157,7 @@ class _Session:
             for _ in membership:  # nothing comes; its end says whether the job is done
                 pass
 
-    def _serve(self, computation: Computation, line: Line, attempt: int) -> None:
+    def _serve(self, computation: Computation, line: ServerConnection, attempt: int) -> None:
         """Answers tickets, one after each order, until the line is closed. Every result is answered by an order."""
         lap, tickets = self._stopwatch.lap, deque[Ticket]()
         while order := line.next_order():

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from benchmarks.errors import BenchmarkError
 from nablad import Client
 from nablad.demo import digits
-from nablad.spec import complete, load
+from nablad.jobspec import complete, load
 from nablad.v1 import jobs_pb2
 from nablad.v1.job_spec_pb2 import JobSpec
 

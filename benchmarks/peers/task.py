@@ -10,7 +10,7 @@ from google.protobuf import json_format
 from numpy.typing import NDArray
 
 from nablad.v1.job_spec_pb2 import JobSpec
-from workers import build
+from workers import from_spec
 from workers.mathematics.parameters import ParameterLayout
 from workers.plan import Plan
 
@@ -83,7 +83,7 @@ class Task:
 
     def first_parameters(self) -> Floats:
         """The service's first weights and biases as one vector (size,)."""
-        return build.first_parameters(self.spec)
+        return from_spec.first_parameters(self.spec)
 
     def views(self, vector: Floats) -> list[Layer]:
         """Weights and biases, or their gradients, as views into such a vector."""

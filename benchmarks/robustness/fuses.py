@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from workers.failpoints import VARIABLE
+from workers.runtime.failpoints import VARIABLE
 
 __all__ = ["HITS", "SERVICE_POINTS", "Fuse", "Fuses"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import nablad.demo
 from benchmarks.errors import BenchmarkError
-from nablad.spec import parse
+from nablad.jobspec import parse
 from nablad.v1.job_spec_pb2 import JobSpec
 
 __all__ = ["DATASETS", "MOST_WORKERS", "Arithmetic", "Work", "bystander", "draw_work"]

@@ -6,10 +6,10 @@ import time
 
 import numpy as np
 
-from workers.frames import FIGURES
-from workers.line import Line
-from workers.regions import Region
-from workers.tickets import Result
+from workers.transport.frames import FIGURES
+from workers.transport.server_connection import ServerConnection
+from workers.transport.shared_memory import SharedMemory
+from workers.transport.tickets import Result
 
 __all__ = ["VALUE", "read_and_write", "receive_and_send"]
 
@@ -28,9 +28,9 @@ def read_and_write(weights: str, gradients: str, size: str) -> None:
         size: Numbers in each.
     """
     numbers = int(size)
-    source = Region(int(weights), 4 * numbers, writable=False).vector(np.float32, numbers)
+    source = SharedMemory(int(weights), 4 * numbers, writable=False).vector(np.float32, numbers)
     files = map(int, gradients.split(","))
-    targets = [Region(file, 4 * numbers, writable=True).vector(np.float32, numbers) for file in files]
+    targets = [SharedMemory(file, 4 * numbers, writable=True).vector(np.float32, numbers) for file in files]
     for _ in sys.stdin:
         begun = time.perf_counter()
         np.dot(source, source)
@@ -45,7 +45,7 @@ def receive_and_send(port: str, size: str) -> None:
     connection = socket.create_connection(("127.0.0.1", int(port)))
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     vectors = np.zeros((2, int(size)), np.float32)
-    with Line(connection, vectors[0], vectors[1], [0]) as line:
+    with ServerConnection(connection, vectors[0], vectors[1], [0]) as line:
         while order := line.next_order():
             line.begin()
             line.send(Result(order.tickets[0], order.version, 0.0, 1, 0, line.gradient), 1, [0.0] * len(FIGURES))

@@ -11,9 +11,9 @@ from benchmarks.scale.forms import NUMBER_BYTES
 from benchmarks.scale.processes import started
 from benchmarks.scale.quantities import Curve
 from benchmarks.scale.quiet import quiet
-from service.parameter_server.lines import Line
-from service.parameter_server.reduction import Buffers
-from workers.tickets import Ticket, TicketKind
+from service.parameter_server.shard.reduction import Buffers
+from service.parameter_server.transport.worker_connection import WorkerConnection
+from workers.transport.tickets import Ticket, TicketKind
 
 __all__ = ["LineCurves", "Trip", "line_curves", "trip"]
 
@@ -57,14 +57,14 @@ def trip(size: int, trips: int, log: IO[str]) -> Trip:
         connection, _ = listener.accept()
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         buffers = Buffers(size, np.float32)
-        line = Line(connection, np.zeros(size, np.float32), buffers)
+        line = WorkerConnection(connection, np.zeros(size, np.float32), buffers)
         taken = [_go(line, buffers, version) for version in range(trips + 1)]
         line.close()
     send, receive, whole = zip(*taken[1:], strict=True)
     return quiet(send), quiet(receive), quiet(whole)
 
 
-def _go(line: Line, buffers: Buffers, version: int) -> Trip:
+def _go(line: WorkerConnection, buffers: Buffers, version: int) -> Trip:
     """One trip, driven as the engine does it."""
     begun, sending, receiving = time.perf_counter(), 0.0, 0.0
     with select.epoll() as epoll:

@@ -15,7 +15,7 @@ from benchmarks.scale.stages import SOCKET_BYTES, Stages, Work, stages_of
 __all__ = ["SPIN_S", "Step", "needed_memory", "step"]
 
 SPIN_S = 200e-6
-"""How long a worker looks for its next order before it sleeps (workers/line.py)."""
+"""How long a worker looks for its next order before it sleeps (workers/transport/server_connection.py)."""
 
 
 @dataclass(frozen=True)

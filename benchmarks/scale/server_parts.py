@@ -16,14 +16,14 @@ from benchmarks.scale.quantities import Curve
 from benchmarks.scale.quiet import quiet
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.checkpoints.image import Snapshot
-from service.parameter_server.advice import Advice
-from service.parameter_server.policies import Sync
-from service.parameter_server.stopping import StoppingRules
+from service.parameter_server.progress.advice import Advice
+from service.parameter_server.progress.stopping import StoppingRules
+from service.parameter_server.scheduling.policies import Sync
 from service.parameter_server.training import Training
 from workers.mathematics.optimizers import optimizer
 from workers.plan import Plan
-from workers.regions import Region
-from workers.tickets import Result, Ticket
+from workers.transport.shared_memory import SharedMemory
+from workers.transport.tickets import Result, Ticket
 
 __all__ = ["VectorCurves", "drive", "report_per_worker_s", "vector_curves", "vector_rates"]
 
@@ -104,7 +104,7 @@ def vector_curves(log: IO[str]) -> VectorCurves:
 def vector_rates(size: int, steps: int, fixed: dict[str, float], log: IO[str]) -> dict[str, float]:
     """Seconds per byte with vectors of so many numbers; `fixed` is what a step takes with vectors of one."""
     count = NUMBER_BYTES * size
-    weights, *gradients = [Region.create("scale", count, others_may_write=True) for _ in range(_WORKERS + 1)]
+    weights, *gradients = [SharedMemory.create("scale", count, others_may_write=True) for _ in range(_WORKERS + 1)]
     reading: list[float] = []
     with _other_process(weights, gradients, size, log) as write:
         step = drive(
@@ -124,7 +124,7 @@ def vector_rates(size: int, steps: int, fixed: dict[str, float], log: IO[str]) -
 
 @contextmanager
 def _other_process(
-    weights: Region, gradients: Sequence[Region], size: int, log: IO[str]
+    weights: SharedMemory, gradients: Sequence[SharedMemory], size: int, log: IO[str]
 ) -> Iterator[Callable[[], float]]:
     """A process that, each time it is asked, writes the gradients, and tells how long reading the weights took."""
     files = [weights.fileno(), *(gradient.fileno() for gradient in gradients)]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nablad.spec import complete, parse
+from nablad.jobspec import complete, parse
 from nablad.v1 import datasets_pb2 as datasets_pb
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb

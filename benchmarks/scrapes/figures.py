@@ -29,7 +29,7 @@ from service.datasets import fit_scaling
 from service.datasets.source import StagedFile
 from service.datasets.store import store
 from service.parameter_server.process import start_parameter_server
-from workers.build import message_bytes
+from workers.from_spec import message_bytes
 from workers.worker import SECRET_KEY, work
 
 __all__ = ["FIGURES", "NONE", "run_trial"]

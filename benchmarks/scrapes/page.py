@@ -21,15 +21,15 @@ from benchmarks.works import PAPER_500
 from nablad.v1 import cluster_pb2 as cluster_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from service.live import LiveJobs
+from service.events.live_status import LiveJobs
+from service.events.watches import Watches
 from service.metrics.instruments import Instruments
 from service.metrics.server import MetricsServer
 from service.metrics.serving import serve_metrics
 from service.metrics.standing import Observer
-from service.parameter_server.steps import PHASES
+from service.parameter_server.progress.step_statistics import PHASES
 from service.stores.database import Database
 from service.stores.jobs import JobStore
-from service.watching import Watches
 
 __all__ = ["Page", "measure"]
 

@@ -6,14 +6,14 @@ from functools import wraps
 from typing import Any, Final
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from service.parameter_server.members import Member, Members
-from service.parameter_server.shares import Share
-from service.parameter_server.steps import RoundTimer, StepFigures
-from service.parameter_server.telemetry import Totals
-from service.parameter_server.weights import Weights
-from workers.frames import Report
-from workers.stopwatch import Stopwatch
-from workers.usage import Usage, UsageMeter
+from service.parameter_server.progress.step_statistics import RoundTimer, StepFigures
+from service.parameter_server.progress.telemetry import Totals
+from service.parameter_server.shard.weights import Weights
+from service.parameter_server.transport.members import Member, Members
+from service.parameter_server.transport.worker_statistics import WorkerStatistics
+from workers.runtime.process_usage import Usage, UsageMeter
+from workers.runtime.stopwatch import Stopwatch
+from workers.transport.frames import Report
 
 __all__ = ["METHODS", "obey"]
 
@@ -48,7 +48,7 @@ METHODS: Final[tuple[tuple[type, str, Callable[..., Any]], ...]] = (
     (StepFigures, "add", _nothing),
     (StepFigures, "tell", _nothing),
     (Totals, "message", lambda *_, **__: ps_pb.Telemetry()),
-    (Share, "add", _nothing),
+    (WorkerStatistics, "add", _nothing),
     (Members, "figures", lambda _: iter(())),
     (Member, "hear", _hear),
     (Weights, "update", _update_without_norms(Weights.update)),

@@ -12,7 +12,7 @@ from benchmarks.robustness.daemon import Daemon, start_daemon
 from benchmarks.soak.reading import Reading, read_at_rest
 from nablad import Client
 from nablad.demo import digits
-from nablad.spec import complete, load
+from nablad.jobspec import complete, load
 from nablad.v1 import jobs_pb2
 from nablad.v1.job_spec_pb2 import JobSpec
 

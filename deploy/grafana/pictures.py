@@ -29,7 +29,7 @@ from deploy.grafana.queries import all_panels, substitute
 from deploy.grafana.rendering import FOLDER
 from deploy.prometheus.process import Prometheus, prometheus
 from nablad import Client
-from nablad.spec import parse
+from nablad.jobspec import parse
 from nablad.v1 import jobs_pb2 as jobs_pb
 
 _ROOT: Final = Path(__file__).parents[2]

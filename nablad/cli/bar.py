@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.text import Text
 
 from nablad.cli.progress import progress_line
-from nablad.spec.names import name_of
+from nablad.jobspec.names import name_of
 from nablad.v1 import jobs_pb2
 
 # A long job has thousands of epochs; their figures are in the bar, and the ends of these many stay above it.

@@ -107,7 +107,7 @@ def _submit(client: "Client") -> str:
     """Registers the digits, if they are not there yet, and queues the job."""
     from nablad.demo import digits  # noqa: PLC0415  # not for `nabla --help`
     from nablad.errors import AlreadyExistsError  # noqa: PLC0415  # as above
-    from nablad.spec import load  # noqa: PLC0415  # as above
+    from nablad.jobspec import load  # noqa: PLC0415  # as above
 
     for name, file in digits.FILES.items():
         try:

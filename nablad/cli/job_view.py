@@ -7,8 +7,8 @@ import click
 
 from nablad.cli.output import moment, number, print_fields, share
 from nablad.cli.progress import figures, position
-from nablad.spec import to_yaml
-from nablad.spec.names import name_of
+from nablad.jobspec import to_yaml
+from nablad.jobspec.names import name_of
 from nablad.v1 import jobs_pb2
 
 COLUMNS = (

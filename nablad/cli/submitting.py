@@ -7,8 +7,8 @@ import click
 
 from nablad.errors import InvalidRequestError, UnavailableError, Violation
 from nablad.files import naming
-from nablad.spec import merge, violations
-from nablad.spec.job_file import MAXIMUM_BYTES, parse
+from nablad.jobspec import merge, violations
+from nablad.jobspec.job_file import MAXIMUM_BYTES, parse
 from nablad.v1.job_spec_pb2 import JobSpec
 
 if TYPE_CHECKING:

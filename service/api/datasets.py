@@ -6,20 +6,20 @@ from dataclasses import asdict
 from datetime import datetime
 
 from nablad.errors import Violation
-from nablad.spec.names import names, one_of
+from nablad.jobspec.names import names, one_of
 from nablad.v1 import constraints_pb2
 from nablad.v1 import datasets_pb2 as datasets_pb
 from nablad.v1 import datasets_pb2_grpc as datasets_grpc
 from nablad.v1 import job_spec_pb2 as spec_pb
 from service.api.uploads import first_request, spool
-from service.boundary import Context, answer_errors
-from service.data_directory import DataDirectory
 from service.datasets import DatasetError, DatasetTooLargeError, store
 from service.errors import Reason, ServiceError
-from service.pages import decode_token, encode_token, page_size
+from service.rpc.error_translation import Context, answer_errors
+from service.rpc.pagination import decode_token, encode_token, page_size
+from service.storage.data_directory import DataDirectory
 from service.stores.catalogues import DatasetCatalogue
 from service.stores.jobs import JobStore
-from service.waiting import run_to_its_end
+from workers.runtime.concurrency import run_to_its_end
 
 __all__ = ["DatasetServicer", "data_error"]
 

@@ -3,23 +3,23 @@
 from collections.abc import AsyncIterator, Sequence
 
 from nablad.errors import Violation
-from nablad.spec.names import names, one_of
+from nablad.jobspec.names import names, one_of
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import jobs_pb2_grpc as jobs_grpc
-from service.boundary import Context, answer_errors
-from service.capacity import KnownNodes
 from service.checkpoints.folder import CheckpointFolder
-from service.controller import Controller
-from service.data_directory import DataDirectory
+from service.cluster.capacity import KnownNodes
+from service.control.controller import Controller
+from service.control.job_warnings import job_warnings
+from service.control.submission import Submission
 from service.errors import Reason, ServiceError
-from service.job_states import MOVES, QUEUED, State
-from service.job_warnings import job_warnings
-from service.live import LiveJobs
-from service.pages import decode_number, encode_token, page_size
+from service.events.live_status import LiveJobs
+from service.events.watches import Watches
+from service.rpc.error_translation import Context, answer_errors
+from service.rpc.pagination import decode_number, encode_token, page_size
+from service.storage.data_directory import DataDirectory
+from service.stores.job_states import MOVES, QUEUED, State
 from service.stores.jobs import JobStore
-from service.submission import Submission
-from service.waiting import run_to_its_end
-from service.watching import Watches
+from workers.runtime.concurrency import run_to_its_end
 
 __all__ = ["JobServicer"]
 

@@ -9,14 +9,14 @@ from nablad.v1 import models_pb2 as models_pb
 from nablad.v1 import models_pb2_grpc as models_grpc
 from service.api.datasets import data_error
 from service.api.uploads import first_request, spool
-from service.boundary import Context, answer_errors
-from service.data_directory import DataDirectory
 from service.datasets import DatasetError, read_for_prediction
-from service.model_files import open_model
-from service.pages import decode_number, encode_token, page_size
-from service.prediction import Predictor
+from service.models.model_files import open_model
+from service.models.prediction import Predictor
+from service.rpc.error_translation import Context, answer_errors
+from service.rpc.pagination import decode_number, encode_token, page_size
+from service.storage.data_directory import DataDirectory
 from service.stores.catalogues import ModelCatalogue
-from service.waiting import run_to_its_end
+from workers.runtime.concurrency import run_to_its_end
 
 __all__ = ["ModelServicer"]
 

@@ -8,12 +8,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from nablad.v1 import datasets_pb2, datasets_pb2_grpc, jobs_pb2, jobs_pb2_grpc, models_pb2, models_pb2_grpc
 from service.api.reflection import add_reflection
-from service.boundary import RefuseUnreadable, SendBytes
-from service.descriptors import connection_options
-from service.intake import BoundIntake
 from service.metrics.instruments import Instruments
 from service.metrics.rpcs import CountCalls
-from service.unimplemented import RejectUnimplemented
+from service.rpc.descriptors import connection_options
+from service.rpc.error_translation import RejectUnreadable, SendBytes
+from service.rpc.intake import BoundIntake
+from service.rpc.unimplemented import RejectUnimplemented
 
 __all__ = ["SERVER_OPTIONS", "SERVICES", "make_server"]
 
@@ -65,7 +65,7 @@ def make_server(
     interceptors = [
         CountCalls(instruments),
         BoundIntake(_LIMITS),
-        RefuseUnreadable(),
+        RejectUnreadable(),
         SendBytes(),
         RejectUnimplemented(),
     ]

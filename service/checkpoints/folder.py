@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 from nablad.files import replacing, sync_directory
 from nablad.v1 import jobs_pb2 as jobs_pb
 from service.checkpoints.image import CheckpointError, describe_image, described_state
-from workers.failpoints import failpoint
+from workers.runtime.failpoints import failpoint
 
 __all__ = ["CheckpointFolder", "CheckpointWriter"]
 
@@ -134,12 +134,6 @@ class CheckpointFolder:
         for path in self._paths():
             if _place(path)[0]:
                 _drop(path)
-
-    def sweep(self) -> None:
-        """Removes what a crash left unfinished."""
-        for path in self.path.glob(".*"):
-            _log.warning("removing %s, which was not finished", path)
-            path.unlink()
 
     def remove(self) -> None:
         """Removes the folder with everything in it."""

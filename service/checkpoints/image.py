@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from service.damage import CheckpointError
-from service.digests import open_stored
-from service.tensor_files import Layout, Tensor, TensorFile, TensorFileError
+from service.errors import CheckpointError
+from service.storage.digests import open_stored
+from service.storage.tensor_files import Layout, Tensor, TensorFile, TensorFileError
 
 __all__ = [
     "CheckpointError",

@@ -19,13 +19,13 @@ import grpc
 from nablad.v1 import cluster_pb2_grpc as cluster_grpc
 from service.cluster.child import READY
 from service.cluster.errors import ClusterError
-from service.cluster.log_sweep import keep_swept
-from service.cluster.ray_environment import prepare_embedded, prepare_guest
+from service.cluster.ray.environment import prepare_embedded, prepare_guest
+from service.cluster.ray.log_sweep import keep_swept
 from service.cluster.servicer import ClusterServicer
 from service.cluster.watchdog import Watchdog
 
 if TYPE_CHECKING:
-    from service.cluster.ray_cluster import Cluster
+    from service.cluster.ray.cluster import RayCluster
 
 __all__ = ["main"]
 
@@ -75,15 +75,15 @@ def main(socket: Path, folder: Path, ray: str | None, cpus: int) -> None:
         _end_with_group()
 
 
-def _start_cluster(ray: str | None, cpus: int, folder: Path) -> "Cluster":
+def _start_cluster(ray: str | None, cpus: int, folder: Path) -> "RayCluster":
     """Starts or joins Ray, which reads its settings from the environment when it is imported."""
     (prepare_embedded if ray is None else prepare_guest)(os.environ)
-    from service.cluster.ray_cluster import Cluster  # noqa: PLC0415
+    from service.cluster.ray.cluster import RayCluster  # noqa: PLC0415
 
-    return Cluster(ray, cpus, folder)
+    return RayCluster(ray, cpus, folder)
 
 
-async def _serve(cluster: "Cluster", socket: Path, secret: str, say: Callable[[str], None]) -> None:
+async def _serve(cluster: "RayCluster", socket: Path, secret: str, say: Callable[[str], None]) -> None:
     """Until SIGTERM, or the end of the service."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
 

@@ -7,13 +7,13 @@ from typing import NoReturn, Protocol
 from nablad.v1 import cluster_pb2 as cluster_pb
 from nablad.v1 import cluster_pb2_grpc as cluster_grpc
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from service.boundary import Context, answer_errors, require_secret
-from service.outcomes import AttemptFailed, AttemptLost
+from service.errors import AttemptFailed, AttemptLost
+from service.rpc.error_translation import Context, answer_errors, require_secret
 
-__all__ = ["ClusterLike", "ClusterServicer", "FleetLike"]
+__all__ = ["ClusterLike", "ClusterServicer", "JobProcessesLike"]
 
 
-class FleetLike(Protocol):
+class JobProcessesLike(Protocol):
     """The processes of one attempt."""
 
     async def start(self, assignment: ps_pb.Assignment, secret: str) -> str:
@@ -40,7 +40,7 @@ class ClusterLike(Protocol):
         """The nodes that are there."""
         ...
 
-    async def reserve(self, workers: int, cpus_per_worker: int) -> FleetLike | None:
+    async def reserve(self, workers: int, cpus_per_worker: int) -> JobProcessesLike | None:
         """A fleet's CPUs; None if they cannot be had."""
         ...
 
@@ -53,7 +53,7 @@ class ClusterServicer(cluster_grpc.ClusterServiceServicer):
         """Calls without the secret are refused."""
         self._cluster = cluster
         self._secret = secret
-        self._fleets: set[FleetLike] = set()
+        self._fleets: set[JobProcessesLike] = set()
 
     async def close(self) -> None:
         """Stops every fleet."""
@@ -88,7 +88,7 @@ class ClusterServicer(cluster_grpc.ClusterServiceServicer):
 
 
 async def _run(
-    fleet: FleetLike, steps: AsyncIterator[cluster_pb.RunFleetRequest], context: Context
+    fleet: JobProcessesLike, steps: AsyncIterator[cluster_pb.RunFleetRequest], context: Context
 ) -> cluster_pb.RunFleetResponse | None:
     """How the fleet ended; None if the caller wants it no more."""
     step = await anext(steps, None)
@@ -107,7 +107,7 @@ async def _run(
         await asyncio.gather(life, orders, return_exceptions=True)
 
 
-async def _live(fleet: FleetLike, launch: cluster_pb.Launch, context: Context) -> cluster_pb.RunFleetResponse:
+async def _live(fleet: JobProcessesLike, launch: cluster_pb.Launch, context: Context) -> cluster_pb.RunFleetResponse:
     try:
         address = await fleet.start(launch.assignment, launch.secret)
         await context.write(cluster_pb.RunFleetResponse(address=address))
@@ -118,7 +118,7 @@ async def _live(fleet: FleetLike, launch: cluster_pb.Launch, context: Context) -
         return cluster_pb.RunFleetResponse(failed=_end(failure))
 
 
-async def _obey(steps: AsyncIterator[cluster_pb.RunFleetRequest], fleet: FleetLike) -> None:
+async def _obey(steps: AsyncIterator[cluster_pb.RunFleetRequest], fleet: JobProcessesLike) -> None:
     """Until the caller has no more orders."""
     async for step in steps:
         fleet.set_workers(step.workers)

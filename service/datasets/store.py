@@ -27,7 +27,7 @@ from service.datasets.samples import Samples
 from service.datasets.source import StagedFile
 from service.datasets.statistics import compute_statistics, save_statistics
 from service.datasets.targets import settle_targets, value_range
-from service.digests import sha256_of
+from service.storage.digests import sha256_of
 
 
 @dataclass(frozen=True)

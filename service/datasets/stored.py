@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from nablad.v1 import datasets_pb2 as datasets_pb
-from service.damage import StoredDatasetError
-from service.digests import open_stored, sha256_of
+from service.errors import StoredDatasetError
+from service.storage.digests import open_stored, sha256_of
 
 __all__ = ["ROW_FILES", "StoredDatasets", "damaged_dataset", "open_file", "require_intact"]
 

@@ -10,11 +10,11 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from nablad.v1 import cluster_pb2 as cluster_pb
-from service.code_version import code_version
-from service.job_states import MOVES, state_name
+from service.control.receipts import code_version
 from service.metrics.instruments import PRIORITIES
 from service.metrics.standing import QueueFigures, Standing
 from service.metrics.table import ROWS
+from service.stores.job_states import MOVES, state_name
 
 __all__ = ["ServiceCollector"]
 

@@ -6,9 +6,9 @@ from typing import Final, TypeVar
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.metrics import MetricWrapperBase
 
-from service.job_states import ENDED, state_name
+from service.errors import CAUSES
 from service.metrics.table import ROWS, Metric, Type
-from service.outcomes import CAUSES
+from service.stores.job_states import ENDED, state_name
 
 __all__ = ["PRIORITIES", "Instruments", "priority_class"]
 

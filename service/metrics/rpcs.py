@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import grpc
 
-from service.boundary import Context, with_method
 from service.metrics.instruments import Instruments
+from service.rpc.error_translation import Context, with_method
 
 __all__ = ["CountCalls"]
 

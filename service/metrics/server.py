@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 
 from prometheus_client import CollectorRegistry, generate_latest
 
-from service.live import LiveJob
+from service.events.live_status import LiveJob
 from service.metrics.connections import Connections, peer_of
 from service.metrics.jobs import JobSeries
 

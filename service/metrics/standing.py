@@ -6,13 +6,13 @@ from datetime import datetime
 from typing import Final
 
 from nablad.v1 import cluster_pb2 as cluster_pb
-from service.capacity import look_up_nodes
-from service.job_states import State
-from service.live import LiveJob, LiveJobs
+from service.cluster.capacity import look_up_nodes
+from service.cluster.interfaces import ClusterLike
+from service.events.live_status import LiveJob, LiveJobs
+from service.events.watches import Watches
 from service.metrics.instruments import priority_class
-from service.parts import ClusterLike
+from service.stores.job_states import State
 from service.stores.jobs import JobStore
-from service.watching import Watches
 
 __all__ = ["Observer", "QueueFigures", "Standing"]
 

@@ -9,10 +9,10 @@ from typing import Any, Final
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.checkpoints.image import make_image
-from service.parameter_server.calls import Calls, set_exception, set_result
-from service.parameter_server.chronicle import Chronicle
-from service.parameter_server.standing import Position
+from service.parameter_server.progress.event_log import TrainingEventLog
+from service.parameter_server.progress.tracker import Position
 from service.parameter_server.training import Training
+from service.parameter_server.transport.thread_bridge import ThreadBridge, set_exception, set_result
 
 __all__ = ["Checkpoint", "CheckpointDesk", "CheckpointSchedule", "Waiter"]
 
@@ -63,7 +63,11 @@ class CheckpointDesk:
     """Hands checkpoints out to those who wait. Belongs to the thread that the training belongs to."""
 
     def __init__(
-        self, schedule: CheckpointSchedule, description: Mapping[str, Any], calls: Calls, chronicle: Chronicle
+        self,
+        schedule: CheckpointSchedule,
+        description: Mapping[str, Any],
+        calls: ThreadBridge,
+        chronicle: TrainingEventLog,
     ) -> None:
         """Nobody waits yet.
 

@@ -18,16 +18,16 @@ from threadpoolctl import threadpool_limits
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from service.parameter_server.calls import Calls
 from service.parameter_server.checkpoints import Checkpoint, CheckpointDesk, CheckpointSchedule, Waiter
-from service.parameter_server.chronicle import Chronicle
-from service.parameter_server.lines import LineBrokenError
-from service.parameter_server.listeners import Listeners
-from service.parameter_server.members import Member, Members
-from service.parameter_server.shares import enter_usage
+from service.parameter_server.progress.event_log import TrainingEventLog
 from service.parameter_server.training import Training
-from workers.scheduling import join_the_batch
-from workers.usage import UsageMeter
+from service.parameter_server.transport.listeners import Listeners
+from service.parameter_server.transport.members import Member, Members
+from service.parameter_server.transport.thread_bridge import ThreadBridge
+from service.parameter_server.transport.worker_connection import WorkerConnectionError
+from service.parameter_server.transport.worker_statistics import enter_usage
+from workers.runtime.cpu_scheduling import use_batch_scheduling
+from workers.runtime.process_usage import UsageMeter
 
 __all__ = ["PATIENCE_SECONDS", "Engine"]
 
@@ -68,8 +68,8 @@ class Engine:
         self._most_members: int | None = None
         self._dealt_rounds = 0
         self._now = self._next_look = time.monotonic()
-        self._calls = Calls()
-        self._chronicle = Chronicle(partial(self._calls.to_loop, news))
+        self._calls = ThreadBridge()
+        self._chronicle = TrainingEventLog(partial(self._calls.to_loop, news))
         self._chronicle.add_arithmetic(arithmetic)
         schedule = CheckpointSchedule(checkpoints, training.position, self._now)
         self._desk = CheckpointDesk(schedule, description, self._calls, self._chronicle)
@@ -83,7 +83,7 @@ class Engine:
         self._thread.start()
 
     async def call(self, function: Callable[[], _Value]) -> _Value:
-        """Calls a function on the engine's thread, between two reports."""
+        """ThreadBridge a function on the engine's thread, between two reports."""
         return await self._calls.make(function)
 
     async def add(self, member: Member) -> None:
@@ -158,7 +158,7 @@ class Engine:
     def _run(self) -> None:
         """Makes steps until the engine is closed; what ends them before fails the job, which would else stand still."""
         try:
-            join_the_batch()
+            use_batch_scheduling()
             # One BLAS thread: others would go on looking for work for milliseconds, on the CPUs of the workers. A
             # training that diverges overflows, and is ended for that with advice.
             with threadpool_limits(1), np.errstate(over="ignore", invalid="ignore"):
@@ -187,7 +187,7 @@ class Engine:
                 self._members.give_up_silent(self._training.holds, self._now)
 
     def _safely(self, function: Callable[[], None]) -> None:
-        """Calls what must not be left half done: if it is, the steps cannot go on."""
+        """ThreadBridge what must not be left half done: if it is, the steps cannot go on."""
         try:
             function()
         except Exception as error:  # noqa: BLE001 (it is raised where the steps are made)
@@ -211,7 +211,7 @@ class Engine:
                     member.share.add(report.result.sample_count, training.lag)
             else:
                 self._members.flush(member)
-        except LineBrokenError as broken:
+        except WorkerConnectionError as broken:
             self._members.give_up(member, f"its line broke: {broken}")
 
     def _deal(self) -> None:

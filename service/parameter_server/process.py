@@ -9,21 +9,21 @@ import grpc
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
-from service.boundary import RefuseUnreadable
-from service.descriptors import connection_options
-from service.parameter_server.advice import advice
 from service.parameter_server.engine import PATIENCE_SECONDS
-from service.parameter_server.policies import POLICIES
-from service.parameter_server.reception import Reception
+from service.parameter_server.progress.advice import advice
+from service.parameter_server.progress.stopping import stopping_rules
+from service.parameter_server.scheduling.policies import POLICIES
 from service.parameter_server.servicer import ParameterServer
 from service.parameter_server.start import first_snapshot, share
-from service.parameter_server.stopping import stopping_rules
 from service.parameter_server.training import Training
-from service.receipts import spec_digest
-from service.unimplemented import RejectUnimplemented
-from workers import build
-from workers.failpoints import failpoint
+from service.parameter_server.transport.acceptor import Acceptor
+from service.rpc.descriptors import connection_options
+from service.rpc.error_translation import RejectUnreadable
+from service.rpc.unimplemented import RejectUnimplemented
+from workers import from_spec
+from workers.from_spec import spec_digest
 from workers.mathematics.parameters import ParameterLayout
+from workers.runtime.failpoints import failpoint
 from workers.worker import channel_options
 
 __all__ = ["RunningParameterServer", "start_parameter_server"]
@@ -73,9 +73,9 @@ async def start_parameter_server(
     spec = assignment.spec
     start, region = share(first_snapshot(assignment), spec.distribution.transport)
     training = Training(
-        build.plan(assignment),
+        from_spec.plan(assignment),
         POLICIES[spec.distribution.policy],
-        build.update_rule(spec),
+        from_spec.update_rule(spec),
         start,
         ParameterLayout(tuple(spec.model.layers), spec.model.bias).starts,
         stopping_rules(assignment),
@@ -85,10 +85,10 @@ async def start_parameter_server(
         advice=advice(assignment),
         clock=time.perf_counter,
     )
-    reception = Reception(spec.distribution.transport, host, training.parameters, region, training.buffers)
+    reception = Acceptor(spec.distribution.transport, host, training.parameters, region, training.buffers)
     servicer = ParameterServer(assignment, secret, training, reception, _description(assignment), patience_seconds)
-    options = (*channel_options(build.message_bytes(assignment)), *connection_options())
-    server = grpc.aio.server(interceptors=[RefuseUnreadable(), RejectUnimplemented()], options=options)
+    options = (*channel_options(from_spec.message_bytes(assignment)), *connection_options())
+    server = grpc.aio.server(interceptors=[RejectUnreadable(), RejectUnimplemented()], options=options)
     ps_grpc.add_ParameterServerServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port(f"{host}:0")
     await server.start()

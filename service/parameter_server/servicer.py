@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from nablad.files import CHUNK_BYTES
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
-from service.boundary import Context, require_secret
 from service.parameter_server.engine import PATIENCE_SECONDS, Engine
-from service.parameter_server.lines import Line
-from service.parameter_server.members import Member
-from service.parameter_server.reception import Reception
 from service.parameter_server.training import Training
-from service.waiting import wait_for_event
-from workers.arithmetic import arithmetic
-from workers.failpoints import failpoint
+from service.parameter_server.transport.acceptor import Acceptor
+from service.parameter_server.transport.members import Member
+from service.parameter_server.transport.worker_connection import WorkerConnection
+from service.rpc.error_translation import Context, require_secret
+from workers.runtime.concurrency import wait_for_event
+from workers.runtime.failpoints import failpoint
+from workers.runtime.numeric_environment import numeric_environment
 from workers.worker import host_fingerprint
 
 __all__ = ["ParameterServer"]
@@ -38,7 +38,7 @@ class ParameterServer(ps_grpc.ParameterServerServiceServicer):
         assignment: ps_pb.Assignment,
         secret: str,
         training: Training,
-        reception: Reception,
+        reception: Acceptor,
         description: Mapping[str, Any],
         patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
@@ -60,7 +60,12 @@ class ParameterServer(ps_grpc.ParameterServerServiceServicer):
         self._joined: dict[str, ps_pb.JoinRequest] = {}
         self._news = asyncio.Event()
         self._engine = Engine(
-            training, patience_seconds, assignment.spec.checkpoints, description, arithmetic(), self._spread_news
+            training,
+            patience_seconds,
+            assignment.spec.checkpoints,
+            description,
+            numeric_environment(),
+            self._spread_news,
         )
 
     async def close(self) -> None:
@@ -167,7 +172,7 @@ class ParameterServer(ps_grpc.ParameterServerServiceServicer):
         await require_secret(context, self._secret, "job")
 
 
-def _member(worker: str, whence: ps_pb.JoinRequest, line: Line) -> Member:
+def _member(worker: str, whence: ps_pb.JoinRequest, line: WorkerConnection) -> Member:
     arrival = f"{worker} joined: process {whence.process_id} on {whence.host_fingerprint}, transport {line.transport}"
     return Member(worker, line, arrival, whence.arithmetic if whence.HasField("arithmetic") else None)
 

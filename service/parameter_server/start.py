@@ -9,9 +9,9 @@ import numpy as np
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.checkpoints.image import CheckpointError, Snapshot, read_image
-from service.parameter_server.stopping import stopping_rules
-from workers import build
-from workers.regions import PROBE_BYTES, Region
+from service.parameter_server.progress.stopping import stopping_rules
+from workers import from_spec
+from workers.transport.shared_memory import PROBE_BYTES, SharedMemory
 
 __all__ = ["first_snapshot", "share"]
 
@@ -25,13 +25,13 @@ def first_snapshot(assignment: ps_pb.Assignment) -> Snapshot:
         CheckpointError: The checkpoint that it shall begin with cannot be used.
     """
     if not assignment.HasField("start"):
-        return Snapshot(ps_pb.TrainingState(), build.first_parameters(assignment.spec))
+        return Snapshot(ps_pb.TrainingState(), from_spec.first_parameters(assignment.spec))
     snapshot = read_image(Path(assignment.start.path), assignment.start.sha256)
     _require_fitting(snapshot, assignment)
     return snapshot
 
 
-def share(snapshot: Snapshot, transport: spec_pb.Transport.ValueType) -> tuple[Snapshot, Region | None]:
+def share(snapshot: Snapshot, transport: spec_pb.Transport.ValueType) -> tuple[Snapshot, SharedMemory | None]:
     """The snapshot with weights that may be written to.
 
     They lie in a region that can be handed to workers, unless the spec does not want that or the system has none.
@@ -39,7 +39,7 @@ def share(snapshot: Snapshot, transport: spec_pb.Transport.ValueType) -> tuple[S
     parameters = snapshot.parameters
     if transport != spec_pb.TRANSPORT_INLINE:
         try:
-            region = Region.create("weights", max(parameters.nbytes, PROBE_BYTES), others_may_write=False)
+            region = SharedMemory.create("weights", max(parameters.nbytes, PROBE_BYTES), others_may_write=False)
         except OSError as error:
             _log.warning("this system has no memory that can be shared, weights and gradients go inline: %s", error)
         else:
@@ -53,15 +53,15 @@ def share(snapshot: Snapshot, transport: spec_pb.Transport.ValueType) -> tuple[S
 
 def _require_fitting(snapshot: Snapshot, assignment: ps_pb.Assignment) -> None:
     """Raises CheckpointError if the checkpoint is not one of such a job."""
-    name, spec, plan = Path(assignment.start.path).name, assignment.spec, build.plan(assignment)
+    name, spec, plan = Path(assignment.start.path).name, assignment.spec, from_spec.plan(assignment)
     vector = snapshot.parameters
-    expected = build.size(spec), build.dtype(spec)
+    expected = from_spec.size(spec), from_spec.dtype(spec)
     if (vector.size, vector.dtype) != expected:
         raise CheckpointError(
             f"checkpoint {name} has {vector.size} weights of type {vector.dtype}, but the job has {expected[0]} of "
             f"type {expected[1]}"
         )
-    moments = len(build.update_rule(spec).init(np.empty(0, vector.dtype)).moments)
+    moments = len(from_spec.update_rule(spec).init(np.empty(0, vector.dtype)).moments)
     if len(snapshot.moments) != moments and (snapshot.moments or snapshot.state.step):
         raise CheckpointError(
             f"checkpoint {name} has {len(snapshot.moments)} moments, but the job's optimizer has {moments}"

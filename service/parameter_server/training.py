@@ -9,24 +9,24 @@ from numpy.typing import NDArray
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.checkpoints.image import Snapshot
-from service.parameter_server.advice import Advice
-from service.parameter_server.course import Course, Next
-from service.parameter_server.dispatcher import Dispatcher
-from service.parameter_server.inspection import inspect
-from service.parameter_server.policies import Policy
-from service.parameter_server.reduction import Buffers
-from service.parameter_server.refusals import Refusals
-from service.parameter_server.rounds import Round, RoundQueue
-from service.parameter_server.standing import Position, Standing
-from service.parameter_server.steps import RoundTimer
-from service.parameter_server.stopping import StoppingRules
-from service.parameter_server.telemetry import ACTIVITIES
-from service.parameter_server.weights import Norms, Weights
-from workers.failpoints import failpoint
+from service.parameter_server.progress.accounting import EpochAccounting, Next
+from service.parameter_server.progress.advice import Advice
+from service.parameter_server.progress.step_statistics import RoundTimer
+from service.parameter_server.progress.stopping import StoppingRules
+from service.parameter_server.progress.telemetry import ACTIVITIES
+from service.parameter_server.progress.tracker import Position, ProgressTracker
+from service.parameter_server.scheduling.dispatcher import Dispatcher
+from service.parameter_server.scheduling.policies import Policy
+from service.parameter_server.scheduling.rejections import RejectionCounter
+from service.parameter_server.scheduling.rounds import Round, RoundQueue
+from service.parameter_server.scheduling.validation import validate_result
+from service.parameter_server.shard.reduction import Buffers
+from service.parameter_server.shard.weights import Norms, Weights
 from workers.mathematics.optimizers import Optimizer
 from workers.plan import Plan
-from workers.stopwatch import Stopwatch
-from workers.tickets import Refusal, Result, Ticket, TicketKind
+from workers.runtime.failpoints import failpoint
+from workers.runtime.stopwatch import Stopwatch
+from workers.transport.tickets import Rejection, Result, Ticket, TicketKind
 
 __all__ = ["Training"]
 
@@ -97,14 +97,14 @@ class Training:
         self._attempt = attempt
         self._timer = RoundTimer(self.stopwatch)
         self._weights = Weights(optimizer, start, layer_starts, keep_best=rules.keep_best)
-        standing = Standing(plan, state, attempt=attempt, learning_rate=learning_rate, labelled=labelled)
-        self._course = Course(plan, self._weights, standing, rules, state, advice)
+        standing = ProgressTracker(plan, state, attempt=attempt, learning_rate=learning_rate, labelled=labelled)
+        self._course = EpochAccounting(plan, self._weights, standing, rules, state, advice)
         self.totals = self._course.totals
         self.steps = self._course.steps
         self._dispatcher = Dispatcher()
         self._advice = advice
         self._divergence = f"the training diverged; {advice.remedy}"
-        self._refusals = Refusals(plan, self._explain)
+        self._refusals = RejectionCounter(plan, self._explain)
         self._norm_time = self._weight_norm_time = -math.inf
         self._lent: dict[str, tuple[Round, Vector]] = {}  # gradients in memory that their workers write to again
         self._queue = RoundQueue(plan, policy, self.buffers, self.version, evaluated=state.evaluated)
@@ -163,7 +163,7 @@ class Training:
 
     def take(
         self, worker: str, attempt: int, result: Result, computed: float = 0.0, now: float = 0.0
-    ) -> Refusal | None:
+    ) -> Rejection | None:
         """Checks a result and enters it, or says why not. A round that it completes is applied at once.
 
         Args:
@@ -207,16 +207,16 @@ class Training:
 
     # -- results -------------------------------------------------------------------------------------------------------
 
-    def _inspect(self, worker: str, attempt: int, result: Result, round_: Round | None) -> Refusal | None:
+    def _inspect(self, worker: str, attempt: int, result: Result, round_: Round | None) -> Rejection | None:
         if attempt != self._attempt:
-            return Refusal.WRONG_ATTEMPT
+            return Rejection.WRONG_ATTEMPT
         if round_ is None:
-            return Refusal.LATE if self._was_given_out(result.ticket) else Refusal.UNKNOWN_TICKET
+            return Rejection.LATE if self._was_given_out(result.ticket) else Rejection.UNKNOWN_TICKET
         if round_.is_in(result.ticket.micro_batch):
-            return Refusal.DUPLICATE
+            return Rejection.DUPLICATE
         if not self._dispatcher.has_given(worker, result.ticket):
-            return Refusal.NOT_HELD
-        return inspect(result, round_, self.parameters, self.version)
+            return Rejection.NOT_HELD
+        return validate_result(result, round_, self.parameters, self.version)
 
     def _go_on_after(self, worker: str, result: Result, round_: Round) -> None:
         """The result is in: its ticket is done, and its gradient may be lent. It may have completed rounds."""
@@ -235,7 +235,7 @@ class Training:
             round_, gradient = lent
             round_.settle(gradient)
 
-    def _refuse(self, worker: str, ticket: Ticket, refusal: Refusal) -> None:
+    def _refuse(self, worker: str, ticket: Ticket, refusal: Rejection) -> None:
         """Counts the refusal; a ticket that the worker holds waits again."""
         self.totals.refused[refusal] += 1
         if self._dispatcher.give_back(worker, ticket):

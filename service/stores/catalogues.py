@@ -2,9 +2,8 @@
 
 from nablad.v1 import datasets_pb2 as datasets_pb
 from nablad.v1 import models_pb2 as models_pb
-from service.damage import DatabaseRowError
-from service.digests import is_intact
-from service.errors import Reason, ServiceError
+from service.errors import DatabaseRowError, Reason, ServiceError
+from service.storage.digests import is_intact
 from service.stores.database import NEWEST, Database
 from service.stores.tables import DATASETS, MODELS, Row
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nablad.files import sync_directory
-from service.damage import DatabaseRowError
-from service.reserve import Reserve
+from service.errors import DatabaseRowError
+from service.storage.reserve import Reserve
 from service.stores.migrations import MIGRATIONS, Migration
 
 __all__ = ["NEWEST", "Database", "DatabaseError"]

@@ -7,7 +7,7 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from nablad.v1 import jobs_pb2 as jobs_pb
-from service.digests import is_intact
+from service.storage.digests import is_intact
 from service.stores.database import Database
 from service.stores.tables import EVENTS
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from nablad.v1 import jobs_pb2 as jobs_pb
-from service.damage import DatabaseRowError
+from service.errors import DatabaseRowError
 from service.stores.database import Database
 from service.stores.tables import HISTORY, RECEIPTS
 

@@ -8,13 +8,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
-from service.damage import DatabaseRowError
-from service.digests import is_intact
-from service.errors import Reason, ServiceError
-from service.job_states import ENDED, MOVES, State
+from service.errors import DatabaseRowError, Reason, ServiceError
+from service.storage.digests import is_intact
 from service.stores.database import NEWEST, Database
 from service.stores.events import EventLog
 from service.stores.history import HistoryTable, ReceiptTable
+from service.stores.job_states import ENDED, MOVES, State
 from service.stores.tables import JOBS, Row
 
 __all__ = ["JobReader", "Waiting", "datasets_of"]

@@ -11,13 +11,23 @@ from google.protobuf.message import Message
 
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
-from service.damage import DatabaseRowError
-from service.digests import is_intact
-from service.errors import Reason, ServiceError
-from service.job_states import ENDED, FAILED, MOVES, PAUSED, QUEUED, RUNNING, STARTING, State, state_name, stops_work
+from service.errors import DatabaseRowError, Reason, ServiceError
+from service.storage.digests import is_intact
 from service.stores.job_reader import JobReader, Waiting, datasets_of
+from service.stores.job_states import (
+    ENDED,
+    FAILED,
+    MOVES,
+    PAUSED,
+    QUEUED,
+    RUNNING,
+    STARTING,
+    State,
+    state_name,
+    stops_work,
+)
 from service.stores.tables import EVENTS, HISTORY, JOBS, RECEIPTS
-from workers.failpoints import failpoint
+from workers.runtime.failpoints import failpoint
 
 __all__ = ["JobStore", "Waiting"]
 

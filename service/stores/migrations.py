@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from nablad.v1 import jobs_pb2 as jobs_pb
-from service.digests import row_digest
+from service.storage.digests import row_digest
 
 __all__ = ["MIGRATIONS", "Migration"]
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from service.damage import DatabaseRowError
-from service.digests import is_intact, row_digest
+from service.errors import DatabaseRowError
+from service.storage.digests import is_intact, row_digest
 from service.stores.database import Database
 
 __all__ = ["DATASETS", "EVENTS", "HISTORY", "JOBS", "MODELS", "RECEIPTS", "TABLES", "Row", "Table"]

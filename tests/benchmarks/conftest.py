@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.peers.task import Task
-from nablad.spec import complete, parse
+from nablad.jobspec import complete, parse
 
 JOB_FILE = """
 data: {train: random}

@@ -14,9 +14,9 @@ import yaml
 
 from deploy.promql import Matcher, known_series, mistakes, read
 from nablad.v1 import datasets_pb2, jobs_pb2, models_pb2
-from service.job_states import MOVES, state_name
 from service.metrics.table import METRICS
-from workers.tickets import Refusal
+from service.stores.job_states import MOVES, state_name
+from workers.transport.tickets import Rejection
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "deploy/prometheus"
@@ -42,7 +42,7 @@ VALUES: Mapping[str, set[str]] = {
     "state": {state_name(state) for state in MOVES},
     "code": {code.name for code in grpc.StatusCode},
     "method": {f"{service.name}/{method.name}" for service in SERVICES for method in service.methods},
-    "reason": {refusal.name.lower() for refusal in Refusal},
+    "reason": {refusal.name.lower() for refusal in Rejection},
     "process": {"parameter_server"},
     "worker": {"others"},
 }

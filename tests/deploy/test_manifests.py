@@ -22,8 +22,8 @@ from click.testing import CliRunner
 
 from deploy.kubernetes.__main__ import main as render
 from nablad.cli import main as nabla
-from service.cli import main as nablad
-from service.settings import Settings
+from service.daemon.cli import main as nablad
+from service.daemon.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

@@ -7,7 +7,7 @@ import pytest
 
 from nablad.address import DEFAULT_ADDRESS
 from nablad.errors import InvalidRequestError
-from nablad.spec import parse, violations
+from nablad.jobspec import parse, violations
 from nablad.v1 import job_spec_pb2, jobs_pb2
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nablad.spec import complete, parse
+from nablad.jobspec import complete, parse
 from nablad.v1 import datasets_pb2 as datasets_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from service.data_directory import DataDirectory
+from service.storage.data_directory import DataDirectory
 from service.stores.catalogues import ModelCatalogue
 from service.stores.database import Database
 from service.stores.jobs import JobStore

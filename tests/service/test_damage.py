@@ -11,8 +11,8 @@ from grpc_status import rpc_status
 
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import jobs_pb2_grpc as jobs_grpc
-from service.boundary import answer_errors
-from service.damage import CheckpointError, DamagedError, DatabaseRowError, ModelFileError, StoredDatasetError
+from service.errors import CheckpointError, DamagedError, DatabaseRowError, ModelFileError, StoredDatasetError
+from service.rpc.error_translation import answer_errors
 
 KINDS = [ModelFileError, CheckpointError, StoredDatasetError, DatabaseRowError]
 SECONDS = 20

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from nablad import Client
-from nablad.spec import parse
+from nablad.jobspec import parse
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.datasets import fit_scaling
-from service.model_files import ModelFile
+from service.models.model_files import ModelFile
 
 JOB_FILE = """
 name: identity

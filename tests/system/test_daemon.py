@@ -17,7 +17,7 @@ import pytest
 
 from nablad import Client
 from nablad.errors import UnavailableError
-from nablad.spec import parse
+from nablad.jobspec import parse
 from nablad.v1 import jobs_pb2 as jobs_pb
 
 NewDaemon = Callable[..., Any]

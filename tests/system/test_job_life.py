@@ -13,7 +13,7 @@ import pytest
 
 from nablad import Client
 from nablad.errors import ConflictError, InvalidRequestError
-from nablad.spec import parse
+from nablad.jobspec import parse
 from nablad.v1 import jobs_pb2 as jobs_pb
 
 Nabla = Callable[..., "CompletedProcess[str]"]

@@ -12,7 +12,7 @@ import pytest
 
 from nablad import Client
 from nablad.errors import ConflictError, NotFoundError
-from nablad.spec import parse
+from nablad.jobspec import parse
 from nablad.v1 import jobs_pb2 as jobs_pb
 
 Nabla = Callable[..., "CompletedProcess[str]"]

@@ -18,7 +18,7 @@ import pytest
 
 from benchmarks.robustness.daemon import Daemon, start_daemon
 from nablad import Client
-from nablad.spec import parse
+from nablad.jobspec import parse
 from nablad.v1 import jobs_pb2 as jobs_pb
 
 DIGITS = Path(__file__).parents[2] / "nablad" / "demo" / "digits-train.npz"

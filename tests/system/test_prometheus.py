@@ -25,7 +25,7 @@ from deploy.prometheus.process import PROGRAM, Prometheus, PrometheusError, prom
 from deploy.promql import known_series, mistakes, read
 from nablad import Client
 from nablad.errors import NablaError
-from nablad.spec import parse
+from nablad.jobspec import parse
 from nablad.v1 import jobs_pb2 as jobs_pb
 from service.metrics.table import METRICS
 

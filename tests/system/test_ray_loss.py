@@ -16,7 +16,7 @@ import pytest
 
 from benchmarks.robustness.daemon import marked_processes
 from nablad import Client
-from nablad.spec import parse
+from nablad.jobspec import parse
 from nablad.v1 import jobs_pb2 as jobs_pb
 
 NewDaemon = Callable[..., Any]

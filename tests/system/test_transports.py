@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from nablad import Client
-from nablad.spec import parse
+from nablad.jobspec import parse
 from nablad.v1 import jobs_pb2 as jobs_pb
 
 Nabla = Callable[..., "CompletedProcess[str]"]

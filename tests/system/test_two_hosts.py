@@ -17,7 +17,7 @@ import pytest
 from benchmarks.robustness.cluster import Cluster, Setup
 from benchmarks.robustness.hosts import Host, what_is_missing
 from nablad import Client
-from nablad.spec import parse
+from nablad.jobspec import parse
 from nablad.v1 import jobs_pb2 as jobs_pb
 
 pytestmark = pytest.mark.timeout(300)

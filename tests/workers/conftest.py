@@ -12,11 +12,11 @@ from typing import Any
 import grpc
 import pytest
 
-from nablad.spec import complete, parse
+from nablad.jobspec import complete, parse
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
-from workers.frames import REPORT_BYTES, Report
-from workers.line import HANDSHAKE
+from workers.transport.frames import REPORT_BYTES, Report
+from workers.transport.server_connection import HANDSHAKE
 from workers.worker import SECRET_KEY, work
 
 SECRET, TOKEN = "s", b"t" * 32

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from workers import build
+from workers import from_spec
 from workers.computation import Computation
 from workers.plan import Plan
 from workers.rows import Rows
-from workers.tickets import Result, Ticket, TicketKind
+from workers.transport.tickets import Result, Ticket, TicketKind
 
 STEPS, LAST_PARTS = 8, 2  # the last step of an epoch has only two micro-batches, the others three
 VALIDATION_ROWS = 1200  # two evaluation tickets
@@ -66,13 +66,13 @@ def _answer(computation: Computation, ticket: Ticket) -> tuple[Result, bytes]:
 
 def test_a_gradient_ticket_is_answered_with_the_sums_of_its_rows(small_assignment: ps_pb.Assignment) -> None:
     """Cost, counts and gradient are those of back-propagation on the plan's rows, in the plan's order."""
-    computation, plan = Computation(small_assignment), build.plan(small_assignment)
+    computation, plan = Computation(small_assignment), from_spec.plan(small_assignment)
     rows = Rows(small_assignment.train, small_assignment.scaling, np.float64)
     for ticket in (_gradient_ticket(0, 1), _gradient_ticket(7, 0)):
         x, targets = rows.take(plan.micro_batch(ticket.step, ticket.micro_batch))
         expected = np.empty(computation.layout.size)
         weights = np.linspace(-1, 1, computation.layout.size)
-        sums = build.back_propagation(small_assignment.spec).gradient(weights, x, targets, expected)
+        sums = from_spec.back_propagation(small_assignment.spec).gradient(weights, x, targets, expected)
         result, gradient = _answer(computation, ticket)
         assert result == Result(ticket, 9, sums.cost, len(targets), sums.correct)
         assert gradient == expected.tobytes()
@@ -85,7 +85,7 @@ def test_an_evaluation_ticket_is_answered_without_a_gradient(small_assignment: p
     weights, untouched = np.linspace(-1, 1, computation.layout.size), np.full(computation.layout.size, np.nan)
     for part, (start, stop) in enumerate([(0, 1000), (1000, VALIDATION_ROWS)]):
         ticket = Ticket(4, TicketKind.EVALUATION, part)
-        sums = build.back_propagation(small_assignment.spec).evaluate(weights, *rows.slice(start, stop))
+        sums = from_spec.back_propagation(small_assignment.spec).evaluate(weights, *rows.slice(start, stop))
         result = computation.answer(ticket, weights, 9, untouched)
         assert result == Result(ticket, 9, sums.cost, stop - start, sums.correct)
     assert np.isnan(untouched).all()
@@ -106,7 +106,7 @@ def test_layers_are_told_as_they_are_done(small_assignment: ps_pb.Assignment) ->
 
 def test_reading_ahead_changes_no_answer(small_assignment: ps_pb.Assignment) -> None:
     """Whatever tickets are read or answered before, in any order, the answer to each is the same."""
-    tickets = _all_tickets(build.plan(small_assignment))
+    tickets = _all_tickets(from_spec.plan(small_assignment))
     expected = {ticket: _answer(Computation(small_assignment), ticket) for ticket in tickets}
     computation = Computation(small_assignment)
     ahead = st.sampled_from([computation.gather, computation.gather_next])

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nablad.spec import complete, parse
+from nablad.jobspec import complete, parse
 from nablad.v1 import datasets_pb2 as datasets_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.datasets import StagedFile, fit_scaling, store
-from workers import build
+from workers import from_spec
 from workers.computation import Computation
 from workers.overflow import find_overflow
-from workers.tickets import Ticket, TicketKind
+from workers.transport.tickets import Ticket, TicketKind
 
 ROWS = 20
 FIRST = Ticket(0, TicketKind.GRADIENT, 0)
@@ -53,7 +53,7 @@ def _is_finite(job: ps_pb.Assignment, ticket: Ticket, weights: np.ndarray) -> bo
 
 
 def _found(job: ps_pb.Assignment, ticket: Ticket = FIRST) -> str:
-    weights = build.first_parameters(job.spec)
+    weights = from_spec.first_parameters(job.spec)
     assert not _is_finite(job, ticket, weights)
     return find_overflow(job, ticket, weights)
 
@@ -101,7 +101,7 @@ def test_weights_that_are_too_large_are_not_blamed_on_the_data(make_job: MakeJob
     """Where features and targets are moderate, the first weights are at fault."""
     x, y = _data()
     job = make_job(x, y, JOB.format(data=", scaling: standard", model="", more=""))
-    weights = build.first_parameters(job.spec) * np.float32(1e25)
+    weights = from_spec.first_parameters(job.spec) * np.float32(1e25)
     assert not _is_finite(job, FIRST, weights)
     assert "model.initialisation_scale" in find_overflow(job, FIRST, weights)
 
@@ -113,12 +113,14 @@ def test_rows_that_are_only_too_much_together_are_told_by_the_one_that_tips(make
     x[:, 0] = 1
     y[:] = 9e37
     job = make_job(x, y, JOB.format(data="", model="", more="cost: {function: mean_absolute_error}"))
-    weights = build.first_parameters(job.spec)
+    weights = from_spec.first_parameters(job.spec)
     weights[-5:-1] = 5e37  # of the output, so that what comes back is as large
     assert not _is_finite(job, FIRST, weights)
     for row in range(ROWS):
         alone = np.empty_like(weights)
-        build.back_propagation(job.spec).gradient(weights, np.float32(x[row : row + 1]), np.float32([[y[row]]]), alone)
+        from_spec.back_propagation(job.spec).gradient(
+            weights, np.float32(x[row : row + 1]), np.float32([[y[row]]]), alone
+        )
         assert np.isfinite(alone).all()
     assert find_overflow(job, FIRST, weights).startswith("in the data set 'd', target 0 of row")
 
@@ -127,7 +129,7 @@ def test_rows_that_are_only_too_much_together_are_told_by_the_one_that_tips(make
 def test_a_training_that_has_diverged_is_not_blamed_on_the_data(make_job: MakeJob, more: str) -> None:
     """What is finite with the first weights has not made the present ones infinite by itself."""
     job = make_job(*_data(), JOB.format(data=f", {more}" if more else "", model="", more=""))
-    weights = build.first_parameters(job.spec) * np.float32(1e30)
+    weights = from_spec.first_parameters(job.spec) * np.float32(1e30)
     later = Ticket(1, TicketKind.GRADIENT, 0)
     job.spec.training.epochs = 2
     assert not _is_finite(job, later, weights)
@@ -140,7 +142,7 @@ def test_a_row_that_only_comes_later_is_blamed_when_it_comes(make_job: MakeJob) 
     y[5] = 1e30
     job = make_job(x, y)
     job.spec.training.batch_size, job.spec.distribution.micro_batches = 1, 1
-    plan = build.plan(job)
+    plan = from_spec.plan(job)
     step = next(step for step in range(ROWS) if plan.micro_batch(step, 0)[0] == 5)
     assert step > 0
     assert "target 0 of row 5 " in _found(job, Ticket(step, TicketKind.GRADIENT, 0))
@@ -162,4 +164,4 @@ def test_rows_that_are_gone_cannot_be_blamed(make_job: MakeJob, tmp_path: Path) 
     job: Any = make_job(*_data())
     (tmp_path / "d" / "features.npy").unlink()
     with pytest.raises(FileNotFoundError):
-        find_overflow(job, FIRST, build.first_parameters(job.spec))
+        find_overflow(job, FIRST, from_spec.first_parameters(job.spec))

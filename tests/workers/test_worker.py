@@ -16,11 +16,11 @@ from threadpoolctl import threadpool_limits
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
 from workers import worker as worker_module
-from workers.arithmetic import arithmetic
 from workers.computation import Computation
-from workers.frames import ACTIVITIES, Report, encode_order
-from workers.tickets import Refusal, Result, Ticket, TicketKind
-from workers.worker import ParameterServerLostError, RefusedError
+from workers.runtime.numeric_environment import numeric_environment
+from workers.transport.frames import ACTIVITIES, Report, encode_order
+from workers.transport.tickets import Rejection, Result, Ticket, TicketKind
+from workers.worker import ParameterServerLostError, RejectedError
 
 StartWorker = Callable[..., "Future[None]"]
 ReceiveReport = Callable[[socket.socket], tuple[Report, bytes]]
@@ -78,7 +78,7 @@ def test_every_ticket_of_an_order_is_answered(
 
     server.sessions = [session]
     start_worker(server.address).result(SECONDS)
-    assert [joined.arithmetic for joined in server.joined] == [arithmetic()]
+    assert [joined.arithmetic for joined in server.joined] == [numeric_environment()]
     seconds = []
     for ticket, (report, gradient) in zip(tickets, came, strict=True):
         expected = computation.answer(ticket, weights, 9, np.empty_like(weights))
@@ -102,7 +102,7 @@ def test_a_refused_result_is_told_and_its_ticket_answered_again(
     came: list[tuple[Result, bytes]] = []
 
     def session(connection: socket.socket) -> End:
-        for refusals in ([], [Refusal.NOT_FINITE]):
+        for refusals in ([], [Rejection.NOT_FINITE]):
             connection.sendall(encode_order([ticket], refusals, 0))
             report, gradient = receive_report(connection)
             came.append((report.result, gradient))
@@ -231,7 +231,7 @@ def test_a_worker_that_is_not_wanted_does_not_come_back(
 ) -> None:
     """It says why."""
     server.sessions = [lambda _: (code, "another host")]
-    with pytest.raises(RefusedError, match="another host") as refused:
+    with pytest.raises(RejectedError, match="another host") as refused:
         start_worker(server.address).result(SECONDS)
     assert len(server.joined) == 1
     _require_carried(refused.value)
@@ -239,7 +239,7 @@ def test_a_worker_that_is_not_wanted_does_not_come_back(
 
 def test_a_wrong_secret_is_refused_at_once(server: Any, start_worker: StartWorker) -> None:
     """Before the worker learns anything of the job."""
-    with pytest.raises(RefusedError, match="not the secret of this job") as refused:
+    with pytest.raises(RejectedError, match="not the secret of this job") as refused:
         start_worker(server.address, "wrong").result(SECONDS)
     assert server.joined == []
     _require_carried(refused.value)

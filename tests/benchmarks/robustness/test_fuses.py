@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.robustness.fuses import HITS, SERVICE_POINTS, Fuse, Fuses
-from workers.failpoints import NAMES
+from workers.runtime.failpoints import NAMES
 
 ROOT = Path(__file__).parents[3]
-PROGRAM = "import sys; from workers.failpoints import failpoint; [failpoint(sys.argv[1]) for _ in range(3)]"
+PROGRAM = "import sys; from workers.runtime.failpoints import failpoint; [failpoint(sys.argv[1]) for _ in range(3)]"
 
 
 def _dies(fuses: Fuses, name: str) -> bool:

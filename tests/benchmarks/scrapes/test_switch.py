@@ -8,11 +8,11 @@ import pytest
 from benchmarks.scrapes.switch import METHODS, obey
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.checkpoints.image import Snapshot
-from service.parameter_server.telemetry import Totals
-from service.parameter_server.weights import Weights
+from service.parameter_server.progress.telemetry import Totals
+from service.parameter_server.shard.weights import Weights
 from workers.mathematics.optimizers import optimizer
-from workers.stopwatch import Stopwatch
-from workers.usage import Usage, UsageMeter
+from workers.runtime.process_usage import Usage, UsageMeter
+from workers.runtime.stopwatch import Stopwatch
 
 
 @pytest.fixture

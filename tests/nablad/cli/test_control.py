@@ -7,7 +7,7 @@ import pytest
 
 from nablad.cli.control import MOST_WORKERS
 from nablad.cli.exits import ExitCode
-from nablad.spec.fields import constraint_of
+from nablad.jobspec.fields import constraint_of
 from nablad.v1 import job_spec_pb2, jobs_pb2
 
 MOVES = ["pause", "resume", "retry", "cancel"]

@@ -10,8 +10,8 @@ import pytest
 from nablad import Violation
 from nablad.cli.exits import ExitCode
 from nablad.cli.job import HIGHEST_PRIORITY, LOWEST_PRIORITY, STATES
-from nablad.spec import names
-from nablad.spec.fields import constraint_of
+from nablad.jobspec import names
+from nablad.jobspec.fields import constraint_of
 from nablad.v1 import job_spec_pb2, jobs_pb2
 
 GOOD = """

@@ -7,7 +7,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from nablad.demo import digits
-from nablad.spec import load
+from nablad.jobspec import load
 
 
 def _arrays(path):

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from nablad.v1 import jobs_pb2 as jobs_pb
 from service.api.jobs import JobServicer
-from service.live import LiveJobs
+from service.events.live_status import LiveJobs
 
 EXPECTED = "tried again by a client, and will end the same way unless the cause was removed: waits for its turn"
 

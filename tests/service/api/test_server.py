@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
-from service.descriptors import connection_options
+from service.rpc.descriptors import connection_options
 
 
 def test_methods_that_are_not_there_leave_no_traceback(serve: Any, caplog: pytest.LogCaptureFixture) -> None:

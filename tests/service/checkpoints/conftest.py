@@ -19,7 +19,8 @@ Write = Callable[[int, int], jobs_pb.Checkpoint]
 @pytest.fixture
 def folder(tmp_path: Path) -> CheckpointFolder:
     """Not there yet."""
-    return CheckpointFolder(tmp_path / "job-1")
+    (tmp_path / "checkpoints").mkdir()
+    return CheckpointFolder(tmp_path / "checkpoints" / "job-1")
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from nablad.v1 import jobs_pb2 as jobs_pb
 from service.checkpoints import folder as folder_module
 from service.checkpoints.folder import CheckpointFolder
 from service.checkpoints.image import CheckpointError, read_image
+from service.storage.data_directory import DataDirectory
 
 SPEC = "5" * 64
 
@@ -43,9 +44,14 @@ def test_what_was_written_is_found(folder: CheckpointFolder, write: Write) -> No
     assert read_image(folder.path_of(written), written.sha256).state.step == 25
 
 
+def _sweep(folder: CheckpointFolder) -> None:
+    """What the next start of a service does to the data directory."""
+    DataDirectory(folder.path.parents[1]).close()
+
+
 def test_a_folder_that_is_not_there_is_empty(folder: CheckpointFolder) -> None:
     """Looking, sweeping and removing make nothing of it."""
-    folder.sweep()
+    _sweep(folder)
     folder.remove()
     assert (folder.newest(SPEC), folder.list()) == ((None, []), [])
     assert not folder.path.exists()
@@ -299,7 +305,7 @@ def test_sweeping_removes_what_was_not_finished(folder: CheckpointFolder, write:
     write(1)
     before = _content(folder)
     (folder.path / ".000000000002-000001.safetensors.0123").write_bytes(b"half")
-    folder.sweep()
+    _sweep(folder)
     assert _content(folder) == before
     folder.remove()
     assert not folder.path.exists()
@@ -324,7 +330,7 @@ def test_a_killed_writer_leaves_a_folder_that_loads(
     environment = os.environ | {"NABLAD_FAILPOINTS": f"{moment}=kill"}
     command = [sys.executable, "-c", KILLED, str(folder.path), str(tmp_path / "image")]
     assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
-    folder.sweep()
+    _sweep(folder)
     assert folder.newest(SPEC)[0] == older
     newer = write(3)
     assert folder.list() == [newer, older]

@@ -12,11 +12,11 @@ from typing import Any
 import grpc
 import pytest
 
-from nablad.spec import complete, parse
+from nablad.jobspec import complete, parse
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
-from service.cluster.link import ClusterLink, FleetLink
-from service.outcomes import AttemptFailed, AttemptLost
+from service.cluster.client import ClusterClient, JobProcessesClient
+from service.errors import AttemptFailed, AttemptLost
 from workers.worker import SECRET_KEY
 
 pytestmark = pytest.mark.system
@@ -32,7 +32,7 @@ class Ray:
     def __init__(self, mark: str, folder: Path) -> None:
         self._mark = f"NABLAD_TEST_MARK={mark}".encode()
         self._loop = asyncio.new_event_loop()
-        self.link = ClusterLink(None, CPUS, folder, lambda _: None)
+        self.link = ClusterClient(None, CPUS, folder, lambda _: None)
         self.run(self.link.start())
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
@@ -42,7 +42,7 @@ class Ray:
         self.run(self.link.close())
         self._loop.close()
 
-    async def reserve(self, workers: int) -> FleetLink:
+    async def reserve(self, workers: int) -> JobProcessesClient:
         fleet = await self.link.reserve(workers, 1)
         assert fleet is not None
         return fleet

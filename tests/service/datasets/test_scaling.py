@@ -9,13 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
-from nablad.v1.job_spec_pb2 import (
-    SCALING_NONE,
-    SCALING_STANDARD,
-    SCALING_UNIT,
-    SCALING_UNSPECIFIED,
-    Scaling,
-)
+from nablad.v1.job_spec_pb2 import SCALING_NONE, SCALING_STANDARD, SCALING_UNIT, SCALING_UNSPECIFIED, Scaling
 from service.datasets import DatasetError, fit_scaling
 
 Scaled = Callable[[NDArray[Any], Scaling.ValueType], NDArray[np.float64]]

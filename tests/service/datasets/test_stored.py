@@ -10,9 +10,9 @@ import pytest
 
 from nablad.v1.job_spec_pb2 import SCALING_STANDARD
 from nablad.v1.parameter_server_pb2 import DataSource, FeatureScaling
-from service.damage import StoredDatasetError
 from service.datasets import StoredDatasets, fit_scaling, require_intact
 from service.datasets import stored as stored_module
+from service.errors import StoredDatasetError
 from workers.rows import Rows, RowsError
 
 FILES = ("features.npy", "targets.npy", "statistics.npz")

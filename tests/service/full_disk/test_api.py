@@ -23,26 +23,26 @@ from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import jobs_pb2_grpc as jobs_grpc
 from nablad.v1 import models_pb2 as models_pb
 from nablad.v1 import models_pb2_grpc as models_grpc
-from service.admission import Admission
 from service.api.datasets import DatasetServicer
 from service.api.jobs import JobServicer
 from service.api.models import ModelServicer
-from service.capacity import KnownNodes
-from service.controller import Controller
-from service.data_directory import DataDirectory
+from service.cluster.capacity import KnownNodes
+from service.cluster.interfaces import Ending
+from service.control.admission import Admission
+from service.control.controller import Controller
+from service.control.recoveries import Recoveries
+from service.control.submission import Submission
+from service.control.warm_start import WarmStarts
 from service.datasets import StagedFile, store
-from service.job_states import FAILED, LAUNCHED, RUNNING, STARTING, state_name
-from service.live import LiveJobs
+from service.events.live_status import LiveJobs
+from service.events.watches import Watches
 from service.metrics.instruments import Instruments
-from service.outcomes import Ending
-from service.recoveries import Recoveries
-from service.reserve import Reserve
+from service.storage.data_directory import DataDirectory
+from service.storage.reserve import Reserve
 from service.stores.catalogues import DatasetCatalogue, ModelCatalogue
 from service.stores.database import Database
+from service.stores.job_states import FAILED, LAUNCHED, RUNNING, STARTING, state_name
 from service.stores.jobs import JobStore
-from service.submission import Submission
-from service.warm_start import WarmStarts
-from service.watching import Watches
 
 SPEC = spec_pb.JobSpec(
     name="a",
@@ -313,7 +313,7 @@ def test_a_call_that_is_repeated_when_there_is_room_is_answered(disk: Any, tmp_p
 
 def test_the_reserve_is_kept_up(disk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """As soon as there is room, by itself."""
-    monkeypatch.setattr("service.reserve._REFILL_SECONDS", 0.0)
+    monkeypatch.setattr("service.storage.reserve._REFILL_SECONDS", 0.0)
     disk.fill()
     path = disk.path / "reserve"
     reserve = Reserve(path, 1 << 20)

@@ -15,14 +15,14 @@ from nablad.v1 import datasets_pb2 as datasets_pb
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import models_pb2 as models_pb
-from service.cli import main
-from service.data_directory import DataDirectory
-from service.job_states import CANCELLED, FAILED, PAUSED, QUEUED, RUNNING, STARTING, SUCCEEDED, State
-from service.reserve import RESERVE_BYTES, Reserve
+from service.daemon.cleanup import clean_up_after_crash
+from service.daemon.cli import main
+from service.storage.data_directory import DataDirectory
+from service.storage.reserve import RESERVE_BYTES, Reserve
 from service.stores.catalogues import DatasetCatalogue, ModelCatalogue
 from service.stores.database import Database
+from service.stores.job_states import CANCELLED, FAILED, PAUSED, QUEUED, RUNNING, STARTING, SUCCEEDED, State
 from service.stores.jobs import JobStore
-from service.tidying import tidy_up
 
 SPEC = spec_pb.JobSpec(name="a", distribution=spec_pb.DistributionSpec(workers=4, cpus_per_worker=1))
 
@@ -152,7 +152,7 @@ def test_the_reserve_lasts_and_is_whole_again_when_there_is_room(disk: Any, stor
 
 def test_its_use_is_logged_once(disk: Any, stores: Stores, caplog: pytest.LogCaptureFixture) -> None:
     """When it begins and when it is over, however many commands need it."""
-    caplog.set_level("INFO", "service.reserve")
+    caplog.set_level("INFO", "service.storage.reserve")
     for _ in range(3):
         job_id = stores.running()
         disk.fill()
@@ -210,7 +210,7 @@ def test_tidying_up_keeps_no_service_from_starting(disk: Any, stores: Stores, *,
     if not has_reserve:
         (disk.path / "reserve").unlink()
     disk.fill()
-    tidy_up(directory, stores.jobs, stores.models)
+    clean_up_after_crash(directory, stores.jobs, stores.models)
     directory.close()
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from service.live import LiveJob
+from service.events.live_status import LiveJob
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from prometheus_client.samples import Sample
 
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from service.live import LiveJob
+from service.events.live_status import LiveJob
 from service.metrics.jobs import JobSeries
 from service.metrics.table import JOB_METRICS
-from workers.tickets import Refusal
+from workers.transport.tickets import Rejection
 
 BY_LABEL = {
     ("nablad_job_worker_seconds_total", "activity"): {"gathering", "computing", "waiting", "exchanging"},
@@ -19,7 +19,7 @@ BY_LABEL = {
         "waiting", "receiving", "inspecting", "reducing", "updating", "dealing", "booking",
     },
     ("nablad_job_transport_workers", "transport"): {"shared", "inline"},
-    ("nablad_job_refused_results_total", "reason"): {refusal.name.lower() for refusal in Refusal},
+    ("nablad_job_refused_results_total", "reason"): {refusal.name.lower() for refusal in Rejection},
 }  # fmt: skip
 
 

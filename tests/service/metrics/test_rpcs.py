@@ -10,10 +10,10 @@ from prometheus_client import CollectorRegistry
 
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import jobs_pb2_grpc as jobs_grpc
-from service.boundary import RefuseUnreadable, answer_errors
 from service.errors import Reason, ServiceError
 from service.metrics.instruments import Instruments
 from service.metrics.rpcs import CountCalls
+from service.rpc.error_translation import RejectUnreadable, answer_errors
 
 SECONDS = 20
 
@@ -44,7 +44,7 @@ def registry() -> CollectorRegistry:
 
 def _call(registry: CollectorRegistry, use: Callable[[grpc.aio.Channel], Awaitable[None]]) -> None:
     async def run() -> None:
-        interceptors = [CountCalls(Instruments(registry)), RefuseUnreadable()]
+        interceptors = [CountCalls(Instruments(registry)), RejectUnreadable()]
         server = grpc.aio.server(interceptors=interceptors)
         jobs_grpc.add_JobServiceServicer_to_server(Jobs(), server)
         port = server.add_insecure_port("127.0.0.1:0")

@@ -14,7 +14,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.live import LiveJob
+from service.events.live_status import LiveJob
 from service.metrics import server
 from service.metrics.instruments import Instruments
 from service.metrics.server import MetricsServer

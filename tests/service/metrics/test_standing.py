@@ -9,11 +9,11 @@ import pytest
 from nablad.v1 import cluster_pb2 as cluster_pb
 from nablad.v1 import job_spec_pb2 as spec_pb
 from service.cluster.errors import ClusterLostError
-from service.live import LiveJobs
+from service.events.live_status import LiveJobs
+from service.events.watches import Watches
 from service.metrics.standing import Observer, QueueFigures
 from service.stores.database import Database
 from service.stores.jobs import JobStore
-from service.watching import Watches
 
 
 class Cluster:

@@ -13,21 +13,21 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from nablad.spec import complete, parse
+from nablad.jobspec import complete, parse
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.checkpoints.image import Snapshot, make_image
-from service.parameter_server.advice import Advice, advice
-from service.parameter_server.policies import Sync
+from service.parameter_server.progress.advice import Advice, advice
+from service.parameter_server.progress.stopping import StoppingRules, stopping_rules
+from service.parameter_server.scheduling.policies import Sync
 from service.parameter_server.start import first_snapshot, share
-from service.parameter_server.stopping import StoppingRules, stopping_rules
 from service.parameter_server.training import Training
-from workers import build
+from workers import from_spec
 from workers.computation import Computation
 from workers.mathematics.optimizers import optimizer
 from workers.mathematics.parameters import ParameterLayout
 from workers.plan import Plan
-from workers.tickets import Result, Ticket, TicketKind
+from workers.transport.tickets import Result, Ticket, TicketKind
 
 REMEDY = "give a training.learning_rate below 0.5"
 _SECONDS = 30
@@ -127,9 +127,9 @@ class Run:
         spec = job.spec
         start, _ = share(first_snapshot(job), spec_pb.TRANSPORT_INLINE)
         self.training = Training(
-            build.plan(job),
+            from_spec.plan(job),
             Sync(),
-            build.update_rule(spec),
+            from_spec.update_rule(spec),
             start,
             ParameterLayout(tuple(spec.model.layers), spec.model.bias).starts,
             stopping_rules(job),

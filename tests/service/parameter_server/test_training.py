@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from service.parameter_server.reduction import Buffers
-from service.parameter_server.telemetry import ACTIVITIES
+from service.parameter_server.progress.telemetry import ACTIVITIES
+from service.parameter_server.shard.reduction import Buffers
 from service.parameter_server.training import Training
 from workers.plan import Plan
-from workers.tickets import Refusal, Result, Ticket, TicketKind
+from workers.transport.tickets import Rejection, Result, Ticket, TicketKind
 
 MakeTraining = Callable[..., Training]
 Answer = Callable[..., Result]
@@ -137,7 +137,7 @@ def test_who_works_and_who_is_lost_never_changes_a_bit(
             ticket = held[choice].pop(0)
             result, again = (answer(training, ticket, PLAN) for _ in range(2))
             assert training.take(choice, 2, result) is None
-            assert training.take(choice, 2, again) in (Refusal.DUPLICATE, Refusal.LATE)
+            assert training.take(choice, 2, again) in (Rejection.DUPLICATE, Rejection.LATE)
         for worker, tickets in training.deal().items():
             held[worker].extend(tickets)
         training.book()

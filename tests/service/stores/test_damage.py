@@ -14,17 +14,16 @@ from nablad.v1 import datasets_pb2 as datasets_pb
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import models_pb2 as models_pb
-from service.check import Check
-from service.damage import DatabaseRowError
-from service.data_directory import DataDirectory
-from service.digests import row_digest
-from service.errors import ServiceError
-from service.job_states import CANCELLED, FAILED, QUEUED, RUNNING, STARTING, SUCCEEDED
+from service.daemon.check import Check
+from service.daemon.cleanup import clean_up_after_crash
+from service.errors import DatabaseRowError, ServiceError
+from service.storage.data_directory import DataDirectory
+from service.storage.digests import row_digest
 from service.stores.catalogues import DatasetCatalogue, ModelCatalogue
 from service.stores.database import Database, DatabaseError
+from service.stores.job_states import CANCELLED, FAILED, QUEUED, RUNNING, STARTING, SUCCEEDED
 from service.stores.jobs import JobStore
 from service.stores.tables import TABLES
-from service.tidying import tidy_up
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 EPOCHS, STEPS = jobs_pb.HISTORY_KIND_EPOCHS, jobs_pb.HISTORY_KIND_STEPS
@@ -251,7 +250,7 @@ def test_nothing_is_tidied_up_beside_damage(stores: Stores, path: Path, tmp_path
     directory.checkpoints("job-1").mkdir()
     directory.model("job-1").touch()
     _change(path, "UPDATE jobs SET job_id = 'job-9' WHERE job_id = 'job-1'")
-    tidy_up(directory, stores.jobs, stores.models)
+    clean_up_after_crash(directory, stores.jobs, stores.models)
     assert directory.jobs_with_checkpoints() == ["job-1"]
     assert directory.model_ids() == ["job-1"]
     directory.close()
@@ -276,7 +275,7 @@ def test_the_start_makes_the_queue_anew(stores: Stores, path: Path, tmp_path: Pa
     directory = DataDirectory(tmp_path / "data")
     with closing(Database(path)) as database:
         jobs = JobStore(database, lambda: NOW)
-        tidy_up(directory, jobs, ModelCatalogue(database))
+        clean_up_after_crash(directory, jobs, ModelCatalogue(database))
         assert [waiting.job_id for waiting in jobs.waiting()] == ["job-2"]
     directory.close()
 
@@ -303,7 +302,7 @@ def test_nothing_is_removed_for_a_damaged_index(stores: Stores, path: Path, tmp_
     directory.model("job-0").touch()
     with closing(Database(path)) as database:
         stores = Stores(database)
-        tidy_up(directory, stores.jobs, stores.models)
+        clean_up_after_crash(directory, stores.jobs, stores.models)
         assert directory.model_ids() == ["job-0"]
         assert directory.jobs_with_checkpoints() == ["job-0"]
         assert len(stores.jobs.events("job-0", 1)) == 8
@@ -320,7 +319,7 @@ def test_a_row_that_came_to_another_job_by_damage_stays(
     """It looks like what is left of a deleted job. The service starts, also if the id is no text any more."""
     _change(path, f"UPDATE history SET job_id = {key} WHERE job_id = 'job-1' AND kind = 1 AND step = 20")  # noqa: S608
     directory = DataDirectory(tmp_path / "data")
-    tidy_up(directory, stores.jobs, stores.models)
+    clean_up_after_crash(directory, stores.jobs, stores.models)
     assert "are damaged in the database: see `nablad check`" in caplog.text
     assert len(stores.damage()) == 1
     directory.close()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.damage import DatabaseRowError
+from service.errors import DatabaseRowError
 from service.stores.database import Database, DatabaseError
 
 

@@ -5,8 +5,8 @@ import pytest
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
 from service.errors import Reason, ServiceError
-from service.job_states import CANCELLED
 from service.stores.database import Database
+from service.stores.job_states import CANCELLED
 from service.stores.jobs import JobStore
 
 EPOCHS, STEPS = jobs_pb.HISTORY_KIND_EPOCHS, jobs_pb.HISTORY_KIND_STEPS

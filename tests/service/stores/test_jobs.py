@@ -8,7 +8,18 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
 from service.errors import Reason, ServiceError
-from service.job_states import CANCELLED, ENDED, FAILED, MOVES, PAUSED, QUEUED, RUNNING, STARTING, SUCCEEDED, State
+from service.stores.job_states import (
+    CANCELLED,
+    ENDED,
+    FAILED,
+    MOVES,
+    PAUSED,
+    QUEUED,
+    RUNNING,
+    STARTING,
+    SUCCEEDED,
+    State,
+)
 from service.stores.jobs import JobStore
 
 SPEC = spec_pb.JobSpec(name="a")

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 import pytest
 
 from nablad.v1 import job_spec_pb2 as spec_pb
-from service.job_states import CANCELLED, ENDED, MOVES, PAUSED
 from service.stores.database import Database
+from service.stores.job_states import CANCELLED, ENDED, MOVES, PAUSED
 from service.stores.jobs import JobStore
 
 

@@ -11,10 +11,10 @@ import pytest
 
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
-from service.job_states import CANCELLED, FAILED, MOVES, PAUSED, QUEUED, RUNNING, STARTING, SUCCEEDED, State
 from service.stores import database as database_module
 from service.stores.catalogues import DatasetCatalogue, ModelCatalogue
 from service.stores.database import Database, DatabaseError
+from service.stores.job_states import CANCELLED, FAILED, MOVES, PAUSED, QUEUED, RUNNING, STARTING, SUCCEEDED, State
 from service.stores.jobs import JobStore, Waiting
 from service.stores.migrations import MIGRATIONS, Migration
 from service.stores.tables import EVENTS, TABLES

@@ -7,8 +7,8 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from nablad.v1 import job_spec_pb2 as spec_pb
-from service.job_states import CANCELLED, PAUSED, QUEUED, RUNNING, STARTING
 from service.stores.database import Database
+from service.stores.job_states import CANCELLED, PAUSED, QUEUED, RUNNING, STARTING
 from service.stores.jobs import JobStore, Waiting
 
 

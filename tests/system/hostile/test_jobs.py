@@ -16,7 +16,7 @@ import pytest
 
 from nablad import Client
 from nablad.errors import ConflictError, InvalidRequestError, NotFoundError
-from nablad.spec import parse
+from nablad.jobspec import parse
 from nablad.v1 import datasets_pb2 as datasets_pb
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb

@@ -16,12 +16,12 @@ from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.parameter_server import engine as engine_module
 from service.parameter_server.engine import Engine
-from service.parameter_server.lines import Line as ServerLine
-from service.parameter_server.members import Member
 from service.parameter_server.training import Training
-from workers.line import Line as WorkerLine
+from service.parameter_server.transport.members import Member
+from service.parameter_server.transport.worker_connection import WorkerConnection as ServerLine
 from workers.plan import Plan
-from workers.tickets import Refusal, Result, Ticket
+from workers.transport.server_connection import ServerConnection as WorkerLine
+from workers.transport.tickets import Rejection, Result, Ticket
 
 SIZE = 6
 PLAN = Plan(rows=10, batch_size=4, micro_batches=3, epochs=2, seed=1, validation_rows=5)
@@ -163,7 +163,7 @@ class Peer:
 
     def __init__(self, name: str, training: Training, answer: Answer, *, shared: bool = True) -> None:
         self.tickets: list[Ticket] = []
-        self.refusals: list[Refusal | None] = []
+        self.refusals: list[Rejection | None] = []
         here, self.socket = socket.socketpair()
         memory, size = None, training.parameters.size
         if shared:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from service.parameter_server import members as members_module
+from service.parameter_server.transport import members as members_module
 
 
 def _figures(bench: Any) -> dict[str, ps_pb.WorkerFigures]:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from workers.frames import FIGURES, Report, ReportKind
-from workers.tickets import Result, Ticket
+from workers.transport.frames import FIGURES, Report, ReportKind
+from workers.transport.tickets import Result, Ticket
 
 MakeBench = Callable[..., Any]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from service.parameter_server.chronicle import Chronicle
+from service.parameter_server.progress.event_log import TrainingEventLog
 
 MakeBench = Callable[..., Any]
 
@@ -18,7 +18,7 @@ def _joined(number: int) -> ps_pb.Happening:
 def test_steps_wait_until_something_else_happens() -> None:
     """A step of the history wakes nobody; it is there, with its time, whenever somebody looks."""
     news: list[int] = []
-    chronicle = Chronicle(lambda: news.append(len(chronicle)))
+    chronicle = TrainingEventLog(lambda: news.append(len(chronicle)))
     for step in range(3):
         chronicle.add(ps_pb.Happening(step=jobs_pb.HistoryPoint(step=step)))
     assert news == []
@@ -31,7 +31,7 @@ def test_steps_wait_until_something_else_happens() -> None:
 
 def test_each_kind_of_arithmetic_is_told_once() -> None:
     """However many workers have it."""
-    chronicle = Chronicle(lambda: None)
+    chronicle = TrainingEventLog(lambda: None)
     for cpu in ("abacus", "slide rule", "abacus", "slide rule"):
         chronicle.add_arithmetic(jobs_pb.Arithmetic(cpu=cpu))
     assert [happening.arithmetic.cpu for happening in chronicle.after(0)] == ["abacus", "slide rule"]

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.parameter_server.lines import Line
-from service.parameter_server.reduction import Buffers
-from workers.frames import ORDER_BYTES, Order, order_rest_bytes
+from service.parameter_server.shard.reduction import Buffers
+from service.parameter_server.transport.worker_connection import WorkerConnection
+from workers.transport.frames import ORDER_BYTES, Order, order_rest_bytes
 
 
 class Ends:
@@ -31,7 +31,7 @@ class Ends:
         self.weights = np.arange(size, dtype=np.float64)
         self.memory = np.zeros(size) if shared else None
         self.buffers = Buffers(size, np.float64)
-        self.line = Line(here, self.weights, self.buffers, self.memory)
+        self.line = WorkerConnection(here, self.weights, self.buffers, self.memory)
 
     def read(self) -> bytes:
         """What has come to the worker."""

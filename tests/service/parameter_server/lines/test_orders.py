@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from service.parameter_server.lines import LineBrokenError
-from workers.frames import ORDER_BYTES, Order, order_rest_bytes
-from workers.tickets import Refusal, Ticket, TicketKind
+from service.parameter_server.transport.worker_connection import WorkerConnectionError
+from workers.transport.frames import ORDER_BYTES, Order, order_rest_bytes
+from workers.transport.tickets import Rejection, Ticket, TicketKind
 
 MakeEnds = Callable[..., Any]
 
@@ -20,7 +20,7 @@ def test_weights_are_sent_once_for_each_version(ends: MakeEnds) -> None:
     pair = ends(SIZE)
     pair.line.send([], [None], 0)
     pair.line.send([TICKET], [], 0)
-    pair.line.send([TICKET], [Refusal.LATE, None], 0)
+    pair.line.send([TICKET], [Rejection.LATE, None], 0)
     pair.weights += 1
     pair.line.send([], [None], 1)
     pair.line.send([TICKET, TICKET], [], 1)
@@ -28,7 +28,7 @@ def test_weights_are_sent_once_for_each_version(ends: MakeEnds) -> None:
     assert [len(weights) for _, weights in orders] == [0, 8 * SIZE, 0, 0, 8 * SIZE]
     assert orders[1][1] == (pair.weights - 1).tobytes()
     assert orders[4][1] == pair.weights.tobytes()
-    assert orders[2][0] == Order([TICKET], [Refusal.LATE, None], 0)
+    assert orders[2][0] == Order([TICKET], [Rejection.LATE, None], 0)
     assert orders[4][0] == Order([TICKET, TICKET], [], 1, 8 * SIZE)
 
 
@@ -62,14 +62,14 @@ def test_a_worker_that_does_not_read_is_not_written_to_without_end(ends: MakeEnd
     pair = ends(1_000_000, socket_bytes=8192)
     pair.line.send([TICKET], [], 1)
     for _ in range(63):
-        pair.line.send([], [Refusal.LATE], 1)
-    with pytest.raises(LineBrokenError, match="does not read"):
-        pair.line.send([], [Refusal.LATE], 1)
+        pair.line.send([], [Rejection.LATE], 1)
+    with pytest.raises(WorkerConnectionError, match="does not read"):
+        pair.line.send([], [Rejection.LATE], 1)
 
 
 def test_what_cannot_be_sent_breaks_the_line(ends: MakeEnds) -> None:
     """A worker that is gone is noticed also by who only tells it something."""
     pair = ends(SIZE)
     pair.worker.close()
-    with pytest.raises(LineBrokenError):
+    with pytest.raises(WorkerConnectionError):
         pair.line.send([TICKET], [], 1)

@@ -9,12 +9,12 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.parameter_server.lines import LineBrokenError
-from service.parameter_server.members import Member
 from service.parameter_server.training import Training
-from workers.frames import FIGURES, REPORT_BYTES, Report
+from service.parameter_server.transport.members import Member
+from service.parameter_server.transport.worker_connection import WorkerConnectionError
 from workers.plan import Plan
-from workers.tickets import Result, Ticket
+from workers.transport.frames import FIGURES, REPORT_BYTES, Report
+from workers.transport.tickets import Result, Ticket
 
 SIZE = 6
 BYTES = 8 * SIZE
@@ -53,7 +53,7 @@ def _results(pair: Any, pieces: Iterable[bytes]) -> list[Report]:
             pair.worker.send(piece)
             while report := pair.line.report():
                 told.append(report)
-    except LineBrokenError:
+    except WorkerConnectionError:
         pass
     pair.line.close()
     pair.worker.close()

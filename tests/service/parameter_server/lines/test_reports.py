@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.parameter_server.lines import LineBrokenError
-from workers.frames import FIGURES, Report, ReportKind
-from workers.tickets import Result, Ticket, TicketKind
+from service.parameter_server.transport.worker_connection import WorkerConnectionError
+from workers.transport.frames import FIGURES, Report, ReportKind
+from workers.transport.tickets import Result, Ticket, TicketKind
 
 MakeEnds = Callable[..., Any]
 
@@ -99,7 +99,7 @@ def test_what_no_worker_says_breaks_the_line(ends: MakeEnds, case: str) -> None:
     """Numbers that belong nowhere are not read, and not waited for."""
     pair = ends(SIZE)
     pair.worker.send(WRONG_PARTS[case])
-    with pytest.raises(LineBrokenError, match="it says"):
+    with pytest.raises(WorkerConnectionError, match="it says"):
         pair.line.report()
 
 
@@ -149,7 +149,7 @@ def test_a_worker_that_shares_memory_sends_no_numbers(ends: MakeEnds, frame: byt
     """There is one way for a gradient on each line."""
     pair = ends(SIZE, shared=True)
     pair.worker.send(frame)
-    with pytest.raises(LineBrokenError):
+    with pytest.raises(WorkerConnectionError):
         pair.line.report()
 
 
@@ -170,7 +170,7 @@ def test_a_worker_that_goes_breaks_its_line(ends: MakeEnds) -> None:
     pair.worker.send(_part(gradient, 900, 1000))
     assert pair.line.report() is None
     pair.worker.close()
-    with pytest.raises(LineBrokenError, match="closed"):
+    with pytest.raises(WorkerConnectionError, match="closed"):
         pair.line.report()
     pair.line.close()
     pair.line.close()

@@ -12,11 +12,11 @@ import pytest
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
 from service.parameter_server.process import RunningParameterServer, start_parameter_server
-from workers import build
+from workers import from_spec
 from workers.computation import Computation
-from workers.frames import FIGURES, Order
-from workers.line import open_line
-from workers.tickets import Result, Ticket
+from workers.transport.frames import FIGURES, Order
+from workers.transport.server_connection import connect_to_server
+from workers.transport.tickets import Result, Ticket
 from workers.worker import SECRET_KEY, host_fingerprint, work
 
 _SECRET = "secret"  # noqa: S105 (of jobs that only exist here)
@@ -51,7 +51,7 @@ class Hand:
         joined = stub.Join(request, metadata=_METADATA, timeout=_SECONDS)
         self.name = joined.worker_id
         self.computation = _computation(job)
-        self.line = open_line(joined, self.computation.layout, self.computation.dtype)
+        self.line = connect_to_server(joined, self.computation.layout, self.computation.dtype)
         self.membership = stub.Attend(ps_pb.AttendRequest(worker_id=self.name), metadata=_METADATA)
 
     def order(self) -> Order:
@@ -122,7 +122,7 @@ class Served:
 
     def work(self) -> None:
         """Runs a real worker to its end."""
-        work(self.address, _SECRET, threads=1, message_bytes=build.message_bytes(self.job))
+        work(self.address, _SECRET, threads=1, message_bytes=from_spec.message_bytes(self.job))
 
     def weights(self) -> bytes:
         """The present weights."""

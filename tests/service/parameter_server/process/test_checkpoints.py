@@ -12,7 +12,7 @@ import pytest
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.checkpoints.image import CheckpointError, describe_image
 from service.parameter_server import servicer as servicer_module
-from service.receipts import spec_digest
+from workers.from_spec import spec_digest
 from workers.worker import SECRET_KEY
 
 MakeJob = Callable[..., ps_pb.Assignment]

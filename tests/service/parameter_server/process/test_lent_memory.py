@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from workers.tickets import Result, Ticket
+from workers.transport.tickets import Result, Ticket
 
 MakeJob = Callable[..., ps_pb.Assignment]
 Serve = Callable[..., Any]

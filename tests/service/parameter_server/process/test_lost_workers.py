@@ -10,9 +10,9 @@ import pytest
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.parameter_server.engine import Engine
-from service.parameter_server.members import Member
-from workers.frames import Order
-from workers.tickets import Result, Ticket
+from service.parameter_server.transport.members import Member
+from workers.transport.frames import Order
+from workers.transport.tickets import Result, Ticket
 
 MakeJob = Callable[..., ps_pb.Assignment]
 Serve = Callable[..., Any]
@@ -149,7 +149,7 @@ def test_a_worker_that_dies_between_two_parts_of_a_gradient(
     serve: Serve, make_job: MakeJob, plain_training: PlainTraining, monkeypatch: pytest.MonkeyPatch, answered: int
 ) -> None:
     """What was sent of it is forgotten; another worker computes all of it."""
-    monkeypatch.setattr("workers.line._PART_BYTES", 1)
+    monkeypatch.setattr("workers.transport.server_connection._PART_BYTES", 1)
     job = make_job(transport="inline")
     served = serve(job)
     hand = served.hand()

@@ -45,7 +45,7 @@ def test_the_result_is_that_of_a_plain_numpy_loop(
     part_bytes: int,
 ) -> None:
     """Any number of workers gives, bit for bit, the float64 weights of one loop; also with gradients layer by layer."""
-    monkeypatch.setattr("workers.line._PART_BYTES", part_bytes)
+    monkeypatch.setattr("workers.transport.server_connection._PART_BYTES", part_bytes)
     job = make_job(transport=transport)
     served = serve(job)
     assert _train(served, workers) == {transport: workers + 1}

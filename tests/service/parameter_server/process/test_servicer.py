@@ -12,7 +12,7 @@ import pytest
 
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from service.parameter_server.lines import Line
+from service.parameter_server.transport.worker_connection import WorkerConnection
 from workers.worker import SECRET_KEY
 
 MakeJob = Callable[..., ps_pb.Assignment]
@@ -166,7 +166,7 @@ def test_a_broken_connection_is_let_go_without_the_garbage_collector(
     try:
         hand = served.hand()
         hand.order()
-        lines = [weakref.ref(each) for each in gc.get_objects() if isinstance(each, Line)]
+        lines = [weakref.ref(each) for each in gc.get_objects() if isinstance(each, WorkerConnection)]
         hand.line.__exit__()
         assert hand.end()[0] is grpc.StatusCode.UNAVAILABLE
         served.wait_for("worker_lost")

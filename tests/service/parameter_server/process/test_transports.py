@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from workers.regions import Region
-from workers.worker import ParameterServerLostError, RefusedError
+from workers.transport.shared_memory import SharedMemory
+from workers.worker import ParameterServerLostError, RejectedError
 
 MakeJob = Callable[..., ps_pb.Assignment]
 Serve = Callable[..., Any]
@@ -26,7 +26,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def blind(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers seem to be on the same host, but see other memory; and do not try for ever."""
-    monkeypatch.setattr(Region, "answer", lambda _: None)
+    monkeypatch.setattr(SharedMemory, "answer", lambda _: None)
     monkeypatch.setattr("workers.worker._REJOIN_SECONDS", 0)
 
 
@@ -64,7 +64,7 @@ def test_a_worker_on_another_host_is_refused_if_the_spec_wants_memory(
 ) -> None:
     """It is told what to change, and does not try again."""
     served = serve(make_job(transport="shared"))
-    with pytest.raises(RefusedError, match="transport: shared wants; take auto or inline"):
+    with pytest.raises(RejectedError, match="transport: shared wants; take auto or inline"):
         served.work()
 
 
@@ -87,7 +87,7 @@ def test_a_worker_that_cannot_see_the_region_gives_up_if_the_spec_wants_memory(
         served.work()
 
 
-def _no_region(name: str, size: int, *, others_may_write: bool) -> Region:
+def _no_region(name: str, size: int, *, others_may_write: bool) -> SharedMemory:
     raise OSError(38, "Function not implemented")
 
 
@@ -95,7 +95,7 @@ def test_a_system_without_such_memory_is_served_inline(
     serve: Serve, make_job: MakeJob, plain_training: PlainTraining, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing else changes."""
-    monkeypatch.setattr(Region, "create", _no_region)
+    monkeypatch.setattr(SharedMemory, "create", _no_region)
     job = make_job()
     served = serve(job)
     assert _trained_by(served) == "inline"
@@ -109,7 +109,7 @@ def test_a_worker_for_which_there_is_no_more_memory_is_reached_inline(
     job = make_job()
     served = serve(job)
     first = served.hand()
-    monkeypatch.setattr(Region, "create", _no_region)
+    monkeypatch.setattr(SharedMemory, "create", _no_region)
     second = served.hand()
     assert (first.line.shared, second.line.shared) == (True, False)
     served.wait_for("worker_joined", 2)

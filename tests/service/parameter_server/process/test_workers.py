@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from workers.arithmetic import arithmetic
+from workers.runtime.numeric_environment import numeric_environment
 
 MakeJob = Callable[..., ps_pb.Assignment]
 Serve = Callable[..., Any]
@@ -49,9 +49,9 @@ def test_no_workers_at_all_cannot_be_wanted(serve: Serve, make_job: MakeJob) -> 
 
 def test_workers_say_what_they_compute_with(serve: Serve, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each kind is told once: the parameter server's own, and that of workers on another kind of host."""
-    other = arithmetic()
+    other = numeric_environment()
     other.cpu = "abacus"
-    monkeypatch.setattr("workers.worker.arithmetic", lambda: other)
+    monkeypatch.setattr("workers.worker.numeric_environment", lambda: other)
     served = serve(make_job())
     first = served.hand()
     with ThreadPoolExecutor(2) as pool:
@@ -61,4 +61,4 @@ def test_workers_say_what_they_compute_with(serve: Serve, make_job: MakeJob, mon
         for run in runs:
             run.result()
     told = [happening.arithmetic for happening in served.follow() if happening.HasField("arithmetic")]
-    assert told == [arithmetic(), other]
+    assert told == [numeric_environment(), other]

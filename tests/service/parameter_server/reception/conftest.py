@@ -10,13 +10,13 @@ import pytest
 
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from service.parameter_server.lines import Line
-from service.parameter_server.reception import Reception
-from service.parameter_server.reduction import Buffers
-from workers.line import Line as WorkerLine
-from workers.line import open_line
+from service.parameter_server.shard.reduction import Buffers
+from service.parameter_server.transport.acceptor import Acceptor
+from service.parameter_server.transport.worker_connection import WorkerConnection
 from workers.mathematics.parameters import ParameterLayout
-from workers.regions import Region
+from workers.transport.server_connection import ServerConnection as WorkerLine
+from workers.transport.server_connection import connect_to_server
+from workers.transport.shared_memory import SharedMemory
 
 LAYOUT = ParameterLayout((6, 5, 3), bias=True)
 DTYPE = np.dtype(np.float64)
@@ -34,16 +34,16 @@ class Desk:
     def __init__(self, loop: Any, transport: spec_pb.Transport.ValueType, *, region: bool) -> None:
         self.weights = np.zeros(LAYOUT.size)
         self._region = (
-            Region.create("weights", LAYOUT.size * DTYPE.itemsize, others_may_write=False) if region else None
+            SharedMemory.create("weights", LAYOUT.size * DTYPE.itemsize, others_may_write=False) if region else None
         )
         if self._region:
             self.weights = self._region.vector(DTYPE, LAYOUT.size)
         self._loop = loop
         self._closed = False
-        self.reception: Reception = loop.run(self._open(transport))
+        self.reception: Acceptor = loop.run(self._open(transport))
 
-    async def _open(self, transport: spec_pb.Transport.ValueType) -> Reception:
-        return Reception(transport, "127.0.0.1", self.weights, self._region, Buffers(LAYOUT.size, DTYPE))
+    async def _open(self, transport: spec_pb.Transport.ValueType) -> Acceptor:
+        return Acceptor(transport, "127.0.0.1", self.weights, self._region, Buffers(LAYOUT.size, DTYPE))
 
     def join(self, name: str = "a", *, same_host: bool = True) -> ps_pb.JoinResponse:
         """What the worker is told."""
@@ -51,9 +51,9 @@ class Desk:
         self.possible: bool = self._loop.run(self._call(self.reception.expect, response, same_host=same_host))
         return response
 
-    def take(self, name: str = "a") -> Line | None:
+    def take(self, name: str = "a") -> WorkerConnection | None:
         """The line of a worker that attends."""
-        line: Line | None = self._loop.run(self._call(self.reception.take, name))
+        line: WorkerConnection | None = self._loop.run(self._call(self.reception.take, name))
         return line
 
     async def _call(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
@@ -61,7 +61,7 @@ class Desk:
 
     def open(self, joined: ps_pb.JoinResponse) -> WorkerLine:
         """Opens the line as a worker does."""
-        return open_line(joined, LAYOUT, DTYPE)
+        return connect_to_server(joined, LAYOUT, DTYPE)
 
     def connect(self, joined: ps_pb.JoinResponse, *, shared: bool) -> socket.socket:
         """Only connects."""
@@ -101,7 +101,7 @@ def make_desk(loop: Any) -> Iterator[Callable[..., Desk]]:
 @pytest.fixture
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     """The reception waits for nobody for long."""
-    monkeypatch.setattr("service.parameter_server.reception._OPEN_SECONDS", 0.05)
+    monkeypatch.setattr("service.parameter_server.transport.acceptor._OPEN_SECONDS", 0.05)
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from nablad.v1 import job_spec_pb2 as spec_pb
-from workers.line import HANDSHAKE, LineError
-from workers.regions import Region
+from workers.transport.server_connection import HANDSHAKE, ServerConnectionError
+from workers.transport.shared_memory import SharedMemory
 
 MakeDesk = Callable[..., Any]
 HangsUp = Callable[[socket.socket], bool]
@@ -40,7 +40,7 @@ def test_memory_is_not_shared_with_another_user(
 
 def test_a_worker_that_sees_other_memory_falls_back(make_desk: MakeDesk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two hosts may look alike: a region that does not answer the challenge is not used."""
-    monkeypatch.setattr(Region, "answer", lambda _: None)
+    monkeypatch.setattr(SharedMemory, "answer", lambda _: None)
     desk = make_desk()
     with desk.open(desk.join()) as worker:
         line = desk.take()
@@ -53,9 +53,9 @@ def test_a_worker_that_sees_other_memory_has_no_line_if_the_spec_wants_memory(
     make_desk: MakeDesk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is told that memory cannot be shared."""
-    monkeypatch.setattr(Region, "answer", lambda _: None)
+    monkeypatch.setattr(SharedMemory, "answer", lambda _: None)
     desk = make_desk(SHARED)
-    with pytest.raises(LineError, match="memory cannot be shared"):
+    with pytest.raises(ServerConnectionError, match="memory cannot be shared"):
         desk.open(desk.join())
     assert desk.take() is None
 
@@ -67,8 +67,8 @@ def test_a_worker_that_goes_at_the_last_moment_has_no_line(make_desk: MakeDesk, 
     with desk.connect(joined, shared=True) as worker:
         worker.sendall(joined.token)
         _, files, _, _ = socket.recv_fds(worker, 1, 2)
-        Region(files[0], BYTES, writable=False)
-        Region(files[1], BYTES, writable=True).answer()
+        SharedMemory(files[0], BYTES, writable=False)
+        SharedMemory(files[1], BYTES, writable=True).answer()
         with loop.busy():
             worker.sendall(HANDSHAKE)
             worker.close()

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from nablad.v1 import job_spec_pb2 as spec_pb
-from workers.frames import FIGURES
-from workers.line import HANDSHAKE, LineError
-from workers.tickets import Result, Ticket
+from workers.transport.frames import FIGURES
+from workers.transport.server_connection import HANDSHAKE, ServerConnectionError
+from workers.transport.tickets import Result, Ticket
 
 MakeDesk = Callable[..., Any]
 HangsUp = Callable[[socket.socket], bool]
@@ -101,7 +101,7 @@ def test_a_token_is_worth_nothing_once_its_worker_attends(make_desk: MakeDesk, s
     with desk.open(joined):
         line = desk.take()
         assert line is not None
-        with pytest.raises(LineError):
+        with pytest.raises(ServerConnectionError):
             desk.open(joined)
         assert desk.take() is None
         line.close()
@@ -150,7 +150,7 @@ def test_a_worker_that_does_not_attend_has_its_line_closed(
     make_desk: MakeDesk, monkeypatch: pytest.MonkeyPatch, shared: bool
 ) -> None:
     """It died after it was let in, and nobody else would ever know."""
-    monkeypatch.setattr("service.parameter_server.reception._ATTEND_SECONDS", 0.01)
+    monkeypatch.setattr("service.parameter_server.transport.acceptor._ATTEND_SECONDS", 0.01)
     desk = make_desk()
     with desk.open(desk.join(same_host=shared)) as worker:
         assert worker.next_order() is None
@@ -175,8 +175,8 @@ def test_few_may_say_nothing_at_a_time(
     make_desk: MakeDesk, hangs_up: HangsUp, monkeypatch: pytest.MonkeyPatch, shared: bool
 ) -> None:
     """Who comes when there are too many waits until one of them is turned away, and is served then."""
-    monkeypatch.setattr("service.parameter_server.reception._OPEN_SECONDS", 0.1)
-    monkeypatch.setattr("service.parameter_server.reception._MOST_UNKNOWN", 2)
+    monkeypatch.setattr("service.parameter_server.transport.acceptor._OPEN_SECONDS", 0.1)
+    monkeypatch.setattr("service.parameter_server.transport.acceptor._MOST_UNKNOWN", 2)
     desk = make_desk()
     joined = desk.join(same_host=shared)
     silent = [desk.connect(joined, shared=shared) for _ in range(5)]
@@ -224,7 +224,7 @@ def test_a_moment_without_files_is_survived(make_desk: MakeDesk, loop: Any, monk
         return await accept(self, listener)
 
     monkeypatch.setattr(asyncio.SelectorEventLoop, "sock_accept", accept_later)
-    monkeypatch.setattr("service.parameter_server.reception._PAUSE_SECONDS", 0)
+    monkeypatch.setattr("service.parameter_server.transport.acceptor._PAUSE_SECONDS", 0)
     desk = make_desk(SHARED)
     with desk.open(desk.join()):
         assert refused

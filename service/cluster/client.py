@@ -1,0 +1,267 @@
+"""The daemon's way to Ray: keeps a cluster process running, and speaks to it."""
+
+import asyncio
+import logging
+import os
+import secrets
+import shutil
+import stat
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import grpc
+
+from nablad.v1 import cluster_pb2 as cluster_pb
+from nablad.v1 import cluster_pb2_grpc as cluster_grpc
+from service.cluster.child import Child
+from service.cluster.errors import ClusterError, ClusterLostError
+from service.cluster.job_processes_client import JobProcessesClient
+from service.cluster.listeners import require_process
+from service.errors import AttemptFailed, AttemptLost
+from service.storage.private_files import foreign_owner, other_writers
+from workers.worker import SECRET_KEY
+
+__all__ = ["ClusterClient", "ClusterError", "ClusterLostError", "JobProcessesClient"]
+
+_log = logging.getLogger(__name__)
+
+# -P: not what lies in the directory that it runs in.
+_PROGRAM: Final = (sys.executable, "-P", "-m", "service.cluster.process")
+_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.enable_http_proxy", 0),
+)
+# A cluster process is started anew after so long, doubled with every one that ends before it was up for a minute.
+_FIRST_PAUSE_SECONDS: Final = 0.5
+_LONGEST_PAUSE_SECONDS: Final = 10.0
+_PROVEN_SECONDS: Final = 60.0
+# A cluster process that does not answer for so long hangs; groups may wait for their CPUs one after the other.
+_ANSWER_SECONDS: Final = 20.0
+_RESERVE_SECONDS: Final = 60.0
+# Between the end of a call and the end of the process that had it.
+_LAST_WORDS_SECONDS: Final = 5.0
+_SECRET_BYTES: Final = 32
+# Ray opens its folder to everybody at each start of a process; the one above stays closed. Short, because Ray adds
+# 64 characters to it for a socket, and the path of one has at most 107.
+_RAY_FOLDER: Final = "r"
+
+
+@dataclass(frozen=True)
+class _Connection:
+    """A cluster process that is up."""
+
+    child: Child
+    channel: grpc.aio.Channel
+    stub: "cluster_grpc.ClusterServiceAsyncStub"
+    metadata: tuple[tuple[str, str]]
+
+    async def how_lost(self, error: grpc.aio.AioRpcError) -> str:
+        """How the process ended, given how a call broke."""
+        await asyncio.wait([self.child.end], timeout=_LAST_WORDS_SECONDS)
+        return self.child.end.result() if self.child.end.done() else str(error.details())
+
+
+class ClusterClient:
+    """Ray, while it is there.
+
+    Attributes:
+        up: Set while it is.
+        restarts: How often the cluster process was started anew.
+    """
+
+    def __init__(
+        self,
+        ray: str | None,
+        cpus: int,
+        folder: Path,
+        on_change: Callable[[str], None],
+        *,
+        program: Sequence[str] = _PROGRAM,
+        first_pause_seconds: float = _FIRST_PAUSE_SECONDS,
+    ) -> None:
+        """Does nothing yet.
+
+        Args:
+            ray: Address of a running cluster; None for one of our own.
+            cpus: That one of our own offers.
+            folder: For the socket, and below it the files of a cluster of our own, of short path; nobody else may
+                enter it. What is in it is removed.
+            on_change: Told when Ray is lost and when it is back, as a sentence.
+            program: The cluster process.
+            first_pause_seconds: Before a cluster process is started anew.
+        """
+        self.up = asyncio.Event()
+        self.restarts = 0
+        self._folder = folder
+        self._socket = folder / "cluster"
+        self._on_change = on_change
+        self._first_pause_seconds = first_pause_seconds
+        cluster = ("--ray", ray) if ray is not None else ("--cpus", str(cpus))
+        self._command = (*program, "--socket", str(self._socket), "--folder", str(folder / _RAY_FOLDER), *cluster)
+        self._connection: _Connection | None = None
+        self._why_away = "it has not been started"
+        self._keeping: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Starts the cluster process; it is started anew from then on whenever it ends.
+
+        Raises:
+            ClusterError: Ray did not start, or cannot be reached.
+        """
+        connection = await self._connect()
+        self._keeping = asyncio.create_task(self._keep_up(connection))
+
+    async def close(self) -> None:
+        """Ends the cluster process in order, and an embedded Ray with it."""
+        if self._keeping:
+            self._keeping.cancel()
+            await asyncio.wait([self._keeping])
+        if connection := self._connection:
+            self._disconnect("the service goes away")
+            await connection.child.stop()
+            await connection.channel.close()
+        await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+
+    @property
+    def pid(self) -> int:
+        """Of the cluster process; -1 while there is none."""
+        connection = self._connection  # asked from other threads
+        return connection.child.pid if connection else -1
+
+    async def nodes(self) -> list[cluster_pb.Node]:
+        """The nodes that are there.
+
+        Raises:
+            ClusterLostError: Ray is away.
+        """
+        connection = self._require_connection()
+        try:
+            response = await connection.stub.ListNodes(
+                cluster_pb.ListNodesRequest(), metadata=connection.metadata, timeout=_ANSWER_SECONDS
+            )
+        except grpc.aio.AioRpcError as error:
+            if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+                connection.child.kill()
+            raise ClusterLostError(f"Ray does not answer: {error.details()}") from error
+        return list(response.nodes)
+
+    async def reserve(self, workers: int, cpus_per_worker: int) -> JobProcessesClient | None:
+        """The CPUs of a job, until the fleet is stopped; None when they cannot be had.
+
+        Raises:
+            ClusterLostError: Ray is away.
+        """
+        connection = self._require_connection()
+        fleet = JobProcessesClient(connection.stub, connection.metadata, connection.how_lost)
+        reserved = False
+        try:
+            async with asyncio.timeout(_RESERVE_SECONDS):
+                reserved = await fleet.reserve(workers, cpus_per_worker)
+        except (AttemptLost, AttemptFailed) as end:
+            raise ClusterLostError(str(end)) from end
+        except TimeoutError as error:
+            connection.child.kill()
+            raise ClusterLostError(f"Ray does not answer: no CPUs after {_RESERVE_SECONDS:.0f} s") from error
+        finally:
+            if not reserved:
+                await fleet.stop()
+        return fleet if reserved else None
+
+    def _require_connection(self) -> _Connection:
+        if self._connection is None:
+            raise ClusterLostError(f"Ray is away: {self._why_away}")
+        return self._connection
+
+    async def _connect(self) -> _Connection:
+        await asyncio.to_thread(_prepare, self._folder)
+        secret = secrets.token_hex(_SECRET_BYTES)
+        child = await Child.start(self._command, secret)
+        try:
+            # Either end knows the other: this one by what the kernel says, and that one by the secret of its own pipe.
+            await asyncio.to_thread(require_process, self._socket, child.pid)
+        except BaseException:
+            child.kill()
+            await asyncio.shield(child.end)
+            raise
+        channel = grpc.aio.insecure_channel(f"unix:{self._socket}", _OPTIONS)
+        stub = cluster_grpc.ClusterServiceStub(channel)
+        self._connection = _Connection(child, channel, stub, ((SECRET_KEY, secret),))
+        self.up.set()
+        return self._connection
+
+    def _disconnect(self, why: str) -> None:
+        self._connection = None
+        self._why_away = why
+        self.up.clear()
+
+    async def _keep_up(self, connection: _Connection) -> None:
+        pause = self._first_pause_seconds
+        clock = asyncio.get_running_loop().time
+        while True:
+            since = clock()
+            why = await asyncio.shield(connection.child.end)
+            self._disconnect(why)
+            # Calls are about to end by themselves, and then know why.
+            await connection.channel.close(_LAST_WORDS_SECONDS)
+            self._on_change(f"Ray was lost: {why}; it is started or reached anew")
+            if clock() - since > _PROVEN_SECONDS:
+                pause = self._first_pause_seconds
+            connection, pause = await self._reconnect(pause)
+            self.restarts += 1
+            self._on_change("Ray is back")
+
+    async def _reconnect(self, pause: float) -> tuple[_Connection, float]:
+        """Tries until it succeeds; the connection, and the pause before the next time."""
+        while True:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            try:
+                return await self._connect(), pause
+            except ClusterError as error:
+                self._why_away = str(error)
+                _log.warning("Ray is not back yet: %s", error)
+
+
+def _prepare(folder: Path) -> None:
+    """An empty folder that only this user can enter; what is left of an earlier process is removed.
+
+    Raises:
+        ClusterError: It cannot be made, or somebody else has put something in its place.
+    """
+    try:
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        _require_own_folder(folder)
+        folder.chmod(0o700)
+        # A process of Ray may still be writing its last lines there; then the folder is not empty, and no worse for it.
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        for path in (folder, *folder.iterdir()):
+            _require_own_folder(path)
+        parent = folder.parent.stat()
+    except OSError as error:
+        raise ClusterError(f"the folder {folder} for Ray's files cannot be made: {error.strerror}") from error
+    if not parent.st_mode & stat.S_ISVTX and (others := other_writers(parent)):
+        _log.warning(
+            "%s may put another folder in the place of %s: set TMPDIR to a folder that nobody else may write to, or "
+            "that has the sticky bit, unless this machine has no other users", others, folder,
+        )  # fmt: skip
+
+
+def _require_own_folder(path: Path) -> None:
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        what = "a link" if stat.S_ISLNK(found.st_mode) else "a file"
+    elif found.st_uid != os.geteuid():
+        what = f"a folder of {foreign_owner(found) or 'user root'}"
+    else:
+        return
+    raise ClusterError(
+        f"{path} is in the way of Ray's files: it is {what}, and not the service's; remove it, or set TMPDIR to a "
+        "folder that nobody else may write to"
+    )

@@ -1,0 +1,1 @@
+"""Control plane: queue, attempts and states of jobs."""

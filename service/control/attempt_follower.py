@@ -1,0 +1,214 @@
+"""Follows a parameter server and writes down what it tells."""
+
+import asyncio
+import logging
+import math
+import sqlite3
+import time
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Final
+
+import grpc
+
+from nablad.v1 import jobs_pb2 as jobs_pb
+from nablad.v1 import parameter_server_pb2 as ps_pb
+from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
+from service.errors import AttemptFailed, AttemptLost
+from service.events.live_status import LiveJobs
+from service.stores.jobs import JobStore
+
+__all__ = ["Following"]
+
+_log = logging.getLogger(__name__)
+
+# A parameter server that does not answer for so long is taken for lost.
+_SILENCE_SECONDS: Final = 10.0
+_ANSWER_SECONDS: Final = 5.0
+_RETRY_SECONDS: Final = 0.5
+# What cannot be written, on a full disk, is tried again; the training goes on meanwhile.
+_WRITE_AGAIN_SECONDS: Final = 2.0
+# Between two questions: epochs that end faster than this are written down together.
+_PACE_SECONDS: Final = 0.1
+# Telemetry is for metrics alone, which are hardly scraped more often than this.
+_TELEMETRY_SECONDS: Final = 1.0
+
+
+class Following:
+    """Reads what the parameter server of one attempt tells.
+
+    Attributes:
+        progress: The newest one.
+    """
+
+    def __init__(
+        self,
+        jobs: JobStore,
+        live: LiveJobs,
+        job: jobs_pb.Job,
+        now: Callable[[], datetime],
+        epoch_ended: Callable[[ps_pb.EpochEnd], None],
+        running: Callable[[], None],
+    ) -> None:
+        """Has heard of nothing yet.
+
+        Args:
+            jobs: Where it is written down.
+            live: Where the newest figures go.
+            job: Which.
+            now: The time.
+            epoch_ended: Called with each epoch that ended; may raise AttemptFailed.
+            running: Called once, when the job runs.
+        """
+        self.progress = jobs_pb.Progress()
+        self._jobs = jobs
+        self._live = live
+        self._job_id = job.job_id
+        self._attempt = job.attempt
+        self._now = now
+        self._epoch_ended = epoch_ended
+        self._is_running = running
+        self._seen = 0
+        self._wrote = asyncio.Event()
+        self._running = False
+        self._silent_since: float | None = None
+        self._next_telemetry = -math.inf
+
+    async def run(self, stub: "ps_grpc.ParameterServerServiceAsyncStub", metadata: tuple[tuple[str, str], ...]) -> str:
+        """Returns when the training has ended, with why it did.
+
+        Raises:
+            AttemptFailed: The training cannot go on.
+            AttemptLost: The parameter server does not answer any more.
+        """
+        while True:
+            try:
+                request = ps_pb.FollowRequest(seen=self._seen, telemetry=time.monotonic() >= self._next_telemetry)
+                told = await stub.Follow(request, metadata=metadata, timeout=_ANSWER_SECONDS)
+                self._silent_since = None
+                ending = self._write_down(told)
+                if ending is not None:
+                    return ending
+                await asyncio.sleep(_PACE_SECONDS)
+            except grpc.aio.AioRpcError as error:
+                self._bear_silence(error.details() or "it does not answer")
+                await asyncio.sleep(_RETRY_SECONDS)
+            except (OSError, sqlite3.Error) as error:
+                _log.warning("job %s: what happened cannot be written down yet: %s", self._job_id, error)
+                await asyncio.sleep(_WRITE_AGAIN_SECONDS)
+
+    async def written(self, happenings: int) -> None:
+        """Waits until the first so many happenings are written down."""
+        while self._seen < happenings:
+            self._wrote.clear()
+            await self._wrote.wait()
+
+    def _count(self, happenings: int) -> None:
+        self._seen += happenings
+        self._wrote.set()
+
+    def _bear_silence(self, why: str) -> None:
+        self._silent_since = self._silent_since or time.monotonic()
+        if time.monotonic() - self._silent_since > _SILENCE_SECONDS:
+            raise AttemptLost(f"the parameter server was lost: {why}", cause="parameter_server")
+
+    def _write_down(self, told: ps_pb.FollowResponse) -> str | None:
+        """Why the training ended, if it did. What was written down counts as seen, and is not told again."""
+        self.progress = told.progress
+        self._update(told)
+        figures: list[ps_pb.Happening] = []
+        for happening in told.happenings:
+            if happening.WhichOneof("what") in ("epoch_end", "step"):
+                figures.append(happening)
+                continue
+            self._keep_figures(figures)
+            figures = []
+            if ending := self._take_note(happening):
+                return ending
+            self._count(1)
+        self._keep_figures(figures)
+        if told.happenings:
+            self._live.ring(self._job_id)
+        return None
+
+    def _update(self, told: ps_pb.FollowResponse) -> None:
+        telemetry = told.telemetry if told.HasField("telemetry") else None
+        self._live.update(self._job_id, told.progress, telemetry)
+        if telemetry is not None:
+            self._next_telemetry = time.monotonic() + _TELEMETRY_SECONDS
+
+    def _take_note(self, happening: ps_pb.Happening) -> str:
+        """Why the training ended, if it did."""
+        match happening.WhichOneof("what"):
+            case "worker_joined":
+                self._require_running("the first worker has joined")
+                self._jobs.event(self._job_id, happening.worker_joined, worker_joined=True)
+            case "worker_lost":
+                self._jobs.event(self._job_id, happening.worker_lost, worker_joined=False)
+            case "worker_left":
+                self._jobs.event(self._job_id, happening.worker_left, worker_joined=False)
+            case "arithmetic" | "first_weights_sha256":
+                self._note_on_receipt(happening)
+            case "warning":
+                self._jobs.add_warning(self._job_id, happening.warning)
+            case "failed":
+                raise AttemptFailed(happening.failed)
+            case "diverged":
+                raise AttemptFailed(happening.diverged, kind=jobs_pb.FAILURE_KIND_DETERMINISTIC)
+            case "finished":
+                # The checkpoint may have been one of the end.
+                self._require_running("there is nothing left to do")
+                return happening.finished
+        return ""
+
+    def _keep_figures(self, happenings: Iterable[ps_pb.Happening]) -> None:
+        """In one transaction: each one waits for the disk, and tiny epochs end faster than that."""
+        ends = [happening.epoch_end for happening in happenings if happening.HasField("epoch_end")]
+        steps = [happening.step for happening in happenings if happening.HasField("step")]
+        if not ends and not steps:
+            return
+        for step in steps:
+            step.attempt = self._attempt
+        epochs = [(end.progress, self._point(end), _sentence(end.progress)) for end in ends]
+        self._jobs.keep_figures(self._job_id, epochs, steps)
+        self._count(len(epochs) + len(steps))
+        for end in ends:
+            self._epoch_ended(end)
+
+    def _point(self, end: ps_pb.EpochEnd) -> jobs_pb.HistoryPoint:
+        """The end of an epoch as a line of the job's history."""
+        progress = end.progress
+        point = jobs_pb.HistoryPoint(
+            attempt=self._attempt, epoch=progress.epoch, step=progress.step, weights_sha256=end.weights_sha256
+        )
+        point.time.FromDatetime(self._now())
+        for field in jobs_pb.HistoryPoint.DESCRIPTOR.fields:
+            given = jobs_pb.Progress.DESCRIPTOR.fields_by_name.get(field.name)
+            if given is not None and (not given.has_presence or progress.HasField(field.name)):  # type: ignore[arg-type]
+                setattr(point, field.name, getattr(progress, field.name))
+        return point
+
+    def _note_on_receipt(self, happening: ps_pb.Happening) -> None:
+        receipt = self._jobs.receipt(self._job_id) or jobs_pb.Receipt(job_id=self._job_id)
+        if happening.first_weights_sha256:
+            receipt.first_weights_sha256 = happening.first_weights_sha256
+        elif happening.arithmetic not in receipt.arithmetics:
+            receipt.arithmetics.append(happening.arithmetic)
+        self._jobs.keep_receipt(receipt)
+
+    def _require_running(self, reason: str) -> None:
+        if not self._running:
+            self._jobs.move(self._job_id, jobs_pb.JOB_STATE_RUNNING, reason)
+            self._running = True
+            self._is_running()
+
+
+def _sentence(progress: jobs_pb.Progress) -> str:
+    figures = [f"training cost {progress.training_cost:.6g}"]
+    if progress.HasField("training_accuracy"):
+        figures.append(f"training accuracy {progress.training_accuracy:.2%}")
+    if progress.HasField("validation_cost"):
+        figures.append(f"validation cost {progress.validation_cost:.6g}")
+    if progress.HasField("validation_accuracy"):
+        figures.append(f"validation accuracy {progress.validation_accuracy:.2%}")
+    return f"epoch {progress.epoch} of {progress.epochs}: {', '.join(figures)}"

@@ -1,0 +1,167 @@
+"""What clients ask of jobs, and the end of the service of all of them."""
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from nablad.v1 import jobs_pb2 as jobs_pb
+from service.control.transitions import Launched, LaunchedJobs, Mover
+from service.errors import AttemptLost, Reason, ServiceError
+from service.events.live_status import LiveJobs
+from service.storage.reserve import is_full_disk
+from service.stores.job_states import CANCELLED, ENDED, FAILED, PAUSED, QUEUED, State, state_name
+from service.stores.jobs import JobStore
+
+__all__ = ["Commands"]
+
+_log = logging.getLogger(__name__)
+
+# How long a checkpoint may take when a job is paused or the service goes away; then the one before has to do.
+_CHECKPOINT_SECONDS: Final = 60.0
+# What is to be expected of another attempt of a job that failed.
+_PROSPECTS: Final = {
+    jobs_pb.FAILURE_KIND_DETERMINISTIC: ", and will end the same way unless the code or the machine is another one",
+    jobs_pb.FAILURE_KIND_ENVIRONMENT: ", and will end the same way unless the cause was removed",
+}
+
+
+class Commands:
+    """Takes jobs out of the queue or off their processes, and puts them back."""
+
+    def __init__(
+        self, jobs: JobStore, live: LiveJobs, launched: LaunchedJobs, move: Mover, wake: Callable[[], None]
+    ) -> None:
+        """`wake` lets the controller look at the queue."""
+        self._jobs = jobs
+        self._live = live
+        self._launched = launched
+        self._move = move
+        self._wake = wake
+
+    async def cancel(self, job_id: str) -> jobs_pb.Job:
+        """Cancels a job that has not ended; its processes are told to end before it is cancelled."""
+        return await _finish(self._withdraw(job_id, CANCELLED, "cancelled by a client"))
+
+    async def pause(self, job_id: str) -> jobs_pb.Job:
+        """Takes the processes from a job, after a checkpoint."""
+        return await _finish(self._withdraw(job_id, PAUSED, "paused by a client"))
+
+    def resume(self, job_id: str) -> jobs_pb.Job:
+        """Queues a paused job."""
+        self._require(job_id, PAUSED, "only a paused job can be resumed")
+        return self._queue(job_id, "resumed by a client: waits for its turn")
+
+    def retry(self, job_id: str) -> jobs_pb.Job:
+        """Queues a failed job, and says if it must be expected to fail again."""
+        failed = self._require(job_id, FAILED, "only a failed job can be tried again")
+        return self._queue(
+            job_id, f"tried again by a client{_PROSPECTS.get(failed.failure_kind, '')}: waits for its turn"
+        )
+
+    async def scale(self, job_id: str, workers: int) -> jobs_pb.Job:
+        """Changes the number of workers of a job that has not ended."""
+        return await _finish(self._scale(job_id, workers))
+
+    async def _scale(self, job_id: str, workers: int) -> jobs_pb.Job:
+        self._settle(job_id)
+        job = self._jobs.get(job_id)
+        if job.state in ENDED:
+            raise _wrong_state(job, "only the workers of a job that has not ended can be changed")
+        before = job.spec.distribution.workers
+        if workers == before:
+            return job
+        job = self._jobs.set_workers(job_id, workers, f"workers changed by a client from {before} to {workers}")
+        self._live.explain(job_id, "")  # what it waited for before, it may wait for no more
+        self._live.ring(job_id)
+        if launched := self._launched.get(job_id):
+            await launched.attempt.set_workers()
+        self._wake()
+        return job
+
+    async def drain(self) -> None:
+        """Takes a checkpoint of every job that runs, and queues it for the next start of the service."""
+        leave = [self._withdraw(job_id, QUEUED, "the service goes away") for job_id in self._launched.ids()]
+        for outcome in await asyncio.gather(*leave, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                _log.error("a job could not be taken off in order; it goes on from its last checkpoint: %s", outcome)
+        self._move.settle_all()
+
+    async def _withdraw(self, job_id: str, state: State, reason: str) -> jobs_pb.Job:
+        """Takes a job's processes from it, after a checkpoint if it is to go on later."""
+        with self._launched.withdrawing(job_id):
+            if (settled := self._settle(job_id)) and settled.state == state:
+                return settled
+            if launched := self._launched.get(job_id):
+                if state != CANCELLED:
+                    reason = f"{reason}; {await _last_checkpoint(launched)}"
+                launched.task.cancel()
+                await asyncio.wait([launched.task])
+            try:
+                job = self._move(job_id, state, reason)
+            except sqlite3.Error as error:
+                if self._move.is_unwritten(job_id) and is_full_disk(error):
+                    raise _not_written(job_id) from error
+                raise
+        self._wake()
+        return job
+
+    def _settle(self, job_id: str) -> jobs_pb.Job | None:
+        """What became of the job is written down first, if that could not be done before.
+
+        Raises:
+            ServiceError: TOO_LARGE, when it still cannot be.
+        """
+        try:
+            return self._move.settle(job_id)
+        except sqlite3.Error as error:
+            if is_full_disk(error):
+                raise _not_written(job_id) from error
+            raise
+
+    def _queue(self, job_id: str, reason: str) -> jobs_pb.Job:
+        job = self._move(job_id, QUEUED, reason)
+        self._wake()
+        return job
+
+    def _require(self, job_id: str, state: State, rule: str) -> jobs_pb.Job:
+        self._settle(job_id)
+        job = self._jobs.get(job_id)
+        if job.state != state:
+            raise _wrong_state(job, rule)
+        return job
+
+
+async def _last_checkpoint(launched: Launched) -> str:
+    """Takes one; where the job goes on, as a sentence."""
+    try:
+        async with asyncio.timeout(_CHECKPOINT_SECONDS):
+            checkpoint = await launched.attempt.checkpoint()
+    except (OSError, sqlite3.Error, TimeoutError, AttemptLost) as error:
+        _log.warning("no checkpoint of job %s could be taken: %s", launched.task.get_name(), error)
+        return "no checkpoint could be taken: it goes on from the one before"
+    return f"it goes on from step {checkpoint.step}" if checkpoint else "it goes on from its last checkpoint, if any"
+
+
+async def _finish(work: Awaitable[jobs_pb.Job]) -> jobs_pb.Job:
+    """Runs as a task of its own, so that a client that goes away does not stop half of it."""
+    return await asyncio.shield(asyncio.ensure_future(work))
+
+
+def _not_written(job_id: str) -> ServiceError:
+    return ServiceError(
+        Reason.TOO_LARGE,
+        f"job {job_id} has no processes any more, but what became of it cannot be written down, because the service's "
+        "disk is full: make room there, and it is written at once",
+        job_id=job_id,
+    )
+
+
+def _wrong_state(job: jobs_pb.Job, rule: str) -> ServiceError:
+    return ServiceError(
+        Reason.WRONG_STATE,
+        f"{rule}; job {job.job_id} is {state_name(job.state)} ({job.reason})",
+        job_id=job.job_id,
+        state=state_name(job.state),
+    )

@@ -1,0 +1,68 @@
+"""Receipts: what the result of a job can be traced to."""
+
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import workers
+from nablad.v1 import jobs_pb2 as jobs_pb
+from nablad.v1 import parameter_server_pb2 as ps_pb
+from service import parameter_server
+from workers.from_spec import spec_digest
+
+__all__ = ["code_version", "make_receipt"]
+
+_DIGITS = 12
+# Of the sources whose digest is part of the version: those that make steps.
+_STEP_SOURCES = (Path(workers.__file__).parent, Path(parameter_server.__file__).parent)
+
+
+@cache
+def code_version() -> str:
+    """The release, and the beginning of a SHA-256 over the sources that make steps: ``0.1.0+4b1d6f0c52aa``."""
+    digest = hashlib.sha256()
+    for root in _STEP_SOURCES:
+        for file in sorted(root.rglob("*.py")):
+            digest.update(f"{file.relative_to(root)}\0".encode())
+            digest.update(file.read_bytes())
+    return f"{version('nablad')}+{digest.hexdigest()[:_DIGITS]}"
+
+
+def make_receipt(
+    assignment: ps_pb.Assignment,
+    known: jobs_pb.Receipt | None,
+    *,
+    code_version: str,
+    epoch_weights_sha256: Sequence[str],
+    final_weights_sha256: str,
+    steps: int,
+    ending: str,
+) -> jobs_pb.Receipt:
+    """The receipt of a job whose training has ended.
+
+    Args:
+        assignment: Of its last attempt.
+        known: What its parameter servers told along the way: arithmetics, and the digest of the first weights.
+        code_version: Of nablad.
+        epoch_weights_sha256: Of the weights after each epoch, the first epoch first.
+        final_weights_sha256: Of the weights in the model.
+        steps: Updates of the weights in all.
+        ending: Why it ended, as a sentence.
+    """
+    known = known or jobs_pb.Receipt()
+    return jobs_pb.Receipt(
+        job_id=assignment.job_id,
+        spec_sha256=spec_digest(assignment),
+        train_sha256=assignment.train.dataset.sha256,
+        validation_sha256=assignment.validation.dataset.sha256,
+        code_version=code_version,
+        arithmetics=known.arithmetics,
+        first_weights_sha256=known.first_weights_sha256,
+        epoch_weights_sha256=epoch_weights_sha256,
+        steps=steps,
+        final_weights_sha256=final_weights_sha256,
+        ending=ending,
+        attempts=assignment.attempt,
+    )

@@ -1,0 +1,1 @@
+"""Daemon: settings, command line, start and stop."""

@@ -1,0 +1,275 @@
+"""The daemon: puts the parts together, runs them, and takes them down in order."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from functools import partial
+
+import click
+from grpc_health.v1 import health, health_pb2
+from prometheus_client import CollectorRegistry
+
+from nablad.address import DEFAULT_ADDRESS
+from service.api.datasets import DatasetServicer
+from service.api.jobs import JobServicer
+from service.api.models import ModelServicer
+from service.api.server import SERVICES, make_server
+from service.cluster.capacity import KnownNodes
+from service.cluster.client import ClusterClient, ClusterError
+from service.control.admission import Admission
+from service.control.attempt import Attempt, Records
+from service.control.controller import Controller
+from service.control.recoveries import Recoveries
+from service.control.submission import Submission
+from service.control.warm_start import WarmStarts
+from service.daemon.cleanup import clean_up_after_crash
+from service.daemon.settings import Settings
+from service.daemon.stop_signals import StopOrder, StopSignals
+from service.errors import DamagedError
+from service.events.live_status import LiveJobs
+from service.events.watches import Watches
+from service.metrics.instruments import Instruments
+from service.metrics.server import MetricsServer
+from service.metrics.serving import serve_metrics
+from service.metrics.standing import Observer
+from service.rpc.descriptors import raise_limit
+from service.storage.data_directory import DataDirectory, DataDirectoryError
+from service.storage.private_files import OTHERS
+from service.storage.reserve import Reserve
+from service.storage.scratch import ScratchError
+from service.stores.catalogues import DatasetCatalogue, ModelCatalogue
+from service.stores.database import Database, DatabaseError
+from service.stores.jobs import JobStore
+from workers.runtime.failpoints import check_failpoints
+
+__all__ = ["StartError", "serve"]
+
+_log = logging.getLogger(__name__)
+
+# Calls that are under way get this long to end when the service goes away.
+_GRACE_SECONDS = 2.0
+
+
+class StartError(Exception):
+    """The service cannot start; the message says why and what to do."""
+
+
+def serve(settings: Settings) -> None:
+    """Runs the service until SIGTERM or SIGINT.
+
+    Raises:
+        StartError: It cannot start.
+    """
+    for address in (settings.address, settings.metrics_address):
+        _host_and_port(address)
+    check_failpoints()
+    raise_limit()
+    # What the service and all processes that it starts make, Ray's included, is for its user alone.
+    os.umask(OTHERS)
+    with ExitStack() as stack:
+        try:
+            directory = DataDirectory(settings.data_dir)
+            stack.callback(directory.close)
+            registry = CollectorRegistry()
+            instruments = Instruments(registry)
+            reserve = Reserve(directory.reserve)
+            database = Database(directory.database, instruments.store_commit_seconds.observe, reserve)
+            stack.callback(database.close)
+            service = _Service(settings, directory, database, reserve, registry, instruments)
+        except (DataDirectoryError, DatabaseError, ScratchError, DamagedError) as error:
+            raise StartError(str(error)) from error
+        asyncio.run(service.run())
+
+
+class _Service:
+    """The parts of a running service."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        directory: DataDirectory,
+        database: Database,
+        reserve: Reserve,
+        registry: CollectorRegistry,
+        instruments: Instruments,
+    ) -> None:
+        self._settings = settings
+        self._directory = directory
+        self._reserve = reserve
+        self._registry = registry
+        self._instruments = instruments
+        self._jobs = JobStore(database, _now)
+        self._live = LiveJobs(time.monotonic)
+        self._watches = Watches(self._jobs, self._live, time.monotonic)
+        datasets, models = DatasetCatalogue(database), ModelCatalogue(database)
+        clean_up_after_crash(directory, self._jobs, models)
+        self._jobs.learn_datasets()
+        recoveries = Recoveries(instruments, time.monotonic)
+        records = Records(directory, self._jobs, self._live, datasets, models, instruments, recoveries, _now)
+        self._cluster = ClusterClient(settings.ray, settings.cpus, directory.scratch, self._cluster_changed)
+        self._controller = Controller(
+            self._jobs,
+            self._live,
+            self._cluster,
+            partial(Attempt, records),
+            instruments,
+            recoveries,
+            _now,
+            time.monotonic,
+            Admission(),
+        )
+        self._observer = Observer(self._jobs, self._live, self._watches, self._cluster, _now)
+        self._database_file = directory.database
+        submission = Submission(directory, self._jobs, datasets, WarmStarts(directory, self._jobs, models))
+        self._job_servicer = JobServicer(
+            directory,
+            self._jobs,
+            self._live,
+            submission,
+            self._controller,
+            self._watches,
+            KnownNodes(self._cluster, time.monotonic),
+        )
+        self._dataset_servicer = DatasetServicer(directory, datasets, self._jobs, _now)
+        self._model_servicer = ModelServicer(directory, models)
+        self._health = health.aio.HealthServicer()
+        self._stop = asyncio.Event()
+        self._signals = StopSignals(time.monotonic)
+
+    async def run(self) -> None:
+        """Until a signal comes."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._signalled, number)
+        async with AsyncExitStack() as stack:
+            # Taken down in the opposite order: first no more calls, then the jobs, then their processes.
+            stack.push_async_callback(_cancelled, asyncio.create_task(self._reserve.keep()))
+            metrics = self._metrics()
+            # On another thread: a scrape that goes on needs the loop to end.
+            stack.push_async_callback(asyncio.to_thread, metrics.close)
+            await self._start_cluster()
+            stack.push_async_callback(self._cluster.close)
+            after_crash = not self._directory.take_stop_note()
+            controller = asyncio.create_task(self._controller.run(after_crash=after_crash))
+            stack.push_async_callback(_cancelled, controller)
+            stack.push_async_callback(self._controller.drain)
+            try:
+                address = await stack.enter_async_context(self._grpc())
+            except StartError:
+                if not after_crash:
+                    # The next start shall know as much of the service before as this one.
+                    self._directory.note_stop()
+                raise
+            click.echo(f"nablad: listening on {address}")
+            click.echo(f"nablad: metrics on http://{metrics.address}/metrics")
+            click.echo("nablad: ready")
+            stopping = asyncio.create_task(self._stop.wait())
+            await asyncio.wait([controller, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if controller.done():
+                controller.result()
+            self._directory.note_stop()
+            _log.info("going away: jobs that run are written down first; a later signal ends this at once")
+
+    def _signalled(self, number: int) -> None:
+        """The first signal takes everything down in order. A later one is obeyed at once, and nothing is lost by it."""
+        if self._signals.order() is StopOrder.AT_ONCE:
+            _log.warning("going away at once: jobs go on from their last checkpoints")
+            # The cluster process sees that this one is gone, and takes its own down.
+            os._exit(128 + number)
+        self._stop.set()
+
+    async def _start_cluster(self) -> None:
+        try:
+            await self._cluster.start()
+        except ClusterError as error:
+            raise StartError(str(error)) from error
+
+    def _cluster_changed(self, sentence: str) -> None:
+        _log.warning("%s", sentence)
+        if not self._cluster.up.is_set():
+            self._instruments.cluster_losses.inc()
+        self._controller.wake()
+
+    @asynccontextmanager
+    async def _grpc(self) -> AsyncIterator[str]:
+        """Serves the API; gives its address."""
+        server = make_server(
+            self._job_servicer, self._dataset_servicer, self._model_servicer, self._health, self._instruments
+        )
+        host, wanted = _host_and_port(self._settings.address)
+        if reason := _why_taken(host, wanted):
+            raise StartError(f"cannot listen on {self._settings.address}: {reason}. Choose another with --address")
+        try:
+            port = server.add_insecure_port(self._settings.address)
+        except RuntimeError as error:
+            raise StartError(
+                f"cannot listen on {self._settings.address}: {error} Choose another with --address"
+            ) from error
+        await server.start()
+        for name in ("", *SERVICES):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        try:
+            yield f"{host}:{port}"
+        finally:
+            await self._health.enter_graceful_shutdown()
+            self._watches.go_away()
+            await server.stop(_GRACE_SECONDS)
+
+    def _metrics(self) -> MetricsServer:
+        address = _host_and_port(self._settings.metrics_address)
+        try:
+            return serve_metrics(
+                self._registry, self._observer, self._database_file, lambda: self._cluster.pid, address
+            )
+        except OSError as error:
+            raise StartError(
+                f"cannot listen on {self._settings.metrics_address}: {error.strerror}. Choose another with "
+                "--metrics-address"
+            ) from error
+
+
+async def _cancelled(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    if not _is_encodable(host) or not port.isdecimal() or len(port) > 5 or int(port) > 65535:
+        raise StartError(f"{address!r} is not an address: give HOST:PORT, such as {DEFAULT_ADDRESS}")
+    return host, int(port)
+
+
+def _why_taken(host: str, port: int) -> str:
+    """Returns why nothing can listen there, in the system's words; empty if something can. gRPC does not tell."""
+    reason = ""
+    try:
+        places = socket.getaddrinfo(host.strip("[]") or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        return error.strerror or str(error)
+    for family, kind, protocol, _, place in places:
+        try:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(place)
+                return ""
+        except OSError as error:
+            reason = error.strerror or str(error)
+    return reason
+
+
+def _is_encodable(host: str) -> bool:
+    """Whether the name can be looked up at all."""
+    try:
+        return bool(host.encode("idna"))
+    except UnicodeError:
+        return False
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,1 @@
+"""Events of jobs: live status and watches."""

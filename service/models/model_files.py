@@ -1,0 +1,221 @@
+"""Model files: safetensors with the weights W0, b0, W1, b1…, the scaling, and a description in the metadata.
+
+A file holds exactly what predicting takes and nothing of how the training was distributed, so that two jobs that differ
+only in their workers leave the same bytes. Neither who writes nor who reads one holds the weights in its memory.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+import numpy as np
+from google.protobuf import json_format
+from numpy.typing import NDArray
+
+from nablad.files import replacing
+from nablad.v1 import job_spec_pb2 as spec_pb
+from nablad.v1 import parameter_server_pb2 as ps_pb
+from service.errors import ModelFileError
+from service.storage.tensor_files import Layout, Tensor, TensorFile, TensorFileError, open_intact
+from workers import from_spec
+from workers.mathematics.parameters import ParameterLayout, View
+
+__all__ = ["ModelFile", "ModelWriter", "WrongSizeError", "open_model", "writing_model"]
+
+_FORMAT = "nablad.v1"
+_SHIFT, _FACTOR = "scaling.shift", "scaling.factor"
+
+_Shapes = dict[str, tuple[np.dtype[np.floating], tuple[int, ...]]]
+
+
+class WrongSizeError(Exception):
+    """Weights came that are not as many as the model has; the message says so, as a sentence."""
+
+
+class ModelWriter:
+    """Takes the weights, byte by byte as they lie in the parameter vector, and puts them where the file has them.
+
+    Attributes:
+        sha256: Of the file, in hexadecimal; complete, as the size, when the block of `writing_model` has ended well.
+        size_bytes: Of the file.
+    """
+
+    def __init__(self, file: BinaryIO, assignment: ps_pb.Assignment) -> None:
+        """Writes all but the weights."""
+        self.sha256 = ""
+        self.size_bytes = 0
+        self._file = file
+        scaling = {
+            _SHIFT: np.asarray(assignment.scaling.shift, np.float64),
+            _FACTOR: np.asarray(assignment.scaling.factor, np.float64),
+        }
+        weights = _shapes(assignment.spec)
+        shapes: _Shapes = {name: (figures.dtype, figures.shape) for name, figures in scaling.items()}
+        shapes |= weights
+        # One entry only: two might come in another order in another release of the library.
+        self._layout = Layout(shapes, {_FORMAT: _description(assignment)})
+        file.write(self._layout.header)
+        for name, figures in scaling.items():
+            file.seek(self._layout.tensors[name].start)
+            file.write(figures.data)
+        self._places = [self._layout.tensors[name] for name in weights]  # in the vector's order
+        self._expected = sum(place.nbytes for place in self._places)
+        self._came = 0
+        self._next = iter(self._places)
+        self._room = 0  # bytes in the present place that are not written yet
+
+    def write(self, chunk: bytes | memoryview) -> None:
+        """Takes the next bytes of the vector.
+
+        Raises:
+            WrongSizeError: There are too many of them.
+        """
+        self._came += len(chunk)
+        if self._came > self._expected:
+            raise self._wrong_size("more")
+        rest = memoryview(chunk)
+        while rest:
+            if not self._room:
+                self._begin(next(self._next))
+            part = rest[: self._room]
+            self._file.write(part)
+            self._room -= len(part)
+            rest = rest[len(part) :]
+
+    def finish(self) -> None:
+        """Reads what was written, for its digest: the file has the weights in another order than the vector.
+
+        Raises:
+            WrongSizeError: Weights are missing.
+        """
+        if self._came != self._expected:
+            raise self._wrong_size(f"{self._came:,}")
+        self._file.flush()
+        with Path(self._file.name).open("rb") as written:
+            self.sha256 = hashlib.file_digest(written, "sha256").hexdigest()
+        self.size_bytes = self._layout.size_bytes
+
+    def _begin(self, place: Tensor) -> None:
+        self._file.seek(place.start)
+        self._room = place.nbytes
+
+    def _wrong_size(self, came: str) -> WrongSizeError:
+        return WrongSizeError(f"the model has {self._expected:,} bytes of weights, but {came} came")
+
+
+@contextmanager
+def writing_model(path: Path, assignment: ps_pb.Assignment) -> Iterator[ModelWriter]:
+    """A model file to be written: whole, and on the disk, when the block ends well; else nothing of it is left.
+
+    Raises:
+        WrongSizeError: Not as many weights came as the model has.
+        OSError: It cannot be written.
+    """
+    with replacing(path) as file:
+        writer = ModelWriter(file, assignment)
+        yield writer
+        writer.finish()
+
+
+def open_model(path: Path, sha256: str) -> BinaryIO:
+    """Opens the file of a model, once it was read and compared with its digest.
+
+    Raises:
+        ModelFileError: It is gone, cannot be read, or is not what was written.
+    """
+    with _told(path):
+        return open_intact(path, sha256)
+
+
+class ModelFile:
+    """The model file of a job, open.
+
+    Attributes:
+        scaling: What features go through first.
+    """
+
+    def __init__(self, path: Path, spec: spec_pb.JobSpec, sha256: str) -> None:
+        """Opens it, and goes through it once.
+
+        Raises:
+            ModelFileError: It is gone, not what was written, or no model of such a spec.
+        """
+        self._path = path
+        self._shapes = _shapes(spec)
+        self._layout = _parameter_layout(spec)
+        with _told(path):
+            self._file = TensorFile(path, sha256)
+            try:
+                self._require_shapes()
+                shift, factor = (np.concatenate([*self._file.pieces(name)]) for name in (_SHIFT, _FACTOR))
+            except BaseException:
+                self._file.close()
+                raise
+        self.scaling = ps_pb.FeatureScaling(shift=shift, factor=factor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def weights(self) -> list[View]:
+        """W(N) and b(N), at index N, in memory that the system may have back: they stay when the file is closed."""
+        return self._layout.from_named(self._file.mapped())
+
+    def pieces(self) -> Iterator[NDArray[np.floating]]:
+        """The parameter vector, of the spec's dtype, piece by piece.
+
+        Raises:
+            ModelFileError: The file cannot be read any more.
+        """
+        with _told(self._path):
+            for name in self._shapes:
+                yield from self._file.pieces(name)
+
+    def _require_shapes(self) -> None:
+        found = {name: (tensor.dtype, tensor.shape) for name, tensor in self._file.tensors.items()}
+        scaling = [found.get(name, (None, ())) for name in (_SHIFT, _FACTOR)]
+        if {**found, **self._shapes} != found or any(
+            dtype != np.float64 or len(shape) != 1 or not shape[0] for dtype, shape in scaling
+        ):
+            raise TensorFileError("has not the tensors of its model")
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Tells what is wrong with the file of a model, and what to do."""
+    try:
+        yield
+    except TensorFileError as error:
+        raise ModelFileError(
+            f"the file of model {path.stem} {error}: {path}; restore it from a backup, or train again to the same bits "
+            f"and `nabla model delete {path.stem}`",
+            model_id=path.stem,
+            path=str(path),
+        ) from error
+
+
+def _description(assignment: ps_pb.Assignment) -> str:
+    spec = assignment.spec
+    description = {
+        "model": json_format.MessageToDict(spec.model, preserving_proto_field_name=True),
+        "cost": json_format.MessageToDict(spec.cost, preserving_proto_field_name=True),
+        "classes": assignment.train.dataset.classes,
+    }
+    return json.dumps(description, sort_keys=True)
+
+
+def _shapes(spec: spec_pb.JobSpec) -> _Shapes:
+    """Types and shapes of the weights by name, in the vector's order."""
+    return {name: (from_spec.dtype(spec), shape) for name, shape in _parameter_layout(spec).shapes().items()}
+
+
+def _parameter_layout(spec: spec_pb.JobSpec) -> ParameterLayout:
+    return ParameterLayout(tuple(spec.model.layers), spec.model.bias)

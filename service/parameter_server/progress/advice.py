@@ -1,0 +1,101 @@
+"""What is known of a job beforehand that helps to say what is wrong with its training, and what to do."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nablad.v1 import job_spec_pb2 as spec_pb
+from nablad.v1 import parameter_server_pb2 as ps_pb
+from workers import from_spec
+from workers.mathematics.arrays import Scratch
+from workers.mathematics.costs import cost_function
+from workers.overflow import find_overflow
+from workers.transport.tickets import Ticket
+
+__all__ = ["Advice", "Baseline", "advice"]
+
+_log = logging.getLogger(__name__)
+
+_COSTS_OF_DISTANCE: Final = (
+    spec_pb.COST_FUNCTION_MEAN_SQUARED_ERROR,
+    spec_pb.COST_FUNCTION_MEAN_ABSOLUTE_ERROR,
+    spec_pb.COST_FUNCTION_HUBER,
+)
+# Above this, targets are called large: a network begins with outputs of about 1.
+_LARGE_TARGET: Final = 100.0
+
+
+class Baseline(NamedTuple):
+    """A network that always answers the same."""
+
+    answer: float
+    """The middle of the targets."""
+    cost: float
+    """Mean per sample; it may be less, as no target is further away than the smallest and the largest one."""
+
+
+def _unexplained(*_: object) -> str:
+    return ""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """For one job.
+
+    Attributes:
+        remedy: How to keep it from diverging, as the end of a sentence.
+        baseline: What always answering the same would cost; None where nobody knows.
+        explain: Why the result of a ticket, computed with these weights, is not finite, as the end of a sentence; empty
+            if the training is at fault.
+    """
+
+    remedy: str
+    baseline: Baseline | None = None
+    explain: Callable[[Ticket, NDArray[np.floating]], str] = _unexplained
+
+
+def advice(assignment: ps_pb.Assignment) -> Advice:
+    """For a job as it is assigned."""
+    return Advice(_remedy(assignment), _baseline(assignment), partial(_explain, assignment))
+
+
+def _baseline(assignment: ps_pb.Assignment) -> Baseline | None:
+    """For costs of values that grow with the distance alone."""
+    spec, dataset = assignment.spec, assignment.train.dataset
+    if spec.cost.function not in _COSTS_OF_DISTANCE or spec.cost.inner or not dataset.HasField("target_minimum"):
+        return None
+    middle = dataset.target_minimum / 2 + dataset.target_maximum / 2
+    network = from_spec.network(spec)
+    furthest, at, cost, *scratch = np.full((6, 1, 1), dataset.target_maximum - middle)
+    at.fill(0)
+    with np.errstate(over="ignore"):
+        cost_function(network.cost, network.huber_delta).value(furthest, at, cost, Scratch(*scratch))
+    return Baseline(middle, dataset.target_columns * cost.item())
+
+
+def _remedy(assignment: ps_pb.Assignment) -> str:
+    spec, dataset = assignment.spec, assignment.train.dataset
+    parts = [f"give a training.learning_rate below {spec.training.learning_rate:g}"]
+    if spec.data.scaling in (spec_pb.SCALING_UNSPECIFIED, spec_pb.SCALING_NONE):
+        parts.append("data.scaling if features are large")
+    largest = max(abs(dataset.target_minimum), abs(dataset.target_maximum))
+    if not dataset.classes and largest > _LARGE_TARGET:
+        parts.append(f"a larger unit for the targets, which go up to {largest:.3g}")
+    *firsts, last = parts
+    return f"{', '.join(firsts)} and {last}" if firsts else last
+
+
+def _explain(assignment: ps_pb.Assignment, ticket: Ticket, weights: NDArray[np.floating]) -> str:
+    try:
+        found = find_overflow(assignment, ticket, weights)
+    except (OSError, ValueError) as error:
+        _log.warning("the rows of a result that is not finite cannot be looked at: %s", error)
+        found = ""
+    if not found and ticket.step == 0:
+        return "nothing is trained yet, so look for numbers in the data set, and first weights, that are too large"
+    return found

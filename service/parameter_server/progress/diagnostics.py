@@ -1,0 +1,155 @@
+"""Whether a training is going well: warnings that depend on the figures of its steps, and on nothing else.
+
+Everything is a pure function of spec and data: the checks are at steps that the plan gives, and what is remembered is
+part of the checkpoint. So each warning is given once, at the same step, whatever is lost in between.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from nablad.v1 import jobs_pb2 as jobs_pb
+from nablad.v1 import parameter_server_pb2 as ps_pb
+from service.parameter_server.progress.advice import Advice
+from service.parameter_server.progress.tracker import EpochFigures, Figures
+from service.parameter_server.scheduling.rounds import Round
+from workers.plan import Plan
+
+__all__ = ["Diagnostics"]
+
+# The first steps are those until so many samples: their cost is what later ones are compared with.
+_FIRST_SAMPLES: Final = 16
+# A training has exploded when its cost is so many times that of the first steps, while its weights are so many times as
+# large as they were: rare large targets can do the one, and a long training the other.
+_COST_GROWTH: Final = 100.0
+_WEIGHTS_GROWTH: Final = 10.0
+# A gradient has vanished when its norm is below this part of the cost, which is not near 0 itself: a network that has
+# learned everything gets no gradient either.
+_NO_GRADIENT: Final = 1e-20
+_LEARNED: Final = 1e-6
+# One mini-batch may leave all nodes of a layer at rest by chance. So the checks of a whole epoch must agree, or, where
+# not every step is checked, so many times as many as an epoch has steps; but no more than is enough.
+_LEAST_CHECKS: Final = 3
+_MOST_CHECKS: Final = 200
+_CHECKS_PER_STEP: Final = 20
+
+
+class Diagnostics:
+    """Looks at the figures of a training as they are booked."""
+
+    def __init__(self, plan: Plan, layers: int, state: ps_pb.TrainingState, advice: Advice) -> None:
+        """Begins where an attempt begins.
+
+        Args:
+            plan: Of the job.
+            layers: Layers of weights.
+            state: Where the training stands.
+            advice: What to say, and what to compare with.
+        """
+        known = state.diagnostics
+        self._plan = plan
+        self._advice = advice
+        self._first = Figures(known.first_cost_sum, 0, known.first_samples)
+        # Nothing can be compared with beginnings that an older release has not kept.
+        self._beginning_is_known = not state.step or state.HasField("diagnostics")
+        self._first_weights_norm = known.first_weights_norm
+        self._vanished = list(known.vanished_checks) or [0] * layers
+        self._given = list(known.given)
+        steps = plan.steps_per_epoch
+        wanted = steps if plan.sampling_interval == 1 else steps * _CHECKS_PER_STEP
+        self._checks = min(max(wanted, _LEAST_CHECKS), _MOST_CHECKS)
+
+    def begin(self, weights_norm: float) -> None:
+        """The weights before the first step of the job have this norm."""
+        self._first_weights_norm = weights_norm
+
+    def add_step(self, round_: Round, gradient_norms: Sequence[float]) -> None:
+        """A step was made; with the norms of the mean gradient by layer if the plan says that they are checked."""
+        if self._beginning_is_known and self._first.samples < _FIRST_SAMPLES:
+            self._first.cost_sum += round_.cost_sum
+            self._first.samples += round_.samples
+        if not gradient_norms:
+            return
+        cost = abs(round_.cost_sum / round_.samples)
+        learned = cost <= _LEARNED * abs(self._first.cost or 0.0)
+        for layer, norm in enumerate(gradient_norms):
+            vanished = not learned and norm <= _NO_GRADIENT * cost
+            self._vanished[layer] = self._vanished[layer] + 1 if vanished else 0
+
+    def warnings(
+        self,
+        step: int,
+        epoch: EpochFigures,
+        validation: Figures | None,
+        weights_norm: Callable[[], float],
+        *,
+        at_end: bool,
+    ) -> Iterator[jobs_pb.JobWarning]:
+        """New warnings at the end of an epoch, or of the training.
+
+        Args:
+            step: Updates of the weights so far.
+            epoch: Its figures.
+            validation: Figures of the last evaluation.
+            weights_norm: Gives the present norm of the weights.
+            at_end: Whether the training is over.
+        """
+        costs = {"training": epoch.cost, "validation": validation.cost if validation else None}
+        found: dict[jobs_pb.WarningKind.ValueType, Callable[[], str]] = {
+            jobs_pb.WARNING_KIND_COST_EXPLODED: lambda: self._explosion(costs, epoch.epoch + 1, weights_norm),
+            jobs_pb.WARNING_KIND_GRADIENT_VANISHED: self._vanishing,
+            jobs_pb.WARNING_KIND_NOTHING_LEARNED: lambda: self._futility(epoch.cost) if at_end else "",
+        }
+        for kind, look in found.items():
+            if kind not in self._given and (message := look()):
+                self._given.append(kind)
+                yield jobs_pb.JobWarning(kind=kind, step=step, message=message)
+
+    def state(self) -> ps_pb.Diagnostics | None:
+        """All of it, for a checkpoint."""
+        if not self._beginning_is_known:
+            return None
+        return ps_pb.Diagnostics(
+            first_weights_norm=self._first_weights_norm,
+            first_cost_sum=self._first.cost_sum,
+            first_samples=self._first.samples,
+            vanished_checks=self._vanished,
+            given=self._given,
+        )
+
+    def _explosion(self, costs: dict[str, float | None], epoch: int, weights_norm: Callable[[], float]) -> str:
+        first = self._first.cost
+        if first is None or first <= 0:
+            return ""
+        for rows, cost in costs.items():
+            if cost is None or cost < _COST_GROWTH * first:
+                continue
+            grown = weights_norm()
+            if grown >= _WEIGHTS_GROWTH * self._first_weights_norm:
+                return (
+                    f"the {rows} cost is {cost:.3g} after epoch {epoch}, but was {first:.3g} in the first steps, and "
+                    f"the weights have grown from {self._first_weights_norm:.3g} to {grown:.3g}: the training has all "
+                    f"but diverged; {self._advice.remedy}"
+                )
+        return ""
+
+    def _vanishing(self) -> str:
+        gone = {f"W{layer}": checks for layer, checks in enumerate(self._vanished) if checks >= self._checks}
+        if not gone:
+            return ""
+        which = "any of the weights" if len(gone) == len(self._vanished) else " and ".join(gone)
+        return (
+            f"no gradient reaches {which} any more, in each of the last {min(gone.values())} steps that were checked: "
+            "nothing is learned there, as nodes are dead (relu) or saturated (sigmoid, tanh); take another "
+            "model.activation, such as leaky_relu, and an output_activation that can reach the targets, or "
+            f"{self._advice.remedy}"
+        )
+
+    def _futility(self, cost: float | None) -> str:
+        baseline = self._advice.baseline
+        if baseline is None or cost is None or cost <= baseline.cost:
+            return ""
+        return (
+            f"at its end the training cost is {cost:.3g}, while always answering {baseline.answer:.3g}, the middle of "
+            f"the targets, would cost {baseline.cost:.3g} at most: the network has learned nothing; give targets in a "
+            "unit in which they are near 1, an output_activation that can reach them, and more epochs"
+        )

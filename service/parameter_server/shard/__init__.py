@@ -1,0 +1,1 @@
+"""Weights: their reduction and update. Vectors and nothing else."""

@@ -1,0 +1,1 @@
+"""Connections of workers: acceptor, frames in and out, members."""

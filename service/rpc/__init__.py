@@ -1,0 +1,1 @@
+"""What every RPC goes through: bounds on messages, error translation, pagination."""

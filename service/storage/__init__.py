@@ -1,0 +1,1 @@
+"""Data directory: its layout, lock, permissions, reserve and file formats."""

@@ -1,0 +1,143 @@
+"""Specs are checked beside the event loop."""
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nablad.v1 import datasets_pb2 as datasets_pb
+from nablad.v1 import job_spec_pb2 as spec_pb
+from service.control import spec_checks
+from service.control.submission import Submission
+from service.control.warm_start import WarmStarts
+from service.datasets import DatasetError
+from service.errors import Reason, ServiceError
+from service.storage.data_directory import DataDirectory
+from service.stores.catalogues import DatasetCatalogue, ModelCatalogue
+from service.stores.database import Database
+from service.stores.jobs import JobStore
+
+_SECONDS = 60
+
+
+@pytest.fixture
+def datasets(database: Database) -> DatasetCatalogue:
+    """One data set, called rows."""
+    catalogue = DatasetCatalogue(database)
+    catalogue.add(datasets_pb.Dataset(name="rows", rows=100, features=4, classes=2, sha256="1"))
+    return catalogue
+
+
+@pytest.fixture
+def submission(database: Database, jobs: JobStore, datasets: DatasetCatalogue) -> Submission:
+    """Without a data directory, which only warm starts need."""
+    nothing: Any = None
+    return Submission(nothing, jobs, datasets, WarmStarts(nothing, jobs, ModelCatalogue(database)))
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(work, _SECONDS))
+
+
+def _spec(nodes: int = 0) -> spec_pb.JobSpec:
+    spec = spec_pb.JobSpec(name="a", data=spec_pb.DataSpec(train="rows"))
+    spec.model.layers[:] = [4, max(nodes, 3), 2]
+    spec.training.epochs = 1
+    if nodes:
+        spec.cost.inner.add(layer=1, term=spec_pb.TERM_SQUARED_ACTIVITY, weight=0.1).nodes.extend(range(nodes))
+    return spec
+
+
+@pytest.mark.parametrize("nodes", [0, 100_000])
+def test_the_loop_checks_no_spec(submission: Submission, monkeypatch: pytest.MonkeyPatch, nodes: int) -> None:
+    """Neither a small one nor a large one: its thread is for what is short."""
+    threads, check = [], spec_checks.check_spec
+
+    def note(*arguments: Any) -> Any:
+        threads.append(threading.current_thread())
+        return check(*arguments)
+
+    monkeypatch.setattr(spec_checks, "check_spec", note)
+
+    async def work() -> None:
+        completed = await submission.checked(_spec(nodes))
+        assert completed.training.batch_size
+        broken = _spec(nodes)
+        broken.data.train = "none"
+        broken.training.epochs = 0
+        with pytest.raises(ServiceError, match="breaks") as refused:
+            await submission.checked(broken)
+        assert {"data.train", "training.epochs"} <= {violation.field for violation in refused.value.violations}
+
+    _run(work())
+    assert len(threads) == 2
+    assert threading.main_thread() not in threads
+
+
+def test_a_small_spec_does_not_wait_for_a_large_one(submission: Submission, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the check of the large one takes."""
+    small_is_done, check = threading.Event(), spec_checks.check_spec
+
+    def wait_if_large(spec: spec_pb.JobSpec, *others: Any) -> Any:
+        if spec.cost.inner:
+            assert small_is_done.wait(_SECONDS)
+        return check(spec, *others)
+
+    monkeypatch.setattr(spec_checks, "check_spec", wait_if_large)
+
+    async def work() -> None:
+        large = [asyncio.ensure_future(submission.checked(_spec(100_000))) for _ in range(3)]
+        await submission.checked(_spec())
+        assert not any(check.done() for check in large)
+        small_is_done.set()
+        await asyncio.gather(*large)
+
+    _run(work())
+
+
+def test_data_sets_that_change_meanwhile_are_looked_at_again(
+    submission: Submission, datasets: DatasetCatalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job is not queued with a data set that was deleted while its spec was being checked."""
+    check = spec_checks.check_spec
+
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+
+        def delete_first(*arguments: Any) -> Any:
+            monkeypatch.setattr(spec_checks, "check_spec", check)
+            asyncio.run_coroutine_threadsafe(_delete(datasets), loop).result(_SECONDS)
+            return check(*arguments)
+
+        monkeypatch.setattr(spec_checks, "check_spec", delete_first)
+        with pytest.raises(ServiceError) as refused:
+            await submission.checked(_spec())
+        assert [violation.field for violation in refused.value.violations] == ["data.train"]
+
+    _run(work())
+
+
+async def _delete(datasets: DatasetCatalogue) -> None:
+    datasets.delete("rows")
+
+
+def test_features_that_cannot_be_scaled_are_not_called_damaged(
+    database: Database, jobs: JobStore, datasets: DatasetCatalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A warm start finds out when it is submitted; nothing is gone, and no backup helps."""
+
+    def refuse(*_: Any) -> None:
+        raise DatasetError("Feature 0 cannot be scaled")
+
+    monkeypatch.setattr("service.control.submission.make_assignment", refuse)
+    with closing(DataDirectory(tmp_path / "data")) as directory:
+        submission = Submission(directory, jobs, datasets, WarmStarts(directory, jobs, ModelCatalogue(database)))
+        spec = _spec()
+        spec.training.warm_start.model = "a-1"
+        with pytest.raises(ServiceError, match="cannot be scaled") as refused:
+            asyncio.run(submission.submit(spec, ""))
+    assert refused.value.reason == Reason.INVALID_DATA

@@ -1,0 +1,529 @@
+"""Watches: ordered, without gaps, resumable, and cheap however many there are."""
+
+import asyncio
+import gc
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from itertools import chain
+
+import pytest
+
+from nablad.v1 import job_spec_pb2 as spec_pb
+from nablad.v1 import jobs_pb2 as jobs_pb
+from nablad.v1 import parameter_server_pb2 as ps_pb
+from service.errors import Reason, ServiceError
+from service.events.live_status import LiveJobs
+from service.events.watches import Pace, Watches
+from service.stores.jobs import JobStore
+
+QUEUED, RUNNING, SUCCEEDED = jobs_pb.JOB_STATE_QUEUED, jobs_pb.JOB_STATE_RUNNING, jobs_pb.JOB_STATE_SUCCEEDED
+
+
+class Shelf:
+    """One job and its events in memory, as the store of jobs would have them; counts what is read.
+
+    Attributes:
+        reads: How often each event was read.
+    """
+
+    def __init__(self, job_id: str, live: LiveJobs) -> None:
+        self.reads: Counter[int] = Counter()
+        self._live = live
+        self._job: jobs_pb.Job | None = jobs_pb.Job(job_id=job_id, state=RUNNING)
+        self._events: list[jobs_pb.Event] = []
+
+    def add(self, count: int = 1, text: str = "") -> None:
+        first = len(self._events) + 1
+        self._events += [jobs_pb.Event(number=number, message=text) for number in range(first, first + count)]
+        self._live.ring("a")
+
+    def end(self) -> None:
+        self._job.state = SUCCEEDED
+        self.add(text="succeeded")
+        self._live.end("a")
+
+    def queue(self) -> None:
+        self._job.state = QUEUED
+        self._live.forget("a")
+
+    def start(self) -> None:
+        self._job.state = RUNNING
+
+    def delete(self) -> None:
+        self._job = None
+        self._events = []
+        self._live.forget("a")
+
+    def get(self, job_id: str) -> jobs_pb.Job:
+        if self._job is None or job_id != self._job.job_id:
+            raise ServiceError(Reason.NOT_FOUND, f"there is no job {job_id!r}")
+        return self._job
+
+    def last_event(self, job_id: str) -> int:
+        self.get(job_id)
+        return len(self._events)
+
+    def events(self, job_id: str, from_number: int, limit: int = 1000) -> list[jobs_pb.Event]:
+        self.get(job_id)
+        page = self._events[from_number - 1 : from_number - 1 + limit]
+        self.reads.update(event.number for event in page)
+        return page
+
+
+class Scene:
+    """A job, whoever watches it, and a clock that can be put forward and back."""
+
+    def __init__(self) -> None:
+        self._ahead_s = 0.0
+        self.live = LiveJobs(self.clock)
+        self.job = Shelf("a", self.live)
+        self.watches = Watches(self.job, self.live, self.clock)
+
+    def clock(self) -> float:
+        return time.monotonic() + self._ahead_s
+
+    def skip(self, seconds: float) -> None:
+        self._ahead_s += seconds
+
+    def progress(self, step: int) -> None:
+        self.live.update("a", jobs_pb.Progress(step=step), ps_pb.Telemetry())
+
+    def watch(self, from_event: int) -> AsyncIterator[jobs_pb.WatchJobResponse]:
+        return _watch(self.watches, "a", from_event)
+
+    async def numbers(self, from_event: int = 1) -> list[int]:
+        """Of all events that a watch gives until it ends."""
+        return [event.number async for told in self.watch(from_event) for event in told.events]
+
+
+async def _watch(watches: Watches, job_id: str, from_event: int) -> AsyncIterator[jobs_pb.WatchJobResponse]:
+    """What a client makes of it."""
+    async with aclosing(watches.watch(job_id, from_event)) as messages:
+        async for message in messages:
+            yield jobs_pb.WatchJobResponse.FromString(message)
+
+
+def _play(act: Callable[[Scene], Awaitable[None]]) -> None:
+    async def run() -> None:
+        async with asyncio.timeout(30):
+            await act(Scene())
+
+    asyncio.run(run())
+
+
+async def _next(watch: AsyncIterator[jobs_pb.WatchJobResponse]) -> jobs_pb.WatchJobResponse:
+    return await anext(watch)
+
+
+def _numbers(*told: jobs_pb.WatchJobResponse) -> list[int]:
+    return [event.number for response in told for event in response.events]
+
+
+async def _still_waits(task: "asyncio.Task[object]") -> bool:
+    """Whether a task has nothing to do, however often it is its turn."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+    return not task.done()
+
+
+@pytest.mark.parametrize("from_event", [0, 1, 2, 700, 1500, 2501])
+def test_events_come_in_order_and_without_gaps_from_any_number_on(from_event: int) -> None:
+    """Whether they are kept in memory or not; after the last event of a job that has ended, the watch ends."""
+
+    async def act(scene: Scene) -> None:
+        scene.job.add(2500)
+        scene.job.end()
+        assert await scene.numbers(from_event) == list(range(max(from_event, 1), 2502))
+
+    _play(act)
+
+
+def test_a_queued_job_tells_why_it_waits_each_time_that_changes() -> None:
+    """After its events; what was told once is not told again, and a job that moves tells its progress again."""
+
+    async def act(scene: Scene) -> None:
+        scene.job.add()
+        scene.job.queue()
+        scene.live.explain("a", "waits for CPUs")
+        watch = scene.watch(1)
+        first = await _next(watch)
+        assert (_numbers(first), first.waiting.reason) == ([1], "waits for CPUs")
+        coming = asyncio.create_task(_next(watch))
+        scene.live.explain("a", "waits for CPUs")
+        scene.live.ring("a")
+        assert await _still_waits(coming)
+        scene.skip(10)
+        scene.live.explain("a", "waits for nodes")
+        told = await coming
+        assert (told.waiting.reason, told.HasField("progress"), _numbers(told)) == ("waits for nodes", False, [])
+        scene.skip(10)
+        scene.job.start()
+        scene.progress(3)
+        told = await _next(watch)
+        assert (told.HasField("waiting"), told.progress.step) == (False, 3)
+
+    _play(act)
+
+
+@pytest.mark.parametrize("from_event", [3, 10**18, 2**64 - 1])
+def test_beyond_the_end_of_a_job_that_has_ended_there_is_nothing(from_event: int) -> None:
+    """Such a watch ends at once."""
+
+    async def act(scene: Scene) -> None:
+        scene.job.add()
+        scene.job.end()
+        assert await scene.numbers(from_event) == []
+
+    _play(act)
+
+
+def test_an_event_that_has_not_happened_yet_is_waited_for() -> None:
+    """Earlier ones are passed over in silence."""
+
+    async def act(scene: Scene) -> None:
+        scene.job.add(2)
+        task = asyncio.create_task(_next(scene.watch(5)))
+        assert await _still_waits(task)
+        scene.job.add(2)
+        assert await _still_waits(task)
+        scene.job.add(2)
+        assert _numbers(await task) == [5, 6]
+
+    _play(act)
+
+
+def test_what_happened_meanwhile_is_told_at_once() -> None:
+    """Events that happened while the watcher was busy come in one message, with the newest progress only."""
+
+    async def act(scene: Scene) -> None:
+        scene.job.add()
+        watch = scene.watch(1)
+        await anext(watch)
+        for step in range(1, 4):
+            scene.progress(step)
+            scene.job.add()
+        told = await anext(watch)
+        assert (_numbers(told), told.progress.step) == ([2, 3, 4], 3)
+
+    _play(act)
+
+
+def test_progress_comes_after_the_last_event_and_once() -> None:
+    """It says where the job stands after the events, and is not said again with the next ones."""
+
+    async def act(scene: Scene) -> None:
+        scene.progress(7)
+        scene.job.add(260)
+        watch = scene.watch(1)
+        first, second = await anext(watch), await anext(watch)
+        assert (first.HasField("progress"), second.progress.step) == (False, 7)
+        scene.job.add()
+        assert not (await anext(watch)).HasField("progress")
+        scene.progress(8)
+        assert (await anext(watch)) == jobs_pb.WatchJobResponse(progress=jobs_pb.Progress(step=8))
+
+    _play(act)
+
+
+def test_a_job_that_has_ended_makes_no_progress() -> None:
+    """Its last figures are in its events."""
+
+    async def act(scene: Scene) -> None:
+        scene.progress(7)
+        scene.job.end()
+        assert [told.HasField("progress") async for told in scene.watch(1)] == [False]
+
+    _play(act)
+
+
+def test_events_are_read_once_for_all_watchers() -> None:
+    """Whoever joins, and whenever: no event of a watched job is read twice."""
+
+    async def act(scene: Scene) -> None:
+        scene.job.add(400)
+        early = [asyncio.create_task(scene.numbers(number)) for number in (1, 100, 300, 401)]
+        for _ in range(3):
+            await asyncio.sleep(0)
+            scene.job.add(5)
+        late = [asyncio.create_task(scene.numbers(number)) for number in (1, 405)]
+        await asyncio.sleep(0)
+        scene.job.end()
+        heard = await asyncio.gather(*early, *late)
+        assert [numbers[-1] for numbers in heard] == [416] * 6
+        assert set(scene.job.reads.values()) == {1}
+
+    _play(act)
+
+
+def test_a_watcher_that_takes_nothing_costs_the_others_nothing() -> None:
+    """The others hear everything to the end; when it goes on, so does it."""
+
+    async def act(scene: Scene) -> None:
+        scene.job.add()
+        slow = scene.watch(1)
+        first = await anext(slow)
+        quick = asyncio.create_task(scene.numbers())
+        await asyncio.sleep(0)
+        scene.job.add(3000)
+        scene.job.end()
+        assert await quick == list(range(1, 3003))
+        rest = [told async for told in slow]
+        assert _numbers(first, *rest) == list(range(1, 3003))
+
+    _play(act)
+
+
+def test_whatever_happens_in_whatever_order_everybody_hears_all_of_it_in_order() -> None:
+    """Watchers that join, dawdle and go while events and progress come: no gap, nothing twice."""
+    generator = random.Random(4)
+
+    async def act(scene: Scene) -> None:
+        heard: list[tuple[int, AsyncIterator[jobs_pb.WatchJobResponse], list[int]]] = []
+        total = 1
+        scene.job.add()
+        for _ in range(300):
+            match generator.randrange(4):
+                case 0:
+                    count = generator.choice([1, 1, 1, 30, 600])
+                    scene.job.add(count)
+                    total += count
+                case 1:
+                    scene.progress(generator.randrange(100))
+                case 2:
+                    first = generator.randint(1, total)
+                    heard.append((first, scene.watch(first), []))
+                case 3 if heard:
+                    first, watch, numbers = generator.choice(heard)
+                    if first + len(numbers) <= total:
+                        scene.skip(1)
+                        numbers += _numbers(await anext(watch))
+        scene.job.end()
+        for first, watch, numbers in heard:
+            whole = list(numbers)
+            async for told in watch:
+                scene.skip(1)
+                whole += _numbers(told)
+            assert whole == list(range(first, total + 2))
+
+    _play(act)
+
+
+def test_no_message_is_large() -> None:
+    """Long sentences are spread over more messages; one that is too long for any still comes."""
+
+    async def act(scene: Scene) -> None:
+        scene.job.add(100, "x" * 5000)
+        scene.job.add(1, "x" * 200_000)
+        scene.job.end()
+        told = [told async for told in scene.watch(1)]
+        assert _numbers(*told) == list(range(1, 103))
+        sizes = sorted(response.ByteSize() for response in told)
+        assert sizes[-2] <= 65536 + 2000
+        assert sizes[-1] >= 200_000
+
+    _play(act)
+
+
+def test_watches_that_ended_leave_nothing() -> None:
+    """Neither those that were ended by the job nor those that nobody wanted any more."""
+
+    async def act(scene: Scene) -> None:
+        scene.job.add(10)
+        left = scene.watch(1)
+        await anext(left)
+        waiting = asyncio.create_task(scene.numbers())
+        await asyncio.sleep(0)
+        assert _feeds() == 1
+        await left.aclose()
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        del left, waiting
+        gc.collect()
+        assert _feeds() == 0
+        scene.job.end()
+        await scene.numbers()
+        assert _feeds() == 0
+
+    _play(act)
+
+
+def _feeds() -> int:
+    return sum(type(thing).__name__ == "_Feed" for thing in gc.get_objects())
+
+
+def test_the_watches_of_a_deleted_job_end() -> None:
+    """Whoever waits is told that there is no such job, and so is who asks later."""
+
+    async def act(scene: Scene) -> None:
+        scene.job.add()
+        tasks = [asyncio.create_task(scene.numbers()) for _ in range(2)]
+        assert await _still_waits(tasks[0])
+        scene.job.delete()
+        for task in [*tasks, asyncio.create_task(scene.numbers())]:
+            with pytest.raises(ServiceError) as caught:
+                await task
+            assert caught.value.reason is Reason.NOT_FOUND
+
+    _play(act)
+
+
+def test_a_service_that_goes_away_says_where_to_resume() -> None:
+    """Whether a watcher waits for news or for its turn; nobody begins a watch any more."""
+
+    async def act(scene: Scene) -> None:
+        scene.job.add(3)
+        idle, eager = scene.watch(1), scene.watch(1)
+        await anext(idle)
+        await anext(eager)
+        waits_for_news = asyncio.create_task(_next(idle))
+        assert await _still_waits(waits_for_news)
+        scene.job.add()
+        scene.skip(-1000)  # so far away is its turn
+        waits_for_turn = asyncio.create_task(_next(eager))
+        assert await _still_waits(waits_for_turn)
+        scene.watches.go_away()
+        begins = asyncio.create_task(_next(scene.watch(9)))
+        for task, coming in ((waits_for_news, 4), (waits_for_turn, 4), (begins, 9)):
+            with pytest.raises(ServiceError, match=f"resume from event {coming} when") as caught:
+                await task
+            assert caught.value.reason is Reason.GOING_AWAY
+            assert caught.value.metadata == {"job_id": "a", "from_event": str(coming)}
+
+    _play(act)
+
+
+def test_a_failed_job_ends_a_watch_and_a_retried_one_goes_on(jobs: JobStore) -> None:
+    """The watch that resumes after the failure hears of the next try, event by event."""
+
+    async def act(scene: Scene) -> None:
+        watches = Watches(jobs, scene.live, scene.clock)
+        job_id = jobs.create(spec_pb.JobSpec(name="a"), "").job_id
+
+        def move(state: jobs_pb.JobState.ValueType) -> None:
+            jobs.move(job_id, state, "so it is")
+            scene.live.ring(job_id)
+
+        move(jobs_pb.JOB_STATE_FAILED)
+        assert _numbers(*[told async for told in _watch(watches, job_id, 1)]) == [1, 2]
+        move(jobs_pb.JOB_STATE_QUEUED)
+        rest = _watch(watches, job_id, 3)
+        states = [event.state for event in (await anext(rest)).events]
+        move(jobs_pb.JOB_STATE_CANCELLED)
+        states += chain.from_iterable([[event.state for event in told.events] async for told in rest])
+        assert states == [jobs_pb.JOB_STATE_QUEUED, jobs_pb.JOB_STATE_CANCELLED]
+
+    _play(act)
+
+
+def test_a_crowd_hears_of_the_end_at_once() -> None:
+    """However far away the turn of each is, and whether it waits for its turn or for news."""
+
+    async def act(scene: Scene) -> None:
+        scene.job.add(3)
+        crowd = [scene.watch(1) for _ in range(100)]
+        for watch in crowd:
+            scene.skip(1)
+            await anext(watch)
+        idle = [asyncio.create_task(_next(watch)) for watch in crowd[50:]]
+        assert await _still_waits(idle[0])
+        scene.skip(-1000)  # so far away are their turns
+        scene.job.add()
+        eager = [asyncio.create_task(_next(watch)) for watch in crowd[:50]]
+        assert await _still_waits(eager[0])
+        scene.job.end()
+        heard = await asyncio.gather(*eager, *idle)
+        assert [_numbers(told) for told in heard] == [[4, 5]] * 100
+
+    _play(act)
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_crowd_that_is_gone_leaves_its_turns_to_others(ends: bool) -> None:
+    """Whether its job has ended, or nobody wanted to hear any more: else the turns of all would take 40 s."""
+
+    async def act(scene: Scene) -> None:
+        scene.job.add(600)
+        tasks = [asyncio.create_task(_next(scene.watch(500))) for _ in range(2000)]
+        assert await _still_waits(tasks[-1])
+        if ends:
+            scene.job.end()
+        else:
+            for task in tasks:
+                task.cancel()
+        await asyncio.wait(tasks)
+        # More than a last message: it has to wait for its turn.
+        assert _numbers(await anext(scene.watch(1))) == list(range(1, 251))
+
+    _play(act)
+
+
+def test_the_past_of_a_job_that_has_ended_is_told_in_turns() -> None:
+    """But for the last message: who reads a long story takes no more from the others than anybody."""
+
+    async def act(scene: Scene) -> None:
+        scene.job.add(2000)
+        scene.job.end()
+        watch = scene.watch(1)
+        await anext(watch)
+        scene.skip(-1000)
+        task = asyncio.create_task(_next(watch))
+        assert await _still_waits(task)
+        task.cancel()
+        late = scene.watch(1900)
+        assert _numbers(await anext(late)) == list(range(1900, 2002))
+
+    _play(act)
+
+
+def test_turns_are_spread_over_rounds_however_many_want_one() -> None:
+    """Those who ask at once have their turns in the order of asking, so many in each round."""
+    pace = Pace(lambda: 100.0, round_seconds=0.5, turns=10)
+    assert [pace.turn() for _ in range(1000)] == [place // 10 / 2 for place in range(1000)]
+
+
+def test_turns_that_are_far_away_come_together() -> None:
+    """As many in the same time, each not before the one that was asked for earlier, and near ones as ever."""
+    pace = Pace(lambda: 100.0, round_seconds=0.5, turns=2, gathered_rounds=4)
+    turns = [pace.turn() for _ in range(32)]
+    assert turns[:8] == [0, 0, 0.5, 0.5, 1, 1, 1.5, 1.5]
+    assert turns[8:] == [2.0] * 2 + [4.0] * 8 + [6.0] * 8 + [8.0] * 6
+
+
+def test_a_turn_that_is_given_back_is_dealt_again() -> None:
+    """Those of a whole crowd too: who comes then does not wait for anybody."""
+    pace = Pace(lambda: 100.0, round_seconds=0.5, turns=3)
+    turns = [pace.turn() for _ in range(7)]
+    pace.give_back()
+    assert pace.turn() == turns[-1] == 1
+    for _ in turns:
+        pace.give_back()
+    assert [pace.turn() for _ in range(7)] == turns
+
+
+def test_turns_that_nobody_took_are_not_saved() -> None:
+    """After any silence there are the turns of one round."""
+    now = [0.0]
+    pace = Pace(lambda: now[0], round_seconds=0.5, turns=3)
+    for now[0] in (1.0, 1e6):
+        assert [pace.turn() for _ in range(5)] == [0, 0, 0, 0.5, 0.5]
+
+
+def test_who_asks_more_slowly_than_turns_come_never_waits() -> None:
+    """Each round brings new turns."""
+    now = [0.0]
+    pace = Pace(lambda: now[0], round_seconds=0.5, turns=2)
+    for step in range(100):
+        now[0] = 1 + step * 0.25
+        assert pace.turn() == 0
+
+
+def test_a_turn_in_a_later_round_is_waited_for_from_now_on() -> None:
+    """What has passed of the present round does not count."""
+    now = [1.0]
+    pace = Pace(lambda: now[0], round_seconds=0.5, turns=1)
+    assert pace.turn() == 0
+    now[0] = 1.125
+    assert [pace.turn(), pace.turn()] == [0.375, 0.875]

@@ -1,0 +1,155 @@
+"""The dispatcher: each ticket is waiting, held by one worker, or done."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from service.parameter_server.scheduling.dispatcher import Dispatcher
+from workers.transport.tickets import Ticket, TicketKind
+
+MOST_TICKETS = 64
+
+
+def _tickets(step: int, parts: int) -> list[Ticket]:
+    return [Ticket(step, TicketKind.GRADIENT, part) for part in range(parts)]
+
+
+def _dispatcher(*workers: str) -> Dispatcher:
+    dispatcher = Dispatcher()
+    for worker in workers:
+        dispatcher.join(worker)
+    return dispatcher
+
+
+def test_tickets_are_shared_in_contiguous_nearly_equal_runs() -> None:
+    """Five tickets for two workers: three and two, neighbours together."""
+    dispatcher = _dispatcher("a", "b")
+    tickets = _tickets(0, 5)
+    dispatcher.open(tickets)
+    assert dispatcher.deal() == {"a": tickets[:3], "b": tickets[3:]}
+
+
+@given(parts=st.integers(1, 1000), workers=st.integers(1, 12))
+def test_shares_are_fair_and_small(parts: int, workers: int) -> None:
+    """Shares differ by one ticket at most, none is over 64, and together they are the first tickets that waited."""
+    dispatcher = _dispatcher(*map(str, range(workers)))
+    tickets = _tickets(0, parts)
+    dispatcher.open(tickets)
+    shares = list(dispatcher.deal().values())
+    sizes = [len(share) for share in shares] + [0] * (workers - len(shares))
+    assert max(sizes) <= MOST_TICKETS
+    assert max(sizes) - min(sizes) <= 1
+    dealt = [ticket for share in shares for ticket in share]
+    assert dealt == tickets[: min(parts, MOST_TICKETS * workers)]
+
+
+def test_who_is_done_gets_what_still_waits() -> None:
+    """More tickets than an order holds: the worker that answers first gets more of them."""
+    dispatcher = _dispatcher("slow", "fast")
+    tickets = _tickets(0, 200)
+    dispatcher.open(tickets)
+    for ticket in dispatcher.deal()["fast"]:
+        dispatcher.done("fast", ticket)
+    assert dispatcher.deal() == {"fast": tickets[2 * MOST_TICKETS : 3 * MOST_TICKETS]}
+
+
+def test_a_worker_that_holds_tickets_gets_no_more() -> None:
+    """New tickets wait for workers that have none."""
+    dispatcher = _dispatcher("a")
+    dispatcher.open(_tickets(0, 2))
+    dispatcher.deal()
+    dispatcher.open(_tickets(1, 2))
+    assert dispatcher.deal() == {}
+
+
+def test_the_tickets_of_a_lost_worker_go_first() -> None:
+    """What a lost worker held is dealt before anything that waits longer for its turn."""
+    dispatcher = _dispatcher("a")
+    first, second = _tickets(0, 2), _tickets(1, 2)
+    dispatcher.open(first)
+    dispatcher.deal()
+    dispatcher.open(second)
+    dispatcher.leave("a")
+    dispatcher.join("b")
+    assert dispatcher.deal() == {"b": first + second}
+
+
+def test_a_ticket_given_back_by_a_worker_that_does_not_hold_it_stays_where_it_is() -> None:
+    """A refused result of somebody else does not double a ticket."""
+    dispatcher = _dispatcher("a", "b")
+    (ticket,) = _tickets(0, 1)
+    dispatcher.open([ticket])
+    dispatcher.deal()
+    assert not dispatcher.give_back("b", ticket)
+    dispatcher.leave("b")
+    dispatcher.join("c")
+    assert dispatcher.deal() == {}
+
+
+class DispatcherMachine(RuleBasedStateMachine):
+    """Whatever happens, no ticket is lost and none is held twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dispatcher = Dispatcher()
+        self.step = 0
+        self.joined = 0
+        self.workers: list[str] = []
+        self.open: set[Ticket] = set()
+
+    @rule()
+    def join(self) -> None:
+        self.joined += 1
+        self.workers.append(f"w{self.joined}")
+        self.dispatcher.join(self.workers[-1])
+
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        worker = data.draw(st.sampled_from(self.workers))
+        self.workers.remove(worker)
+        self.dispatcher.leave(worker)
+
+    @rule(parts=st.integers(1, 5))
+    def open_tickets(self, parts: int) -> None:
+        tickets = _tickets(self.step, parts)
+        self.step += 1
+        self.open |= set(tickets)
+        self.dispatcher.open(tickets)
+
+    @rule()
+    def deal(self) -> None:
+        free = {worker for worker in self.workers if not self.dispatcher.holds(worker)}
+        assert self.dispatcher.deal().keys() <= free
+
+    @precondition(lambda self: self._held())
+    @rule(data=st.data())
+    def done(self, data: st.DataObject) -> None:
+        worker, ticket = data.draw(st.sampled_from(self._held()))
+        self.open.remove(ticket)
+        self.dispatcher.done(worker, ticket)
+
+    @precondition(lambda self: self.open and self.workers)
+    @rule(data=st.data())
+    def give_back(self, data: st.DataObject) -> None:
+        worker, ticket = data.draw(st.sampled_from(self.workers)), data.draw(st.sampled_from(sorted(self.open)))
+        held = (worker, ticket) in self._held()
+        assert self.dispatcher.has_given(worker, ticket) == held
+        assert self.dispatcher.give_back(worker, ticket) == held
+
+    def _held(self) -> list[tuple[str, Ticket]]:
+        return [(worker, ticket) for worker in self.workers for ticket in sorted(self.dispatcher._held[worker])]
+
+    @invariant()
+    def every_open_ticket_is_in_one_place(self) -> None:
+        waiting = list(self.dispatcher._waiting)
+        held = [ticket for tickets in self.dispatcher._held.values() for ticket in tickets]
+        assert sorted(waiting + held) == sorted(self.open)
+
+    @invariant()
+    def it_counts_its_workers(self) -> None:
+        assert self.dispatcher.workers == len(self.workers)
+
+
+DispatcherMachine.TestCase.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
+TestDispatcherMachine = DispatcherMachine.TestCase

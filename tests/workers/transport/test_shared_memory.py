@@ -1,0 +1,160 @@
+"""Regions: shared by whom they are handed to, as far as they are meant to, and gone with the last who has them."""
+
+import ctypes
+import mmap
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from workers.transport.shared_memory import PROBE_BYTES, SharedMemory
+
+SIZE = 3 * mmap.PAGESIZE
+
+
+def _create(name: str, *, others_may_write: bool) -> SharedMemory:
+    return SharedMemory.create(name, SIZE, others_may_write=others_may_write)
+
+
+def _handed_over(region: SharedMemory, *, writable: bool, size: int = SIZE) -> SharedMemory:
+    """As another process has it that was given the open file."""
+    return SharedMemory(os.dup(region.fileno()), size, writable=writable)
+
+
+def _open_files(name: str) -> int:
+    """How many files of this process are regions of this name."""
+    links = []
+    for link in Path("/proc/self/fd").iterdir():
+        try:
+            links.append(str(link.readlink()))
+        except FileNotFoundError:  # the one that the folder was read with
+            continue
+    return sum(f"memfd:nablad-{name} " in link for link in links)
+
+
+def _mappings(name: str) -> list[str]:
+    """The permissions of this process's mappings of regions of this name."""
+    lines = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+    return [line.split()[1] for line in lines if f"memfd:nablad-{name} " in line]
+
+
+def test_what_one_writes_the_other_reads() -> None:
+    """Both see the same numbers, without any copy, in either direction."""
+    ours = _create("both", others_may_write=True)
+    theirs = _handed_over(ours, writable=True)
+    a, b = ours.vector(np.float32, 5), theirs.vector(np.float32, 5)
+    a[:] = range(5)
+    assert b.tolist() == [0, 1, 2, 3, 4]
+    b[2] = 7
+    assert a.tolist() == [0, 1, 7, 3, 4]
+    assert ours.vector(np.float64, 2).dtype == np.float64
+
+
+def test_a_region_is_its_user_s_and_has_no_name() -> None:
+    """Mode 0600, and no file system that it could be opened from, or left behind in."""
+    region = _create("private", others_may_write=True)
+    status = os.fstat(region.fileno())
+    assert status.st_mode & 0o777 == 0o600
+    assert status.st_nlink == 0
+    assert not os.get_inheritable(region.fileno())
+
+
+@pytest.mark.parametrize("others_may_write", [True, False])
+def test_a_region_keeps_its_size(others_may_write: bool) -> None:
+    """Who has it can neither shrink it under those who have mapped it, nor grow it: reads never fault."""
+    region = _create("sealed", others_may_write=others_may_write)
+    for size in (0, SIZE - 1, SIZE + 1):
+        with pytest.raises(PermissionError):
+            os.ftruncate(region.fileno(), size)
+    assert os.fstat(region.fileno()).st_size == SIZE
+
+
+def test_weights_cannot_be_written_by_those_who_read_them() -> None:
+    """Not through a mapping, a reading mapping that is changed, the file, or the file opened anew."""
+    region = _create("weights", others_may_write=False)
+    ours = region.vector(np.float32, 4)
+    ours[:] = 1  # its maker can
+    reader = _handed_over(region, writable=False)
+    theirs = reader.vector(np.float32, 4)
+    assert not theirs.flags.writeable
+    with pytest.raises(ValueError, match="WRITEABLE"):
+        theirs.flags.writeable = True
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.mprotect(ctypes.c_void_p(theirs.ctypes.data), SIZE, mmap.PROT_READ | mmap.PROT_WRITE) == -1
+    with pytest.raises(PermissionError):
+        _handed_over(region, writable=True)
+    with pytest.raises(PermissionError):
+        os.pwrite(reader.fileno(), b"x", 0)
+    anew = os.open(f"/proc/self/fd/{reader.fileno()}", os.O_RDWR)
+    with pytest.raises(PermissionError):
+        SharedMemory(anew, SIZE, writable=True)
+    ours[0] = 2
+    assert theirs.tolist() == [2, 1, 1, 1]
+
+
+def test_a_challenge_is_answered_through_shared_memory_alone() -> None:
+    """The answer is there when the other end gave it, not before, and not in memory that only looks alike."""
+    region, other = (_create("probe", others_may_write=True) for _ in range(2))
+    answer = region.challenge()
+    assert len(answer) == PROBE_BYTES
+    assert not region.says(answer)
+    other.answer()
+    assert not region.says(answer)
+    _handed_over(region, writable=True).answer()
+    assert region.says(answer)
+
+
+def test_challenges_differ() -> None:
+    """An answer cannot be known before the question."""
+    region = _create("probe", others_may_write=True)
+    assert len({region.challenge() for _ in range(8)}) == 8
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_a_region_that_is_smaller_than_said_is_refused(writable: bool) -> None:
+    """Reading beyond its end would kill the process; its file is closed again."""
+    region = _create("small", others_may_write=True)
+    with pytest.raises(ValueError, match="length"):
+        _handed_over(region, writable=writable, size=SIZE + 1)
+    del region
+    assert _open_files("small") == 0
+
+
+def test_more_memory_than_there_can_be_is_an_error_that_leaves_nothing() -> None:
+    """What makes it can then go on without."""
+    with pytest.raises(OSError, match="allocate"):
+        SharedMemory.create("huge", 1 << 62, others_may_write=True)
+    assert _open_files("huge") == 0
+
+
+def _by_region(region: SharedMemory) -> SharedMemory:
+    return region
+
+
+def _by_vector(region: SharedMemory) -> np.ndarray:
+    return region.vector(np.float32, 4)
+
+
+@pytest.mark.parametrize("keep", [_by_region, _by_vector])
+def test_a_region_is_gone_with_the_last_that_keeps_it(keep: Callable[[SharedMemory], object]) -> None:
+    """A vector keeps the memory, as the region does; after both there is neither a mapping nor an open file."""
+    region = _create("kept", others_may_write=False)
+    kept = keep(region)
+    del region
+    assert _mappings("kept") == ["rw-s"]
+    del kept
+    assert _mappings("kept") == []
+    assert _open_files("kept") == 0
+
+
+def test_many_regions_leak_no_open_file() -> None:
+    """A parameter server makes one for each worker that ever joins."""
+    for _ in range(50):
+        region = _create("many", others_may_write=True)
+        vector = _handed_over(region, writable=True).vector(np.float32, 4)
+        vector[0] = 1
+    assert _open_files("many") == 3  # the last region's file and mapping, and the mapping that the vector keeps
+    del region, vector
+    assert _open_files("many") == 0

@@ -1,0 +1,137 @@
+"""From an assignment's messages to the objects of the mathematics."""
+
+import hashlib
+import json
+from typing import Any
+
+import numpy as np
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from numpy.typing import NDArray
+
+from nablad.files import CHUNK_BYTES
+from nablad.jobspec import name_of
+from nablad.v1 import job_spec_pb2 as spec_pb
+from nablad.v1 import parameter_server_pb2 as ps_pb
+from workers.mathematics.back_propagation import BackPropagation
+from workers.mathematics.initialisations import initialise
+from workers.mathematics.inner_terms import InnerTerm
+from workers.mathematics.network import Network
+from workers.mathematics.optimizers import Optimizer, optimizer
+from workers.mathematics.parameters import ParameterLayout
+from workers.plan import Plan
+
+__all__ = [
+    "back_propagation",
+    "dtype",
+    "first_parameters",
+    "message_bytes",
+    "network",
+    "plan",
+    "size",
+    "spec_digest",
+    "update_rule",
+]
+
+
+def dtype(spec: spec_pb.JobSpec) -> np.dtype[np.floating]:
+    """The type that a job computes with."""
+    return np.dtype(name_of(spec_pb.DType.DESCRIPTOR, spec.model.dtype))
+
+
+def network(spec: spec_pb.JobSpec) -> Network:
+    """The network and cost of a completed spec."""
+    activations = [*spec.model.activation, spec.model.output_activation]
+    return Network(
+        layers=tuple(spec.model.layers),
+        activations=tuple(name_of(spec_pb.Activation.DESCRIPTOR, activation) for activation in activations),
+        cost=name_of(spec_pb.CostFunction.DESCRIPTOR, spec.cost.function),
+        bias=spec.model.bias,
+        huber_delta=spec.cost.huber_delta if spec.cost.HasField("huber_delta") else 1.0,
+        inner_terms=tuple(_inner_term(term) for term in spec.cost.inner),
+    )
+
+
+def back_propagation(spec: spec_pb.JobSpec) -> BackPropagation:
+    """What computes gradients for a completed spec."""
+    return BackPropagation(network(spec), dtype(spec))
+
+
+def size(spec: spec_pb.JobSpec) -> int:
+    """How many weights a job has."""
+    return ParameterLayout(tuple(spec.model.layers), spec.model.bias).size
+
+
+def first_parameters(spec: spec_pb.JobSpec) -> NDArray[np.floating]:
+    """The weights before the first step, shape (size,): the same on every machine."""
+    return initialise(
+        ParameterLayout(tuple(spec.model.layers), spec.model.bias),
+        name_of(spec_pb.Initialisation.DESCRIPTOR, spec.model.initialisation),
+        spec.model.initialisation_scale,
+        spec.training.seed,
+        dtype(spec),
+    )
+
+
+def message_bytes(assignment: ps_pb.Assignment) -> int:
+    """The largest thing that a message carries: the assignment, or a chunk of weights."""
+    return max(assignment.ByteSize(), CHUNK_BYTES)
+
+
+def update_rule(spec: spec_pb.JobSpec) -> Optimizer:
+    """The optimizer of a completed spec; a parameter that is left out is one that the optimizer does not have."""
+    rule = spec.training.optimizer
+    given = {field.name: value for field, value in rule.ListFields() if field.name != "name"}
+    return optimizer(name_of(spec_pb.Optimizer.DESCRIPTOR, rule.name), spec.training.learning_rate, **given)
+
+
+def plan(assignment: ps_pb.Assignment) -> Plan:
+    """How the rows of an assignment are cut."""
+    spec = assignment.spec
+    return Plan(
+        rows=assignment.train.dataset.rows,
+        batch_size=spec.training.batch_size,
+        micro_batches=spec.distribution.micro_batches,
+        epochs=spec.training.epochs,
+        seed=spec.training.seed,
+        validation_rows=assignment.validation.dataset.rows,
+    )
+
+
+def spec_digest(assignment: ps_pb.Assignment) -> str:
+    """SHA-256, in hexadecimal, of the parts of the spec that decide the weights, and of the data sets' digests.
+
+    Names, priority, limits, checkpoints, workers and transport decide nothing. Of a warm start counts that it is one:
+    which weights it begins with is the receipt's ``first_weights_sha256``, and where they came from decides nothing.
+    """
+    spec = assignment.spec
+    training = _as_dict(spec.training)
+    training["warm_start"] = bool(spec.training.warm_start.model or spec.training.warm_start.checkpoint_of)
+    deciding = {
+        "train": assignment.train.dataset.sha256,
+        "validation": assignment.validation.dataset.sha256,
+        "scaling": name_of(spec_pb.Scaling.DESCRIPTOR, spec.data.scaling),
+        "model": _as_dict(spec.model),
+        "cost": _as_dict(spec.cost),
+        "training": training,
+        "micro_batches": spec.distribution.micro_batches,
+        "cpus_per_worker": spec.distribution.cpus_per_worker,
+        "policy": name_of(spec_pb.Policy.DESCRIPTOR, spec.distribution.policy),
+    }
+    # JSON with sorted keys: protobuf's own bytes may be another order of the same fields in another release of it.
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
+
+
+def _inner_term(term: spec_pb.InnerTerm) -> InnerTerm:
+    given = {"target": term.target} if term.HasField("target") else {}
+    return InnerTerm(
+        layer=term.layer,
+        term=name_of(spec_pb.Term.DESCRIPTOR, term.term),
+        weight=term.weight,
+        nodes=tuple(term.nodes),
+        **given,
+    )
+
+
+def _as_dict(message: Message) -> dict[str, Any]:
+    return json_format.MessageToDict(message, preserving_proto_field_name=True)

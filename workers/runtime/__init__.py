@@ -1,0 +1,1 @@
+"""Process runtime: failpoints, CPU scheduling, usage, numeric environment, concurrency helpers."""

@@ -1,0 +1,75 @@
+"""The words between parameter server and worker: tickets, what was computed for them, and why a result is not taken."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Rejection", "Result", "Ticket", "TicketKind"]
+
+
+class TicketKind(IntEnum):
+    """What a ticket asks for."""
+
+    GRADIENT = 1
+    """The gradient of one part of a step's mini-batch."""
+    EVALUATION = 2
+    """Only cost and counts, of one part of the validation rows."""
+
+
+class Ticket(NamedTuple):
+    """The unit of work; sorts in the order of the work."""
+
+    step: int
+    """From 0, over all epochs; for an evaluation, the number of updates that the evaluated weights have seen."""
+    kind: int
+    """A TicketKind, or whatever came over a line."""
+    micro_batch: int
+    """Number of the part, from 0."""
+
+
+@dataclass(slots=True)
+class Result:
+    """The answer to one ticket. Sums over the samples, not means.
+
+    Attributes:
+        ticket: That it answers.
+        version: Of the weights that it was computed with.
+        cost_sum: Inner terms included.
+        sample_count: Samples of the part.
+        correct_count: Samples classified right; 0 where targets are values.
+        gradient: Shape (size,), for gradients only. One that is read-only is lent: it lies in memory that its worker
+            writes to again for its next ticket.
+    """
+
+    ticket: Ticket
+    version: int
+    cost_sum: float
+    sample_count: int
+    correct_count: int
+    gradient: NDArray[np.floating] | None = None
+
+
+class Rejection(IntEnum):
+    """Why a result was not taken. One that was not has changed nothing."""
+
+    DUPLICATE = 1
+    """A result for this ticket is in already."""
+    LATE = 2
+    """The ticket's step has been applied already."""
+    WRONG_ATTEMPT = 3
+    """Not of this attempt."""
+    UNKNOWN_TICKET = 4
+    """No such ticket was given out."""
+    WRONG_SIZE = 5
+    """Not as many numbers as the parameter vector has."""
+    NOT_FINITE = 6
+    """NaN or infinite numbers."""
+    WRONG_VERSION = 7
+    """Computed from other weights than the present ones."""
+    WRONG_COUNT = 8
+    """Counts more or fewer samples than the ticket's part has."""
+    NOT_HELD = 9
+    """The ticket is not one that this worker was given, or it was taken from it."""
