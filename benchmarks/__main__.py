@@ -14,12 +14,12 @@ from benchmarks import accuracy, job_memory, machine, messages, mnist_files, spe
 from benchmarks.errors import BenchmarkError
 from benchmarks.figures import Spread
 from benchmarks.report import markdown
+from benchmarks.report.files import write_report
 from benchmarks.requirements import verdicts
 from benchmarks.works import MESSAGES, WIDE, WORKS, Work, quick
 from nablad.demo.daemon import DaemonError
 from nablad.errors import NablaError
 
-_RESULTS = Path(__file__).parent / "results"
 _ALL_ROWS = 60_000
 
 
@@ -61,7 +61,7 @@ def main(mnist: Path | None, only: str | None, repetitions: int, patience: float
         click.echo(markdown(results))
         if not only and not in_short:
             accuracy.check(results["accuracy"])
-            _write(results)
+            write_report("mnist", markdown(results), results)
     except (BenchmarkError, DaemonError, FileNotFoundError, NablaError) as error:
         raise click.ClickException(str(error)) from error
 
@@ -102,11 +102,6 @@ def _speeds(contests: Sequence[speed.Contest], repetitions: int) -> dict[str, An
         if contest.work.name == MESSAGES.name:
             results["messages"] = messages.report(contest)
     return results
-
-
-def _write(results: dict[str, Any]) -> None:
-    (_RESULTS / "mnist.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    (_RESULTS / "mnist.md").write_text(markdown(results) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

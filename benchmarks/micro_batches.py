@@ -11,6 +11,7 @@ import click
 from benchmarks import machine, mnist_files
 from benchmarks.errors import BenchmarkError
 from benchmarks.figures import Measurement, Spread, steady
+from benchmarks.report.files import write_report
 from benchmarks.report.tables import table
 from benchmarks.service_jobs import Service, running_service
 from benchmarks.works import PAPER_100, PAPER_500, Work
@@ -18,7 +19,6 @@ from nablad.errors import NablaError
 from nablad.jobspec import complete
 from nablad.v1.job_spec_pb2 import JobSpec
 
-_RESULT = Path(__file__).parent / "results" / "micro_batches.md"
 _REFERENCE = 2  # parts
 _EPOCHS = 3
 _DISTRIBUTIONS = ("nablad", "grpcio", "ray")
@@ -43,16 +43,16 @@ def main(mnist: Path | None, repetitions: int, quick: bool) -> None:
     works = [replace(work, rows=2 * work.batch_size, epochs=2) for work in _WORKS] if quick else _WORKS
     try:
         with tempfile.TemporaryDirectory(prefix="nablad-bench-") as folder:
-            speeds = _measure(works, mnist_files.FirstRows(mnist_files.find(mnist), Path(folder)), repetitions)
+            runs = _measure(works, mnist_files.FirstRows(mnist_files.find(mnist), Path(folder)), repetitions)
     except (BenchmarkError, FileNotFoundError, NablaError) as error:
         raise click.ClickException(str(error)) from error
-    document = markdown(speeds, repetitions)
+    document = markdown({case: steady(measured) for case, measured in runs.items()}, repetitions)
     click.echo(document)
     if not quick:
-        _RESULT.write_text(document + "\n", encoding="utf-8")
+        write_report("micro_batches", document, {_title(case): measured for case, measured in runs.items()})
 
 
-def _measure(works: Sequence[Work], rows: mnist_files.FirstRows, repetitions: int) -> dict[_Case, Spread]:
+def _measure(works: Sequence[Work], rows: mnist_files.FirstRows, repetitions: int) -> dict[_Case, list[Measurement]]:
     runs: dict[_Case, list[Measurement]] = {}
     datasets: dict[str, Sequence[Path]] = {work.spec().data.train: rows.files(work.rows) for work in works}
     with running_service(datasets) as service:
@@ -60,13 +60,18 @@ def _measure(works: Sequence[Work], rows: mnist_files.FirstRows, repetitions: in
         for _ in range(repetitions):
             for work, workers, parts in _cases(works):
                 runs.setdefault((work, workers, parts), []).append(_run(service, work, workers, parts))
-    return {case: steady(measured) for case, measured in runs.items()}
+    return runs
 
 
 def _cases(works: Sequence[Work]) -> Iterator[_Case]:
     for work in works:
         for workers in _WORKERS:
             yield from ((work, workers, parts) for parts in _PARTS if parts >= workers)
+
+
+def _title(case: _Case) -> str:
+    work, workers, parts = case
+    return f"{work.title}, {workers} workers, {parts} parts"
 
 
 def _run(service: Service, work: Work, workers: int, parts: int) -> Measurement:

@@ -17,6 +17,7 @@ import numpy as np
 from benchmarks import machine
 from benchmarks.errors import BenchmarkError, JobError
 from benchmarks.memory import figure
+from benchmarks.report.files import FOLDER, write_report
 from benchmarks.report.tables import table
 from benchmarks.robustness.daemon import Daemon, start_daemon
 from nablad import Client
@@ -27,7 +28,6 @@ from nablad.v1.job_spec_pb2 import JobSpec
 
 __all__ = ["markdown"]
 
-_RESULTS = Path(__file__).parent / "results"
 _DISTRIBUTIONS = ("nablad", "grpcio", "ray")
 
 # With 122 features and 2 outputs, each inner node has 125 weights and biases of 8 bytes.
@@ -62,7 +62,7 @@ Peaks = dict[str, dict[str, Peak]]  # by what was done, by process
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--before", type=click.Path(path_type=Path, exists=True), help="Results to put beside the new ones.")
-@click.option("--output", type=click.Path(path_type=Path), default=_RESULTS, help="Folder for the results.")
+@click.option("--output", type=click.Path(path_type=Path), default=FOLDER, help="Folder for the results.")
 @click.option("--only", type=click.Choice(list(_INNER_NODES)), help="One size; writes nothing.")
 def main(before: Path | None, output: Path, only: str | None) -> None:
     """Train, start from, export and predict with models of three sizes; see how much memory the service takes.
@@ -79,8 +79,7 @@ def main(before: Path | None, output: Path, only: str | None) -> None:
     document = markdown(results, earlier)
     click.echo(document)
     if not only:
-        (output / "model_sizes.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-        (output / "model_sizes.md").write_text(document + "\n", encoding="utf-8")
+        write_report("model_sizes", document, results, output)
 
 
 def _measure(size: str) -> Peaks:

@@ -1,6 +1,5 @@
 """The load benchmark: ``python -m benchmarks.load``. ../README.md explains it."""
 
-import json
 import tempfile
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -13,9 +12,9 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.load.crowd import CrowdSize
 from benchmarks.load.report import markdown
 from benchmarks.load.trial import Extent, run_trial
+from benchmarks.report.files import write_report
 from nablad.errors import NablaError
 
-_RESULTS = Path(__file__).parents[1] / "results"
 _DISTRIBUTIONS = ("nablad", "grpcio", "ray")
 _SHORT = Extent(queued=20, crowd=CrowdSize(20, 4), seconds=6, rounds=1, started=2)
 
@@ -49,8 +48,7 @@ def main(mnist: Path | None, rounds: int, seconds: float, patience: float, in_sh
     click.echo(document)
     if not in_short:
         results = {"machine": facts, "calm": [asdict(look) for look in stage.looks], **asdict(trial)}
-        (_RESULTS / "load.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-        (_RESULTS / "load.md").write_text(document + "\n", encoding="utf-8")
+        write_report("load", document, results)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """What it costs to be watched: ``python -m benchmarks.scrapes``. ../README.md explains it."""
 
-import json
 import tempfile
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -11,13 +10,13 @@ import click
 
 from benchmarks import machine, mnist_files
 from benchmarks.errors import BenchmarkError
+from benchmarks.report.files import write_report
 from benchmarks.scrapes import figures, trial
 from benchmarks.scrapes.page import measure
 from benchmarks.scrapes.report import Results, markdown
 from benchmarks.works import PAPER_100, PAPER_500
 from nablad.errors import NablaError
 
-_RESULTS = Path(__file__).parents[1] / "results"
 _DISTRIBUTIONS = ("nablad", "grpcio", "ray", "prometheus-client")
 _WORKS = (PAPER_500, PAPER_100)
 
@@ -70,8 +69,7 @@ def main(
     click.echo(document)
     if not in_short:
         everything = {"machine": facts, **asdict(results)}
-        (_RESULTS / "scrapes.json").write_text(json.dumps(everything, indent=2) + "\n", encoding="utf-8")
-        (_RESULTS / "scrapes.md").write_text(document + "\n", encoding="utf-8")
+        write_report("scrapes", document, everything)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,17 @@
 """The soak: ``python -m benchmarks.soak``. ../README.md explains it."""
 
-import json
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 
 import click
 
 from benchmarks import machine
 from benchmarks.errors import BenchmarkError
+from benchmarks.report.files import write_report
 from benchmarks.soak.report import markdown
 from benchmarks.soak.run import Extent, run_soak
 from nablad.errors import NablaError
 
-_RESULTS = Path(__file__).parents[1] / "results"
 _DISTRIBUTIONS = ("nablad", "grpcio", "ray")
 
 
@@ -35,8 +33,7 @@ def main(jobs: int, in_short: bool) -> None:
     click.echo(document)
     if not in_short:
         results = {"machine": facts, "extent": asdict(extent), **asdict(soak)}
-        (_RESULTS / "soak.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-        (_RESULTS / "soak.md").write_text(document + "\n", encoding="utf-8")
+        write_report("soak", document, results)
 
 
 if __name__ == "__main__":
