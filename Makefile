@@ -4,7 +4,7 @@ BIN := .venv/bin
 STUBS := job_spec constraints jobs datasets models parameter_server cluster
 SERVICES := jobs datasets models parameter_server cluster
 
-.PHONY: demo test test-unit lint format proto docs boards bench bench-scale bench-load bench-soak bench-scrapes robustness robustness-long clean
+.PHONY: demo test test-unit lint format proto docs boards bench bench-load bench-soak bench-scrapes robustness robustness-long clean
 
 demo: .venv/installed
 	$(BIN)/nabla demo
@@ -41,9 +41,6 @@ boards: .venv/installed
 
 bench: .venv/bench
 	$(BIN)/python -m benchmarks
-
-bench-scale: .venv/bench
-	$(BIN)/python -m benchmarks.scale
 
 bench-load: .venv/installed
 	$(BIN)/python -m benchmarks.load

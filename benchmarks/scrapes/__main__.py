@@ -11,14 +11,12 @@ import click
 from benchmarks import machine, mnist_files
 from benchmarks.errors import BenchmarkError
 from benchmarks.report.files import write_report
-from benchmarks.scrapes import figures, trial
+from benchmarks.scrapes import trial
 from benchmarks.scrapes.page import measure
 from benchmarks.scrapes.report import Results, markdown
-from benchmarks.works import PAPER_100, PAPER_500
 from nablad.errors import NablaError
 
 _DISTRIBUTIONS = ("nablad", "grpcio", "ray", "prometheus-client")
-_WORKS = (PAPER_500, PAPER_100)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -27,8 +25,6 @@ _WORKS = (PAPER_500, PAPER_100)
 @click.option("--rounds", type=click.IntRange(min=1), default=6, show_default=True, help="With and without scrapes.")
 @click.option("--seconds", default=15.0, show_default=True, help="Of each window of these.")
 @click.option("--every", default=1.0, show_default=True, help="Seconds between two scrapes of the training.")
-@click.option("--pairs", type=click.IntRange(min=1), default=120, show_default=True, help="With and without figures.")
-@click.option("--pair-seconds", default=0.9, show_default=True, help="Of each window of these.")
 @click.option("--patience", default=60.0, show_default=True, help="Seconds to wait for a calm machine.")
 @click.option("--quick", "in_short", is_flag=True, help="Only see whether it runs; writes nothing.")
 def main(
@@ -37,8 +33,6 @@ def main(
     rounds: int,
     seconds: float,
     every: float,
-    pairs: int,
-    pair_seconds: float,
     patience: float,
     in_short: bool,
 ) -> None:
@@ -47,7 +41,7 @@ def main(
     Results are written to benchmarks/results.
     """
     if in_short:
-        jobs, rounds, seconds, pairs, pair_seconds, patience = 10, 1, 6.0, 2, 1.0, 0.0
+        jobs, rounds, seconds, patience = 10, 1, 6.0, 0.0
     stage = machine.Stage(patience)
     say = partial(click.echo, err=True)
     try:
@@ -57,14 +51,10 @@ def main(
         with tempfile.TemporaryDirectory(prefix="nablad-bench-") as scratch:
             rows = mnist_files.FirstRows(folder, Path(scratch))
             scraped = trial.run_trial(rows, rounds, seconds, every, say)
-            told = {}
-            for work in _WORKS:
-                say(f"Figures: {work.title}")
-                told[work.title] = figures.run_trial(rows, work, Path(scratch), pairs, pair_seconds)
     except (BenchmarkError, FileNotFoundError, NablaError) as error:
         raise click.ClickException(str(error)) from error
     facts = {"date": datetime.now(UTC).date().isoformat(), **machine.describe(_DISTRIBUTIONS)}
-    results = Results(page, every, scraped, told)
+    results = Results(page, every, scraped)
     document = markdown(results, facts)
     click.echo(document)
     if not in_short:

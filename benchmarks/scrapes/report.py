@@ -2,11 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import mean
 
 from benchmarks.load.windows import Ratio, Window, compare, training_cpus
 from benchmarks.report.tables import table
-from benchmarks.scrapes.figures import FIGURES, NONE
 from benchmarks.scrapes.page import Page
 from benchmarks.scrapes.trial import ALONE, SCRAPED
 
@@ -24,13 +22,11 @@ class Results:
         page: The page of many jobs.
         every: Seconds between two scrapes of the training.
         scraped: Windows of a training with and without scrapes.
-        told: Windows of trainings with and without figures, by the work's title.
     """
 
     page: Page
     every: float
     scraped: Sequence[Window]
-    told: Mapping[str, Sequence[Window]]
 
 
 def markdown(results: Results, machine: Mapping[str, str]) -> str:
@@ -41,7 +37,6 @@ def markdown(results: Results, machine: Mapping[str, str]) -> str:
             "\n".join(f"- {name}: {value}" for name, value in machine.items()),
             table(["what", "must be", "was", ""], _verdicts(results)),
             _about(results.page),
-            _about_figures(results),
             table(["window", "samples/s", "CPUs of the daemon"], [_speed(window) for window in results.scraped]),
         ]
     )
@@ -55,10 +50,6 @@ def _verdicts(results: Results) -> list[list[str]]:
          _met(page.typical_seconds < _LONGEST_SECONDS)],
         [f"training {title}", *_kept(compare(results.scraped, SCRAPED, ALONE))],
         [f"CPU time of a training {title}", *_kept(compare(results.scraped, SCRAPED, ALONE, training_cpus))],
-        *(
-            [f"{title}: training with figures, over without", *_kept(compare(windows, FIGURES, NONE))]
-            for title, windows in results.told.items()
-        ),
     ]  # fmt: skip
 
 
@@ -72,16 +63,6 @@ def _about(page: Page) -> str:
         f"and {page.size_bytes / 1e6:.1f} MB. The first scrape took {page.first_seconds * 1e3:.0f} ms, "
         f"the longest of {len(page.seconds)} others {max(page.seconds) * 1e3:.0f} ms; prometheus_client takes "
         f"{1 / page.ratio:.1f} times as long for the same series, without sending them."
-    )
-
-
-def _about_figures(results: Results) -> str:
-    all_windows = [window for windows in results.told.values() for window in windows]
-    seconds = mean(window.end - window.begin for window in all_windows)
-    count = len(all_windows) // len(results.told)
-    return (
-        f"Figures are what the parameter server and its workers make for metrics alone; each training had {count} "
-        f"windows, with and without them in turns, of {seconds:.2f} s on average."
     )
 
 
