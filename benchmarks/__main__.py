@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from benchmarks import accuracy, job_memory, machine, messages, mnist_files, speed
+from benchmarks import accuracy, machine, memory, mnist_files, speed
 from benchmarks.errors import BenchmarkError
 from benchmarks.figures import Spread
 from benchmarks.report import markdown
@@ -82,7 +82,7 @@ def _measure(mnist: Path, extent: _Extent, stage: machine.Stage) -> dict[str, An
         rows = mnist_files.FirstRows(mnist, Path(folder))
         results |= _speeds(speed.measure(extent.works, rows, extent.repetitions, stage), extent.repetitions)
         if extent.memory:
-            results["memory"] = job_memory.measure(extent.memory, rows, stage)
+            results["memory"] = memory.measure(extent.memory, rows, stage)
     if extent.accuracy_epochs:
         results["accuracy"] = accuracy.measure(mnist, extent.accuracy_epochs, stage)
     results["calm"] = stage.looks
@@ -100,7 +100,7 @@ def _speeds(contests: Sequence[speed.Contest], repetitions: int) -> dict[str, An
     }
     for contest in contests:
         if contest.work.name == MESSAGES.name:
-            results["messages"] = messages.report(contest)
+            results["messages"] = speed.messages(contest)
     return results
 
 

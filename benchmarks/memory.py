@@ -1,4 +1,4 @@
-"""How much memory the processes of a job take, from what the kernel says of them while it runs.
+"""Memory of the processes of a job, from what the kernel says of them while it runs, beside what they may take.
 
 Resident memory counts every page that a process has mapped and touched: its own, and in full those that it shares, such
 as regions for weights and gradients or the files of a data set. The proportional size counts a page that k processes
@@ -11,8 +11,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-__all__ = ["ROLES", "MemoryWatch", "ProcessMemory", "descendants", "figure", "process_memory", "role_of"]
+from benchmarks.machine import Stage
+from benchmarks.mnist_files import FirstRows
+from benchmarks.service_jobs import running_service
+from benchmarks.works import Work
+
+__all__ = [
+    "LIMITS",
+    "ROLES",
+    "Limit",
+    "MemoryWatch",
+    "ProcessMemory",
+    "descendants",
+    "figure",
+    "measure",
+    "process_memory",
+    "role_of",
+]
 
 # How Ray names the processes of a job, by what they are.
 ROLES = {"parameter server": b"ray::_ParameterServerProcess", "worker": b"ray::_WorkerProcess"}
@@ -111,3 +128,54 @@ def figure(pid: int, file: str, name: str, proc: Path = _PROC) -> int:
         if line.startswith(name):
             return int(line.split()[1]) * _PER_KIB
     raise ProcessLookupError(f"{path} says no {name.rstrip(':')}: the process has ended")
+
+
+_MB = 10**6
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What a process may take at most.
+
+    Attributes:
+        base: Bytes for Python, its libraries and Ray.
+        weights: How often all weights and biases may lie in its memory.
+        rows: Whether the rows of the data set may, too.
+    """
+
+    base: int
+    weights: int
+    rows: bool
+
+    def bytes(self, weights_bytes: int, rows_bytes: int) -> int:
+        """For one job."""
+        return self.base + self.weights * weights_bytes + self.rows * rows_bytes
+
+
+LIMITS = {
+    "parameter server": Limit(120 * _MB, weights=4, rows=False),
+    "worker": Limit(170 * _MB, weights=5, rows=True),
+}
+
+
+def measure(work: Work, rows: FirstRows, stage: Stage) -> dict[str, Any]:
+    """Trains once while somebody looks at the processes; its speed is none to compare.
+
+    Raises:
+        JobError: The job failed.
+    """
+    stage.clear(f"Memory: {work.title}")
+    spec, watch = work.spec(), MemoryWatch()
+    with running_service({spec.data.train: rows.files(work.rows)}) as service:
+        rows_bytes = service.client.dataset(spec.data.train).size_bytes
+        with watch.watching():
+            service.run(spec)
+    return {
+        "title": work.title,
+        "weights_bytes": work.weights_bytes,
+        "rows_bytes": rows_bytes,
+        "processes": {
+            role: {"largest": watch.largest(role), "limit": limit.bytes(work.weights_bytes, rows_bytes)}
+            for role, limit in LIMITS.items()
+        },
+    }

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.job_memory import LIMITS
+from benchmarks.memory import LIMITS
 
 __all__ = ["RATIOS", "Ratio", "Verdict", "verdicts"]
 

@@ -1,20 +1,19 @@
-"""Everybody's speed on the same works, in turns."""
+"""Everybody's speed on the same works, in turns; and how fast weights and gradients travel in messages."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from benchmarks.agreement import check_costs, largest_difference
-from benchmarks.contestants import CONTESTANTS, REFERENCE, Contestant
+from benchmarks.contestants import CONTESTANTS, REFERENCE, Contestant, check_costs, largest_difference
 from benchmarks.figures import Measurement, Spread, steady
 from benchmarks.machine import Stage
 from benchmarks.mnist_files import FirstRows
 from benchmarks.peer_process import run_peer
 from benchmarks.service_jobs import JobRun, running_service
-from benchmarks.works import Work
+from benchmarks.works import WORKERS, Work
 
-__all__ = ["Contest", "measure"]
+__all__ = ["Contest", "measure", "messages"]
 
 
 @dataclass
@@ -124,3 +123,25 @@ def _job_report(runs: Sequence[JobRun]) -> dict[str, Any]:
 def _medians(figures: Sequence[dict[str, float]]) -> dict[str, float]:
     """Activity by activity."""
     return {activity: median(of_run[activity] for of_run in figures) for activity in figures[0]}
+
+
+def messages(contest: Contest) -> dict[str, Any]:
+    """Bytes per second of the inline transport and of the sockets.
+
+    The service's are the bytes of a step over the time of a step in which a worker neither gathers nor computes.
+
+    Args:
+        contest: Of the work whose steps are all whole mini-batches.
+    """
+    step_bytes = 2 * WORKERS * contest.work.weights_bytes  # weights down, gradients up
+    ours = Spread.of([1e6 * step_bytes / run.profile.messages_us for run in contest.jobs["service-inline"]])
+    samples = steady(contest.measured["loopback-limit"])
+    limit = Spread(
+        *(step_bytes * speed / contest.work.batch_size for speed in (samples.median, samples.minimum, samples.maximum))
+    )
+    return {
+        "step_bytes": step_bytes,
+        "service_bytes_per_second": ours,
+        "loopback_bytes_per_second": limit,
+        "ratio": ours.median / limit.median,
+    }

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.errors import JobError
-from benchmarks.load.queued import cpus
+from benchmarks.load.calls import cpus
 from benchmarks.mnist_files import FirstRows
 from benchmarks.robustness.daemon import Daemon, start_daemon
 from benchmarks.works import PAPER_500

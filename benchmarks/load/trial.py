@@ -4,9 +4,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from benchmarks.load.calls import CallTimes, Latencies, make_calls
+from benchmarks.load.calls import CallTimes, Latencies, Queue, make_calls
 from benchmarks.load.crowd import CrowdSize, watching
-from benchmarks.load.queued import Queue
 from benchmarks.load.training import service, start_training
 from benchmarks.load.watchers import Heard
 from benchmarks.load.windows import Ratio, Window, compare, samples_per_second, training_cpus, watched_time

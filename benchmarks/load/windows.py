@@ -1,20 +1,69 @@
-"""Stretches of time in which something went on, and how fast the training was meanwhile."""
+"""Stretches of time in which something went on: the CPUs that everybody had in use, and the training's speed."""
 
 import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import mean, median
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.load.processes import all_cpu_seconds, cpu_seconds, resident_bytes
 from benchmarks.robustness.daemon import Daemon
 from benchmarks.robustness.roles import pids_of
 from nablad.v1.jobs_pb2 import HistoryPoint
 
-__all__ = ["Ratio", "Window", "compare", "samples_per_second", "training_cpus", "watched_time"]
+__all__ = [
+    "Ratio",
+    "Window",
+    "all_cpu_seconds",
+    "compare",
+    "cpu_seconds",
+    "resident_bytes",
+    "samples_per_second",
+    "threads",
+    "training_cpus",
+    "watched_time",
+]
+
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+_PER_KIB = 1024
+
+
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """CPU that the processes have used since their start, all threads together; none for those that have ended."""
+    total = 0
+    for pid in pids:
+        with suppress(OSError):
+            # The command's name, in brackets, may hold anything.
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            total += int(fields[11]) + int(fields[12])
+    return total / _TICKS_PER_SECOND
+
+
+def all_cpu_seconds() -> float:
+    """CPU that anything on this machine has used since its start; waiting for a disk is not use."""
+    user, nice, system, _, _, *others = map(int, Path("/proc/stat").read_text().split()[1:9])
+    return (user + nice + system + sum(others)) / _TICKS_PER_SECOND
+
+
+def resident_bytes(pid: int) -> int:
+    """Memory of a process that is in RAM."""
+    return _status(pid, "VmRSS:") * _PER_KIB
+
+
+def threads(pid: int) -> int:
+    """Threads of a process."""
+    return _status(pid, "Threads:")
+
+
+def _status(pid: int, name: str) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(name):
+            return int(line.split()[1])
+    raise ProcessLookupError(f"/proc/{pid}/status says no {name.rstrip(':')}: the process has ended")
+
 
 _ROLES = {
     "daemon": ("service",),

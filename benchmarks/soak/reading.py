@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.load.processes import resident_bytes, threads
+from benchmarks.load.windows import resident_bytes, threads
 from benchmarks.robustness.daemon import Daemon
 from benchmarks.robustness.roles import descriptors, pids_of
 

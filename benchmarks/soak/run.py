@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.errors import JobError
-from benchmarks.load.queued import cpus
+from benchmarks.load.calls import cpus
 from benchmarks.robustness.daemon import Daemon, start_daemon
 from benchmarks.soak.reading import Reading, read_at_rest
 from nablad import Client

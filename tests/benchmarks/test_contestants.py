@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.agreement import Tolerance, check_costs, largest_difference
+from benchmarks.contestants import Tolerance, check_costs, largest_difference
 from benchmarks.errors import CostsDisagreeError
 
 REFERENCE = [2.0, 1.0]

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.job_memory import LIMITS
-from benchmarks.memory import MemoryWatch, ProcessMemory, descendants, process_memory, role_of
+from benchmarks.memory import LIMITS, MemoryWatch, ProcessMemory, descendants, process_memory, role_of
 
 
 def _process(proc: Path, pid: int, parent: int, command: bytes, peak_kb: int = 0, pss_kb: int = 0) -> None:

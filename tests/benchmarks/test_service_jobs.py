@@ -1,6 +1,6 @@
 """From the metrics page to the parts of a step."""
 
-from benchmarks.step_profile import StepProfile, read_figures, step_profile, steps, transports
+from benchmarks.service_jobs import StepProfile, read_figures, step_profile, steps, transports
 
 PAGE = """
 nablad_job_worker_seconds_total{activity="gathering",job_id="7"} 0.5

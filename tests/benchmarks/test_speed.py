@@ -2,12 +2,10 @@
 
 import pytest
 
-from benchmarks import messages
 from benchmarks.errors import CostsDisagreeError
 from benchmarks.figures import Measurement, Spread
-from benchmarks.service_jobs import JobRun
-from benchmarks.speed import Contest
-from benchmarks.step_profile import StepProfile
+from benchmarks.service_jobs import JobRun, StepProfile
+from benchmarks.speed import Contest, messages
 from benchmarks.works import MESSAGES
 from nablad.v1.jobs_pb2 import Progress
 
@@ -49,7 +47,7 @@ def test_limits_need_no_costs_but_trainers_the_same(contest: Contest) -> None:
 
 def test_bytes_per_second_leave_the_computing_out(contest: Contest) -> None:
     """4 times the weights in 4 and in 2 ms, beside sockets that make 100 steps a second."""
-    report = messages.report(contest)
+    report = messages(contest)
     step_bytes = 4 * MESSAGES.weights_bytes
     assert report["step_bytes"] == step_bytes
     rates = [step_bytes / 0.004, step_bytes / 0.002]

@@ -6,8 +6,7 @@ import os
 import pytest
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.load.processes import cpu_seconds, resident_bytes, threads
-from benchmarks.load.windows import Ratio, Window, compare, samples_per_second
+from benchmarks.load.windows import Ratio, Window, compare, cpu_seconds, resident_bytes, samples_per_second, threads
 from nablad.v1.jobs_pb2 import HistoryPoint
 
 
