@@ -71,6 +71,12 @@ def test_state_machines_and_policies_are_pure() -> None:
     assert not _packages(ROOT / "service" / "job_states.py") & impure
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "deploy").rglob("*.py")), ids=_name)
+def test_what_is_deployed_needs_neither_tests_nor_benchmarks(path: Path) -> None:
+    """Code that only they use stands with them."""
+    assert not _packages(path) & {"benchmarks", "tests"}
+
+
 def test_imports_have_no_circles() -> None:
     """Modules can be put in an order in which each imports only earlier ones."""
     names = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in MODULES}

@@ -12,10 +12,10 @@ import grpc
 import pytest
 import yaml
 
-from deploy.promql import Matcher, known_series, mistakes, read
 from nablad.v1 import datasets_pb2, jobs_pb2, models_pb2
 from service.metrics.table import METRICS
 from service.stores.job_states import MOVES, state_name
+from tests.deploy.promql import Matcher, known_series, mistakes, read
 from workers.transport.tickets import Rejection
 
 ROOT = Path(__file__).parents[2]

@@ -7,10 +7,10 @@ from typing import Any
 import promql_parser
 import pytest
 
-from deploy.grafana.queries import STAND_INS, Kind, Query, all_panels, all_queries, label_values, substitute
 from deploy.grafana.rendering import FOLDER
-from deploy.promql import known_series, mistakes, read
 from service.metrics.table import METRICS, Type
+from tests.deploy.promql import known_series, mistakes, read
+from tests.deploy.queries import STAND_INS, Kind, Query, all_panels, all_queries, label_values, substitute
 
 BOARDS = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.json"))}
 QUERIES = [query for board in BOARDS.values() for query in all_queries(board)]

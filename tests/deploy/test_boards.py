@@ -11,8 +11,8 @@ import yaml
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from deploy.grafana.queries import all_panels, variables_in
 from deploy.grafana.rendering import FOLDER, render, rendered
+from tests.deploy.queries import all_panels, variables_in
 
 BOARDS = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.json"))}
 UIDS = {"overview": "nablad-overview", "job": "nablad-job", "service": "nablad-service"}

@@ -19,15 +19,15 @@ import yaml
 
 from benchmarks.robustness.daemon import start_daemon
 from benchmarks.robustness.roles import pids_of
-from deploy.grafana.queries import Query, all_queries, substitute
 from deploy.grafana.rendering import FOLDER
-from deploy.prometheus.process import PROGRAM, Prometheus, PrometheusError, prometheus
-from deploy.promql import known_series, mistakes, read
 from nablad import Client
 from nablad.errors import NablaError
 from nablad.jobspec import parse
 from nablad.v1 import jobs_pb2 as jobs_pb
 from service.metrics.table import METRICS
+from tests.deploy.prometheus import PROGRAM, Prometheus, PrometheusError, prometheus
+from tests.deploy.promql import known_series, mistakes, read
+from tests.deploy.queries import Query, all_queries, substitute
 
 pytestmark = [
     pytest.mark.skipif(PROGRAM is None, reason="prometheus is not installed (Debian: apt install prometheus)"),

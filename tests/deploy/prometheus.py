@@ -1,4 +1,4 @@
-"""A Prometheus of one's own: for the test of boards and alerts, and for their pictures."""
+"""Starts a Prometheus for tests: real queries of boards and alerts are asked of it."""
 
 import json
 import shutil
@@ -90,7 +90,7 @@ def prometheus(folder: Path, targets: Sequence[str], rules: Path, scrape_seconds
     options += [f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn"]
     log = folder / "prometheus.log"
     with log.open("wb") as output:
-        process = subprocess.Popen([PROGRAM, *options], stdout=output, stderr=output)  # noqa: S603 (a fixed program)
+        process = subprocess.Popen([PROGRAM, *options], stdout=output, stderr=output)
     try:
         server = Prometheus(f"http://127.0.0.1:{port}")
         _await_ready(server, process, log)
