@@ -4,7 +4,7 @@ BIN := .venv/bin
 STUBS := job_spec constraints jobs datasets models parameter_server cluster
 SERVICES := jobs datasets models parameter_server cluster
 
-.PHONY: demo test test-unit lint format proto docs boards bench bench-load bench-soak bench-scrapes robustness robustness-long clean
+.PHONY: demo test test-unit lint format proto docs boards rules bench bench-load bench-soak bench-scrapes robustness robustness-long clean
 
 demo: .venv/installed
 	$(BIN)/nabla demo
@@ -38,6 +38,12 @@ docs: .venv/installed
 
 boards: .venv/installed
 	$(BIN)/python -m deploy.grafana
+
+# The head of the file stays.
+RULE := deploy/kubernetes/monitoring/prometheus-rule.yaml
+rules:
+	sed -i '/^spec:/q' $(RULE)
+	sed 's/^./  &/' deploy/prometheus/rules/nablad.yml >> $(RULE)
 
 bench: .venv/bench
 	$(BIN)/python -m benchmarks

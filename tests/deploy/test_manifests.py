@@ -18,9 +18,7 @@ import click
 import jsonschema
 import pytest
 import yaml
-from click.testing import CliRunner
 
-from deploy.kubernetes.__main__ import main as render
 from nablad.cli import main as nabla
 from service.daemon.cli import main as nablad
 from service.daemon.settings import Settings
@@ -28,6 +26,9 @@ from service.daemon.settings import Settings
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 DOCS = sorted([*(ROOT / "docs" / "deploy").glob("*.md"), ROOT / "docs" / "operations.md", DEPLOY / "README.md"])
+EXAMPLE = DEPLOY / "kubernetes" / "example"
+# What commands of pages make or ask for.
+MADE = ("deploy/compose/.env", "deploy/kubernetes/mine")
 FOREIGN = ("RayCluster", "ServiceMonitor", "PrometheusRule")
 
 Manifest = dict[str, Any]
@@ -43,16 +44,6 @@ def _kustomize(folder: Path) -> list[Manifest]:
     told = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=False)
     assert told.returncode == 0, told.stderr
     return _manifests(told.stdout)
-
-
-def _overlay(folder: Path, **changes: Any) -> Path:
-    """The overlay that the values of the repository make, with other values in their places."""
-    values = yaml.safe_load((DEPLOY / "kubernetes" / "values.yaml").read_text(encoding="utf-8")) | changes
-    (folder / "values.yaml").write_text(yaml.safe_dump(values))
-    command = ["--values", str(folder / "values.yaml"), "--output", str(folder / "overlay")]
-    told = CliRunner().invoke(render, command)
-    assert told.exit_code == 0, told.output
-    return folder / "overlay"
 
 
 def _closed(schema: Any) -> Any:
@@ -98,68 +89,57 @@ def test_kubernetes_knows_every_field(path: Path) -> None:
     _validate([manifest for manifest in _manifests(path.read_text("utf-8")) if manifest["kind"] != "Kustomization"])
 
 
-def test_an_overlay_is_valid_and_has_the_values(tmp_path: Path) -> None:
-    """All resources, strictly; each value is where it belongs, and a board is what it was."""
-    manifests = _kustomize(_overlay(tmp_path, worker_nodes={"count": 5, "cpus": 7, "memory": "9Gi"}))
+def test_the_example_overlay_is_valid_and_changes_what_operators_change() -> None:
+    """All resources, strictly; every patch reaches its place."""
+    manifests = _kustomize(EXAMPLE)
     _validate(manifests)
     found = {(manifest["kind"], manifest["metadata"]["name"]): manifest for manifest in manifests}
-    group = found["RayCluster", "nablad-ray"]["spec"]["workerGroupSpecs"][0]
-    assert (group["replicas"], group["minReplicas"], group["maxReplicas"]) == (5, 5, 5)
-    assert group["template"]["spec"]["containers"][0]["resources"]["limits"] == {"cpu": "7", "memory": "9Gi"}
-    assert found["PodDisruptionBudget", "nablad-ray-workers"]["spec"]["minAvailable"] == 4
-    assert found["PersistentVolumeClaim", "nablad-data"]["spec"]["storageClassName"] == "nfs"
-    assert found["ServiceMonitor", "nablad"]["metadata"]["labels"]["release"] == "prometheus"
-    for board in (DEPLOY / "grafana" / "dashboards").glob("*.json"):
-        data = found["ConfigMap", f"nablad-dashboard-{board.stem}"]["data"]
-        assert json.loads(data[board.name]) == json.loads(board.read_text("utf-8"))
+    ray = found["RayCluster", "nablad-ray"]["spec"]
+    (group,) = ray["workerGroupSpecs"]
+    assert (group["replicas"], group["minReplicas"], group["maxReplicas"]) == (4, 4, 4)
+    assert group["template"]["spec"]["containers"][0]["resources"]["limits"] == {"cpu": "8", "memory": "16Gi"}
+    assert found["PodDisruptionBudget", "nablad-ray-workers"]["spec"]["minAvailable"] == group["replicas"] - 1
+    (container,) = found["StatefulSet", "nablad"]["spec"]["template"]["spec"]["containers"]
+    assert container["resources"] == {"requests": {"cpu": "2", "memory": "4Gi"}, "limits": {"memory": "4Gi"}}
+    nodes = [node["template"]["spec"]["containers"][0]["image"] for node in (ray["headGroupSpec"], group)]
+    registry = "registry.example.com"
+    assert nodes == [f"{registry}/nablad-worker-node:0.1.0"] * 2
+    assert container["image"] == f"{registry}/nablad:0.1.0"
+    claim = found["PersistentVolumeClaim", "nablad-data"]["spec"]
+    assert (claim["storageClassName"], claim["resources"]["requests"]["storage"]) == ("nfs", "200Gi")
+    assert "observability" in str(found["NetworkPolicy", "nablad-service"]["spec"]["ingress"][1])
+    for kind in ("ServiceMonitor", "PrometheusRule"):
+        assert found[kind, "nablad"]["metadata"]["labels"]["release"] == "prometheus"
 
 
-def test_alerts_reach_the_operator_unchanged(tmp_path: Path) -> None:
-    """The groups of a PrometheusRule are those of Prometheus's own file."""
-    rule = yaml.safe_load((_overlay(tmp_path) / "prometheus-rule.yaml").read_text("utf-8"))
+def test_every_board_is_in_a_config_map() -> None:
+    """As it was, under a name without a digest, with the label that Grafana's sidecar looks for."""
+    maps = {each["metadata"]["name"]: each for each in _kustomize(EXAMPLE) if each["kind"] == "ConfigMap"}
+    boards = list((DEPLOY / "grafana" / "dashboards").glob("*.json"))
+    assert maps.keys() == {f"nablad-dashboard-{board.stem}" for board in boards}
+    for board in boards:
+        found = maps[f"nablad-dashboard-{board.stem}"]
+        assert found["metadata"]["labels"]["grafana_dashboard"] == "1"
+        assert json.loads(found["data"][board.name]) == json.loads(board.read_text("utf-8"))
+
+
+def test_alerts_reach_the_operator_unchanged() -> None:
+    """The groups of the PrometheusRule are those of Prometheus's own file; `make rules` copies them."""
+    rule = yaml.safe_load((DEPLOY / "kubernetes" / "monitoring" / "prometheus-rule.yaml").read_text("utf-8"))
     rules = yaml.safe_load((DEPLOY / "prometheus" / "rules" / "nablad.yml").read_text("utf-8"))
     assert rule["spec"]["groups"] == rules["groups"]
 
 
-def test_without_monitoring_nothing_needs_its_operator(tmp_path: Path) -> None:
-    """Only the base is left."""
-    off = {"enabled": False, "namespace": "monitoring", "labels": {}}
-    kinds = {manifest["kind"] for manifest in _kustomize(_overlay(tmp_path, monitoring=off))}
-    assert not kinds & {"ServiceMonitor", "PrometheusRule", "ConfigMap"}
+def test_the_base_needs_no_operator_but_that_of_ray() -> None:
+    """Monitoring is a choice of the overlay."""
+    kinds = {manifest["kind"] for manifest in _kustomize(DEPLOY / "kubernetes" / "base")}
+    assert kinds & {*FOREIGN, "ConfigMap"} == {"RayCluster"}
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"worker_nodes": {"count": 0, "cpus": 2, "memory": "4Gi"}}, "$.worker_nodes.count"),
-        ({"worker_node": {}}, "worker_node"),
-        ({"images": {"service": "nablad", "worker_node": "a:1"}}, "$.images.service"),
-    ],
-)
-def test_wrong_values_are_refused(tmp_path: Path, change: Manifest, said: str) -> None:
-    """With the place in the file, and nothing is written: too few nodes, a mistyped name, an image without a tag."""
-    values = yaml.safe_load((DEPLOY / "kubernetes" / "values.yaml").read_text(encoding="utf-8")) | change
-    (tmp_path / "values.yaml").write_text(yaml.safe_dump(values))
-    told = CliRunner().invoke(render, ["--values", str(tmp_path / "values.yaml"), "--output", str(tmp_path / "out")])
-    assert told.exit_code == 1
-    assert said in told.output
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_folder_that_is_no_overlay_stays(tmp_path: Path) -> None:
-    """Only what looks like an overlay, or is empty, is replaced."""
-    (tmp_path / "precious").write_text("")
-    told = CliRunner().invoke(
-        render, ["--values", str(DEPLOY / "kubernetes" / "values.yaml"), "--output", str(tmp_path)]
-    )
-    assert told.exit_code == 1
-    assert (tmp_path / "precious").exists()
-
-
-def test_custom_resources_are_what_their_definitions_say(tmp_path: Path) -> None:
+def test_custom_resources_are_what_their_definitions_say() -> None:
     """Of KubeRay and of the Prometheus operator, with every field that they do not know counted as a mistake."""
     schemas = {(kind, version): schema for kind, version, schema in _definitions()}
-    manifests = [manifest for manifest in _kustomize(_overlay(tmp_path)) if manifest["kind"] in FOREIGN]
+    manifests = [manifest for manifest in _kustomize(EXAMPLE) if manifest["kind"] in FOREIGN]
     assert {manifest["kind"] for manifest in manifests} == set(FOREIGN)
     for manifest in manifests:
         assert _mistakes(manifest, schemas[manifest["kind"], manifest["apiVersion"]]) == []
@@ -229,7 +209,7 @@ def test_pages_point_at_what_is_there(path: Path) -> None:
     for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
         assert (path.parent / link).exists(), link
     for file in re.findall(r"(?<![\w/])(?:deploy|docs)/[\w./-]+", "\n".join(_code(path))):
-        assert (ROOT / file).exists() or file.startswith("deploy/compose/.env"), file
+        assert (ROOT / file).exists() or file.startswith(MADE), file
 
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.stem)

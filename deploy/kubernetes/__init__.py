@@ -1,1 +1,0 @@
-"""nablad on Kubernetes: a kustomize base, and a program that makes an overlay from values."""
