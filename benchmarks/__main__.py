@@ -42,16 +42,18 @@ class _Extent:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--mnist", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the four gzipped IDX files.")
-@click.option("--only", type=click.Choice([work.name for work in WORKS]), help="Only the speed on this work.")
+@click.option(
+    "--only", multiple=True, type=click.Choice([work.name for work in WORKS]), help="Only the speed on these works."
+)
 @click.option("--repetitions", type=click.IntRange(min=1), default=3, show_default=True, help="Of the speed.")
 @click.option("--patience", default=60.0, show_default=True, help="Seconds to wait for a calm machine, each time.")
 @click.option("--quick", "in_short", is_flag=True, help="Only see whether it runs: a few steps, no wait.")
-def main(mnist: Path | None, only: str | None, repetitions: int, patience: float, in_short: bool) -> None:
+def main(mnist: Path | None, only: Sequence[str], repetitions: int, patience: float, in_short: bool) -> None:
     """Measure the service and its rivals on MNIST, and show the results.
 
     Those of a whole run are written to benchmarks/results.
     """
-    works = [work for work in WORKS if only in (None, work.name)]
+    works = [work for work in WORKS if not only or work.name in only]
     whole = _Extent(works, repetitions, replace(WIDE, rows=_ALL_ROWS, epochs=2), accuracy.EPOCHS)
     if only:
         whole = replace(whole, memory=None, accuracy_epochs=0)
