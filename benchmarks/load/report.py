@@ -1,9 +1,13 @@
 """The trial as a document; README.md says how to read it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from statistics import median
 
+from benchmarks.figures import Spread
 from benchmarks.load.trial import ALONE, CALLED, WATCHED, Trial
-from benchmarks.report.tables import table
+from benchmarks.load.windows import by_name
+from benchmarks.report.tables import spread, table
 
 __all__ = ["markdown"]
 
@@ -22,8 +26,9 @@ def markdown(trial: Trial, machine: Mapping[str, str]) -> str:
             _verdicts(trial),
             f"## Calls\n\nMilliseconds of each call, with {extent.queued:,} jobs in the queue and "
             f"{extent.crowd.watchers:,} watchers, {extent.crowd.silent:,} of whom never read.\n\n{_calls(trial)}",
-            f"## Training\n\nIn each window of {extent.seconds:.0f} s: samples per second, the CPUs that everybody had "
-            f"in use, and the daemon's resident memory at its end.\n\n{_windows(trial)}",
+            f"## Training\n\nOf all windows of {extent.seconds:.0f} s of a kind: samples per second, median "
+            "(minimum–maximum); the CPUs that everybody had in use, and the daemon's resident memory at the end, "
+            f"medians.\n\n{_windows(trial)}",
             _heard(trial),
             _order(trial),
         ]
@@ -59,12 +64,12 @@ def _windows(trial: Trial) -> str:
     who = list(trial.windows[0].cpu_seconds)
     rows = [
         [
-            window.name,
-            f"{window.samples_per_second:,.0f}",
-            *(f"{window.cpu_seconds[name] / (window.end - window.begin):.2f}" for name in who),
-            f"{window.daemon_bytes / _MB:.0f} MB",
+            f"{name} ({len(windows)})",
+            spread(asdict(Spread.of([window.samples_per_second for window in windows]))),
+            *(f"{median(window.cpus(each) for window in windows):.2f}" for each in who),
+            f"{median(window.daemon_bytes for window in windows) / _MB:.0f} MB",
         ]
-        for window in trial.windows
+        for name, windows in by_name(trial.windows).items()
     ]
     before = next(window.daemon_bytes for window in trial.windows if window.name == ALONE)
     most = max(window.daemon_bytes for window in trial.windows)

@@ -18,6 +18,7 @@ __all__ = [
     "Ratio",
     "Window",
     "all_cpu_seconds",
+    "by_name",
     "compare",
     "cpu_seconds",
     "resident_bytes",
@@ -93,6 +94,10 @@ class Window:
     daemon_bytes: int = 0
     samples_per_second: float = 0.0
 
+    def cpus(self, who: str) -> float:
+        """The CPUs that somebody had in use."""
+        return self.cpu_seconds[who] / (self.end - self.begin)
+
 
 @dataclass(frozen=True)
 class Ratio:
@@ -117,7 +122,7 @@ def _speed(window: Window) -> float:
 
 def training_cpus(window: Window) -> float:
     """The CPUs that the training's processes had in use. Neighbours on the host take nothing of it, as of its speed."""
-    return window.cpu_seconds["training"] / (window.end - window.begin)
+    return window.cpus("training")
 
 
 def compare(windows: Sequence[Window], name: str, base: str, figure: Callable[[Window], float] = _speed) -> Ratio:
@@ -156,6 +161,14 @@ def _between(bases: Sequence[Window], window: Window, figure: Callable[[Window],
 
 def _middle(window: Window) -> float:
     return (window.begin + window.end) / 2
+
+
+def by_name(windows: Iterable[Window]) -> dict[str, list[Window]]:
+    """All windows of each name, in the order of the names' first windows."""
+    groups: dict[str, list[Window]] = {}
+    for window in windows:
+        groups.setdefault(window.name, []).append(window)
+    return groups
 
 
 @contextmanager

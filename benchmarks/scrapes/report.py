@@ -1,10 +1,12 @@
 """What was measured as a document; ../README.md says how to read it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from statistics import median
 
-from benchmarks.load.windows import Ratio, Window, compare, training_cpus
-from benchmarks.report.tables import table
+from benchmarks.figures import Spread
+from benchmarks.load.windows import Ratio, Window, by_name, compare, training_cpus
+from benchmarks.report.tables import spread, table
 from benchmarks.scrapes.page import Page
 from benchmarks.scrapes.trial import ALONE, SCRAPED
 
@@ -37,7 +39,10 @@ def markdown(results: Results, machine: Mapping[str, str]) -> str:
             "\n".join(f"- {name}: {value}" for name, value in machine.items()),
             table(["what", "must be", "was", ""], _verdicts(results)),
             _about(results.page),
-            table(["window", "samples/s", "CPUs of the daemon"], [_speed(window) for window in results.scraped]),
+            table(
+                ["window", "samples/s", "CPUs of the daemon"],
+                [_speed(name, windows) for name, windows in by_name(results.scraped).items()],
+            ),
         ]
     )
 
@@ -66,9 +71,11 @@ def _about(page: Page) -> str:
     )
 
 
-def _speed(window: Window) -> list[str]:
-    cpus = window.cpu_seconds["daemon"] / (window.end - window.begin)
-    return [window.name, f"{window.samples_per_second:,.0f}", f"{cpus:.3f}"]
+def _speed(name: str, windows: Sequence[Window]) -> list[str]:
+    """Median (minimum–maximum) of the speeds, and the median of the CPUs."""
+    speeds = Spread.of([window.samples_per_second for window in windows])
+    cpus = median(window.cpus("daemon") for window in windows)
+    return [f"{name} ({len(windows)})", spread(asdict(speeds)), f"{cpus:.3f}"]
 
 
 def _met(good: bool) -> str:
