@@ -25,7 +25,8 @@ from service.daemon.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-DOCS = sorted([*(ROOT / "docs" / "deploy").glob("*.md"), ROOT / "docs" / "operations.md", DEPLOY / "README.md"])
+PAGES = [*(ROOT / "docs" / "deploy").glob("*.md"), *(ROOT / "docs" / "decisions").glob("*.md")]
+DOCS = sorted([*PAGES, ROOT / "docs" / "operations.md", DEPLOY / "README.md"])
 EXAMPLE = DEPLOY / "kubernetes" / "example"
 # What commands of pages make or ask for.
 MADE = ("deploy/compose/.env", "deploy/kubernetes/mine")
