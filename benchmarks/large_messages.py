@@ -22,6 +22,7 @@ import grpc
 import numpy as np
 from google.protobuf.message import Message
 
+from benchmarks.memory import figure
 from benchmarks.robustness.daemon import Daemon, start_daemon
 from nablad import Client
 from nablad.v1 import job_spec_pb2 as spec_pb
@@ -157,7 +158,7 @@ def _probe(address: str, job_id: str, stop: threading.Event) -> list[float]:
 def _measure(daemon: Daemon, job_id: str, name: str, seconds: float) -> str:
     """A row of the table."""
     process = get_context("spawn").Process(target=_run_case, args=(name, daemon.address, seconds))
-    before = _memory(daemon, "VmRSS:")
+    before = figure(daemon.process.pid, "status", "VmRSS:")
     Path(f"/proc/{daemon.process.pid}/clear_refs").write_text("5")  # the peak begins anew
     stop = threading.Event()
     with ThreadPoolExecutor(1) as pool:
@@ -169,15 +170,9 @@ def _measure(daemon: Daemon, job_id: str, name: str, seconds: float) -> str:
     if process.exitcode:
         raise click.ClickException(f"the load of {name} ended with {process.exitcode}")
     p50, p99 = (times[math.ceil(share * len(times)) - 1] * 1e3 for share in (0.5, 0.99))
-    grown = (_memory(daemon, "VmHWM:") - before) / 1024
+    grown = (figure(daemon.process.pid, "status", "VmHWM:") - before) / (1 << 20)
     title = _CASES[name].title
     return f"| {title} | {len(times)} | {p50:.1f} ms | {p99:.0f} ms | {times[-1] * 1e3:.0f} ms | {grown:.0f} MiB |"
-
-
-def _memory(daemon: Daemon, what: str) -> int:
-    """In KiB."""
-    status = Path(f"/proc/{daemon.process.pid}/status").read_text()
-    return int(status.split(what)[1].split()[0])
 
 
 def _rows(folder: Path) -> Path:

@@ -6,14 +6,14 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import click
 import numpy as np
 from threadpoolctl import threadpool_info
 
-__all__ = ["Calm", "Stage", "describe"]
+__all__ = ["Calm", "Stage", "all_cpu_seconds", "describe"]
 
 # Fewer CPUs in use than this count as calm; an idle service with its Ray takes about 0.1.
 _CALM_CPUS = 0.3
@@ -82,8 +82,16 @@ def describe(distributions: Sequence[str] = _DISTRIBUTIONS) -> dict[str, str]:
         "Python": platform.python_version(),
         "numpy": np.__version__,
         "BLAS": ", ".join(sorted(_blas_libraries())),
-        **{name: version(name) for name in distributions},
+        **{name: _version(name) for name in distributions},
     }
+
+
+def _version(distribution: str) -> str:
+    """Not every work has rivals that need all of them."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def _blas_libraries() -> set[str]:
@@ -95,12 +103,12 @@ def _blas_libraries() -> set[str]:
 
 
 def _cpus_in_use() -> float:
-    before = _cpu_seconds_used()
+    before = all_cpu_seconds()
     time.sleep(_LOOK_SECONDS)
-    return (_cpu_seconds_used() - before) / _LOOK_SECONDS
+    return (all_cpu_seconds() - before) / _LOOK_SECONDS
 
 
-def _cpu_seconds_used() -> float:
-    """Of all CPUs since the machine's start; waiting for a disk is not use."""
+def all_cpu_seconds() -> float:
+    """CPU that anything on this machine has used since its start; waiting for a disk is not use."""
     user, nice, system, _, _, *others = map(int, Path("/proc/stat").read_text(encoding="ascii").split()[1:9])
     return (user + nice + system + sum(others)) / os.sysconf("SC_CLK_TCK")

@@ -10,6 +10,8 @@ from pathlib import Path
 from statistics import mean, median
 
 from benchmarks.errors import BenchmarkError
+from benchmarks.machine import all_cpu_seconds
+from benchmarks.memory import figure
 from benchmarks.robustness.daemon import Daemon
 from benchmarks.robustness.roles import pids_of
 from nablad.v1.jobs_pb2 import HistoryPoint
@@ -17,7 +19,6 @@ from nablad.v1.jobs_pb2 import HistoryPoint
 __all__ = [
     "Ratio",
     "Window",
-    "all_cpu_seconds",
     "by_name",
     "compare",
     "cpu_seconds",
@@ -29,7 +30,12 @@ __all__ = [
 ]
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-_PER_KIB = 1024
+_ROLES = {
+    "daemon": ("service",),
+    "cluster process": ("cluster process",),
+    "Ray": ("raylet", "gcs_server"),
+    "training": ("parameter server", "worker"),
+}
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
@@ -43,35 +49,14 @@ def cpu_seconds(pids: Iterable[int]) -> float:
     return total / _TICKS_PER_SECOND
 
 
-def all_cpu_seconds() -> float:
-    """CPU that anything on this machine has used since its start; waiting for a disk is not use."""
-    user, nice, system, _, _, *others = map(int, Path("/proc/stat").read_text().split()[1:9])
-    return (user + nice + system + sum(others)) / _TICKS_PER_SECOND
-
-
 def resident_bytes(pid: int) -> int:
     """Memory of a process that is in RAM."""
-    return _status(pid, "VmRSS:") * _PER_KIB
+    return figure(pid, "status", "VmRSS:")
 
 
 def threads(pid: int) -> int:
     """Threads of a process."""
-    return _status(pid, "Threads:")
-
-
-def _status(pid: int, name: str) -> int:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith(name):
-            return int(line.split()[1])
-    raise ProcessLookupError(f"/proc/{pid}/status says no {name.rstrip(':')}: the process has ended")
-
-
-_ROLES = {
-    "daemon": ("service",),
-    "cluster process": ("cluster process",),
-    "Ray": ("raylet", "gcs_server"),
-    "training": ("parameter server", "worker"),
-}
+    return len(list(Path(f"/proc/{pid}/task").iterdir()))
 
 
 @dataclass

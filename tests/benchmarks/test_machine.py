@@ -34,3 +34,10 @@ def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     hasty = machine.Stage(patience_s=0)
     hasty.clear("something")
     assert not hasty.looks
+
+
+def test_a_library_that_is_not_there_is_said_to_be_missing() -> None:
+    """Works without rivals that need it can be measured all the same."""
+    facts = machine.describe(["nablad", "no-such-distribution"])
+    assert facts["no-such-distribution"] == "not installed"
+    assert facts["nablad"] != "not installed"
