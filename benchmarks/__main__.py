@@ -17,7 +17,6 @@ from benchmarks.report import markdown
 from benchmarks.report.files import write_report
 from benchmarks.requirements import verdicts
 from benchmarks.works import MESSAGES, WIDE, WORKS, Work, quick
-from nablad.demo.daemon import DaemonError
 from nablad.errors import NablaError
 
 _ALL_ROWS = 60_000
@@ -64,7 +63,7 @@ def main(mnist: Path | None, only: Sequence[str], repetitions: int, patience: fl
         if not only and not in_short:
             accuracy.check(results["accuracy"])
             write_report("mnist", markdown(results), results)
-    except (BenchmarkError, DaemonError, FileNotFoundError, NablaError) as error:
+    except (BenchmarkError, FileNotFoundError, NablaError) as error:
         raise click.ClickException(str(error)) from error
 
 

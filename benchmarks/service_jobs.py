@@ -3,6 +3,7 @@
 The time of their steps is taken from the service's /metrics.
 """
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,8 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from benchmarks.errors import JobError
 from benchmarks.figures import Measurement
 from nablad import Client
-from nablad.demo.daemon import Daemon
 from nablad.demo.scrape import scrape
+from nablad.local import LocalService
 from nablad.v1 import jobs_pb2
 from nablad.v1.job_spec_pb2 import JobSpec
 
@@ -176,7 +177,7 @@ def running_service(datasets: dict[str, Sequence[Path]]) -> Iterator[Service]:
     Args:
         datasets: The files of each data set that it is to have, by name.
     """
-    with Daemon() as daemon, Client(daemon.address) as client:
+    with LocalService(cpus=max(2, os.cpu_count() or 1)) as local, local.client() as client:
         for name, files in datasets.items():
             client.add_dataset(name, list(files))
-        yield Service(client, daemon.metrics_url)
+        yield Service(client, local.metrics_url)

@@ -1,10 +1,10 @@
 """`nabla demo`: a whole training job, from the data to a prediction."""
 
+import os
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _MODEL_FILE = "demo-model.safetensors"
 _LEAST_ACCURACY = 0.96
+_WORKERS = 2
 _METRICS = ("nablad_job_training_cost", "nablad_job_validation_cost", "nablad_job_validation_accuracy_ratio")
 
 
@@ -57,22 +58,18 @@ def _service(server: str | None) -> Iterator[tuple[Settings, str | None]]:
     if server is not None:
         yield Settings(server), None
         return
-    if find_spec("service") is None:
-        raise EndError(
-            "The demo starts a service, which is not installed: run pip install '.[server]' in the folder of nablad's "
-            "source, or give the address of a service with --server.",
-            ExitCode.REFUSED,
-        )
-    from nablad.demo.daemon import Daemon, DaemonError  # noqa: PLC0415  # not for `nabla --help`
+    from nablad.local import LocalService, LocalServiceError  # noqa: PLC0415  # not for `nabla --help`
 
     click.echo("Starting a service on this machine …")
     with _stopped_by_signals():
         try:
-            with Daemon() as daemon:
-                click.echo(f"It listens on {daemon.address}; its metrics are on {daemon.metrics_url}.")
-                yield Settings(daemon.address), daemon.metrics_url
-        except DaemonError as error:
-            raise EndError(str(error), ExitCode.REFUSED) from error
+            with LocalService(cpus=max(_WORKERS, os.cpu_count() or 1)) as local:
+                click.echo(f"It listens on {local.address}; its metrics are on {local.metrics_url}.")
+                yield Settings(local.address), local.metrics_url
+        except LocalServiceError as error:
+            raise EndError(
+                f"{error}\nTo use a service that runs already, give its address with --server.", ExitCode.REFUSED
+            ) from error
 
 
 @contextmanager

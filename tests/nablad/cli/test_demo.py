@@ -80,7 +80,8 @@ def test_a_failed_job_ends_the_demo(nabla, service, learned, tmp_path):
 
 def test_without_the_server_s_part_the_demo_says_what_to_install(nabla, monkeypatch, tmp_path):
     """A client machine learns which extra is missing."""
-    monkeypatch.setattr("nablad.cli.demo.find_spec", lambda _: None)
+    monkeypatch.setattr("nablad.local.find_spec", lambda _: None)
     result = nabla("demo", "--keep", str(tmp_path))
     assert result.exit_code == ExitCode.REFUSED
     assert "pip install '.[server]'" in result.stderr
+    assert "--server" in result.stderr

@@ -12,9 +12,9 @@ import click
 import pytest
 from google.protobuf.message_factory import GetMessageClass
 
+from nablad import local
 from nablad.cli import main
 from nablad.cli.exits import ExitCode
-from nablad.demo import daemon as demo_daemon
 from nablad.v1 import datasets_pb2, jobs_pb2, models_pb2
 
 NABLA = (sys.executable, "-c", "from nablad.cli import main; main()")
@@ -84,11 +84,11 @@ def _answer(call):
 def surroundings(tmp_path, monkeypatch):
     """An empty folder to stand in, a job file and a data file; and no service that the demo could start."""
 
-    class NoDaemon:
+    class NoService:
         def __init__(self, *_, **__):
-            raise demo_daemon.DaemonError("there is none in these tests")
+            raise local.LocalServiceError("there is none in these tests")
 
-    monkeypatch.setattr(demo_daemon, "Daemon", NoDaemon)
+    monkeypatch.setattr(local, "LocalService", NoService)
     monkeypatch.chdir(tmp_path)
     Path("job.yaml").write_text(JOB_FILE)
     Path("data.csv").write_text("1,2\n")
