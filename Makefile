@@ -59,11 +59,11 @@ bench-scrapes: .venv/installed
 	$(BIN)/python -m benchmarks.scrapes
 
 robustness: .venv/installed
-	$(BIN)/python -m benchmarks.robustness
-	$(BIN)/python -m benchmarks.robustness.submissions
+	$(BIN)/python -m tests.harness
+	$(BIN)/python -m tests.harness.submissions
 
 robustness-long: .venv/installed
-	$(BIN)/python -m benchmarks.robustness --runs 100
+	$(BIN)/python -m tests.harness --runs 100
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -8,7 +8,6 @@ import math
 import tempfile
 import threading
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -23,8 +22,8 @@ import numpy as np
 from google.protobuf.message import Message
 
 from benchmarks.memory import figure
-from benchmarks.robustness.daemon import Daemon, start_daemon
 from nablad import Client
+from nablad.local import LocalService
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2, jobs_pb2_grpc
 
@@ -155,7 +154,7 @@ def _probe(address: str, job_id: str, stop: threading.Event) -> list[float]:
     return times
 
 
-def _measure(daemon: Daemon, job_id: str, name: str, seconds: float) -> str:
+def _measure(daemon: LocalService, job_id: str, name: str, seconds: float) -> str:
     """A row of the table."""
     process = get_context("spawn").Process(target=_run_case, args=(name, daemon.address, seconds))
     before = figure(daemon.process.pid, "status", "VmRSS:")
@@ -188,21 +187,20 @@ def _rows(folder: Path) -> Path:
 @click.option("--only", type=click.Choice(list(_CASES)), multiple=True, help="Cases to run; all if left out.")
 def main(seconds: float, queued: int, only: tuple[str, ...]) -> None:
     """Measure what other calls take beside large messages, and what memory the service takes for them."""
-    with tempfile.TemporaryDirectory(prefix="nablad-bench-") as folder:
-        daemon = start_daemon(Path(folder, "data"), Path(folder, "log"), uuid.uuid4().hex, "--cpus", "1")
-        try:
-            with Client(daemon.address) as client:
-                client.add_dataset("rows", [_rows(Path(folder))])
-                job_id = client.submit(_spec(0)).job_id
-                click.echo("| beside | calls | p50 | p99 | longest | memory |\n| --- | --: | --: | --: | --: | --: |")
-                for name in only or _CASES:
-                    if name == "delete" or (name == "list" and "delete" not in only):
-                        for _ in range(queued):
-                            client.submit(_spec(_NODES))
-                        queued = 0
-                    click.echo(_measure(daemon, job_id, name, seconds))
-        finally:
-            daemon.stop()
+    with (
+        tempfile.TemporaryDirectory(prefix="nablad-bench-") as folder,
+        LocalService(cpus=1) as daemon,
+        daemon.client() as client,
+    ):
+        client.add_dataset("rows", [_rows(Path(folder))])
+        job_id = client.submit(_spec(0)).job_id
+        click.echo("| beside | calls | p50 | p99 | longest | memory |\n| --- | --: | --: | --: | --: | --: |")
+        for name in only or _CASES:
+            if name == "delete" or (name == "list" and "delete" not in only):
+                for _ in range(queued):
+                    client.submit(_spec(_NODES))
+                queued = 0
+            click.echo(_measure(daemon, job_id, name, seconds))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import json
 import tempfile
 import threading
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -19,10 +18,10 @@ from benchmarks.errors import BenchmarkError, JobError
 from benchmarks.memory import figure
 from benchmarks.report.files import FOLDER, write_report
 from benchmarks.report.tables import table
-from benchmarks.robustness.daemon import Daemon, start_daemon
 from nablad import Client
 from nablad.errors import NablaError
 from nablad.jobspec import complete, parse
+from nablad.local import LocalService, pids_of
 from nablad.v1 import jobs_pb2
 from nablad.v1.job_spec_pb2 import JobSpec
 
@@ -85,14 +84,12 @@ def main(before: Path | None, output: Path, only: str | None) -> None:
 def _measure(size: str) -> Peaks:
     """All that is done with one model, on a service of its own."""
     click.echo(f"{size} …", err=True)
-    with tempfile.TemporaryDirectory(prefix="nablad-sizes-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        daemon = start_daemon(folder / "data", folder / "log", uuid.uuid4().hex, "--cpus", "2")
-        try:
-            with Client(daemon.address) as client:
-                return _exercise(client, daemon, _spec(size), folder)
-        finally:
-            daemon.stop()
+    with (
+        tempfile.TemporaryDirectory(prefix="nablad-sizes-") as folder,
+        LocalService(cpus=2) as daemon,
+        daemon.client() as client,
+    ):
+        return _exercise(client, daemon, _spec(size), Path(folder))
 
 
 def _spec(size: str) -> JobSpec:
@@ -102,7 +99,7 @@ def _spec(size: str) -> JobSpec:
     return complete(spec)
 
 
-def _exercise(client: Client, daemon: Daemon, spec: JobSpec, folder: Path) -> Peaks:
+def _exercise(client: Client, daemon: LocalService, spec: JobSpec, folder: Path) -> Peaks:
     generator = np.random.default_rng(7)
     rows = folder / "rows.npz"
     np.savez(rows, x=generator.random((_ROWS, _FEATURES)), y=np.arange(_ROWS) % 2)
@@ -141,9 +138,9 @@ def _finish(client: Client, job_id: str) -> str:
 
 
 @contextmanager
-def _watched(daemon: Daemon, peaks: Peaks, what: str) -> Iterator[None]:
+def _watched(daemon: LocalService, peaks: Peaks, what: str) -> Iterator[None]:
     """Adds the peaks of both processes while the block lasts."""
-    cluster = next(pid for pid, line in daemon.processes().items() if "service.cluster.process" in line)
+    (cluster,) = pids_of("cluster process", daemon.processes())
     pids = {"daemon": daemon.process.pid, "cluster process": cluster}
     anonymous = dict.fromkeys(pids, 0)
     over = threading.Event()

@@ -1,18 +1,15 @@
 """A training that takes all CPUs and does not end, for whatever else is to be seen beside it."""
 
-import tempfile
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from benchmarks.errors import JobError
 from benchmarks.load.calls import cpus
 from benchmarks.mnist_files import FirstRows
-from benchmarks.robustness.daemon import Daemon, start_daemon
 from benchmarks.works import PAPER_500
 from nablad import Client
 from nablad.demo import digits
+from nablad.local import LocalService
 from nablad.v1 import jobs_pb2
 from nablad.v1.job_spec_pb2 import JobSpec
 
@@ -22,20 +19,13 @@ _FOREVER = 1_000_000
 
 
 @contextmanager
-def service(rows: FirstRows) -> Iterator[tuple[Daemon, Client]]:
+def service(rows: FirstRows) -> Iterator[tuple[LocalService, Client]]:
     """A daemon of its own, with the training's data and the digits."""
-    # A short path: Ray's sockets may lie below it.
-    with tempfile.TemporaryDirectory(prefix="l-", ignore_cleanup_errors=True) as folder:
-        root = Path(folder)
-        daemon = start_daemon(root / "data", root / "log", uuid.uuid4().hex, "--cpus", str(cpus()))
-        try:
-            with Client(daemon.address) as client:
-                client.add_dataset(_spec().data.train, list(rows.files(PAPER_500.rows)))
-                for name, file in digits.FILES.items():
-                    client.add_dataset(name, [file])
-                yield daemon, client
-        finally:
-            daemon.stop()
+    with LocalService(cpus=cpus()) as daemon, daemon.client() as client:
+        client.add_dataset(_spec().data.train, list(rows.files(PAPER_500.rows)))
+        for name, file in digits.FILES.items():
+            client.add_dataset(name, [file])
+        yield daemon, client
 
 
 def _spec() -> JobSpec:

@@ -10,9 +10,9 @@ from benchmarks.load.training import service, start_training
 from benchmarks.load.watchers import Heard
 from benchmarks.load.windows import Ratio, Window, compare, samples_per_second, training_cpus, watched_time
 from benchmarks.mnist_files import FirstRows
-from benchmarks.robustness.daemon import Daemon
 from benchmarks.works import PAPER_500
 from nablad import Client
+from nablad.local import LocalService
 
 __all__ = ["ALONE", "CALLED", "WATCHED", "Extent", "Trial", "run_trial"]
 
@@ -111,7 +111,7 @@ def run_trial(rows: FirstRows, extent: Extent, say: Callable[[str], None]) -> Tr
     return trial
 
 
-def _make_round(trial: Trial, daemon: Daemon, client: Client, training: str, queue: Queue) -> None:
+def _make_round(trial: Trial, daemon: LocalService, client: Client, training: str, queue: Queue) -> None:
     extent = trial.extent
     trial.windows.append(_alone(daemon, extent))
     queue.fill(client, extent.queued)
@@ -129,7 +129,7 @@ def _make_round(trial: Trial, daemon: Daemon, client: Client, training: str, que
         trial.times.setdefault(call, []).extend(seconds)
 
 
-def _alone(daemon: Daemon, extent: Extent) -> Window:
+def _alone(daemon: LocalService, extent: Extent) -> Window:
     time.sleep(_SETTLING_SECONDS)
     with watched_time(ALONE, daemon) as window:
         time.sleep(extent.seconds)

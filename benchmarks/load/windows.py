@@ -12,8 +12,7 @@ from statistics import mean, median
 from benchmarks.errors import BenchmarkError
 from benchmarks.machine import all_cpu_seconds
 from benchmarks.memory import figure
-from benchmarks.robustness.daemon import Daemon
-from benchmarks.robustness.roles import pids_of
+from nablad.local import LocalService, pids_of
 from nablad.v1.jobs_pb2 import HistoryPoint
 
 __all__ = [
@@ -22,6 +21,7 @@ __all__ = [
     "by_name",
     "compare",
     "cpu_seconds",
+    "descriptors",
     "resident_bytes",
     "samples_per_second",
     "threads",
@@ -52,6 +52,15 @@ def cpu_seconds(pids: Iterable[int]) -> float:
 def resident_bytes(pid: int) -> int:
     """Memory of a process that is in RAM."""
     return figure(pid, "status", "VmRSS:")
+
+
+def descriptors(pids: Iterable[int]) -> int:
+    """Open descriptors of the processes; none of those that have ended."""
+    count = 0
+    for pid in pids:
+        with suppress(OSError):
+            count += len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208 (names are all that is wanted)
+    return count
 
 
 def threads(pid: int) -> int:
@@ -157,7 +166,7 @@ def by_name(windows: Iterable[Window]) -> dict[str, list[Window]]:
 
 
 @contextmanager
-def watched_time(name: str, daemon: Daemon, watchers: Sequence[int] = ()) -> Iterator[Window]:
+def watched_time(name: str, daemon: LocalService, watchers: Sequence[int] = ()) -> Iterator[Window]:
     """The time until the block ends.
 
     Args:
@@ -175,7 +184,7 @@ def watched_time(name: str, daemon: Daemon, watchers: Sequence[int] = ()) -> Ite
     window.daemon_bytes = resident_bytes(daemon.process.pid)
 
 
-def _used(daemon: Daemon, watchers: Iterable[int]) -> Mapping[str, float]:
+def _used(daemon: LocalService, watchers: Iterable[int]) -> Mapping[str, float]:
     """CPU seconds since the start of each process, by whose they are."""
     processes = daemon.processes()
     used = {

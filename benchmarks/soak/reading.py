@@ -8,9 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.load.windows import resident_bytes, threads
-from benchmarks.robustness.daemon import Daemon
-from benchmarks.robustness.roles import descriptors, pids_of
+from benchmarks.load.windows import descriptors, resident_bytes, threads
+from nablad.local import LocalService, pids_of
 
 __all__ = ["Files", "Processes", "Reading", "read_at_rest"]
 
@@ -81,7 +80,7 @@ class Reading:
         }
 
 
-def read_at_rest(daemon: Daemon, temporary: Path, jobs: int) -> Reading:
+def read_at_rest(daemon: LocalService, temporary: Path, jobs: int) -> Reading:
     """As it is when the processes of the last job have gone.
 
     Args:
@@ -105,7 +104,7 @@ def read_at_rest(daemon: Daemon, temporary: Path, jobs: int) -> Reading:
         time.sleep(_LOOK_SECONDS)
 
 
-def _read(daemon: Daemon, temporary: Path, jobs: int) -> Reading:
+def _read(daemon: LocalService, temporary: Path, jobs: int) -> Reading:
     all_of_them = daemon.processes()
     actors = pids_of("parameter server", all_of_them) | pids_of("worker", all_of_them)
     groups = {
@@ -114,7 +113,7 @@ def _read(daemon: Daemon, temporary: Path, jobs: int) -> Reading:
         "Ray actors": actors,
     }
     groups["Ray"] = all_of_them.keys() - set().union(*groups.values())
-    data = daemon.data_dir
+    data = daemon.data_directory
     return Reading(
         jobs,
         {who: Processes.of(pids) for who, pids in groups.items()},

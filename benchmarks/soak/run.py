@@ -1,18 +1,17 @@
 """The soak itself."""
 
 import tempfile
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.errors import JobError
 from benchmarks.load.calls import cpus
-from benchmarks.robustness.daemon import Daemon, start_daemon
 from benchmarks.soak.reading import Reading, read_at_rest
 from nablad import Client
 from nablad.demo import digits
 from nablad.jobspec import complete, load
+from nablad.local import LocalService
 from nablad.v1 import jobs_pb2
 from nablad.v1.job_spec_pb2 import JobSpec
 
@@ -57,22 +56,16 @@ def run_soak(extent: Extent, say: Callable[[str], None]) -> Soak:
         say: Is told how far it is.
 
     Raises:
-        BenchmarkError: The daemon did not start, or a job did not succeed.
+        LocalServiceError: The daemon did not start.
+        BenchmarkError: A job did not succeed.
     """
     soak, spec = Soak(), _spec()
     # A short path: Ray's sockets lie below it.
     with tempfile.TemporaryDirectory(prefix="s-", ignore_cleanup_errors=True) as folder:
-        root = Path(folder)
-        temporary = root / "t"
-        temporary.mkdir()
+        temporary = Path(folder)
         environment = {"TMPDIR": str(temporary)}
-        options = ("--cpus", str(cpus()))
-        daemon = start_daemon(root / "data", root / "log", uuid.uuid4().hex, *options, environment=environment)
-        try:
-            with Client(daemon.address) as client:
-                _soak(soak, extent, spec, daemon, client, temporary, say)
-        finally:
-            daemon.stop()
+        with LocalService(cpus=cpus(), environment=environment) as daemon, daemon.client() as client:
+            _soak(soak, extent, spec, daemon, client, temporary, say)
     return soak
 
 
@@ -80,7 +73,7 @@ def _soak(
     soak: Soak,
     extent: Extent,
     spec: JobSpec,
-    daemon: Daemon,
+    daemon: LocalService,
     client: Client,
     temporary: Path,
     say: Callable[[str], None],

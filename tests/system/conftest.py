@@ -1,20 +1,18 @@
 """A real daemon for the tests: its own process, its own Ray, free ports, a data directory of its own."""
 
-import os
 import signal
 import subprocess
 import sys
 import tempfile
-import uuid
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from benchmarks.robustness import daemon as daemon_process
-from benchmarks.robustness.daemon import Daemon
 from nablad import Client
+from nablad.local import LocalService
+from tests.harness.processes import send
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -23,9 +21,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("system")
 
 
-def start_daemon(data_dir: Path, log: Path, *options: str) -> Daemon:
-    """Starts a daemon and waits until it is ready."""
-    return daemon_process.start_daemon(data_dir, log, uuid.uuid4().hex, "--cpus", "8", *options)
+_CPUS = 8
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -40,40 +36,40 @@ def temporary_folder() -> Iterator[None]:
 
 
 @pytest.fixture
-def new_daemon(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
+def new_daemon(tmp_path: Path) -> Iterator[Callable[..., LocalService]]:
     """Starts daemons for one test; those that still run at its end are killed."""
-    started: list[Daemon] = []
+    started: list[LocalService] = []
 
-    def start(data_dir: Path | None = None, *options: str) -> Daemon:
-        started.append(start_daemon(data_dir or tmp_path / "data", tmp_path / "log", *options))
-        return started[-1]
+    def start(data_directory: Path | None = None, **options: Any) -> LocalService:
+        service = LocalService(
+            data_directory or tmp_path / "data", **{"cpus": _CPUS, "log_file": tmp_path / "log", **options}
+        )
+        started.append(service)
+        return service.start()
 
     yield start
     for daemon in started:
-        for pid in daemon.processes():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        daemon.wait()
+        send(signal.SIGKILL, daemon.processes())
+        daemon.stop()
 
 
 @pytest.fixture(scope="session")
-def daemon() -> Iterator[Daemon]:
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalService]:
     """The daemon that tests share; at the end it must stop cleanly."""
-    with tempfile.TemporaryDirectory(prefix="nablad-test-") as folder:
-        daemon = start_daemon(Path(folder) / "data", Path(folder) / "log")
+    with LocalService(cpus=_CPUS, log_file=tmp_path_factory.mktemp("daemon") / "log") as daemon:
         yield daemon
-        assert daemon.stop() == 0, daemon.log.read_text()[-5000:]
+        assert daemon.stop() == 0, daemon.log_file.read_text()[-5000:]
 
 
 @pytest.fixture
-def client(daemon: Daemon) -> Iterator[Client]:
+def client(daemon: LocalService) -> Iterator[Client]:
     """A client of the shared daemon."""
     with Client(daemon.address) as client:
         yield client
 
 
 @pytest.fixture(scope="session")
-def nabla(daemon: Daemon) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+def nabla(daemon: LocalService) -> Callable[..., "subprocess.CompletedProcess[str]"]:
     """Runs the command `nabla` against the shared daemon."""
 
     def run(*arguments: str | Path, **options: object) -> "subprocess.CompletedProcess[str]":
@@ -86,7 +82,7 @@ def nabla(daemon: Daemon) -> Callable[..., "subprocess.CompletedProcess[str]"]:
 
 
 @pytest.fixture(scope="session")
-def digits(daemon: Daemon) -> None:
+def digits(daemon: LocalService) -> None:
     """The digits, registered as digits-train and digits-validation."""
     folder = Path(__file__).parents[2] / "nablad" / "demo"
     with Client(daemon.address) as client:

@@ -91,8 +91,8 @@ def test_a_bad_file_is_refused_in_one_sentence_and_nothing_is_kept(
     for part in expected:
         assert part in refused.stderr
     assert "bad" not in {dataset.name for dataset in client.datasets()}
-    assert not (daemon.data_dir / "datasets" / "bad").exists()
-    assert not list((daemon.data_dir / "staging").iterdir())
+    assert not (daemon.data_directory / "datasets" / "bad").exists()
+    assert not list((daemon.data_directory / "staging").iterdir())
 
 
 def test_half_of_mnist_is_refused(nabla: Nabla, daemon: Any, tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_half_of_mnist_is_refused(nabla: Nabla, daemon: Any, tmp_path: Path) -> 
     assert refused.returncode == 2
     assert "truncated" in refused.stderr
     assert "10,000 × 28 × 28" in refused.stderr
-    assert not list((daemon.data_dir / "staging").iterdir())
+    assert not list((daemon.data_directory / "staging").iterdir())
 
 
 @pytest.mark.parametrize("name", ["../escape", "a/b", "", ".hidden", "a" * 64, "a\nb"])
@@ -112,7 +112,7 @@ def test_names_cannot_leave_the_data_directory(nabla: Nabla, daemon: Any, tmp_pa
     """A data set's name is a plain word; anything else is refused before a byte is kept."""
     file = tmp_path / "a.csv"
     file.write_text("1,0\n2,1\n")
-    before = sorted(daemon.data_dir.rglob("*"))
+    before = sorted(daemon.data_directory.rglob("*"))
     refused = nabla("dataset", "add", name, file)
     assert refused.returncode == 2
-    assert sorted(daemon.data_dir.rglob("*")) == before
+    assert sorted(daemon.data_directory.rglob("*")) == before

@@ -47,7 +47,7 @@ def _finish(client: Client, job: jobs_pb.Job) -> jobs_pb.Job:
 
 
 def _file(daemon: Any, job: jobs_pb.Job) -> bytes:
-    return (daemon.data_dir / "models" / f"{job.model_id}.safetensors").read_bytes()
+    return (daemon.data_directory / "models" / f"{job.model_id}.safetensors").read_bytes()
 
 
 def test_workers_and_transports_leave_the_same_file(client: Client, daemon: Any, digits: None) -> None:
@@ -113,13 +113,13 @@ def test_float64_through_everything_equals_a_plain_numpy_loop(
 ) -> None:
     """Service, Ray and gRPC add nothing to the arithmetic: the weights are, bit for bit, those of one loop."""
     job = _finish(client, _submit(client, 3, dtype="float64"))
-    directory = Path(daemon.data_dir) / "datasets" / "digits-train"
+    directory = Path(daemon.data_directory) / "datasets" / "digits-train"
     assignment = ps_pb.Assignment(
         spec=job.spec,
         train=ps_pb.DataSource(dataset=client.dataset("digits-train"), directory=str(directory)),
         scaling=fit_scaling(job.spec.data.scaling, directory),
     )
-    path = daemon.data_dir / "models" / f"{job.model_id}.safetensors"
+    path = daemon.data_directory / "models" / f"{job.model_id}.safetensors"
     with ModelFile(path, job.spec, client.model(job.model_id).sha256) as model:
         vector = np.concatenate([*model.pieces()])
     assert vector.dtype == np.float64

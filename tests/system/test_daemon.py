@@ -19,9 +19,11 @@ from nablad import Client
 from nablad.errors import UnavailableError
 from nablad.jobspec import parse
 from nablad.v1 import jobs_pb2 as jobs_pb
+from tests.harness.processes import wait_until_gone
 
 NewDaemon = Callable[..., Any]
 # The command lines of a fleet's processes.
+SECONDS = 60
 _FLEET = "_WorkerProcess|_ParameterServerProcess"
 DIGITS = Path(__file__).parents[2] / "nablad" / "demo" / "digits-train.npz"
 
@@ -67,7 +69,7 @@ def test_stopping_leaves_nothing_behind_but_the_data_directory(
     assert len(daemon.processes()) > 5
     daemon.process.send_signal(number)
     daemon.process.send_signal(number)
-    assert daemon.wait() == 0, daemon.log.read_text()
+    assert daemon.process.wait(SECONDS) == 0, daemon.log_file.read_text()
     assert daemon.processes() == {}
 
 
@@ -88,8 +90,9 @@ def test_it_runs_where_little_is_as_usual(
     monkeypatch.chdir(here)
     monkeypatch.setenv("PYTHONPATH", str(there))
     monkeypatch.setenv("TMPDIR", str(long))
-    options = ("--address", "[::1]:0", "--metrics-address", "[::1]:0") if _has_ipv6() else ()
-    daemon = new_daemon(None, *options)
+    options = {"address": "[::1]:0", "metrics_address": "[::1]:0"} if _has_ipv6() else {}
+    # Without -P, the directory in which it is started comes first of all.
+    daemon = new_daemon(command=[sys.executable, "-m", "nablad", "serve"], **options)
     job_id = _submit(daemon.address, 1)
     with Client(daemon.address) as client:
         list(client.watch(job_id))
@@ -119,7 +122,7 @@ def test_ended_jobs_leave_no_process(new_daemon: NewDaemon) -> None:
     job_id = _submit(daemon.address, 1)
     with Client(daemon.address) as client:
         list(client.watch(job_id))
-    daemon.wait_until_gone(_FLEET)
+    wait_until_gone(daemon.processes(), _FLEET)
     assert not [line for line in daemon.processes().values() if re.search(_FLEET, line)]
 
 
@@ -145,7 +148,7 @@ def test_a_job_goes_on_after_a_restart_and_its_watcher_with_it(new_daemon: NewDa
     assert first.stop() == 0
     watcher.join(30)
     assert "resume from event" in told[0]
-    second = new_daemon(first.data_dir)
+    second = new_daemon(first.data_directory)
     _wait_running(second.address, job_id)
     with Client(second.address) as client:
         assert client.cancel(job_id).attempt == 2
@@ -161,7 +164,7 @@ def _try_to_stop(daemon: Any) -> int | None:
     """SIGTERM; gives the exit code if it ends soon after."""
     daemon.process.send_signal(signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
-        return int(daemon.wait(0.1))
+        return int(daemon.process.wait(0.1))
     return None
 
 
@@ -185,8 +188,8 @@ def test_a_second_signal_ends_the_service_at_once(new_daemon: NewDaemon) -> None
     while (code := _try_to_stop(first)) is None:
         pass
     assert code == 128 + signal.SIGTERM
-    first.wait_until_gone()
-    second = new_daemon(first.data_dir)
+    wait_until_gone(first.processes())
+    second = new_daemon(first.data_directory)
     _wait_running(second.address, job_id)
     with Client(second.address) as client:
         assert client.job(job_id).lost_with_service == 0  # it was told to end
@@ -200,8 +203,8 @@ def test_a_killed_daemon_loses_no_job(new_daemon: NewDaemon, nothing_left: None)
     with Client(first.address) as client:
         next(news for news in client.watch(job_id) if isinstance(news, jobs_pb.Event) and news.checkpoint)
     first.kill()
-    first.wait_until_gone()
-    second = new_daemon(first.data_dir)
+    wait_until_gone(first.processes())
+    second = new_daemon(first.data_directory)
     with Client(second.address) as client:
         messages = [news.message for news in client.watch(job_id) if isinstance(news, jobs_pb.Event)]
         assert client.job(job_id).state == jobs_pb.JOB_STATE_SUCCEEDED
@@ -237,21 +240,21 @@ def test_a_daemon_on_a_cluster_takes_its_cpus_and_gives_them_back(
     monkeypatch.setenv("RAY_AUTH_TOKEN", token.decode())
     # Else Ray would look for a cluster of this host at the address that others see of it; that one listens at none.
     monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    guest = new_daemon(None, "--ray", address)
+    guest = new_daemon(ray=address)
     job_id = _submit(guest.address, 3)
     with Client(guest.address) as client:
         list(client.watch(job_id))
         assert client.job(job_id).state == jobs_pb.JOB_STATE_SUCCEEDED, client.job(job_id).reason
     _wait_running(guest.address, _submit(guest.address, 1_000_000))
     assert any("_ParameterServerProcess" in line for line in daemon.processes().values())
-    assert guest.stop() == 0, guest.log.read_text()
+    assert guest.stop() == 0, guest.log_file.read_text()
     assert guest.processes() == {}
-    daemon.wait_until_gone(_FLEET)
+    wait_until_gone(daemon.processes(), _FLEET)
 
 
 def test_a_data_directory_in_use_is_refused(daemon: Any) -> None:
     """Two daemons never share one."""
-    refusal = _refusal("--data-dir", daemon.data_dir)
+    refusal = _refusal("--data-dir", daemon.data_directory)
     assert f"another nablad (process {daemon.process.pid} on " in refusal
 
 

@@ -15,6 +15,7 @@ from nablad import Client
 from nablad.errors import ConflictError, InvalidRequestError
 from nablad.jobspec import parse
 from nablad.v1 import jobs_pb2 as jobs_pb
+from tests.harness.processes import wait_until_gone
 
 Nabla = Callable[..., "CompletedProcess[str]"]
 
@@ -79,7 +80,7 @@ def undisturbed(daemon: Any, digits: None) -> jobs_pb.Job:
 
 
 def _model(daemon: Any, job: jobs_pb.Job) -> bytes:
-    return (daemon.data_dir / "models" / f"{job.model_id}.safetensors").read_bytes()
+    return (daemon.data_directory / "models" / f"{job.model_id}.safetensors").read_bytes()
 
 
 def test_a_paused_and_resumed_job_ends_with_the_same_bits(
@@ -92,7 +93,7 @@ def test_a_paused_and_resumed_job_ends_with_the_same_bits(
         paused = client.pause(job.job_id)
         assert paused.state == jobs_pb.JOB_STATE_PAUSED
         assert re.search(r"it goes on from step \d+", paused.reason), paused.reason
-        daemon.wait_until_gone("_WorkerProcess|_ParameterServerProcess")
+        wait_until_gone(daemon.processes(), "_WorkerProcess|_ParameterServerProcess")
         with pytest.raises(ConflictError, match="only a failed job"):
             client.retry(job.job_id)
         client.resume(job.job_id)
@@ -173,7 +174,7 @@ def test_a_result_can_be_verified(client: Client, daemon: Any, undisturbed: jobs
     assert len(receipt.epoch_weights_sha256) == LONG_EPOCHS
     assert receipt.final_weights_sha256 == receipt.epoch_weights_sha256[-1]
     assert [bool(kind.cpu and kind.blas and kind.numpy) for kind in receipt.arithmetics] == [True]
-    assert len(list(client.models())) == len(list((daemon.data_dir / "models").glob("*.safetensors")))
+    assert len(list(client.models())) == len(list((daemon.data_directory / "models").glob("*.safetensors")))
 
 
 def test_a_warm_start_goes_on_from_a_model(client: Client, digits: None) -> None:
@@ -229,7 +230,7 @@ def test_checkpoints_are_listed_and_go_with_the_job(client: Client, daemon: Any,
     assert _finish(client, warm).reason
     client.cancel(job.job_id)
     client.delete_job(job.job_id)
-    assert not (daemon.data_dir / "checkpoints" / job.job_id).exists()
+    assert not (daemon.data_directory / "checkpoints" / job.job_id).exists()
 
 
 def test_history_is_there_for_a_job_shorter_than_a_scrape(client: Client, digits: None, nabla: Nabla) -> None:

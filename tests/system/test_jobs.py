@@ -14,6 +14,7 @@ from nablad import Client
 from nablad.errors import ConflictError, NotFoundError
 from nablad.jobspec import parse
 from nablad.v1 import jobs_pb2 as jobs_pb
+from tests.harness.processes import wait_until_gone
 
 Nabla = Callable[..., "CompletedProcess[str]"]
 
@@ -126,7 +127,7 @@ def test_a_cancelled_job_leaves_no_process(client: Client, daemon: Any, digits: 
     job_id = _long_job(client, workers=8)
     _wait_running(client, job_id)
     assert client.cancel(job_id).state == jobs_pb.JOB_STATE_CANCELLED
-    daemon.wait_until_gone("_WorkerProcess|_ParameterServerProcess")
+    wait_until_gone(daemon.processes(), "_WorkerProcess|_ParameterServerProcess")
     next_job = _long_job(client, workers=8)
     _wait_running(client, next_job)
     client.cancel(next_job)

@@ -8,7 +8,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,9 +15,9 @@ from typing import NamedTuple
 
 import pytest
 
-from benchmarks.robustness.daemon import Daemon, start_daemon
 from nablad import Client
 from nablad.jobspec import parse
+from nablad.local import LocalService
 from nablad.v1 import jobs_pb2 as jobs_pb
 
 DIGITS = Path(__file__).parents[2] / "nablad" / "demo" / "digits-train.npz"
@@ -38,7 +37,7 @@ class Running(NamedTuple):
         temporary: The folder for temporary files, which has nothing of others in it.
     """
 
-    daemon: Daemon
+    daemon: LocalService
     temporary: Path
 
 
@@ -59,12 +58,12 @@ def running() -> Iterator[Running]:
         temporary.chmod(0o1777)
         mask = os.umask(0)
         try:
-            daemon = start_daemon(data, Path(log, "log"), uuid.uuid4().hex, "--cpus", "4")
+            daemon = LocalService(data, cpus=4, log_file=Path(log, "log")).start()
         finally:
             os.umask(mask)
         _run_job(daemon.address)
         yield Running(daemon, temporary)
-        assert daemon.stop() == 0, daemon.log.read_text()[-5000:]
+        assert daemon.stop() == 0, daemon.log_file.read_text()[-5000:]
         assert list(temporary.iterdir()) == []
 
 
@@ -144,8 +143,8 @@ def test_nothing_that_is_made_has_a_right_for_others(running: Running) -> None:
 
     Ray itself opens its folders; the one that they are in is not Ray's, and closed.
     """
-    made = [path for top in (running.daemon.data_dir, running.temporary) for path in top.rglob("*")]
-    made += [running.daemon.data_dir]
+    made = [path for top in (running.daemon.data_directory, running.temporary) for path in top.rglob("*")]
+    made += [running.daemon.data_directory]
     names = {path.name for path in made}
     assert {"nablad.sqlite3", "digits", "checkpoints", "cluster", "plasma_store", "logs"} <= names
     assert any(path.suffix == ".safetensors" for path in made)
@@ -175,7 +174,7 @@ def test_the_token_of_ray_is_nowhere_but_in_the_environment_of_its_processes(run
     assert token.decode() not in " ".join(processes.values())
     for path in [path for path in running.temporary.rglob("*") if path.is_file()]:
         assert token not in path.read_bytes(), path
-    assert token not in running.daemon.log.read_bytes()
+    assert token not in running.daemon.log_file.read_bytes()
     assert not Path(NO_HOME, ".ray").exists()
 
 
@@ -214,7 +213,7 @@ def test_another_user_can_do_nothing(running: Running) -> None:
     """Not list, read, replace or remove anything, and no Unix socket answers."""
     sockets = _sockets([*running.daemon.processes()])
     names = [row[7] for row in _rows("unix") if row[5] == _LISTENING_UNIX and row[6] in sockets and len(row) > 7]
-    paths = [running.daemon.data_dir, *running.daemon.data_dir.rglob("*"), *running.temporary.rglob("*")]
+    paths = [running.daemon.data_directory, *running.daemon.data_directory.rglob("*"), *running.temporary.rglob("*")]
     tried = {"user": OTHER_USER, "paths": [*map(str, paths)], "sockets": names}
     attacker = subprocess.run(
         [sys.executable, "-c", ATTACK], input=json.dumps(tried), capture_output=True, text=True, check=True, timeout=60

@@ -6,23 +6,20 @@ import os
 import re
 import signal
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 import yaml
 
-from benchmarks.robustness.daemon import start_daemon
-from benchmarks.robustness.roles import pids_of
 from deploy.grafana.rendering import FOLDER
 from nablad import Client
 from nablad.errors import NablaError
 from nablad.jobspec import parse
+from nablad.local import LocalService, pids_of
 from nablad.v1 import jobs_pb2 as jobs_pb
 from service.metrics.table import METRICS
 from tests.deploy.prometheus import PROGRAM, Prometheus, PrometheusError, prometheus
@@ -166,9 +163,9 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     """A Prometheus that has seen it all; the service is gone."""
     folder = tmp_path_factory.mktemp("prometheus")
     (folder / "rules.yml").write_text(_hurried(RULES.read_text(encoding="utf-8")), encoding="utf-8")
-    started = start_daemon(folder / "data", folder / "log", uuid.uuid4().hex, "--cpus", "4")
+    started = LocalService(cpus=4).start()
     try:
-        with prometheus(folder, [urlsplit(started.metrics_url).netloc], folder / "rules.yml", SCRAPE_SECONDS) as server:
+        with prometheus(folder, [started.metrics_address], folder / "rules.yml", SCRAPE_SECONDS) as server:
             begin = time.time()
             with Client(started.address) as client:
                 job_id = _live_a_little(client, started, server)

@@ -3,21 +3,20 @@
 import os
 import select
 import signal
-import subprocess
-import sys
 import time
-import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
 import pytest
 
-from benchmarks.robustness.daemon import marked_processes
 from nablad import Client
 from nablad.jobspec import parse
+from nablad.local import LocalService, LocalServiceError
 from nablad.v1 import jobs_pb2 as jobs_pb
+from tests.harness.processes import wait_until_gone
 
 NewDaemon = Callable[..., Any]
 DIGITS = Path(__file__).parents[2] / "nablad" / "demo" / "digits-train.npz"
@@ -69,16 +68,6 @@ def _below(daemon: Any) -> dict[int, str]:
     return {pid: line for pid, line in daemon.processes().items() if pid != daemon.process.pid}
 
 
-def _require_gone(processes: dict[int, str]) -> None:
-    for pid, line in processes.items():
-        try:
-            end = os.pidfd_open(pid)
-        except ProcessLookupError:
-            continue
-        assert select.select([end], [], [], SECONDS)[0], line
-        os.close(end)
-
-
 @pytest.fixture(scope="module")
 def undisturbed(daemon: Any) -> list[str]:
     """The weights of the job that nothing happens to."""
@@ -113,8 +102,8 @@ def test_a_killed_ray_costs_an_attempt_and_not_the_result(
         assert any("Ray was lost" in message for message in messages)
     with urlopen(daemon.metrics_url) as page:  # noqa: S310 (our own)
         assert "nablad_cluster_losses_total 1.0" in page.read().decode()
-    _require_gone(old)
-    assert daemon.stop() == 0, daemon.log.read_text()[-5000:]
+    wait_until_gone(old)
+    assert daemon.stop() == 0, daemon.log_file.read_text()[-5000:]
     assert daemon.processes() == {}
 
 
@@ -126,7 +115,7 @@ def test_a_killed_daemon_takes_its_ray_along(new_daemon: NewDaemon) -> None:
     old = _below(daemon)
     assert any(VICTIMS["cluster process"] in line for line in old.values())
     daemon.kill()
-    _require_gone(old)
+    wait_until_gone(old)
 
 
 def test_a_cluster_process_that_is_told_to_end_again_still_takes_ray_down(new_daemon: NewDaemon) -> None:
@@ -139,29 +128,21 @@ def test_a_cluster_process_that_is_told_to_end_again_still_takes_ray_down(new_da
     while not select.select([end], [], [], 0.02)[0]:
         signal.pidfd_send_signal(end, signal.SIGTERM)
     os.close(end)
-    _require_gone(old)
+    wait_until_gone(old)
 
 
-def test_a_daemon_that_is_killed_while_ray_starts_takes_it_along(tmp_path: Path) -> None:
+def test_a_daemon_that_is_killed_while_ray_starts_takes_it_along() -> None:
     """What has been started of Ray goes too, agents included, which would look for it for a minute."""
-    mark = uuid.uuid4().hex
-    command = [sys.executable, "-m", "nablad", "serve", "--data-dir", str(tmp_path / "data")]
-    command += ["--address", "127.0.0.1:0", "--metrics-address", "127.0.0.1:0"]
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "NABLAD_TEST_MARK": mark},
-        start_new_session=True,
-    ) as daemon:
+    daemon = LocalService()
+    with ThreadPoolExecutor(1) as pool:
+        starting = pool.submit(daemon.start)
         try:
             deadline = time.monotonic() + SECONDS
-            old = marked_processes(mark)
             # Before it takes its title, which is written over the environment with the mark.
-            while not any("dashboard/agent.py" in line for line in old.values()):
+            while "dashboard/agent.py" not in " ".join((old := daemon.processes()).values()):
                 assert time.monotonic() < deadline, old
-                old = marked_processes(mark)
         finally:
             daemon.kill()
-        assert b"ready" not in daemon.communicate()[0]
-    _require_gone(old)
+        with pytest.raises(LocalServiceError, match="ended before it was ready"):
+            starting.result()
+    wait_until_gone(old)

@@ -4,12 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks.robustness.campaign import Runner, what_is_left
-from benchmarks.robustness.outcomes import References
-from benchmarks.robustness.scenario import Scenario
-from benchmarks.robustness.scenarios import SCENARIOS
-from benchmarks.robustness.service import Service
-from benchmarks.robustness.submissions import reference_of, weather
+from tests.harness.campaign import Runner, what_is_left
+from tests.harness.invariants import References
+from tests.harness.scenarios import SCENARIOS, Scenario
+from tests.harness.service import Service
+from tests.harness.submissions import reference_of, weather
 
 SEED = 1
 # Tests of their own do these: test_job_life, test_daemon and test_ray_loss.

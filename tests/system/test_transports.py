@@ -17,6 +17,7 @@ import pytest
 from nablad import Client
 from nablad.jobspec import parse
 from nablad.v1 import jobs_pb2 as jobs_pb
+from tests.harness.processes import wait_until_gone
 
 Nabla = Callable[..., "CompletedProcess[str]"]
 
@@ -119,18 +120,18 @@ def test_when_everything_is_killed_no_memory_is_left_and_the_job_ends_with_the_s
     assert len(regions) >= 2  # the weights, and the gradient of each worker that has joined already
     for pid in processes:
         os.kill(pid, signal.SIGKILL)
-    first.wait()
-    first.wait_until_gone()
+    first.stop()
+    wait_until_gone(first.processes())
     assert _shared_files() <= before
     assert not [pid for pid in _living() for mapping in _mappings(pid) if mapping.inode in regions]
-    second = new_daemon(first.data_dir)
+    second = new_daemon(first.data_directory)
     with Client(second.address) as client:
         files = set()
         for each in (job_id, _submit(client, "inline", epochs, workers=1)):
             list(client.watch(each))
             done = client.job(each)
             assert done.state == jobs_pb.JOB_STATE_SUCCEEDED, done.reason
-            files.add((second.data_dir / "models" / f"{done.model_id}.safetensors").read_bytes())
+            files.add((second.data_directory / "models" / f"{done.model_id}.safetensors").read_bytes())
         assert client.job(job_id).attempt == 2
     assert len(files) == 1
 
@@ -149,7 +150,7 @@ class Running:
 @contextmanager
 def _run(daemon: Any, transport: str) -> Iterator[Running]:
     """Runs a job until the end of the block, and its processes with it."""
-    daemon.wait_until_gone(FLEET)
+    wait_until_gone(daemon.processes(), FLEET)
     with Client(daemon.address) as client:
         job_id = _submit(client, transport, 1_000_000)
         try:
@@ -159,7 +160,7 @@ def _run(daemon: Any, transport: str) -> Iterator[Running]:
             yield Running(job_id, transport, joined, workers, parameter_server)
         finally:
             client.cancel(job_id)
-    daemon.wait_until_gone(FLEET)
+    wait_until_gone(daemon.processes(), FLEET)
 
 
 def test_the_region_of_a_killed_worker_goes_with_it(daemon: Any, client: Client, digits: None) -> None:

@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from benchmarks.robustness.cluster import Cluster, Setup
-from benchmarks.robustness.hosts import Host, what_is_missing
 from nablad import Client
 from nablad.jobspec import parse
 from nablad.v1 import jobs_pb2 as jobs_pb
+from tests.harness.cluster import Cluster, Setup
+from tests.harness.hosts import Host, what_is_missing
+from tests.harness.processes import wait_until_gone
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -167,20 +168,20 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         pytest.skip(missing)
     with Cluster(request.param) as cluster:
         yield cluster
-        assert cluster.daemon.stop() == 0, cluster.daemon.log.read_text()[-5000:]
+        assert cluster.service.stop() == 0, cluster.service.log_file.read_text()[-5000:]
 
 
 @pytest.fixture
 def running(cluster: Cluster, one_host: OneHost) -> Iterator[Watched]:
     """A job at work on both hosts; at the end its processes go, and its weights are those that they have to be."""
     cluster.hosts.wire.delay_seconds = 0.0
-    with Client(cluster.daemon.address) as client:
+    with Client(cluster.service.address) as client:
         job = _submit(client, ENDLESS)
         job.until_all_are_present()
         yield job
         client.cancel(job.job_id)
         weights = [epoch.weights_sha256 for epoch in job.epochs()]
-    cluster.daemon.wait_until_gone(FLEET)
+    wait_until_gone(cluster.service.processes(), FLEET)
     assert weights == one_host(len(weights))
 
 

@@ -36,11 +36,11 @@ def channel(daemon: Any) -> Iterator[grpc.Channel]:
 @pytest.fixture(autouse=True)
 def stays_up(daemon: Any, client: Client, until: Callable[[Callable[[], bool]], None]) -> Iterator[None]:
     """After every attack the service answers, nothing is staged, and its log has no traceback."""
-    before = daemon.log.read_text().count("Traceback")
+    before = daemon.log_file.read_text().count("Traceback")
     yield
     list(client.jobs())
-    until(lambda: not list((daemon.data_dir / "staging").iterdir()))
-    assert daemon.log.read_text().count("Traceback") == before
+    until(lambda: not list((daemon.data_directory / "staging").iterdir()))
+    assert daemon.log_file.read_text().count("Traceback") == before
 
 
 @pytest.fixture

@@ -73,8 +73,8 @@ def test_uploads_that_stop_are_in_nobodys_way(channel: grpc.Channel, until: Unti
         gone.wait(_SECONDS)
 
     calls = [stub.AddDataset.future(half()) for _ in range(50)]
-    until(lambda: len(list((daemon.data_dir / "staging").iterdir())) == len(calls))
+    until(lambda: len(list((daemon.data_directory / "staging").iterdir())) == len(calls))
     for call in calls:
         call.cancel()
     gone.set()
-    until(lambda: not list((daemon.data_dir / "staging").iterdir()))
+    until(lambda: not list((daemon.data_directory / "staging").iterdir()))

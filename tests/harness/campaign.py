@@ -6,15 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from benchmarks.errors import BenchmarkError
-from benchmarks.robustness.census import Census
-from benchmarks.robustness.invariants import INVARIANTS, broken
-from benchmarks.robustness.outcomes import References
-from benchmarks.robustness.run import Run
-from benchmarks.robustness.scenario import Scenario
-from benchmarks.robustness.service import Service
-from benchmarks.robustness.works import Arithmetic, Work, draw_work
 from nablad.errors import NablaError
+from tests.harness import HarnessError
+from tests.harness.invariants import INVARIANTS, References, broken
+from tests.harness.run import Run
+from tests.harness.scenarios import Scenario
+from tests.harness.service import Service
+from tests.harness.works import Arithmetic, Work, draw_work
 
 __all__ = ["Result", "Runner", "run_scenario", "what_is_left"]
 
@@ -68,7 +66,7 @@ class Runner:
         self._references = references
         if scenario.spares_others and service.bystander is None:
             service.start_bystander()
-        self._before = Census.take(service)
+        self._before = service.census()
 
     def run(self, seed: int) -> Result:
         """One run; when its job ends before the fault comes, another one is drawn.
@@ -76,7 +74,7 @@ class Runner:
         Departures of processes are not waited for: the service's list of them tells later.
         """
         # A seed repeats a run; nothing is kept secret by it.
-        draw = random.Random(f"{self._scenario.name} {seed}")  # noqa: S311
+        draw = random.Random(f"{self._scenario.name} {seed}")
         result = self._run(seed, draw)
         for _ in range(_MORE_TRIES):
             if not result.holds or result.faults:
@@ -94,7 +92,7 @@ class Runner:
             found = broken(run, self._scenario, self._before, reference, from_s)
             attempts = self._service.client.job(run.trace.job_id).attempt
             run.trace.close()
-        except (BenchmarkError, NablaError) as error:
+        except (HarnessError, NablaError) as error:
             found, attempts = {name: [] for name in INVARIANTS} | {"C": [f"{type(error).__name__}: {error}"]}, 0
         stall_s = run.trace.longest_stall_s() if hasattr(run, "trace") else 0.0
         seconds = time.monotonic() - from_s

@@ -1,22 +1,25 @@
 """Two hosts on one machine: network namespaces with nothing between them but a wire that can be slow, and be cut."""
 
 import ctypes
+import fcntl
 import os
 import select
 import signal
+import struct
 import subprocess
+import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Final, Self, TypeVar
+from typing import Final, NamedTuple, Self, TypeVar
 
-from benchmarks.errors import BenchmarkError
-from benchmarks.robustness.wire import TUN, Wire, open_interface
+from tests.harness import HarnessError
 
-__all__ = ["Host", "TwoHosts", "what_is_missing"]
+__all__ = ["Host", "TwoHosts", "Wire", "what_is_missing"]
 
 _Answer = TypeVar("_Answer")
 
@@ -28,6 +31,13 @@ _WIRE: Final = "198.18.0"
 _ACCESS: Final = ip_network("198.19.0.0/16")
 _ACCESS_ADDRESSES: Final = 4
 _END_SECONDS: Final = 10.0
+# The device that gives network interfaces whose packets a program carries.
+_TUN: Final = Path("/dev/net/tun")
+# From <linux/if_tun.h>.
+_TUNSETIFF: Final = 0x400454CA
+_IFF_TUN: Final = 0x0001
+_IFF_NO_PI: Final = 0x1000
+_MOST_PACKET_BYTES: Final = 65_536
 
 
 class Host:
@@ -42,7 +52,7 @@ class Host:
         """Makes it, with a loopback interface that is up.
 
         Raises:
-            BenchmarkError: It cannot be made.
+            HarnessError: It cannot be made.
         """
         self.name = name
         self.address = address
@@ -65,7 +75,7 @@ class Host:
         """Kills all processes here, and removes the namespace with its interfaces.
 
         Raises:
-            BenchmarkError: A process does not end.
+            HarnessError: A process does not end.
         """
         deadline = time.monotonic() + _END_SECONDS
         while pids := _ip("netns", "pids", self.name).split():
@@ -76,7 +86,64 @@ class Host:
     def _enter(self) -> None:
         with self._file.open() as namespace:
             if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), _CLONE_NEWNET):
-                raise BenchmarkError(f"host {self.name} cannot be entered: {os.strerror(ctypes.get_errno())}")
+                raise HarnessError(f"host {self.name} cannot be entered: {os.strerror(ctypes.get_errno())}")
+
+
+class _Packet(NamedTuple):
+    """A packet that is under way."""
+
+    due: float  # on the monotonic clock
+    to: int
+    data: bytes
+
+
+class Wire:
+    """Carries packets between two interfaces.
+
+    Attributes:
+        delay_seconds: How long each packet takes, in either direction.
+    """
+
+    def __init__(self, one: int, other: int) -> None:
+        """Carries from now on, without delay. Both files are taken over."""
+        self.delay_seconds = 0.0
+        self._far_end = {one: other, other: one}
+        self._under_way: deque[_Packet] = deque()
+        self._stopped, self._stop = os.pipe()
+        self._thread = threading.Thread(target=self._carry, name="wire", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends, and both interfaces with it."""
+        os.close(self._stop)
+        self._thread.join()
+        for file in (self._stopped, *self._far_end):
+            os.close(file)
+
+    def _carry(self) -> None:
+        files = [self._stopped, *self._far_end]
+        while True:
+            wait = max(self._under_way[0].due - time.monotonic(), 0) if self._under_way else None
+            readable, _, _ = select.select(files, [], [], wait)
+            if self._stopped in readable:
+                return
+            for file in readable:
+                self._take(file)
+            self._deliver()
+
+    def _take(self, file: int) -> None:
+        """Everything that lies there to be sent."""
+        due = time.monotonic() + self.delay_seconds
+        with suppress(BlockingIOError):
+            while True:
+                self._under_way.append(_Packet(due, self._far_end[file], os.read(file, _MOST_PACKET_BYTES)))
+
+    def _deliver(self) -> None:
+        """Everything that is due; what comes to an interface that is down is lost."""
+        while self._under_way and self._under_way[0].due <= time.monotonic():
+            packet = self._under_way.popleft()
+            with suppress(OSError):
+                os.write(packet.to, packet.data)
 
 
 class TwoHosts:
@@ -93,7 +160,7 @@ class TwoHosts:
         """Makes them, and connects them without delay.
 
         Raises:
-            BenchmarkError: They cannot be made.
+            HarnessError: They cannot be made.
             OSError: They cannot be connected.
         """
         name = f"nablad-{os.getpid()}"
@@ -104,7 +171,7 @@ class TwoHosts:
             made.callback(self.far.close)
             self.access = _give_access(self.near)
             made.callback(_take_access)
-            self.wire = Wire(*(host.call(lambda: open_interface("wire")) for host in (self.near, self.far)))
+            self.wire = Wire(*(host.call(lambda: _open_interface("wire")) for host in (self.near, self.far)))
             made.callback(self.wire.close)
             for host in (self.near, self.far):
                 _ip("-n", host.name, "address", "add", f"{host.address}/30", "dev", "wire")
@@ -134,11 +201,11 @@ def what_is_missing() -> str:
     """Why there can be no two hosts here, as a sentence; empty if there can."""
     if os.geteuid():
         return "only root can make network namespaces"
-    if not TUN.exists():
-        return f"there is no {TUN}, with which a program carries packets"
+    if not _TUN.exists():
+        return f"there is no {_TUN}, with which a program carries packets"
     try:
         Host(f"nablad-{os.getpid()}-try", "").close()
-    except (BenchmarkError, OSError) as error:
+    except (HarnessError, OSError) as error:
         return f"network namespaces cannot be made here: {error}"
     return ""
 
@@ -168,12 +235,12 @@ def _ip(*arguments: str) -> str:
     """What iproute2 says.
 
     Raises:
-        BenchmarkError: It did not do it.
+        HarnessError: It did not do it.
         OSError: It is not there.
     """
     done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise BenchmarkError(f"`ip {' '.join(arguments)}` failed: {done.stderr.strip()}")
+        raise HarnessError(f"`ip {' '.join(arguments)}` failed: {done.stderr.strip()}")
     return done.stdout
 
 
@@ -184,6 +251,23 @@ def _kill(pid: int, deadline: float) -> None:
         try:
             os.kill(pid, signal.SIGKILL)
             if not select.select([end], [], [], max(deadline - time.monotonic(), 0))[0]:
-                raise BenchmarkError(f"process {pid} does not end")
+                raise HarnessError(f"process {pid} does not end")
         finally:
             os.close(end)
+
+
+def _open_interface(name: str) -> int:
+    """A new network interface on the host of this thread; the file that its packets are read from and written to.
+
+    The interface goes when the file is closed.
+
+    Raises:
+        OSError: There can be no such interface.
+    """
+    file = os.open(_TUN, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(file, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TUN | _IFF_NO_PI))
+    except OSError:
+        os.close(file)
+        raise
+    return file

@@ -5,16 +5,16 @@ import secrets
 import subprocess
 import sys
 import tempfile
-import uuid
+import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
 
-from benchmarks.errors import BenchmarkError
-from benchmarks.robustness.daemon import Daemon, lines_until, start_daemon
-from benchmarks.robustness.hosts import Host, TwoHosts
+from nablad.local import MARK, LocalService
+from tests.harness import HarnessError
+from tests.harness.hosts import Host, TwoHosts
 
 __all__ = ["Cluster", "Setup"]
 
@@ -46,7 +46,7 @@ class Cluster:
 
     Attributes:
         hosts: The two.
-        daemon: The service; its processes include all of Ray's.
+        service: The service; its processes include all of Ray's.
         far_node: What keeps Ray's node on the far host.
     """
 
@@ -54,13 +54,11 @@ class Cluster:
         """Starts Ray's head, the service, and the far node.
 
         Raises:
-            BenchmarkError: One of them did not start.
+            HarnessError: One of them did not start.
             OSError: The hosts cannot be connected.
         """
         self._setup = setup
-        mark = uuid.uuid4().hex
-        self._environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
-        self._environment |= {"NABLAD_TEST_MARK": mark, "PYTHONUNBUFFERED": "1"}
+        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16), "PYTHONUNBUFFERED": "1"}
         self._nodes: list[subprocess.Popen[str]] = []
         with ExitStack() as made:
             # Of short path, as those of sockets have to be.
@@ -68,9 +66,19 @@ class Cluster:
             self._folder = Path(folder)
             made.callback(self._reap)
             self.hosts = made.enter_context(TwoHosts())
+            address = f"{self.hosts.access}:0"
+            self.service = LocalService(
+                self._folder / "data",
+                ray=self._gcs,
+                address=address,
+                metrics_address=address,
+                environment=token,
+                log_file=self._folder / "log",
+            )
+            self._environment = {**token, MARK: self.service.mark}
             self._start_head()
-            self.daemon = self._start_service(mark)
-            made.callback(self._reap_service)
+            made.callback(self._end_service)
+            self.hosts.near.call(self.service.start)
             self.start_far_node()
             self._made = made.pop_all()
 
@@ -78,7 +86,7 @@ class Cluster:
         """Starts Ray's node on the far host; it joins the head.
 
         Raises:
-            BenchmarkError: It did not start.
+            HarnessError: It did not start.
         """
         self.far_node = self._start_node(self.hosts.far, self._setup.far_cpus, {}, f"--address={self._gcs}")
 
@@ -96,12 +104,6 @@ class Cluster:
     def _start_head(self) -> None:
         options = ("--head", f"--port={_GCS_PORT}", "--include-dashboard=false")
         self._start_node(self.hosts.near, self._setup.near_cpus, self._setup.ray, *options)
-
-    def _start_service(self, mark: str) -> Daemon:
-        addresses = ("--address", f"{self.hosts.access}:0", "--metrics-address", f"{self.hosts.access}:0")
-        options = ("--ray", self._gcs, *addresses)
-        data, log = self._folder / "data", self._folder / "log"
-        return self.hosts.near.call(lambda: start_daemon(data, log, mark, *options, environment=self._environment))
 
     def _start_node(self, host: Host, cpus: int, settings: Mapping[str, str], *options: str) -> "subprocess.Popen[str]":
         """Starts a node of Ray and waits until it is there."""
@@ -129,13 +131,21 @@ class Cluster:
         for node in self._nodes:
             node.communicate(timeout=_END_SECONDS)
 
-    def _reap_service(self) -> None:
-        """In order if it can; its host's end is its own."""
-        if self.daemon.process.poll() is None:
-            self.daemon.kill()
+    def _end_service(self) -> None:
+        """Without waiting: its host's end is its own."""
+        self.service.kill()
+        self.service.stop()
 
 
 def _require_started(node: "subprocess.Popen[str]") -> None:
-    lines = lines_until(node, _STARTED, _START_SECONDS)
+    assert node.stdout is not None
+    lines: list[str] = []
+    killer = threading.Timer(_START_SECONDS, node.kill)
+    killer.start()
+    for line in node.stdout:
+        lines.append(line)
+        if _STARTED in line:
+            break
+    killer.cancel()
     if not lines or _STARTED not in lines[-1]:
-        raise BenchmarkError("a node of Ray did not start; it said:\n" + "\n".join(lines[-30:]))
+        raise HarnessError("a node of Ray did not start; it said:\n" + "".join(lines[-30:]))

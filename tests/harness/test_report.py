@@ -2,10 +2,10 @@
 
 import json
 
-from benchmarks.robustness.campaign import Result
-from benchmarks.robustness.report import Report
-from benchmarks.robustness.scenarios import SCENARIOS
-from benchmarks.robustness.works import Arithmetic, Work
+from tests.harness.campaign import Result
+from tests.harness.report import Report
+from tests.harness.scenarios import SCENARIOS
+from tests.harness.works import Arithmetic, Work
 
 SPARING = next(each for each in SCENARIOS if each.spares_others)
 SWEEPING = next(each for each in SCENARIOS if not each.spares_others)

@@ -1,16 +1,41 @@
-"""The results of a robustness run, for people and for programs."""
+"""The results of a robustness run, for people and for programs; and what all pages of the harness are made of."""
 
+import os
+import platform
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
-from benchmarks.report.tables import table
-from benchmarks.robustness.campaign import Result
-from benchmarks.robustness.invariants import INVARIANTS
-from benchmarks.robustness.scenario import Scenario
+from tests.harness.campaign import Result
+from tests.harness.invariants import INVARIANTS
+from tests.harness.scenarios import Scenario
 
-__all__ = ["Report"]
+__all__ = ["RESULTS", "Report", "machine", "table"]
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+"""Folder of the pages. Raw data is written beside them, and is no part of the repository."""
+
+
+def machine() -> dict[str, str]:
+    """Returns what the times in a report depend on, in words."""
+    return {
+        "CPUs": str(os.cpu_count()),
+        "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:.0f} GB",
+        "kernel": f"{platform.system()} {platform.release()}",
+        "Python": platform.python_version(),
+        **{name: version(name) for name in ("nablad", "grpcio", "ray")},
+    }
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Returns a table in Markdown that is also legible as it stands."""
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    lines = [heads, ["-" * width for width in widths], *rows]
+    cells = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
+    return "\n".join("| " + " | ".join(line) + " |" for line in cells)
 
 
 @dataclass(frozen=True)
@@ -55,7 +80,7 @@ class Report:
             "repeat a row.",
             "\n".join(f"- {name}: {value}" for name, value in facts.items()),
             "\n".join(f"- **{name}**: {meaning}" for name, meaning in INVARIANTS.items()),
-            table(heads, [self._row(scenario) for scenario in self.scenarios], words=2),
+            table(heads, [self._row(scenario) for scenario in self.scenarios]),
             "Attempts are those that the jobs took, with the number of jobs that took so many.",
             *self._broken(),
         ]

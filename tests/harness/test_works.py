@@ -6,11 +6,11 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.robustness.fuses import HITS
-from benchmarks.robustness.scenarios import SCENARIOS
-from benchmarks.robustness.works import MOST_WORKERS, draw_work
+from tests.harness.fuses import HITS
+from tests.harness.scenarios import SCENARIOS
+from tests.harness.works import MOST_WORKERS, draw_work
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 
 @given(st.integers())

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nablad.demo
-from benchmarks.errors import BenchmarkError
 from nablad.jobspec import parse
 from nablad.v1.job_spec_pb2 import JobSpec
+from tests.harness import HarnessError
 
 __all__ = ["DATASETS", "MOST_WORKERS", "Arithmetic", "Work", "bystander", "draw_work"]
 
@@ -122,5 +122,5 @@ def bystander() -> JobSpec:
 def _spec(**fields: object) -> JobSpec:
     spec, violations = parse(_JOB_FILE.format(**fields))
     if violations:
-        raise BenchmarkError(f"The job should break no rule, but: {violations[0]}")
+        raise HarnessError(f"The job should break no rule, but: {violations[0]}")
     return spec

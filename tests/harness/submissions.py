@@ -1,4 +1,4 @@
-"""Clients submit jobs at once while the service is killed: ``python -m benchmarks.robustness.submissions``."""
+"""Clients submit jobs at once while the service is killed: ``python -m tests.harness.submissions``."""
 
 import json
 import random
@@ -8,24 +8,21 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from threading import Event as Flag
 from uuid import UUID
 
 import click
 
-from benchmarks import machine
-from benchmarks.report.tables import table
-from benchmarks.robustness.outcomes import Outcome, outcome_of
-from benchmarks.robustness.service import Service
-from benchmarks.robustness.works import Arithmetic, Work
 from nablad import Client
 from nablad.errors import UnavailableError
 from nablad.v1 import jobs_pb2 as jobs_pb
+from tests.harness.invariants import Outcome, outcome_of
+from tests.harness.report import RESULTS, machine, table
+from tests.harness.service import Service
+from tests.harness.works import Arithmetic, Work
 
 __all__ = ["Storm", "reference_of", "weather"]
 
-_RESULTS = Path(__file__).parents[1] / "results"
 CLIENTS = 20
 # Twenty jobs are accepted in about this time.
 _SUBMITTING_SECONDS = 0.25
@@ -56,7 +53,7 @@ class Storm:
 
 def weather(service: Service, reference: Outcome, seed: int) -> Storm:
     """Twenty clients submit, the service is killed and started again, and every job must end as the reference did."""
-    draw = random.Random(f"submissions {seed}")  # noqa: S311 (a seed repeats a run)
+    draw = random.Random(f"submissions {seed}")
     requests = [str(UUID(int=draw.getrandbits(128), version=4)) for _ in range(CLIENTS)]
     from_s = time.monotonic()
     told: dict[str, set[str]] = {request: set() for request in requests}
@@ -147,12 +144,12 @@ def main(kills: int, seed: int) -> None:
             storms.append(weather(service, reference, number))
             click.echo(str(storms[-1]))
     click.echo(text := _markdown(storms))
-    (_RESULTS / "submissions.md").write_text(text + "\n", encoding="utf-8")
+    (RESULTS / "submissions.md").write_text(text + "\n", encoding="utf-8")
     described = {
-        "machine": machine.describe(("nablad", "grpcio", "ray")),
+        "machine": machine(),
         "storms": [asdict(storm) for storm in storms],
     }
-    (_RESULTS / "submissions.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+    (RESULTS / "submissions.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
     if any(storm.broken for storm in storms):
         raise click.ClickException("something was lost")
 
@@ -167,9 +164,7 @@ def _markdown(storms: list[Storm]) -> str:
         ("lost, doubled, or with other weights", str(sum(len(storm.broken) for storm in storms))),
     ]
     day = datetime.now(UTC).date().isoformat()
-    return f"# Submissions\n\nMade on {day} by `python -m benchmarks.robustness.submissions`.\n\n" + table(
-        ["", ""], rows
-    )
+    return f"# Submissions\n\nMade on {day} by `make robustness`.\n\n" + table(["", ""], rows)
 
 
 if __name__ == "__main__":

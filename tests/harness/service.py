@@ -3,17 +3,15 @@
 import signal
 import subprocess
 import tempfile
-import uuid
 from pathlib import Path
 from typing import Self
 
-from benchmarks.robustness.daemon import Daemon, marked_processes, start_daemon
-from benchmarks.robustness.departures import Departure
-from benchmarks.robustness.fuses import Fuses
-from benchmarks.robustness.roles import lower_priority, pids_of, send
-from benchmarks.robustness.trace import Trace
-from benchmarks.robustness.works import DATASETS, MOST_WORKERS, bystander
 from nablad import Client
+from nablad.local import LocalService, pids_of
+from tests.harness.fuses import Fuses
+from tests.harness.processes import Census, Departure, lower_priority, send
+from tests.harness.trace import Trace
+from tests.harness.works import DATASETS, MOST_WORKERS, bystander
 
 __all__ = ["Service"]
 
@@ -29,16 +27,16 @@ class Service:
     """Leaving the block stops it, if it still runs, and kills what is left.
 
     Attributes:
-        daemon: The one that runs, or ran last.
+        daemon: The service's own process.
         client: Of it; outlives restarts.
         fuses: The failpoints of all its processes.
         bystander: A job that nobody disturbs; None until there is one.
-        data_dir: Its data directory.
+        data_directory: Its data directory.
         departures: Processes that were to end by themselves, in the order of the faults that they come from.
         temporary: What its processes have for a temporary folder.
     """
 
-    daemon: Daemon
+    daemon: LocalService
     client: Client
 
     def __init__(self) -> None:
@@ -46,19 +44,19 @@ class Service:
         self.bystander: Trace | None = None
         self.departures: list[Departure] = []
         self._bystander_pids: set[int] = set()
-        self._mark = uuid.uuid4().hex
 
     def __enter__(self) -> Self:
         # A short path: Ray's sockets lie below it.
         self._folder = tempfile.TemporaryDirectory(prefix="r-", ignore_cleanup_errors=True)
         root = Path(self._folder.name)
-        self.data_dir, self.temporary = root / "data", root / "t"
-        self._log = root / "log"
+        self.data_directory, self.temporary = root / "data", root / "t"
         for folder in (self.temporary, root / "fuses"):
             folder.mkdir()
         self.fuses = Fuses(root / "fuses")
+        environment = {**self.fuses.environment, "TMPDIR": str(self.temporary)}
+        self.daemon = LocalService(self.data_directory, cpus=_CPUS, environment=environment, log_file=root / "log")
         try:
-            self._start("127.0.0.1:0")
+            self.daemon.start()
             self.client = Client(self.daemon.address, patience_s=0)
             for name, file in DATASETS.items():
                 self.client.add_dataset(name, [file])
@@ -70,7 +68,8 @@ class Service:
     def __exit__(self, *_: object) -> None:
         if self.bystander is not None:
             self.bystander.close()
-        send(signal.SIGKILL, marked_processes(self._mark))
+        send(signal.SIGKILL, self.daemon.processes())
+        self.daemon.stop()
         if hasattr(self, "client"):
             self.client.close()
         self._folder.cleanup()
@@ -78,7 +77,7 @@ class Service:
     def processes(self) -> dict[int, str]:
         """Command lines by process id, but for those that are about to end by themselves."""
         departing = {pid for departure in self.departures for pid in departure.pids}
-        return {pid: line for pid, line in marked_processes(self._mark).items() if pid not in departing}
+        return {pid: line for pid, line in self.daemon.processes().items() if pid not in departing}
 
     def expect_departure(self, *, of_daemon: bool) -> None:
         """All that runs now must be gone soon; the daemon too, or not."""
@@ -86,6 +85,10 @@ class Service:
         if not of_daemon:
             del processes[self.daemon.process.pid]
         self.departures.append(Departure(processes))
+
+    def census(self) -> Census:
+        """What its processes have taken of the machine now."""
+        return Census.take(self.processes(), self.temporary, self.data_directory)
 
     def fleet(self) -> set[int]:
         """Processes of jobs, except for the bystander's."""
@@ -102,7 +105,7 @@ class Service:
     @property
     def log(self) -> str:
         """The last that the daemons wrote to it."""
-        return self._log.read_text(errors="replace")[-5000:]
+        return self.daemon.log_file.read_text(errors="replace")[-5000:]
 
     def start_bystander(self) -> None:
         """Submits a job that nobody shall disturb, waits until it is past every failpoint, and makes it step aside."""
@@ -118,7 +121,7 @@ class Service:
     def wait_until_dead(self, seconds: float = _END_SECONDS) -> bool:
         """Whether the daemon ended within so many seconds."""
         try:
-            self.daemon.wait(seconds)
+            self.daemon.process.wait(seconds)
         except subprocess.TimeoutExpired:
             return False
         return True
@@ -129,15 +132,10 @@ class Service:
         Whatever that one has left must end by itself.
         """
         self.expect_departure(of_daemon=True)
-        self._start(self.daemon.address)
+        self.daemon.start()
 
     def stop(self) -> int:
         """SIGTERM; gives the exit code."""
         if self.bystander is not None:
             self.client.cancel(self.bystander.job_id)
         return self.daemon.stop()
-
-    def _start(self, address: str) -> None:
-        environment = {**self.fuses.environment, "TMPDIR": str(self.temporary)}
-        options = ("--address", address, "--cpus", str(_CPUS))
-        self.daemon = start_daemon(self.data_dir, self._log, self._mark, *options, environment=environment)

@@ -1,31 +1,88 @@
-"""Faults of the service and of its disk, and the calls that take a job's processes from it."""
+"""Faults that scenarios inject: of workers, parameter servers, Ray, the service and its disk; calls like a pause."""
 
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.robustness.fuses import SERVICE_POINTS, Fuse
-from benchmarks.robustness.run import Run
-from benchmarks.robustness.works import MOST_WORKERS
+from nablad.local import pids_of
 from nablad.v1 import jobs_pb2
+from tests.harness.fuses import HITS, SERVICE_POINTS, Fuse
+from tests.harness.processes import send
+from tests.harness.run import Run
+from tests.harness.works import MOST_WORKERS
 
-__all__ = [
-    "damage_checkpoint",
-    "drain",
-    "fill_disk",
-    "kill_service",
-    "kill_service_at_point",
-    "pause",
-    "scale",
-    "terminate_twice",
-]
-
+_PARAMETER_SERVER_POINTS = tuple(name for name in HITS if name.startswith("ps."))
+_LONGEST_STOP_SECONDS = 10.0
 # Of the points that a job comes to before its first step.
 _EARLY_POINTS = frozenset({"job.committing", "job.committed", "attempt.starting"})
 _AT_ONCE_SECONDS = 10.0
 _GONE_SECONDS = 60.0
 # Signals that come closer to the first count as the first.
 _SIGNALS_APART_SECONDS = 1.0
+
+
+def kill_worker_at(point: str) -> Callable[[Run], None]:
+    """The first worker that comes to a failpoint for a drawn time."""
+    return lambda run: _kill_at(run, point)
+
+
+def kill_all_workers(run: Run) -> None:
+    """At a drawn step."""
+    run.submit()
+    if run.wait_for_moment():
+        run.inject(signal.SIGKILL, run.service.workers())
+
+
+def kill_parameter_server(run: Run) -> None:
+    """At a drawn step."""
+    run.submit()
+    if run.wait_for_moment():
+        run.inject(signal.SIGKILL, run.service.parameter_servers())
+
+
+def kill_parameter_server_at_point(run: Run) -> None:
+    """At each of its failpoints in turn; at the one after a resumption, it is made to resume first."""
+    point = _PARAMETER_SERVER_POINTS[run.seed % len(_PARAMETER_SERVER_POINTS)]
+    if point != "ps.resumed":
+        _kill_at(run, point)
+        return
+    run.submit()
+    if run.wait_for_checkpoints(1) and run.wait_for_moment():
+        fuse = Fuse(point, "kill", 1)
+        run.service.fuses.arm(fuse)
+        run.inject(signal.SIGKILL, run.service.parameter_servers())
+        run.wait_until_blown(fuse)
+
+
+def kill_of_ray(role: str) -> Callable[[Run], None]:
+    """A process of Ray's, or the one that speaks to it, at a drawn step; everything that belongs to Ray has to go."""
+
+    def disturb(run: Run) -> None:
+        run.submit()
+        if run.wait_for_moment():
+            pids = pids_of(role, run.service.processes())
+            run.service.expect_departure(of_daemon=False)
+            run.inject(signal.SIGKILL, pids)
+
+    return disturb
+
+
+def stop_worker(run: Run) -> None:
+    """At a drawn step, for a drawn time."""
+    run.submit()
+    if run.wait_for_moment() and (workers := sorted(run.service.workers())):
+        victim = {run.draw.choice(workers)}
+        run.inject(signal.SIGSTOP, victim)
+        time.sleep(run.draw.uniform(0.5, _LONGEST_STOP_SECONDS))
+        send(signal.SIGCONT, victim)
+
+
+def _kill_at(run: Run, point: str) -> None:
+    fuse = Fuse(point, "kill", run.draw.choice(HITS[point]))
+    run.service.fuses.arm(fuse)
+    run.submit()
+    run.wait_until_blown(fuse)
 
 
 def kill_service(run: Run) -> None:
@@ -42,7 +99,7 @@ def kill_service(run: Run) -> None:
 def kill_service_at_point(run: Run) -> None:
     """At each of its failpoints in turn, the first time that it comes there after a drawn moment."""
     fuse = Fuse(SERVICE_POINTS[run.seed % len(SERVICE_POINTS)])
-    first = run.service.daemon
+    first = run.service.daemon.process
     if fuse.name in _EARLY_POINTS:
         run.service.fuses.arm(fuse)
         run.submit()
@@ -51,7 +108,7 @@ def kill_service_at_point(run: Run) -> None:
         run.wait_for_moment(latest=0.5)
         run.service.fuses.arm(fuse)
     # If it died while the job was submitted, it is there again.
-    if run.wait_until_blown(fuse) and run.service.daemon is first:
+    if run.wait_until_blown(fuse) and run.service.daemon.process is first:
         run.service.wait_until_dead()
         run.service.restart()
 
@@ -100,7 +157,7 @@ def damage_checkpoint(run: Run) -> None:
     run.submit()
     if run.wait_for_checkpoints(2) and run.wait_for_moment():
         run.service.daemon.kill()
-        newest = max((run.service.data_dir / "checkpoints" / run.trace.job_id).glob("*.safetensors"))
+        newest = max((run.service.data_directory / "checkpoints" / run.trace.job_id).glob("*.safetensors"))
         _damage(newest, run)
         run.faults += 1
         run.service.restart()

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.robustness.fuses import HITS, SERVICE_POINTS, Fuse, Fuses
+from tests.harness.fuses import HITS, SERVICE_POINTS, Fuse, Fuses
 from workers.runtime.failpoints import NAMES
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 PROGRAM = "import sys; from workers.runtime.failpoints import failpoint; [failpoint(sys.argv[1]) for _ in range(3)]"
 
 

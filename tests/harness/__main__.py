@@ -1,26 +1,20 @@
-"""The robustness run: ``python -m benchmarks.robustness``. docs/robustness.md explains it."""
+"""The robustness run: ``python -m tests.harness``. docs/robustness.md explains it."""
 
 import json
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import click
 
-from benchmarks import machine
-from benchmarks.robustness.campaign import Result, run_scenario
-from benchmarks.robustness.outcomes import References
-from benchmarks.robustness.report import Report
-from benchmarks.robustness.scenario import Scenario
-from benchmarks.robustness.scenarios import SCENARIOS
+from tests.harness.campaign import Result, run_scenario
+from tests.harness.invariants import References
+from tests.harness.report import RESULTS, Report, machine
+from tests.harness.scenarios import SCENARIOS, Scenario
 
-_RESULTS = Path(__file__).parents[1] / "results"
-_JSON = _RESULTS / "robustness.json"
-# Nobody's but what the service itself needs.
-_DISTRIBUTIONS = ("nablad", "grpcio", "ray")
+_JSON = RESULTS / "robustness.json"
 _NAMES = {scenario.name: scenario for scenario in SCENARIOS}
 
 
@@ -46,11 +40,11 @@ def main(runs: int, seed: int, names: Sequence[str], lanes: int, *, save: bool, 
     results = [*map(Result.of, before["results"]), *_run(scenarios, range(seed, seed + runs), lanes)]
     minutes = before["minutes"] + (time.monotonic() - begin_s) / 60
     ran = [scenario for scenario in SCENARIOS if scenario.name in {result.scenario for result in results}]
-    report = Report(datetime.now(UTC).date().isoformat(), machine.describe(_DISTRIBUTIONS), minutes, ran, results)
+    report = Report(datetime.now(UTC).date().isoformat(), machine(), minutes, ran, results)
     click.echo(report.markdown())
     if save or append or not names:
         _JSON.write_text(json.dumps(report.json(), indent=1) + "\n", encoding="utf-8")
-        (_RESULTS / "robustness.md").write_text(report.markdown() + "\n", encoding="utf-8")
+        (RESULTS / "robustness.md").write_text(report.markdown() + "\n", encoding="utf-8")
     if not report.holds:
         raise click.ClickException("not every invariant held")
 

@@ -5,14 +5,14 @@ import signal
 import time
 from uuid import uuid4
 
-from benchmarks.errors import BenchmarkError
-from benchmarks.robustness.fuses import Fuse
-from benchmarks.robustness.roles import send
-from benchmarks.robustness.service import Service
-from benchmarks.robustness.trace import Trace
-from benchmarks.robustness.works import Work
 from nablad.errors import UnavailableError
 from nablad.v1 import jobs_pb2
+from tests.harness import HarnessError
+from tests.harness.fuses import Fuse
+from tests.harness.processes import send
+from tests.harness.service import Service
+from tests.harness.trace import Trace
+from tests.harness.works import Work
 
 __all__ = ["Run"]
 
@@ -58,7 +58,7 @@ class Run:
             except UnavailableError as error:
                 if not self.service.wait_until_dead(1.0):
                     if time.monotonic() > deadline:
-                        raise BenchmarkError(f"The service does not answer: {error}") from error
+                        raise HarnessError(f"The service does not answer: {error}") from error
                     continue
                 self.service.restart()
         self.trace = Trace(self.service.client.address, job.job_id)

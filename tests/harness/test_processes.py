@@ -4,8 +4,8 @@ import subprocess
 
 import pytest
 
-from benchmarks.robustness import departures
-from benchmarks.robustness.departures import Departure
+from tests.harness import processes
+from tests.harness.processes import Departure
 
 
 def test_who_goes_in_time_is_not_left() -> None:
@@ -21,7 +21,7 @@ def test_who_goes_in_time_is_not_left() -> None:
 
 def test_who_stays_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """With its command line; and goes on being one that should have gone."""
-    monkeypatch.setattr(departures, "_SECONDS", 0.0)
+    monkeypatch.setattr(processes, "_SECONDS", 0.0)
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as staying:
         departure = Departure({staying.pid: "cat and mouse"})
         (sentence,) = departure.left()
