@@ -21,7 +21,8 @@ from benchmarks.works import PAPER_500
 from nablad.v1 import cluster_pb2 as cluster_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from service.events.live_status import LiveJobs
+from service.events.job_events import CheckpointWritten, ProgressReported, StateChanged
+from service.events.live_status import LiveStatus
 from service.events.watches import Watches
 from service.metrics.instruments import Instruments
 from service.metrics.server import MetricsServer
@@ -101,15 +102,18 @@ async def _metrics_of_a_service(database: Path, jobs: int, workers: int, layers:
     registry = CollectorRegistry()
     Instruments(registry)
     opened = Database(database)
-    store, live = JobStore(opened, lambda: datetime.now(UTC)), LiveJobs(time.monotonic)
+    store, live = JobStore(opened, lambda: datetime.now(UTC)), LiveStatus(time.monotonic)
     spec = PAPER_500.spec()
     spec.distribution.workers = workers
     for number in range(jobs):
         job = store.create(spec, "")
-        job.attempt = 1
-        live.begin(job, _CHECKPOINT_TIME)
-        live.update(job.job_id, _progress(number, workers), _telemetry(number, workers, layers))
-        live.add_checkpoint(job.job_id, number, _CHECKPOINT_TIME + number)
+        started = jobs_pb.Job()
+        started.CopyFrom(job)
+        started.state, started.attempt = jobs_pb.JOB_STATE_STARTING, 1
+        checkpoint = jobs_pb.Checkpoint(step=number)
+        live.receive(StateChanged(job.job_id, started, job))
+        live.receive(ProgressReported(job.job_id, _progress(number, workers), _telemetry(number, workers, layers)))
+        live.receive(CheckpointWritten(job.job_id, checkpoint, 1.0, _CHECKPOINT_TIME + number))
     watches = Watches(store, live, time.monotonic)
     observer = Observer(store, live, watches, _Cluster(), lambda: datetime.now(UTC))
     server = serve_metrics(registry, observer, database, os.getpid, ("127.0.0.1", 0))

@@ -12,7 +12,7 @@ from service.control.controller import Controller
 from service.control.job_warnings import job_warnings
 from service.control.submission import Submission
 from service.errors import Reason, ServiceError
-from service.events.live_status import LiveJobs
+from service.events.live_status import LiveStatus
 from service.events.watches import Watches
 from service.rpc.error_translation import Context, answer_errors
 from service.rpc.pagination import decode_number, encode_token, page_size
@@ -39,7 +39,7 @@ class JobServicer(jobs_grpc.JobServiceServicer):
         self,
         directory: DataDirectory,
         jobs: JobStore,
-        live: LiveJobs,
+        live: LiveStatus,
         submission: Submission,
         controller: Controller,
         watches: Watches,
@@ -153,9 +153,8 @@ class JobServicer(jobs_grpc.JobServiceServicer):
 
     async def DeleteJob(self, request: jobs_pb.DeleteJobRequest, context: Context) -> jobs_pb.DeleteJobResponse:
         """Forgets a job that has ended, and removes its checkpoints."""
-        self._jobs.delete(request.job_id)
+        self._controller.commands.delete(request.job_id)
         await run_to_its_end(CheckpointFolder(self._directory.checkpoints(request.job_id)).remove)
-        self._live.forget(request.job_id)
         return jobs_pb.DeleteJobResponse()
 
     async def _as_of_now(self, job: jobs_pb.Job) -> jobs_pb.Job:

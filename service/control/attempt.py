@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import secrets
-import sqlite3
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -21,14 +20,13 @@ from service.checkpoints.fetching import Checkpointing
 from service.checkpoints.folder import CheckpointFolder
 from service.cluster.interfaces import Ending, JobProcessesLike
 from service.control.assignments import make_assignment
-from service.control.attempt_follower import Following
+from service.control.attempt_follower import AttemptFollower
 from service.control.receipts import code_version, make_receipt
-from service.control.recoveries import Recoveries
 from service.control.verification import Verification
 from service.datasets import DatasetError, StoredDatasets
 from service.errors import AttemptFailed, DatabaseRowError, ServiceError
-from service.events.live_status import LiveJobs
-from service.metrics.instruments import Instruments
+from service.events.job_events import AttemptResumed, CheckpointFailed, CheckpointWritten, Notice
+from service.events.publisher import EventPublisher
 from service.models.trained_weights import TrainedWeights
 from service.storage.data_directory import DataDirectory
 from service.stores.catalogues import DatasetCatalogue, ModelCatalogue
@@ -62,11 +60,9 @@ class Records:
 
     directory: DataDirectory
     jobs: JobStore
-    live: LiveJobs
+    events: EventPublisher
     datasets: DatasetCatalogue
     models: ModelCatalogue
-    instruments: Instruments
-    recoveries: Recoveries
     now: Callable[[], datetime]
     stored: StoredDatasets = field(default_factory=StoredDatasets)
 
@@ -95,16 +91,10 @@ class Attempt:
             AttemptLost: Its processes are gone.
             DamagedError: What it needs is gone, or not what was stored.
         """
-        self._records.live.begin(self._job, self._records.now().timestamp())
         verification = Verification.of(self._job, self._records.jobs)
         assignment = await self._assignment(verification)
-        following = Following(
-            self._records.jobs,
-            self._records.live,
-            self._job,
-            self._records.now,
-            verification.check_epoch,
-            lambda: self._records.recoveries.running(self._job.job_id),
+        follower = AttemptFollower(
+            self._records.jobs, self._records.events, self._job, self._records.now, verification.check_epoch
         )
         failpoint("attempt.starting")
         address = await self._fleet.start(assignment, self._secret[0][1])
@@ -116,7 +106,7 @@ class Attempt:
                 self._secret,
                 self._folder,
                 self._job.attempt,
-                following.written,
+                follower.written,
                 self._checkpoint_written,
                 self._not_written,
             )
@@ -127,16 +117,16 @@ class Attempt:
             )
             try:
                 why = await _first_end(
-                    following.run(self._stub, self._secret), self._fleet.failure(), self._checkpointing.run()
+                    follower.run(self._stub, self._secret), self._fleet.failure(), self._checkpointing.run()
                 )
             finally:
                 # Nobody is to be asked any more.
                 self._stub = self._checkpointing = None
             if self._job.verifies:
                 sha256 = await weights.digest()
-                return Ending(verification.verdict(self._receipt(assignment, following.progress.step, sha256, why)))
-            model, sha256 = await weights.keep(assignment, partial(self._enter_figures, following))
-        self._records.jobs.keep_receipt(self._receipt(assignment, following.progress.step, sha256, why))
+                return Ending(verification.verdict(self._receipt(assignment, follower.progress.step, sha256, why)))
+            model, sha256 = await weights.keep(assignment, partial(self._enter_figures, follower))
+        self._records.jobs.keep_receipt(self._receipt(assignment, follower.progress.step, sha256, why))
         keeps_best = self._job.spec.training.stopping.keep_best and model.HasField("validation_cost")
         whose = f", with the weights of epoch {model.epoch}" if keeps_best else ""
         return Ending(f"{why}; model {model.model_id} is ready{whose}", model.model_id)
@@ -156,7 +146,6 @@ class Attempt:
             if self._stub is None:
                 return
             workers = self._records.jobs.get(self._job.job_id).spec.distribution.workers
-            self._records.live.asks_for(self._job.job_id, workers)
             # First: who is let go by the parameter server must not be taken for the end of the training.
             await self._fleet.set_workers(workers)
             try:
@@ -202,8 +191,8 @@ class Attempt:
         if checkpoint is not None:
             path = self._folder.path_of(checkpoint)
             assignment.start.CopyFrom(ps_pb.CheckpointSource(path=str(path), sha256=checkpoint.sha256))
-            self._records.live.goes_on_from(self._job.job_id, checkpoint.step)
-            self._note(f"attempt {self._job.attempt} goes on from the checkpoint of step {checkpoint.step}")
+            resumed = AttemptResumed(self._job.job_id, self._job.attempt, checkpoint.step)
+            self._records.events.publish_best_effort(resumed)
         elif self._job.spec.training.HasField("warm_start"):
             raise AttemptFailed(
                 "the weights that the job was to start from are damaged: submit it again",
@@ -224,11 +213,11 @@ class Attempt:
             ending=ending,
         )
 
-    def _enter_figures(self, following: Following, model: models_pb.Model, weights_sha256: str) -> None:
+    def _enter_figures(self, follower: AttemptFollower, model: models_pb.Model, weights_sha256: str) -> None:
         """Enters the figures of the epoch that left these weights, which need not be the last one."""
         jobs, job_id = self._records.jobs, self._job.job_id
         best = self._unless_damaged(lambda: jobs.epoch_with(job_id, weights_sha256), None)
-        figures = best or following.progress
+        figures = best or follower.progress
         model.training_cost, model.epoch = figures.training_cost, figures.epoch
         for name in ("validation_cost", "validation_accuracy"):
             if figures.HasField(name):
@@ -246,36 +235,24 @@ class Attempt:
 
     def _checkpoint_written(self, checkpoint: jobs_pb.Checkpoint, seconds: float) -> None:
         failpoint("checkpoint.noted")
-        instruments = self._records.instruments
-        instruments.checkpoints.inc()
-        instruments.checkpoint_bytes.inc(checkpoint.size_bytes)
-        instruments.checkpoint_seconds.observe(seconds)
-        self._records.live.add_checkpoint(self._job.job_id, checkpoint.step, self._records.now().timestamp())
         self._complained = False
-        size = f"{checkpoint.size_bytes:,} bytes in {seconds:.2f} s"
-        self._note(
-            f"checkpoint of step {checkpoint.step} in epoch {checkpoint.epoch}: {size}", checkpoint=checkpoint.step
-        )
+        now = self._records.now().timestamp()
+        written = CheckpointWritten(self._job.job_id, checkpoint, seconds, now)
+        self._records.events.publish_best_effort(written)
         ran = asyncio.get_running_loop().time() - self._begun
         self._records.jobs.forget_losses(self._job.job_id, proven=ran >= _PROVEN_SECONDS)
 
     def _not_written(self, why: str) -> None:
-        self._records.instruments.checkpoint_failures.inc()
-        self._records.live.add_checkpoint_failure(self._job.job_id)
-        if not self._complained:
-            self._complained = True
-            self._note(
-                f"a checkpoint could not be written: {why}; the training goes on, the checkpoints before are kept, and "
-                "it is tried again until there is room"
-            )
+        message = (
+            f"a checkpoint could not be written: {why}; the training goes on, the checkpoints before are kept, and it "
+            "is tried again until there is room"
+        )
+        failed = CheckpointFailed(self._job.job_id, "" if self._complained else message)
+        self._complained = True
+        self._records.events.publish_best_effort(failed)
 
-    def _note(self, message: str, **what: Any) -> None:
-        """Writes an event down; one that tells of a full disk may itself find no room, and is logged then."""
-        try:
-            self._records.jobs.event(self._job.job_id, message, **(what or {"notice": True}))
-        except sqlite3.Error as error:
-            _log.warning("job %s: %s (%s)", self._job.job_id, message, error)
-        self._records.live.ring(self._job.job_id)
+    def _note(self, message: str) -> None:
+        self._records.events.publish_best_effort(Notice(self._job.job_id, message))
 
 
 async def _first_end(

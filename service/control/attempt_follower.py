@@ -1,4 +1,4 @@
-"""Follows a parameter server and writes down what it tells."""
+"""Attempt follower: asks a parameter server what has happened, and publishes it."""
 
 import asyncio
 import logging
@@ -15,10 +15,11 @@ from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
 from service.errors import AttemptFailed, AttemptLost
-from service.events.live_status import LiveJobs
+from service.events.job_events import EpochsEnded, ProgressReported, WarningRaised, WorkerGone, WorkerJoined
+from service.events.publisher import EventPublisher
 from service.stores.jobs import JobStore
 
-__all__ = ["Following"]
+__all__ = ["AttemptFollower"]
 
 _log = logging.getLogger(__name__)
 
@@ -34,40 +35,37 @@ _PACE_SECONDS: Final = 0.1
 _TELEMETRY_SECONDS: Final = 1.0
 
 
-class Following:
-    """Reads what the parameter server of one attempt tells.
+class AttemptFollower:
+    """Follows the parameter server of one attempt.
 
     Attributes:
-        progress: The newest one.
+        progress: The newest progress of the training.
     """
 
     def __init__(
         self,
         jobs: JobStore,
-        live: LiveJobs,
+        events: EventPublisher,
         job: jobs_pb.Job,
         now: Callable[[], datetime],
         epoch_ended: Callable[[ps_pb.EpochEnd], None],
-        running: Callable[[], None],
     ) -> None:
-        """Has heard of nothing yet.
+        """Asks nothing yet.
 
         Args:
-            jobs: Where it is written down.
-            live: Where the newest figures go.
-            job: Which.
-            now: The time.
+            jobs: Store of the job's receipt.
+            events: Publisher of what happens.
+            job: The job, with the number of the attempt.
+            now: Clock of the time of day.
             epoch_ended: Called with each epoch that ended; may raise AttemptFailed.
-            running: Called once, when the job runs.
         """
         self.progress = jobs_pb.Progress()
         self._jobs = jobs
-        self._live = live
+        self._events = events
         self._job_id = job.job_id
         self._attempt = job.attempt
         self._now = now
         self._epoch_ended = epoch_ended
-        self._is_running = running
         self._seen = 0
         self._wrote = asyncio.Event()
         self._running = False
@@ -127,13 +125,11 @@ class Following:
                 return ending
             self._count(1)
         self._keep_figures(figures)
-        if told.happenings:
-            self._live.ring(self._job_id)
         return None
 
     def _update(self, told: ps_pb.FollowResponse) -> None:
         telemetry = told.telemetry if told.HasField("telemetry") else None
-        self._live.update(self._job_id, told.progress, telemetry)
+        self._events.publish(ProgressReported(self._job_id, told.progress, telemetry))
         if telemetry is not None:
             self._next_telemetry = time.monotonic() + _TELEMETRY_SECONDS
 
@@ -142,15 +138,15 @@ class Following:
         match happening.WhichOneof("what"):
             case "worker_joined":
                 self._require_running("the first worker has joined")
-                self._jobs.event(self._job_id, happening.worker_joined, worker_joined=True)
+                self._events.publish(WorkerJoined(self._job_id, happening.worker_joined))
             case "worker_lost":
-                self._jobs.event(self._job_id, happening.worker_lost, worker_joined=False)
+                self._events.publish(WorkerGone(self._job_id, happening.worker_lost))
             case "worker_left":
-                self._jobs.event(self._job_id, happening.worker_left, worker_joined=False)
+                self._events.publish(WorkerGone(self._job_id, happening.worker_left))
             case "arithmetic" | "first_weights_sha256":
                 self._note_on_receipt(happening)
             case "warning":
-                self._jobs.add_warning(self._job_id, happening.warning)
+                self._events.publish(WarningRaised(self._job_id, happening.warning))
             case "failed":
                 raise AttemptFailed(happening.failed)
             case "diverged":
@@ -170,7 +166,7 @@ class Following:
         for step in steps:
             step.attempt = self._attempt
         epochs = [(end.progress, self._point(end), _sentence(end.progress)) for end in ends]
-        self._jobs.keep_figures(self._job_id, epochs, steps)
+        self._events.publish(EpochsEnded(self._job_id, epochs, steps))
         self._count(len(epochs) + len(steps))
         for end in ends:
             self._epoch_ended(end)
@@ -198,9 +194,8 @@ class Following:
 
     def _require_running(self, reason: str) -> None:
         if not self._running:
-            self._jobs.move(self._job_id, jobs_pb.JOB_STATE_RUNNING, reason)
+            self._events.move_job(self._job_id, jobs_pb.JOB_STATE_RUNNING, reason)
             self._running = True
-            self._is_running()
 
 
 def _sentence(progress: jobs_pb.Progress) -> str:

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from nablad.v1 import jobs_pb2 as jobs_pb
-from service.control.transitions import Launched, LaunchedJobs, Mover
+from service.control.transitions import RunningJob, RunningJobs, Transitions
 from service.errors import AttemptLost, Reason, ServiceError
-from service.events.live_status import LiveJobs
+from service.events.publisher import EventPublisher
 from service.storage.reserve import is_full_disk
 from service.stores.job_states import CANCELLED, ENDED, FAILED, PAUSED, QUEUED, State, state_name
 from service.stores.jobs import JobStore
@@ -31,13 +31,18 @@ class Commands:
     """Takes jobs out of the queue or off their processes, and puts them back."""
 
     def __init__(
-        self, jobs: JobStore, live: LiveJobs, launched: LaunchedJobs, move: Mover, wake: Callable[[], None]
+        self,
+        jobs: JobStore,
+        events: EventPublisher,
+        running: RunningJobs,
+        transitions: Transitions,
+        wake: Callable[[], None],
     ) -> None:
         """`wake` lets the controller look at the queue."""
         self._jobs = jobs
-        self._live = live
-        self._launched = launched
-        self._move = move
+        self._events = events
+        self._running = running
+        self._transitions = transitions
         self._wake = wake
 
     async def cancel(self, job_id: str) -> jobs_pb.Job:
@@ -65,81 +70,83 @@ class Commands:
         return await _finish(self._scale(job_id, workers))
 
     async def _scale(self, job_id: str, workers: int) -> jobs_pb.Job:
-        self._settle(job_id)
+        self._write_unwritten(job_id)
         job = self._jobs.get(job_id)
         if job.state in ENDED:
             raise _wrong_state(job, "only the workers of a job that has not ended can be changed")
         before = job.spec.distribution.workers
         if workers == before:
             return job
-        job = self._jobs.set_workers(job_id, workers, f"workers changed by a client from {before} to {workers}")
-        self._live.explain(job_id, "")  # what it waited for before, it may wait for no more
-        self._live.ring(job_id)
-        if launched := self._launched.get(job_id):
-            await launched.attempt.set_workers()
+        job = self._events.change_workers(job_id, workers, f"workers changed by a client from {before} to {workers}")
+        if running := self._running.get(job_id):
+            await running.attempt.set_workers()
         self._wake()
         return job
 
+    def delete(self, job_id: str) -> None:
+        """Deletes a job that has ended, or is damaged, from the database."""
+        self._events.delete_job(job_id)
+
     async def drain(self) -> None:
         """Takes a checkpoint of every job that runs, and queues it for the next start of the service."""
-        leave = [self._withdraw(job_id, QUEUED, "the service goes away") for job_id in self._launched.ids()]
+        leave = [self._withdraw(job_id, QUEUED, "the service goes away") for job_id in self._running.ids()]
         for outcome in await asyncio.gather(*leave, return_exceptions=True):
             if isinstance(outcome, BaseException):
                 _log.error("a job could not be taken off in order; it goes on from its last checkpoint: %s", outcome)
-        self._move.settle_all()
+        self._transitions.write_all_unwritten()
 
     async def _withdraw(self, job_id: str, state: State, reason: str) -> jobs_pb.Job:
         """Takes a job's processes from it, after a checkpoint if it is to go on later."""
-        with self._launched.withdrawing(job_id):
-            if (settled := self._settle(job_id)) and settled.state == state:
-                return settled
-            if launched := self._launched.get(job_id):
+        with self._running.withdrawing(job_id):
+            if (moved := self._write_unwritten(job_id)) and moved.state == state:
+                return moved
+            if running := self._running.get(job_id):
                 if state != CANCELLED:
-                    reason = f"{reason}; {await _last_checkpoint(launched)}"
-                launched.task.cancel()
-                await asyncio.wait([launched.task])
+                    reason = f"{reason}; {await _last_checkpoint(running)}"
+                running.task.cancel()
+                await asyncio.wait([running.task])
             try:
-                job = self._move(job_id, state, reason)
+                job = self._transitions.move(job_id, state, reason)
             except sqlite3.Error as error:
-                if self._move.is_unwritten(job_id) and is_full_disk(error):
+                if self._transitions.is_unwritten(job_id) and is_full_disk(error):
                     raise _not_written(job_id) from error
                 raise
         self._wake()
         return job
 
-    def _settle(self, job_id: str) -> jobs_pb.Job | None:
-        """What became of the job is written down first, if that could not be done before.
+    def _write_unwritten(self, job_id: str) -> jobs_pb.Job | None:
+        """Writes what became of the job first, if that could not be done before.
 
         Raises:
             ServiceError: TOO_LARGE, when it still cannot be.
         """
         try:
-            return self._move.settle(job_id)
+            return self._transitions.write_unwritten(job_id)
         except sqlite3.Error as error:
             if is_full_disk(error):
                 raise _not_written(job_id) from error
             raise
 
     def _queue(self, job_id: str, reason: str) -> jobs_pb.Job:
-        job = self._move(job_id, QUEUED, reason)
+        job = self._transitions.move(job_id, QUEUED, reason)
         self._wake()
         return job
 
     def _require(self, job_id: str, state: State, rule: str) -> jobs_pb.Job:
-        self._settle(job_id)
+        self._write_unwritten(job_id)
         job = self._jobs.get(job_id)
         if job.state != state:
             raise _wrong_state(job, rule)
         return job
 
 
-async def _last_checkpoint(launched: Launched) -> str:
+async def _last_checkpoint(running: RunningJob) -> str:
     """Takes one; where the job goes on, as a sentence."""
     try:
         async with asyncio.timeout(_CHECKPOINT_SECONDS):
-            checkpoint = await launched.attempt.checkpoint()
+            checkpoint = await running.attempt.checkpoint()
     except (OSError, sqlite3.Error, TimeoutError, AttemptLost) as error:
-        _log.warning("no checkpoint of job %s could be taken: %s", launched.task.get_name(), error)
+        _log.warning("no checkpoint of job %s could be taken: %s", running.task.get_name(), error)
         return "no checkpoint could be taken: it goes on from the one before"
     return f"it goes on from step {checkpoint.step}" if checkpoint else "it goes on from its last checkpoint, if any"
 

@@ -17,11 +17,10 @@ from service.control.admission import Admission
 from service.control.back_off import BackOff, pause_seconds
 from service.control.commands import Commands
 from service.control.orphans import Orphans
-from service.control.recoveries import Recoveries
-from service.control.transitions import Launched, LaunchedJobs, Mover
+from service.control.transitions import RunningJob, RunningJobs, Transitions
 from service.errors import AttemptFailed, AttemptLost, DamagedError, DatabaseRowError, ServiceError
-from service.events.live_status import LiveJobs
-from service.metrics.instruments import Instruments, priority_class
+from service.events.job_events import WaitingExplained
+from service.events.publisher import EventPublisher
 from service.stores.job_states import FAILED, QUEUED, STARTING, SUCCEEDED
 from service.stores.jobs import JobStore, Waiting
 from workers.runtime.concurrency import wait_for_event
@@ -52,30 +51,26 @@ class Controller:
     def __init__(
         self,
         jobs: JobStore,
-        live: LiveJobs,
+        events: EventPublisher,
         cluster: ClusterLike,
         attempt: Callable[[jobs_pb.Job, JobProcessesLike], AttemptLike],
-        instruments: Instruments,
-        recoveries: Recoveries,
         now: Callable[[], datetime],
         clock: Callable[[], float],
         admission: Admission,
     ) -> None:
         """`attempt` makes the attempt of a launched job on a fleet, `clock` gives monotonic seconds."""
         self._jobs = jobs
-        self._live = live
+        self._events = events
         self._cluster = cluster
         self._attempt = attempt
-        self._instruments = instruments
-        self._recoveries = recoveries
         self._now = now
         self._clock = clock
         self._admission = admission
         self._back_off = BackOff(clock, now, self._longest_pause)
-        self._launched = LaunchedJobs()
-        self._move = Mover(jobs, live, instruments, recoveries)
-        self._orphans = Orphans(jobs, self._launched, self._move, instruments)
-        self.commands = Commands(jobs, live, self._launched, self._move, self.wake)
+        self._running = RunningJobs()
+        self._transitions = Transitions(jobs, events)
+        self._orphans = Orphans(jobs, self._running, self._transitions)
+        self.commands = Commands(jobs, events, self._running, self._transitions, self.wake)
         self._look = asyncio.Event()
         self._freed = asyncio.Event()
         self._waiting: list[Waiting] = []  # as of the last look
@@ -136,7 +131,7 @@ class Controller:
         self._held = self._back_off.held(self._waiting)
         decision = self._admission.decide(self._waiting, await self._cluster.nodes(), self._clock(), self._held)
         for job_id, reason in decision.reasons.items():
-            self._live.explain(job_id, reason)
+            self._explain_waiting(job_id, reason)
         return await self._launch(decision.job, decision.workers) if decision.job else False
 
     async def _launch(self, waiting: Waiting, workers: int) -> bool:
@@ -144,24 +139,24 @@ class Controller:
             return self._pass_by(waiting.job_id, damage)
         fleet = await self._cluster.reserve(workers, waiting.cpus_per_worker)
         if fleet is None:
-            self._live.explain(waiting.job_id, "waits for CPUs that somebody else took")
+            self._explain_waiting(waiting.job_id, "waits for CPUs that somebody else took")
             return False
         try:
             if not self._may_start(waiting):
                 await fleet.stop()
                 return not self._draining
-            job = self._move(waiting.job_id, STARTING, "its processes are being started")
-            self._count_launch(waiting)
+            job = self._transitions.move(waiting.job_id, STARTING, "its processes are being started")
             attempt = self._attempt(job, fleet)
         except BaseException as error:
             if isinstance(error, sqlite3.Error):
-                self._live.explain(waiting.job_id, f"waits until the service can write down that it starts ({error})")
+                reason = f"waits until the service can write down that it starts ({error})"
+                self._explain_waiting(waiting.job_id, reason)
             await fleet.stop()
             if isinstance(error, DatabaseRowError):
                 return self._pass_by(waiting.job_id, error)
             raise
         task = asyncio.create_task(self._run_job(job.job_id, attempt, fleet), name=job.job_id)
-        self._launched.add(job.job_id, Launched(attempt, task))
+        self._running.add(job.job_id, RunningJob(attempt, task))
         task.add_done_callback(lambda _: self._forget(job.job_id))
         return True
 
@@ -172,16 +167,14 @@ class Controller:
         return True
 
     def _is_startable(self, job_id: str) -> bool:
-        return self._launched.is_free(job_id) and job_id not in self._damaged
+        return self._running.is_free(job_id) and job_id not in self._damaged
 
-    def _count_launch(self, waiting: Waiting) -> None:
-        self._instruments.attempts.inc()
-        waited = self._now().timestamp() - waiting.queued_time
-        self._instruments.queue_wait_seconds.labels(priority_class(waiting.priority)).observe(max(waited, 0.0))
+    def _explain_waiting(self, job_id: str, reason: str) -> None:
+        self._events.publish(WaitingExplained(job_id, reason))
 
     def _may_start(self, waiting: Waiting) -> bool:
         """Whether the job still waits for just these CPUs: clients may have changed their minds meanwhile."""
-        return not self._draining and self._launched.is_free(waiting.job_id) and waiting in self._jobs.waiting()
+        return not self._draining and self._running.is_free(waiting.job_id) and waiting in self._jobs.waiting()
 
     def _longest_pause(self, job_id: str) -> float:
         try:
@@ -210,10 +203,10 @@ class Controller:
             failpoint("job.ending")
         except AttemptFailed as failure:
             lines = failure.error_lines
-            self._move(job_id, FAILED, str(failure), failure_kind=failure.kind, last_error_lines=lines)
+            self._transitions.move(job_id, FAILED, str(failure), failure_kind=failure.kind, last_error_lines=lines)
         except DamagedError as damage:
             # Another attempt would read the same.
-            self._move(job_id, FAILED, str(damage), failure_kind=jobs_pb.FAILURE_KIND_ENVIRONMENT)
+            self._transitions.move(job_id, FAILED, str(damage), failure_kind=jobs_pb.FAILURE_KIND_ENVIRONMENT)
         except AttemptLost as loss:
             self._again(job_id, loss)
         except (OSError, sqlite3.Error) as error:
@@ -221,9 +214,9 @@ class Controller:
             self._again(job_id, AttemptLost(f"the service {_failed_at(error)}", cause="service"))
         except Exception:  # noqa: BLE001 (one job must not take the controller down)
             _log.exception("job %s failed in the service", job_id)
-            self._move(job_id, FAILED, "the service failed at running it; its log says more")
+            self._transitions.move(job_id, FAILED, "the service failed at running it; its log says more")
         else:
-            self._move(job_id, SUCCEEDED, ending.reason, model_id=ending.model_id)
+            self._transitions.move(job_id, SUCCEEDED, ending.reason, model_id=ending.model_id)
             await attempt.clean_up()
 
     def _again(self, job_id: str, loss: AttemptLost) -> None:
@@ -237,18 +230,18 @@ class Controller:
         if lost >= most:
             changes["failure_kind"] = jobs_pb.FAILURE_KIND_LOST
             reason = _given_up(job, str(loss), lost, with_ray=with_ray)
-            self._move(job_id, FAILED, reason, lost=loss.cause, **changes)
+            self._transitions.move(job_id, FAILED, reason, lost_cause=loss.cause, **changes)
             return
         pause = pause_seconds(lost)
         retry_time = Timestamp()
         retry_time.FromDatetime(self._now() + timedelta(seconds=pause))
         reason = f"{loss}; attempt {job.attempt + 1} follows in {pause:.0f} s"
-        self._move(job_id, QUEUED, reason, lost=loss.cause, retry_time=retry_time, **changes)
+        self._transitions.move(job_id, QUEUED, reason, lost_cause=loss.cause, retry_time=retry_time, **changes)
 
     def _forget(self, job_id: str) -> None:
-        task = self._launched.remove(job_id).task
+        task = self._running.remove(job_id).task
         if not task.cancelled() and (error := task.exception()):
-            if self._move.is_unwritten(job_id):
+            if self._transitions.is_unwritten(job_id):
                 _log.warning("job %s: what became of it cannot be written down yet: %s", job_id, error)
             else:
                 _log.error("job %s: its end could not be written down; it is queued again", job_id, exc_info=error)
@@ -256,7 +249,7 @@ class Controller:
         self.wake()
 
     async def _stop_all(self) -> None:
-        tasks = self._launched.tasks()
+        tasks = self._running.tasks()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

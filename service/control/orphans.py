@@ -4,9 +4,8 @@ import logging
 from typing import Final
 
 from nablad.v1 import jobs_pb2 as jobs_pb
-from service.control.transitions import LaunchedJobs, Mover
+from service.control.transitions import RunningJobs, Transitions
 from service.errors import DamagedError, ServiceError
-from service.metrics.instruments import Instruments
 from service.stores.job_states import LAUNCHED, PAUSED, QUEUED
 from service.stores.jobs import JobStore
 
@@ -22,11 +21,10 @@ _MOST_LOST_WITH_SERVICE: Final = 3
 class Orphans:
     """Queues them again, or sets them aside."""
 
-    def __init__(self, jobs: JobStore, launched: LaunchedJobs, move: Mover, instruments: Instruments) -> None:
+    def __init__(self, jobs: JobStore, running: RunningJobs, transitions: Transitions) -> None:
         self._jobs = jobs
-        self._launched = launched
-        self._move = move
-        self._instruments = instruments
+        self._running = running
+        self._transitions = transitions
         self._inherited: set[str] = set()
         self._after_crash = False
         self._stuck: set[str] = set()  # said to be
@@ -47,7 +45,7 @@ class Orphans:
             sqlite3.Error: It cannot be written down; those that are left are found again.
         """
         for job in self._jobs.in_states(LAUNCHED):
-            if self._launched.is_free(job.job_id):
+            if self._running.is_free(job.job_id):
                 try:
                     self._see_to(job)
                 except (DamagedError, ServiceError) as error:
@@ -58,13 +56,13 @@ class Orphans:
         inherited = job.job_id in self._inherited
         # What comes of it from now on is this service's doing.
         self._inherited.discard(job.job_id)
-        if self._move.settle(job.job_id):
+        if self._transitions.write_unwritten(job.job_id):
             return
         if inherited:
             self._take_over(job)
         else:
             reason = "the service could not start or end its attempt, as its log says; another attempt follows"
-            self._move(job.job_id, QUEUED, reason, lost="service")
+            self._transitions.move(job.job_id, QUEUED, reason, lost_cause="service")
 
     def _complain(self, job_id: str, error: Exception) -> None:
         """Says once that a job cannot be moved."""
@@ -76,12 +74,12 @@ class Orphans:
         """Moves a job whose processes ended with the service before."""
         lost = job.lost_with_service + self._after_crash
         if lost >= _MOST_LOST_WITH_SERVICE:
-            self._move(job.job_id, PAUSED, _set_aside(job.job_id, lost), lost="service", lost_with_service=lost)
-            self._instruments.jobs_set_aside.inc()
+            reason = _set_aside(job.job_id, lost)
+            self._transitions.move(job.job_id, PAUSED, reason, lost_cause="service", lost_with_service=lost)
             return
         count = f" ({lost} times in a row while this job ran: after {_MOST_LOST_WITH_SERVICE} it is set aside)"
         reason = f"the service was restarted{count if lost > 1 else ''}; another attempt follows"
-        self._move(job.job_id, QUEUED, reason, lost="service", lost_with_service=lost)
+        self._transitions.move(job.job_id, QUEUED, reason, lost_cause="service", lost_with_service=lost)
 
 
 def _set_aside(job_id: str, lost: int) -> str:

@@ -12,6 +12,7 @@ from service.control.spec_checks import SpecChecks
 from service.control.warm_start import WarmStarts
 from service.datasets import DatasetError
 from service.errors import Reason, ServiceError
+from service.events.publisher import EventPublisher
 from service.storage.data_directory import DataDirectory
 from service.stores.catalogues import DatasetCatalogue
 from service.stores.job_states import SUCCEEDED, state_name
@@ -24,10 +25,16 @@ class Submission:
     """Checks specs, completes them, and queues jobs."""
 
     def __init__(
-        self, directory: DataDirectory, jobs: JobStore, datasets: DatasetCatalogue, warm_starts: WarmStarts
+        self,
+        directory: DataDirectory,
+        jobs: JobStore,
+        events: EventPublisher,
+        datasets: DatasetCatalogue,
+        warm_starts: WarmStarts,
     ) -> None:
         self._directory = directory
         self._jobs = jobs
+        self._events = events
         self._datasets = datasets
         self._warm_starts = warm_starts
         self._checks = SpecChecks()
@@ -65,12 +72,12 @@ class Submission:
             DamagedError: Of a warm start: what it needs is gone, or not what was stored.
         """
         if not spec.training.HasField("warm_start"):
-            return self._jobs.create(spec, request_id)
+            return self._events.create_job(spec, request_id)
         job_id = self._jobs.new_id(spec)
         try:
             assignment = make_assignment(self._directory, self._datasets, spec, job_id)
             await self._warm_starts.lay_down(assignment)
-            job = self._jobs.create(spec, request_id, job_id=job_id)
+            job = self._events.create_job(spec, request_id, job_id=job_id)
         except DatasetError as error:
             raise ServiceError(Reason.INVALID_DATA, str(error)) from error
         finally:
@@ -101,7 +108,7 @@ class Submission:
         try:
             if spec.training.HasField("warm_start"):
                 await self._warm_starts.repeat(job_id, new_id)
-            return self._jobs.create(spec, request_id, job_id=new_id, verifies=job_id)
+            return self._events.create_job(spec, request_id, job_id=new_id, verifies=job_id)
         finally:
             self._clear(new_id)
 

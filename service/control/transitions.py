@@ -1,4 +1,4 @@
-"""The jobs that this service has processes for, and the moves of all jobs."""
+"""Running jobs, whose processes this service has, and the transitions of all jobs between states."""
 
 import asyncio
 import logging
@@ -11,160 +11,127 @@ from typing import Any
 
 from nablad.v1 import jobs_pb2 as jobs_pb
 from service.cluster.interfaces import AttemptLike
-from service.control.recoveries import Recoveries
 from service.errors import DamagedError, ServiceError
-from service.events.live_status import LiveJobs
-from service.metrics.instruments import Instruments
-from service.stores.job_states import ENDED, LAUNCHED, PAUSED, QUEUED, State, state_name
+from service.events.job_events import EndUnwritten
+from service.events.publisher import EventPublisher
+from service.stores.job_states import LAUNCHED, State, state_name
 from service.stores.jobs import JobStore
 
-__all__ = ["Launched", "LaunchedJobs", "Mover"]
+__all__ = ["RunningJob", "RunningJobs", "Transitions"]
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Move:
-    """One that is to be made.
-
-    Attributes:
-        state: The new state.
-        reason: Why, as a sentence.
-        lost: What the job lost its attempt with, one of CAUSES; empty if it lost none.
-        changes: Other fields of the job.
-    """
+class _Transition:
+    """A move that is to be made; see `Transitions.move`."""
 
     state: State
     reason: str
-    lost: str = ""
+    lost_cause: str = ""
     changes: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Mover:
-    """Moves jobs between states, and tells those who look on.
+class Transitions:
+    """Moves jobs between states.
 
-    What became of a job that has no processes any more, and could not be written down, is kept until it can be.
+    If a job has no processes any more, and its move cannot be written, the move is kept until it can be.
     """
 
-    def __init__(self, jobs: JobStore, live: LiveJobs, instruments: Instruments, recoveries: Recoveries) -> None:
+    def __init__(self, jobs: JobStore, events: EventPublisher) -> None:
         self._jobs = jobs
-        self._live = live
-        self._instruments = instruments
-        self._recoveries = recoveries
-        self._unwritten: dict[str, _Move] = {}
+        self._events = events
+        self._unwritten: dict[str, _Transition] = {}
 
-    def __call__(self, job_id: str, state: State, reason: str, *, lost: str = "", **changes: Any) -> jobs_pb.Job:
-        """Moves a job.
-
-        Args:
-            job_id: Which.
-            state: The new state.
-            reason: Why, as a sentence.
-            lost: What it lost its attempt with, one of CAUSES; empty if it lost none.
-            changes: Other fields of the job.
+    def move(self, job_id: str, state: State, reason: str, *, lost_cause: str = "", **changes: Any) -> jobs_pb.Job:
+        """Moves a job; see `EventPublisher.move_job`.
 
         Raises:
             ServiceError: NOT_FOUND, or WRONG_STATE when no such move leads from its present state.
-            sqlite3.Error: It cannot be written. If the job was on its processes, `settle` tries again.
+            sqlite3.Error: The move cannot be written. If the job was on its processes, `write_unwritten` tries again.
         """
-        return self._make(job_id, _Move(state, reason, lost, changes))
+        return self._make(job_id, _Transition(state, reason, lost_cause, changes))
 
-    def settle(self, job_id: str) -> jobs_pb.Job | None:
-        """Writes down what became of a job, if that could not be done before.
+    def write_unwritten(self, job_id: str) -> jobs_pb.Job | None:
+        """Makes the move of a job that could not be written before, if there is one.
 
         Returns:
             The job, if it was moved.
 
         Raises:
-            sqlite3.Error: It cannot be written yet.
+            sqlite3.Error: The move cannot be written yet.
         """
-        move = self._unwritten.get(job_id)
-        return self._make(job_id, move) if move else None
+        transition = self._unwritten.get(job_id)
+        return self._make(job_id, transition) if transition else None
 
-    def settle_all(self) -> None:
-        """Writes down what became of all jobs of which that could not be done before, as far as it can be.
-
-        What cannot be written even now is logged.
-        """
-        for job_id, move in list(self._unwritten.items()):
+    def write_all_unwritten(self) -> None:
+        """Makes all moves that could not be written before; those that cannot be even now are logged."""
+        for job_id, transition in list(self._unwritten.items()):
             try:
-                self._make(job_id, move)
+                self._make(job_id, transition)
             except (sqlite3.Error, DamagedError, ServiceError) as error:
-                _log.error("job %s: that it is %s is lost: %s", job_id, state_name(move.state), error)
+                _log.error("job %s: that it is %s is lost: %s", job_id, state_name(transition.state), error)
 
     def is_unwritten(self, job_id: str) -> bool:
-        """Returns whether it is still to be written down what became of a job."""
+        """Returns whether a move of the job is still to be written."""
         return job_id in self._unwritten
 
-    def _make(self, job_id: str, move: _Move) -> jobs_pb.Job:
+    def _make(self, job_id: str, transition: _Transition) -> jobs_pb.Job:
+        state, reason = transition.state, transition.reason
         try:
-            job = self._jobs.move(job_id, move.state, move.reason, **move.changes)
+            job = self._events.move_job(job_id, state, reason, lost_cause=transition.lost_cause, **transition.changes)
         except sqlite3.Error as error:
-            if move.state not in LAUNCHED and self._jobs.get(job_id).state in LAUNCHED:
-                self._unwritten[job_id] = move
-                self._live.explain_end(job_id, f"{move.reason} (not written down yet: {error})")
+            if state not in LAUNCHED and self._jobs.get(job_id).state in LAUNCHED:
+                self._unwritten[job_id] = transition
+                self._events.publish(EndUnwritten(job_id, f"{reason} (not written down yet: {error})"))
             raise
         self._unwritten.pop(job_id, None)
-        _log.info("job %s: %s", job_id, move.reason)
-        self._tell(job_id, move.state, move.lost)
+        _log.info("job %s: %s", job_id, reason)
         return job
-
-    def _tell(self, job_id: str, state: State, lost: str) -> None:
-        if state in ENDED or state == PAUSED:
-            self._recoveries.forget(job_id)
-        if lost:
-            self._recoveries.lost(job_id, lost, another_follows=state == QUEUED)
-        if state in ENDED:
-            self._instruments.jobs_ended.labels(state_name(state)).inc()
-            self._live.end(job_id)
-        elif state in (QUEUED, PAUSED):
-            self._live.forget(job_id)
-        else:
-            self._live.ring(job_id)
 
 
 @dataclass(frozen=True)
-class Launched:
-    """A job with processes: its attempt, and the task that sees it to its end."""
+class RunningJob:
+    """A job with processes: its attempt, and the task that follows it to its end."""
 
     attempt: AttemptLike
     task: "asyncio.Task[None]"
 
 
-class LaunchedJobs:
-    """Who has processes, and whom somebody is just taking them from."""
+class RunningJobs:
+    """Registry of jobs with processes, and of jobs whose processes are being withdrawn."""
 
     def __init__(self) -> None:
-        self._launched: dict[str, Launched] = {}
+        self._running: dict[str, RunningJob] = {}
         self._withdrawing: Counter[str] = Counter()
 
-    def add(self, job_id: str, launched: Launched) -> None:
-        """A job has processes from now on."""
-        self._launched[job_id] = launched
+    def add(self, job_id: str, job: RunningJob) -> None:
+        """Registers a job that has processes from now on."""
+        self._running[job_id] = job
 
-    def remove(self, job_id: str) -> Launched:
-        """It has none any more."""
-        return self._launched.pop(job_id)
+    def remove(self, job_id: str) -> RunningJob:
+        """Unregisters a job that has none any more."""
+        return self._running.pop(job_id)
 
-    def get(self, job_id: str) -> Launched | None:
-        """The job, if it has processes."""
-        return self._launched.get(job_id)
+    def get(self, job_id: str) -> RunningJob | None:
+        """Returns the job, if it has processes."""
+        return self._running.get(job_id)
 
     def ids(self) -> list[str]:
-        """All jobs with processes."""
-        return list(self._launched)
+        """Returns the ids of all jobs with processes."""
+        return list(self._running)
 
     def tasks(self) -> "list[asyncio.Task[None]]":
-        """Those of all jobs with processes."""
-        return [launched.task for launched in self._launched.values()]
+        """Returns the tasks of all jobs with processes."""
+        return [job.task for job in self._running.values()]
 
     def is_free(self, job_id: str) -> bool:
-        """Whether nobody has to do with the job at this moment."""
-        return job_id not in self._launched and not self._withdrawing[job_id]
+        """Returns whether a job has no processes, and is not being withdrawn."""
+        return job_id not in self._running and not self._withdrawing[job_id]
 
     @contextmanager
     def withdrawing(self, job_id: str) -> Iterator[None]:
-        """Nobody launches the job in this block."""
+        """Keeps a job from being launched in this block."""
         self._withdrawing[job_id] += 1
         try:
             yield

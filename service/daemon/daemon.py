@@ -25,15 +25,16 @@ from service.cluster.client import ClusterClient, ClusterError
 from service.control.admission import Admission
 from service.control.attempt import Attempt, Records
 from service.control.controller import Controller
-from service.control.recoveries import Recoveries
 from service.control.submission import Submission
 from service.control.warm_start import WarmStarts
 from service.daemon.cleanup import clean_up_after_crash
 from service.daemon.settings import Settings
 from service.daemon.stop_signals import StopOrder, StopSignals
 from service.errors import DamagedError
-from service.events.live_status import LiveJobs
+from service.events.live_status import LiveStatus
+from service.events.publisher import EventPublisher
 from service.events.watches import Watches
+from service.metrics.event_metrics import EventMetrics
 from service.metrics.instruments import Instruments
 from service.metrics.server import MetricsServer
 from service.metrics.serving import serve_metrics
@@ -105,28 +106,27 @@ class _Service:
         self._registry = registry
         self._instruments = instruments
         self._jobs = JobStore(database, _now)
-        self._live = LiveJobs(time.monotonic)
+        self._live = LiveStatus(time.monotonic)
+        event_metrics = EventMetrics(instruments, time.monotonic)
+        events = EventPublisher(self._jobs, self._live.receive, event_metrics.receive)
         self._watches = Watches(self._jobs, self._live, time.monotonic)
         datasets, models = DatasetCatalogue(database), ModelCatalogue(database)
         clean_up_after_crash(directory, self._jobs, models)
         self._jobs.learn_datasets()
-        recoveries = Recoveries(instruments, time.monotonic)
-        records = Records(directory, self._jobs, self._live, datasets, models, instruments, recoveries, _now)
+        records = Records(directory, self._jobs, events, datasets, models, _now)
         self._cluster = ClusterClient(settings.ray, settings.cpus, directory.scratch, self._cluster_changed)
         self._controller = Controller(
             self._jobs,
-            self._live,
+            events,
             self._cluster,
             partial(Attempt, records),
-            instruments,
-            recoveries,
             _now,
             time.monotonic,
             Admission(),
         )
         self._observer = Observer(self._jobs, self._live, self._watches, self._cluster, _now)
         self._database_file = directory.database
-        submission = Submission(directory, self._jobs, datasets, WarmStarts(directory, self._jobs, models))
+        submission = Submission(directory, self._jobs, events, datasets, WarmStarts(directory, self._jobs, models))
         self._job_servicer = JobServicer(
             directory,
             self._jobs,

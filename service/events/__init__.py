@@ -1,1 +1,1 @@
-"""Events of jobs: live status and watches."""
+"""Events of jobs: published once by the control plane, heard by live status and metrics."""

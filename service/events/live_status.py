@@ -1,4 +1,4 @@
-"""What is known of jobs beyond the database: figures as they come, why jobs wait, and a bell for those who watch."""
+"""Live status of jobs: what is known beyond the database, and notifications of every change."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -7,16 +7,28 @@ from weakref import WeakValueDictionary
 
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from service.stores.job_states import ENDED, LAUNCHED, QUEUED
+from service.events.job_events import (
+    AttemptResumed,
+    CheckpointFailed,
+    CheckpointWritten,
+    EndUnwritten,
+    JobDeleted,
+    JobEvent,
+    ProgressReported,
+    StateChanged,
+    WaitingExplained,
+    WorkersChanged,
+)
+from service.stores.job_states import ENDED, LAUNCHED, PAUSED, QUEUED, STARTING
 
-__all__ = ["LiveJob", "LiveJobs"]
+__all__ = ["JobStatus", "LiveStatus"]
 
 # The series of a job stay this long after its end, for Prometheus to scrape the last figures.
 _RETENTION_SECONDS = 900.0
 
 
 @dataclass
-class LiveJob:
+class JobStatus:
     """The newest figures of a job's present attempt.
 
     Attributes:
@@ -61,168 +73,176 @@ class LiveJob:
         return self.ended is None
 
 
-class _Bells:
-    """Events by job id, each for those who wait now; those who come after it was set get another one."""
+class _ChangeNotifications:
+    """Notifications by job id, each for those who wait now; those who ask after it was given get another one."""
 
     def __init__(self) -> None:
-        # A bell is here as long as somebody waits for it.
-        self._bells: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
+        # A notification is here as long as somebody waits for it.
+        self._waited_for: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
 
-    def get(self, job_id: str) -> asyncio.Event:
-        if (bell := self._bells.get(job_id)) is None:
-            bell = self._bells[job_id] = asyncio.Event()
-        return bell
+    def next(self, job_id: str) -> asyncio.Event:
+        if (notification := self._waited_for.get(job_id)) is None:
+            notification = self._waited_for[job_id] = asyncio.Event()
+        return notification
 
-    def ring(self, job_id: str) -> None:
-        if bell := self._bells.pop(job_id, None):
-            bell.set()
+    def notify(self, job_id: str) -> None:
+        if notification := self._waited_for.pop(job_id, None):
+            notification.set()
 
-    def ring_all(self) -> None:
-        for job_id in list(self._bells):
-            self.ring(job_id)
+    def notify_all(self) -> None:
+        for job_id in list(self._waited_for):
+            self.notify(job_id)
 
 
-class LiveJobs:
-    """The figures of all jobs that run or have ended a short time ago, and why others wait."""
+class LiveStatus:
+    """The figures of all jobs that run or have ended a short time ago, and why others wait: a subscriber of events."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         """`clock` gives monotonic seconds."""
         self._clock = clock
-        self._jobs: dict[str, LiveJob] = {}
-        self._explanations: dict[str, str] = {}
-        self._unwritten: dict[str, str] = {}
-        self._bells = _Bells()
-        self._end_bells = _Bells()
+        self._jobs: dict[str, JobStatus] = {}
+        self._waiting_reasons: dict[str, str] = {}
+        self._unwritten_ends: dict[str, str] = {}
+        self._changes = _ChangeNotifications()
+        self._ends = _ChangeNotifications()
 
-    def begin(self, job: jobs_pb.Job, now: float) -> None:
-        """An attempt of a job begins, in Unix seconds."""
-        progress = jobs_pb.Progress()
-        progress.CopyFrom(job.progress)
-        progress.workers_alive, progress.samples_per_second = 0, 0
-        self._unwritten.pop(job.job_id, None)
-        self._jobs[job.job_id] = LiveJob(
-            progress,
-            attempt=job.attempt,
-            workers=job.spec.distribution.workers,
-            checkpoint_time=now,
-            checkpoint_interval=job.spec.checkpoints.every_seconds,
-        )
+    def receive(self, event: JobEvent) -> None:
+        """Updates the status of the event's job, and notifies those who wait for a change of it."""
+        job_id = event.job_id
+        match event:
+            case StateChanged():
+                self._enter_state(event.job)
+            case JobDeleted():
+                self._forget(job_id)
+            case ProgressReported():
+                self._update_progress(event)
+            case WaitingExplained():
+                if self._waiting_reasons.get(job_id) == event.reason:
+                    return  # nothing new
+                self._waiting_reasons[job_id] = event.reason
+            case EndUnwritten():
+                self._unwritten_ends[job_id] = event.reason
+            case WorkersChanged():
+                self._waiting_reasons[job_id] = ""  # what the job waited for before, it may wait for no more
+        if status := self._jobs.get(job_id):
+            _update(status, event)
+        self._changes.notify(job_id)
 
-    def update(self, job_id: str, progress: jobs_pb.Progress, telemetry: ps_pb.Telemetry | None = None) -> None:
-        """New figures came; of telemetry none if it was not asked for."""
-        live = self._jobs.setdefault(job_id, LiveJob())
-        live.progress = progress
-        if telemetry is not None:
-            live.telemetry = telemetry
-        if live.begun_at is None:
-            # A later attempt goes on from a checkpoint, and is heard of soon after.
-            live.begun_at = (0, 0) if live.attempt == 1 else (progress.step, progress.samples)
-        self.ring(job_id)
-
-    def asks_for(self, job_id: str, workers: int) -> None:
-        """The job asks for so many workers by now."""
-        if live := self._jobs.get(job_id):
-            live.workers = workers
-
-    def goes_on_from(self, job_id: str, step: int) -> None:
-        """The attempt begins with the checkpoint of this step."""
-        if live := self._jobs.get(job_id):
-            live.checkpoint_step = step
-
-    def add_checkpoint(self, job_id: str, step: int, now: float) -> None:
-        """A checkpoint was written, in Unix seconds."""
-        if live := self._jobs.get(job_id):
-            live.checkpoints += 1
-            live.checkpoint_step, live.checkpoint_time = step, now
-
-    def add_checkpoint_failure(self, job_id: str) -> None:
-        """A checkpoint could not be written."""
-        if live := self._jobs.get(job_id):
-            live.checkpoint_failures += 1
-
-    def end(self, job_id: str) -> None:
-        """The job has ended; its figures go after a while. What is a state and not a total goes to zero at once."""
-        self._drop_old()
-        self._explanations.pop(job_id, None)
-        self._unwritten.pop(job_id, None)
-        if live := self._jobs.get(job_id):
-            live.ended = self._clock()
-            live.progress, live.telemetry = _at_rest(live)
-        self.ring(job_id)
-        self._end_bells.ring(job_id)
-
-    def forget(self, job_id: str) -> None:
-        """What is known says nothing any more: the job was deleted or paused, or another attempt follows."""
-        self._jobs.pop(job_id, None)
-        self._explanations.pop(job_id, None)
-        self._unwritten.pop(job_id, None)
-        self.ring(job_id)
-
-    def explain(self, job_id: str, reason: str) -> None:
-        """Says, as a sentence, why a queued job still waits, until it moves; empty: that is not known."""
-        if self._explanations.get(job_id) != reason:
-            self._explanations[job_id] = reason
-            self.ring(job_id)
-
-    def explanation(self, job_id: str) -> str:
-        """Why a queued job still waits, as a sentence; empty if no more is known than its reason says."""
-        return self._explanations.get(job_id, "")
-
-    def explain_end(self, job_id: str, reason: str) -> None:
-        """Says, as a sentence, what became of a job without processes while that cannot be written down."""
-        self._unwritten[job_id] = reason
-        self.ring(job_id)
+    def waiting_reason(self, job_id: str) -> str:
+        """Returns why a queued job still waits, as a sentence; empty if no more is known than its reason says."""
+        return self._waiting_reasons.get(job_id, "")
 
     def progress(self, job_id: str) -> jobs_pb.Progress | None:
-        """The newest progress of a job, if any is known."""
-        live = self._jobs.get(job_id)
-        return live.progress if live else None
+        """Returns the newest progress of a job, if any is known."""
+        status = self._jobs.get(job_id)
+        return status.progress if status else None
 
     def brought_up_to_date(self, job: jobs_pb.Job) -> jobs_pb.Job:
-        """The job itself, given its newest progress, and why it waits if it does or what became of it.
+        """Returns the job itself, given its newest progress, and why it waits if it does or what became of it.
 
         One that has ended keeps the figures of its last epoch.
         """
         if job.state not in ENDED and (progress := self.progress(job.job_id)):
             job.progress.CopyFrom(progress)
         if job.state == QUEUED:
-            job.reason = self.explanation(job.job_id) or job.reason
+            job.reason = self.waiting_reason(job.job_id) or job.reason
         elif job.state in LAUNCHED:
-            job.reason = self._unwritten.get(job.job_id, job.reason)
+            job.reason = self._unwritten_ends.get(job.job_id, job.reason)
         return job
 
-    def snapshot(self) -> Mapping[str, LiveJob]:
-        """All figures; those of jobs that ended long ago are dropped first."""
+    def snapshot(self) -> Mapping[str, JobStatus]:
+        """Returns all figures by job id; those of jobs that ended long ago are dropped first."""
         self._drop_old()
         return dict(self._jobs)
 
-    def bell(self, job_id: str) -> asyncio.Event:
-        """An event that is set when next anything happens to the job. Ask for it before looking at the job."""
-        return self._bells.get(job_id)
+    def next_change(self, job_id: str) -> asyncio.Event:
+        """Returns what is set at the next event of the job. Ask for it before reading the job."""
+        return self._changes.next(job_id)
 
-    def end_bell(self, job_id: str) -> asyncio.Event:
-        """An event that is set when next the job ends."""
-        return self._end_bells.get(job_id)
+    def next_end(self, job_id: str) -> asyncio.Event:
+        """Returns what is set when the job ends next."""
+        return self._ends.next(job_id)
 
-    def ring(self, job_id: str) -> None:
-        """Wakes those who watch the job."""
-        self._bells.ring(job_id)
+    def notify_all(self) -> None:
+        """Wakes everybody who waits for any job."""
+        self._changes.notify_all()
+        self._ends.notify_all()
 
-    def ring_all(self) -> None:
-        """Wakes everybody."""
-        self._bells.ring_all()
-        self._end_bells.ring_all()
+    def _enter_state(self, job: jobs_pb.Job) -> None:
+        if job.state == STARTING:
+            self._unwritten_ends.pop(job.job_id, None)
+            self._jobs[job.job_id] = _first_status(job)
+        elif job.state in (QUEUED, PAUSED):
+            # What is known says nothing any more.
+            self._forget(job.job_id)
+        elif job.state in ENDED:
+            self._end(job.job_id)
+
+    def _end(self, job_id: str) -> None:
+        """Keeps the figures of a job that has ended for a while. What is a state and not a total goes to zero."""
+        self._drop_old()
+        self._waiting_reasons.pop(job_id, None)
+        self._unwritten_ends.pop(job_id, None)
+        if status := self._jobs.get(job_id):
+            status.ended = self._clock()
+            status.progress, status.telemetry = _at_rest(status)
+        self._ends.notify(job_id)
+
+    def _forget(self, job_id: str) -> None:
+        self._jobs.pop(job_id, None)
+        self._waiting_reasons.pop(job_id, None)
+        self._unwritten_ends.pop(job_id, None)
+
+    def _update_progress(self, event: ProgressReported) -> None:
+        status = self._jobs.setdefault(event.job_id, JobStatus())
+        status.progress = event.progress
+        if event.telemetry is not None:
+            status.telemetry = event.telemetry
+        if status.begun_at is None:
+            # A later attempt goes on from a checkpoint, and is heard of soon after.
+            first = status.attempt == 1
+            status.begun_at = (0, 0) if first else (event.progress.step, event.progress.samples)
 
     def _drop_old(self) -> None:
         oldest = self._clock() - _RETENTION_SECONDS
-        self._jobs = {job_id: live for job_id, live in self._jobs.items() if live.ended is None or live.ended > oldest}
+        self._jobs = {
+            job_id: status for job_id, status in self._jobs.items() if status.ended is None or status.ended > oldest
+        }
 
 
-def _at_rest(live: LiveJob) -> tuple[jobs_pb.Progress, ps_pb.Telemetry]:
+def _first_status(job: jobs_pb.Job) -> JobStatus:
+    """Returns the status of a job whose attempt begins."""
+    progress = jobs_pb.Progress()
+    progress.CopyFrom(job.progress)
+    progress.workers_alive, progress.samples_per_second = 0, 0
+    return JobStatus(
+        progress,
+        attempt=job.attempt,
+        workers=job.spec.distribution.workers,
+        checkpoint_time=job.update_time.ToNanoseconds() / 1e9,
+        checkpoint_interval=job.spec.checkpoints.every_seconds,
+    )
+
+
+def _update(status: JobStatus, event: JobEvent) -> None:
+    """Enters what an event says of a job with processes."""
+    match event:
+        case WorkersChanged():
+            status.workers = event.workers
+        case AttemptResumed():
+            status.checkpoint_step = event.step
+        case CheckpointWritten():
+            status.checkpoints += 1
+            status.checkpoint_step, status.checkpoint_time = event.checkpoint.step, event.time
+        case CheckpointFailed():
+            status.checkpoint_failures += 1
+
+
+def _at_rest(status: JobStatus) -> tuple[jobs_pb.Progress, ps_pb.Telemetry]:
     """Progress and telemetry without what is a state of processes; copies, for others may be reading the ones there."""
     progress, telemetry = jobs_pb.Progress(), ps_pb.Telemetry()
-    progress.CopyFrom(live.progress)
-    telemetry.CopyFrom(live.telemetry)
+    progress.CopyFrom(status.progress)
+    telemetry.CopyFrom(status.telemetry)
     progress.workers_alive, progress.samples_per_second = 0, 0
     telemetry.transport_workers.clear()
     telemetry.staleness = 0

@@ -8,7 +8,7 @@ from weakref import WeakValueDictionary
 
 from nablad.v1 import jobs_pb2 as jobs_pb
 from service.errors import Reason, ServiceError
-from service.events.live_status import LiveJobs
+from service.events.live_status import LiveStatus
 from service.stores.job_states import ENDED, QUEUED, State
 from service.stores.jobs import JobStore
 from workers.runtime.concurrency import wait_for_event
@@ -95,7 +95,7 @@ class Watches:
         watchers: How many watch.
     """
 
-    def __init__(self, jobs: JobStore, live: LiveJobs, clock: Callable[[], float]) -> None:
+    def __init__(self, jobs: JobStore, live: LiveStatus, clock: Callable[[], float]) -> None:
         """`clock` gives monotonic seconds."""
         self._jobs = jobs
         self._live = live
@@ -132,7 +132,7 @@ class Watches:
     def go_away(self) -> None:
         """Ends the watches: the service is shutting down."""
         self._going_away = True
-        self._live.ring_all()
+        self._live.notify_all()
 
     def _feed(self, job_id: str) -> "_Feed":
         if (feed := self._feeds.get(job_id)) is None:
@@ -169,7 +169,7 @@ class Watches:
         until = max(now + pace.turn(), due)
         try:
             if until > now:
-                await wait_for_event(self._live.end_bell(feed.job_id), until - now)
+                await wait_for_event(self._live.next_end(feed.job_id), until - now)
         finally:
             if self._clock() < until:
                 pace.give_back()
@@ -194,7 +194,7 @@ class _Feed:
         ended: Whether nothing more is to come.
     """
 
-    def __init__(self, job_id: str, jobs: JobStore, live: LiveJobs) -> None:
+    def __init__(self, job_id: str, jobs: JobStore, live: LiveStatus) -> None:
         """Reads the job's last events.
 
         Raises:
@@ -215,12 +215,12 @@ class _Feed:
         Raises:
             ServiceError: NOT_FOUND.
         """
-        if self._bell.is_set():
+        if self._change.is_set():
             self._look()
 
     async def changed(self) -> None:
         """Waits until anything has happened since the last look."""
-        await self._bell.wait()
+        await self._change.wait()
 
     def is_behind(self, watcher: _Watcher) -> bool:
         """Whether there are events that the watcher has not heard of."""
@@ -246,19 +246,19 @@ class _Feed:
         return b"" if self._sample == watcher.told else self._sample
 
     def _look(self) -> None:
-        # The bell is kept only after everything was read: what could not be read now is read at the next look.
-        bell = self._live.bell(self.job_id)
+        # The notification is kept only after everything was read: what could not be read now is read at the next look.
+        change = self._live.next_change(self.job_id)
         state = self._jobs.get(self.job_id).state
         self.ended = state in ENDED
         while events := self._jobs.events(self.job_id, self._last + 1, _CACHED_EVENTS):
             self._cached.extend(map(_serialised, events))
             self._last = events[-1].number
         self._sample = b"" if self.ended else self._where_it_stands(state).SerializeToString()
-        self._bell = bell
+        self._change = change
 
     def _where_it_stands(self, state: State) -> jobs_pb.WatchJobResponse:
         """Its progress while it has processes, why it waits while it is queued; as far as either is known."""
-        if state == QUEUED and (reason := self._live.explanation(self.job_id)):
+        if state == QUEUED and (reason := self._live.waiting_reason(self.job_id)):
             return jobs_pb.WatchJobResponse(waiting=jobs_pb.Waiting(reason=reason))
         return jobs_pb.WatchJobResponse(progress=self._live.progress(self.job_id))
 

@@ -6,7 +6,7 @@ from typing import Final, TypeVar
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.metrics import MetricWrapperBase
 
-from service.errors import CAUSES
+from service.events.job_events import LOSS_CAUSES
 from service.metrics.table import ROWS, Metric, Type
 from service.stores.job_states import ENDED, state_name
 
@@ -38,8 +38,8 @@ class Instruments:
         self.queue_wait_seconds = self._labelled(self._histogram("nablad_queue_wait_seconds"), PRIORITIES)
         self.jobs_set_aside = self._counter("nablad_jobs_set_aside_total")
         self.attempts = self._counter("nablad_attempts_total")
-        self.attempts_lost = self._labelled(self._counter("nablad_attempts_lost_total"), CAUSES)
-        self.recovery_seconds = self._labelled(self._histogram("nablad_recovery_seconds"), CAUSES)
+        self.attempts_lost = self._labelled(self._counter("nablad_attempts_lost_total"), LOSS_CAUSES)
+        self.recovery_seconds = self._labelled(self._histogram("nablad_recovery_seconds"), LOSS_CAUSES)
         self.cluster_losses = self._counter("nablad_cluster_losses_total")
         self.checkpoints = self._counter("nablad_checkpoints_total")
         self.checkpoint_bytes = self._counter("nablad_checkpoint_bytes_total")

@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 from prometheus_client.utils import floatToGoString
 
 from nablad.v1 import jobs_pb2 as jobs_pb
-from service.events.live_status import LiveJob
+from service.events.live_status import JobStatus
 from service.metrics.table import JOB_METRICS, OWN_LABELS, Metric
 from service.parameter_server.progress.telemetry import ACTIVITIES as SERVER_ACTIVITIES
 from workers.transport.frames import ACTIVITIES as WORKER_ACTIVITIES
@@ -25,7 +25,7 @@ __all__ = ["JobSeries"]
 _Shape: TypeAlias = tuple[tuple[str, tuple[str, ...]], ...]
 # And what they are.
 _Samples: TypeAlias = tuple[_Shape, Sequence[float]]
-_Source: TypeAlias = Callable[[LiveJob], _Samples]
+_Source: TypeAlias = Callable[[JobStatus], _Samples]
 
 _NONE: Final[_Samples] = ((), ())
 _ONE: Final[_Shape] = (("", ()),)
@@ -34,7 +34,7 @@ _ONE: Final[_Shape] = (("", ()),)
 def _attribute(name: str) -> _Source:
     """Of the live job; no sample while it is None."""
 
-    def samples(live: LiveJob) -> _Samples:
+    def samples(live: JobStatus) -> _Samples:
         value = getattr(live, name)
         return _NONE if value is None else (_ONE, (+value,))  # True is 1
 
@@ -45,7 +45,7 @@ def _progress(field: str) -> _Source:
     """A field of the job's progress; no sample while an optional one is not known."""
     optional = jobs_pb.Progress.DESCRIPTOR.fields_by_name[field].has_presence
 
-    def samples(live: LiveJob) -> _Samples:
+    def samples(live: JobStatus) -> _Samples:
         progress = live.progress  # another one may take its place meanwhile
         known = not optional or progress.HasField(field)  # type: ignore[arg-type]
         return (_ONE, (getattr(progress, field),)) if known else _NONE
@@ -62,7 +62,7 @@ def _by(field: str, labels: Iterable[str]) -> _Source:
     names = tuple(labels)
     shape = _labelled(names)
 
-    def samples(live: LiveJob) -> _Samples:
+    def samples(live: JobStatus) -> _Samples:
         counted: Mapping[str, float] = getattr(live.telemetry, field)
         return shape, [counted.get(name, 0) for name in names]
 
@@ -70,7 +70,7 @@ def _by(field: str, labels: Iterable[str]) -> _Source:
 
 
 def _layers(field: str) -> _Source:
-    def samples(live: LiveJob) -> _Samples:
+    def samples(live: JobStatus) -> _Samples:
         layers = live.telemetry.layers
         return _labelled(tuple(map(str, range(len(layers))))), [getattr(norms, field) for norms in layers]
 
@@ -78,7 +78,7 @@ def _layers(field: str) -> _Source:
 
 
 def _workers(field: str) -> _Source:
-    def samples(live: LiveJob) -> _Samples:
+    def samples(live: JobStatus) -> _Samples:
         workers = live.telemetry.workers
         return _labelled(tuple(worker.worker_id for worker in workers)), [getattr(worker, field) for worker in workers]
 
@@ -86,7 +86,7 @@ def _workers(field: str) -> _Source:
 
 
 def _processes(field: str) -> _Source:
-    def samples(live: LiveJob) -> _Samples:
+    def samples(live: JobStatus) -> _Samples:
         telemetry = live.telemetry
         processes = {worker.worker_id: worker.process for worker in telemetry.workers if worker.HasField("process")}
         if telemetry.HasField("process"):
@@ -96,7 +96,7 @@ def _processes(field: str) -> _Source:
     return samples
 
 
-def _step_seconds(live: LiveJob) -> _Samples:
+def _step_seconds(live: JobStatus) -> _Samples:
     telemetry = live.telemetry
     counts = list(accumulate(telemetry.step_seconds_counts))
     if len(counts) != len(telemetry.step_seconds_bounds) + 1:
@@ -104,7 +104,7 @@ def _step_seconds(live: LiveJob) -> _Samples:
     return _histogram(tuple(telemetry.step_seconds_bounds)), [*counts, counts[-1], telemetry.step_seconds_sum]
 
 
-def _step_phase_seconds(live: LiveJob) -> _Samples:
+def _step_phase_seconds(live: JobStatus) -> _Samples:
     phases = live.telemetry.phases
     values = [
         value
@@ -186,7 +186,7 @@ class JobSeries:
         # By metric, of each job: the shape of the last time, and its lines with a place for each value.
         self._templates: dict[str, Mapping[str, tuple[_Shape, str]]] = {}
 
-    def lines(self, jobs: Mapping[str, LiveJob]) -> Iterator[str]:
+    def lines(self, jobs: Mapping[str, JobStatus]) -> Iterator[str]:
         """All families, with samples or without, in the text format 0.0.4 of Prometheus.
 
         Args:
@@ -196,7 +196,7 @@ class JobSeries:
             yield f"# HELP {metric.name} {metric.help}\n# TYPE {metric.name} {metric.type}\n"
             yield self._samples(metric, jobs)
 
-    def _samples(self, metric: Metric, jobs: Mapping[str, LiveJob]) -> str:
+    def _samples(self, metric: Metric, jobs: Mapping[str, JobStatus]) -> str:
         source, known = _SOURCES[metric.name], self._templates.get(metric.name, {})
         templates: dict[str, tuple[_Shape, str]] = {}
         all_values: list[float] = []

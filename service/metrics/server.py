@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 
 from prometheus_client import CollectorRegistry, generate_latest
 
-from service.events.live_status import LiveJob
+from service.events.live_status import JobStatus
 from service.metrics.connections import Connections, peer_of
 from service.metrics.jobs import JobSeries
 
@@ -48,7 +48,7 @@ class MetricsServer:
     """
 
     def __init__(
-        self, registry: CollectorRegistry, jobs: Callable[[], Mapping[str, LiveJob]], host: str, port: int
+        self, registry: CollectorRegistry, jobs: Callable[[], Mapping[str, JobStatus]], host: str, port: int
     ) -> None:
         """Serves at once; port 0 takes a free one.
 

@@ -8,7 +8,7 @@ from typing import Final
 from nablad.v1 import cluster_pb2 as cluster_pb
 from service.cluster.capacity import look_up_nodes
 from service.cluster.interfaces import ClusterLike
-from service.events.live_status import LiveJob, LiveJobs
+from service.events.live_status import JobStatus, LiveStatus
 from service.events.watches import Watches
 from service.metrics.instruments import priority_class
 from service.stores.job_states import State
@@ -54,7 +54,7 @@ class Observer:
     """Looks; on the event loop."""
 
     def __init__(
-        self, jobs: JobStore, live: LiveJobs, watches: Watches, cluster: ClusterLike, now: Callable[[], datetime]
+        self, jobs: JobStore, live: LiveStatus, watches: Watches, cluster: ClusterLike, now: Callable[[], datetime]
     ) -> None:
         self._jobs = jobs
         self._live = live
@@ -62,7 +62,7 @@ class Observer:
         self._cluster = cluster
         self._now = now
 
-    async def jobs(self) -> Mapping[str, LiveJob]:
+    async def jobs(self) -> Mapping[str, JobStatus]:
         """The live figures of jobs by job id."""
         return self._live.snapshot()
 

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from nablad.jobspec import complete
 from nablad.v1 import job_spec_pb2 as spec_pb
@@ -16,10 +15,8 @@ from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import models_pb2 as models_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.control.attempt import Attempt, Records
-from service.control.recoveries import Recoveries
 from service.errors import DamagedError, DatabaseRowError
-from service.events.live_status import LiveJobs
-from service.metrics.instruments import Instruments
+from service.events.publisher import EventPublisher
 from service.storage.data_directory import DataDirectory
 from service.stores.catalogues import DatasetCatalogue, ModelCatalogue
 from service.stores.database import Database
@@ -44,7 +41,7 @@ def records(
     tmp_path: Path, database: Database, jobs: JobStore, data_source: Callable[..., ps_pb.DataSource]
 ) -> Iterator[Records]:
     """Those of a service with two data sets in `tmp_path`, and a job that uses them."""
-    instruments, datasets = Instruments(CollectorRegistry()), DatasetCatalogue(database)
+    datasets = DatasetCatalogue(database)
     directory = DataDirectory(tmp_path / "data")
     for name in ("train", "validation"):
         source = data_source(name, rows=9)
@@ -56,11 +53,9 @@ def records(
     yield Records(
         directory,
         jobs,
-        LiveJobs(lambda: 0.0),
+        EventPublisher(jobs),
         datasets,
         ModelCatalogue(database),
-        instruments,
-        Recoveries(instruments, lambda: 0.0),
         lambda: NOW,
     )
     directory.close()
@@ -129,12 +124,12 @@ def test_a_damaged_history_costs_no_training_that_is_done(records: Records, data
     point = jobs_pb.HistoryPoint(epoch=1, step=3, training_cost=0.5, weights_sha256="aa")
     jobs.keep_figures("a-1", [(jobs_pb.Progress(epoch=1), point, "epoch 1")], [])
     database.rows("UPDATE history SET body = x'00'")
-    following: Any = SimpleNamespace(progress=jobs_pb.Progress(epoch=2, training_cost=0.25))
+    follower: Any = SimpleNamespace(progress=jobs_pb.Progress(epoch=2, training_cost=0.25))
 
     async def keep() -> tuple[models_pb.Model, jobs_pb.Receipt]:
         attempt, model = _attempt(records), models_pb.Model()
         attempt._job.verifies = verifies
-        attempt._enter_figures(following, model, "aa")
+        attempt._enter_figures(follower, model, "aa")
         return model, attempt._receipt(ps_pb.Assignment(spec=jobs.get("a-1").spec), 6, "bb", "done")
 
     if verifies:

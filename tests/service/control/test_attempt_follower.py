@@ -13,9 +13,11 @@ import pytest
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from service.control.attempt_follower import Following
+from service.control.attempt_follower import AttemptFollower
 from service.errors import AttemptFailed, AttemptLost
-from service.events.live_status import LiveJobs
+from service.events.job_events import JobEvent, StateChanged
+from service.events.live_status import LiveStatus
+from service.events.publisher import EventPublisher
 from service.stores.job_states import STARTING
 from service.stores.jobs import JobStore
 
@@ -122,10 +124,10 @@ def follow(jobs: JobStore, job: jobs_pb.Job) -> Callable[..., str]:
     def follow(
         server: Any,
         epoch_ended: Callable[[ps_pb.EpochEnd], None] = lambda _: None,
-        running: Callable[[], None] = lambda: None,
+        subscriber: Callable[[JobEvent], None] = lambda _: None,
     ) -> str:
-        following = Following(jobs, LiveJobs(lambda: 0.0), job, lambda: NOW, epoch_ended, running)
-        return asyncio.run(following.run(server, ()))
+        follower = AttemptFollower(jobs, EventPublisher(jobs, subscriber), job, lambda: NOW, epoch_ended)
+        return asyncio.run(follower.run(server, ()))
 
     return follow
 
@@ -147,7 +149,12 @@ EVENTS = [
 def test_that_the_job_runs_is_told_once(jobs: JobStore, job: jobs_pb.Job, follow: Callable[..., str]) -> None:
     """When it is in that state."""
     states: list[jobs_pb.JobState.ValueType] = []
-    follow(FakeParameterServer(STORY, 2, breaks=False), running=lambda: states.append(jobs.get(job.job_id).state))
+
+    def receive(event: JobEvent) -> None:
+        if isinstance(event, StateChanged):
+            states.append(jobs.get(job.job_id).state)
+
+    follow(FakeParameterServer(STORY, 2, breaks=False), subscriber=receive)
     assert states == [jobs_pb.JOB_STATE_RUNNING]
 
 
@@ -249,9 +256,9 @@ def test_telemetry_is_asked_for_once_a_second(
     jobs: JobStore, job: jobs_pb.Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At first, and then when a second has passed since it came; the newest is known meanwhile."""
-    server, live = CountingParameterServer([0.25] * 10), LiveJobs(lambda: 0.0)
+    server, live = CountingParameterServer([0.25] * 10), LiveStatus(lambda: 0.0)
     monkeypatch.setattr("service.control.attempt_follower.time", SimpleNamespace(monotonic=lambda: server.now))
-    following = Following(jobs, live, job, lambda: NOW, lambda _: None, lambda: None)
-    asyncio.run(following.run(server, ()))  # type: ignore[arg-type]
+    follower = AttemptFollower(jobs, EventPublisher(jobs, live.receive), job, lambda: NOW, lambda _: None)
+    asyncio.run(follower.run(server, ()))  # type: ignore[arg-type]
     assert server.telemetry_at == [0.0, 1.25, 2.5]
     assert live.snapshot()[job.job_id].telemetry.workers_lost == 3

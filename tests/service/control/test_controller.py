@@ -17,9 +17,10 @@ from nablad.v1 import jobs_pb2 as jobs_pb
 from service.cluster.interfaces import Ending
 from service.control.admission import Admission
 from service.control.controller import Controller
-from service.control.recoveries import Recoveries
 from service.errors import AttemptFailed, AttemptLost, DatabaseRowError, ServiceError, StoredDatasetError
-from service.events.live_status import LiveJobs
+from service.events.live_status import LiveStatus
+from service.events.publisher import EventPublisher
+from service.metrics.event_metrics import EventMetrics
 from service.metrics.instruments import Instruments
 from service.stores.database import Database
 from service.stores.job_states import ENDED, PAUSED, QUEUED, RUNNING, STARTING, SUCCEEDED, state_name
@@ -87,8 +88,7 @@ class FakeAttempt:
         self.last_word: Callable[[], None] = lambda: None
 
     async def run(self) -> Ending:
-        self._stage.jobs.move(self._job_id, RUNNING, "test")
-        self._stage.live.ring(self._job_id)
+        self._stage.events.move_job(self._job_id, RUNNING, "test")
         await self._stage.has_started(self._job_id, self)
         try:
             return await self.end
@@ -120,21 +120,20 @@ class Stage:
     def __init__(self, jobs: JobStore, cpus: int, time: datetime = NOW) -> None:
         self.jobs = jobs
         self.cluster = FakeCluster(cpus)
-        self.live = LiveJobs(lambda: 0.0)
+        self.live = LiveStatus(lambda: 0.0)
         self.started: list[str] = []
         self.attempts: dict[str, FakeAttempt] = {}
         self.time = time
         self.clock = 0.0
         self._news = asyncio.Condition()
         self.registry = CollectorRegistry()
-        instruments = Instruments(self.registry)
+        metrics = EventMetrics(Instruments(self.registry), lambda: 0.0)
+        self.events = EventPublisher(jobs, self.live.receive, metrics.receive)
         self.controller = Controller(
             jobs,
-            self.live,
+            self.events,
             self.cluster,
             lambda job, _: FakeAttempt(self, job),
-            instruments,
-            Recoveries(instruments, lambda: 0.0),
             lambda: self.time,
             lambda: self.clock,
             Admission(),
@@ -170,12 +169,12 @@ class Stage:
     async def wait_for(self, job_id: str, state: str) -> None:
         async with asyncio.timeout(10):
             while self.state(job_id) != state:
-                await self.live.bell(job_id).wait()
+                await self.live.next_change(job_id).wait()
 
     async def wait_for_reason(self, job_id: str, reason: str) -> None:
         async with asyncio.timeout(10):
             while reason not in self.live.brought_up_to_date(self.jobs.get(job_id)).reason:
-                await self.live.bell(job_id).wait()
+                await self.live.next_change(job_id).wait()
 
     async def settle(self) -> None:
         """Lets the controller look at the queue, with all that follows from that at once."""

@@ -16,6 +16,7 @@ from service.control.submission import Submission
 from service.control.warm_start import WarmStarts
 from service.datasets import DatasetError
 from service.errors import Reason, ServiceError
+from service.events.publisher import EventPublisher
 from service.storage.data_directory import DataDirectory
 from service.stores.catalogues import DatasetCatalogue, ModelCatalogue
 from service.stores.database import Database
@@ -36,7 +37,9 @@ def datasets(database: Database) -> DatasetCatalogue:
 def submission(database: Database, jobs: JobStore, datasets: DatasetCatalogue) -> Submission:
     """Without a data directory, which only warm starts need."""
     nothing: Any = None
-    return Submission(nothing, jobs, datasets, WarmStarts(nothing, jobs, ModelCatalogue(database)))
+    return Submission(
+        nothing, jobs, EventPublisher(jobs), datasets, WarmStarts(nothing, jobs, ModelCatalogue(database))
+    )
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
@@ -135,7 +138,9 @@ def test_features_that_cannot_be_scaled_are_not_called_damaged(
 
     monkeypatch.setattr("service.control.submission.make_assignment", refuse)
     with closing(DataDirectory(tmp_path / "data")) as directory:
-        submission = Submission(directory, jobs, datasets, WarmStarts(directory, jobs, ModelCatalogue(database)))
+        submission = Submission(
+            directory, jobs, EventPublisher(jobs), datasets, WarmStarts(directory, jobs, ModelCatalogue(database))
+        )
         spec = _spec()
         spec.training.warm_start.model = "a-1"
         with pytest.raises(ServiceError, match="cannot be scaled") as refused:

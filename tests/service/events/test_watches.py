@@ -15,7 +15,8 @@ from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.errors import Reason, ServiceError
-from service.events.live_status import LiveJobs
+from service.events.job_events import JobDeleted, Notice, ProgressReported, StateChanged, WaitingExplained
+from service.events.live_status import LiveStatus
 from service.events.watches import Pace, Watches
 from service.stores.jobs import JobStore
 
@@ -29,7 +30,7 @@ class Shelf:
         reads: How often each event was read.
     """
 
-    def __init__(self, job_id: str, live: LiveJobs) -> None:
+    def __init__(self, job_id: str, live: LiveStatus) -> None:
         self.reads: Counter[int] = Counter()
         self._live = live
         self._job: jobs_pb.Job | None = jobs_pb.Job(job_id=job_id, state=RUNNING)
@@ -38,16 +39,16 @@ class Shelf:
     def add(self, count: int = 1, text: str = "") -> None:
         first = len(self._events) + 1
         self._events += [jobs_pb.Event(number=number, message=text) for number in range(first, first + count)]
-        self._live.ring("a")
+        self._live.receive(Notice("a", "test"))
 
     def end(self) -> None:
         self._job.state = SUCCEEDED
         self.add(text="succeeded")
-        self._live.end("a")
+        self._live.receive(StateChanged("a", self._job, jobs_pb.Job()))
 
     def queue(self) -> None:
         self._job.state = QUEUED
-        self._live.forget("a")
+        self._live.receive(StateChanged("a", self._job, jobs_pb.Job()))
 
     def start(self) -> None:
         self._job.state = RUNNING
@@ -55,7 +56,7 @@ class Shelf:
     def delete(self) -> None:
         self._job = None
         self._events = []
-        self._live.forget("a")
+        self._live.receive(JobDeleted("a"))
 
     def get(self, job_id: str) -> jobs_pb.Job:
         if self._job is None or job_id != self._job.job_id:
@@ -78,7 +79,7 @@ class Scene:
 
     def __init__(self) -> None:
         self._ahead_s = 0.0
-        self.live = LiveJobs(self.clock)
+        self.live = LiveStatus(self.clock)
         self.job = Shelf("a", self.live)
         self.watches = Watches(self.job, self.live, self.clock)
 
@@ -89,7 +90,7 @@ class Scene:
         self._ahead_s += seconds
 
     def progress(self, step: int) -> None:
-        self.live.update("a", jobs_pb.Progress(step=step), ps_pb.Telemetry())
+        self.live.receive(ProgressReported("a", jobs_pb.Progress(step=step), ps_pb.Telemetry()))
 
     def watch(self, from_event: int) -> AsyncIterator[jobs_pb.WatchJobResponse]:
         return _watch(self.watches, "a", from_event)
@@ -147,16 +148,16 @@ def test_a_queued_job_tells_why_it_waits_each_time_that_changes() -> None:
     async def act(scene: Scene) -> None:
         scene.job.add()
         scene.job.queue()
-        scene.live.explain("a", "waits for CPUs")
+        scene.live.receive(WaitingExplained("a", "waits for CPUs"))
         watch = scene.watch(1)
         first = await _next(watch)
         assert (_numbers(first), first.waiting.reason) == ([1], "waits for CPUs")
         coming = asyncio.create_task(_next(watch))
-        scene.live.explain("a", "waits for CPUs")
-        scene.live.ring("a")
+        scene.live.receive(WaitingExplained("a", "waits for CPUs"))
+        scene.live.receive(Notice("a", "test"))
         assert await _still_waits(coming)
         scene.skip(10)
-        scene.live.explain("a", "waits for nodes")
+        scene.live.receive(WaitingExplained("a", "waits for nodes"))
         told = await coming
         assert (told.waiting.reason, told.HasField("progress"), _numbers(told)) == ("waits for nodes", False, [])
         scene.skip(10)
@@ -404,7 +405,7 @@ def test_a_failed_job_ends_a_watch_and_a_retried_one_goes_on(jobs: JobStore) -> 
 
         def move(state: jobs_pb.JobState.ValueType) -> None:
             jobs.move(job_id, state, "so it is")
-            scene.live.ring(job_id)
+            scene.live.receive(Notice(job_id, "test"))
 
         move(jobs_pb.JOB_STATE_FAILED)
         assert _numbers(*[told async for told in _watch(watches, job_id, 1)]) == [1, 2]

@@ -11,7 +11,6 @@ from typing import Any, NoReturn
 import grpc
 import numpy as np
 import pytest
-from prometheus_client import CollectorRegistry
 
 from nablad import Client
 from nablad.errors import TooLargeError
@@ -30,13 +29,12 @@ from service.cluster.capacity import KnownNodes
 from service.cluster.interfaces import Ending
 from service.control.admission import Admission
 from service.control.controller import Controller
-from service.control.recoveries import Recoveries
 from service.control.submission import Submission
 from service.control.warm_start import WarmStarts
 from service.datasets import StagedFile, store
-from service.events.live_status import LiveJobs
+from service.events.live_status import LiveStatus
+from service.events.publisher import EventPublisher
 from service.events.watches import Watches
-from service.metrics.instruments import Instruments
 from service.storage.data_directory import DataDirectory
 from service.storage.reserve import Reserve
 from service.stores.catalogues import DatasetCatalogue, ModelCatalogue
@@ -79,14 +77,12 @@ class Cluster:
 class Attempt:
     """Runs until it is withdrawn; a checkpoint finds no room."""
 
-    def __init__(self, jobs: JobStore, live: LiveJobs, job_id: str) -> None:
-        self._jobs = jobs
-        self._live = live
+    def __init__(self, events: EventPublisher, job_id: str) -> None:
+        self._events = events
         self._job_id = job_id
 
     async def run(self) -> Ending:
-        self._jobs.move(self._job_id, RUNNING, "test")
-        self._live.ring(self._job_id)
+        self._events.move_job(self._job_id, RUNNING, "test")
         await asyncio.Event().wait()
         raise AssertionError
 
@@ -115,19 +111,16 @@ class Service:
         self.reserve = Reserve(self.directory.reserve)
         self.database = Database(self.directory.database, reserve=self.reserve)
         self.jobs = JobStore(self.database, lambda: datetime.now(UTC))
-        self.live = LiveJobs(lambda: 0.0)
+        self.live = LiveStatus(lambda: 0.0)
+        self.events = EventPublisher(self.jobs, self.live.receive)
         self.datasets, self.models = DatasetCatalogue(self.database), ModelCatalogue(self.database)
-        self.registry = CollectorRegistry()
-        instruments = Instruments(self.registry)
         cluster = Cluster()
         self.nodes = KnownNodes(cluster, lambda: 0.0)
         self.controller = Controller(
             self.jobs,
-            self.live,
+            self.events,
             cluster,
-            lambda job, _: Attempt(self.jobs, self.live, job.job_id),
-            instruments,
-            Recoveries(instruments, lambda: 0.0),
+            lambda job, _: Attempt(self.events, job.job_id),
             lambda: datetime.now(UTC),
             lambda: 0.0,
             Admission(),
@@ -137,7 +130,7 @@ class Service:
     async def running(self) -> AsyncIterator[None]:
         server = grpc.aio.server()
         submission = Submission(
-            self.directory, self.jobs, self.datasets, WarmStarts(self.directory, self.jobs, self.models)
+            self.directory, self.jobs, self.events, self.datasets, WarmStarts(self.directory, self.jobs, self.models)
         )
         watches = Watches(self.jobs, self.live, lambda: 0.0)
         jobs_grpc.add_JobServiceServicer_to_server(
@@ -167,7 +160,7 @@ class Service:
     async def wait_for(self, job_id: str, state: str) -> None:
         async with asyncio.timeout(10):
             while state_name(self.jobs.get(job_id).state) != state:
-                await self.live.bell(job_id).wait()
+                await self.live.next_change(job_id).wait()
 
     async def submit_running(self) -> str:
         job_id = str((await self.call("submit", SPEC)).job_id)

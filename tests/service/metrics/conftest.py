@@ -4,11 +4,11 @@ import pytest
 
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from service.events.live_status import LiveJob
+from service.events.live_status import JobStatus
 
 
 @pytest.fixture
-def told() -> LiveJob:
+def told() -> JobStatus:
     """What a parameter server has told of a job with two layers and one worker."""
     usage = ps_pb.ProcessFigures(cpu_seconds=3.5, resident_memory_bytes=1 << 27)
     telemetry = ps_pb.Telemetry(
@@ -24,7 +24,7 @@ def told() -> LiveJob:
         epoch=2, epochs=9, step=108, steps=900, samples=1080, samples_per_second=50, learning_rate=0.5, gradient_norm=2,
         training_cost=0.25, training_accuracy=0.5, validation_cost=0.75, validation_accuracy=0.125, workers_alive=1,
     )  # fmt: skip
-    return LiveJob(
+    return JobStatus(
         progress,
         telemetry,
         attempt=2,

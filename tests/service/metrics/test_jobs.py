@@ -8,7 +8,7 @@ from prometheus_client.samples import Sample
 
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from service.events.live_status import LiveJob
+from service.events.live_status import JobStatus
 from service.metrics.jobs import JobSeries
 from service.metrics.table import JOB_METRICS
 from workers.transport.tickets import Rejection
@@ -23,7 +23,7 @@ BY_LABEL = {
 }  # fmt: skip
 
 
-def _samples(live: LiveJob, job_id: str = "j") -> list[Sample]:
+def _samples(live: JobStatus, job_id: str = "j") -> list[Sample]:
     text = "".join(JobSeries().lines({job_id: live}))
     return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
 
@@ -32,7 +32,7 @@ def _samples(live: LiveJob, job_id: str = "j") -> list[Sample]:
 def sample() -> Callable[..., float | None]:
     """The value of a series of the only job."""
 
-    def get(live: LiveJob, name: str, **labels: str) -> float | None:
+    def get(live: JobStatus, name: str, **labels: str) -> float | None:
         found = [s.value for s in _samples(live) if (s.name, s.labels) == (name, {"job_id": "j"} | labels)]
         assert len(found) < 2
         return found[0] if found else None
@@ -48,11 +48,11 @@ def test_what_is_counted_by_a_label_is_there_from_the_start(
     sample: Get, name: str, label: str, values: set[str]
 ) -> None:
     """Before anything is told, so that a first count shows as an increase."""
-    assert {sample(LiveJob(), name, **{label: value}) for value in values} == {0}
-    assert len([s for s in _samples(LiveJob()) if s.name == name]) == len(values)
+    assert {sample(JobStatus(), name, **{label: value}) for value in values} == {0}
+    assert len([s for s in _samples(JobStatus()) if s.name == name]) == len(values)
 
 
-def test_every_metric_of_the_table_is_written_with_its_labels(told: LiveJob) -> None:
+def test_every_metric_of_the_table_is_written_with_its_labels(told: JobStatus) -> None:
     """Each with at least one sample once everything is known, and nothing else."""
     text = "".join(JobSeries().lines({"j": told}))
     families = {family.name: family for family in text_string_to_metric_families(text)}
@@ -66,7 +66,7 @@ def test_every_metric_of_the_table_is_written_with_its_labels(told: LiveJob) -> 
             assert found.labels.keys() - {"le", "quantile"} == set(metric.labels)
 
 
-def test_what_the_parameter_server_tells_is_what_is_scraped(sample: Get, told: LiveJob) -> None:
+def test_what_the_parameter_server_tells_is_what_is_scraped(sample: Get, told: JobStatus) -> None:
     """Figures of layers, workers, processes and phases."""
     assert sample(told, "nablad_job_layer_weight_norm", layer="1") == 2
     assert sample(told, "nablad_job_worker_lag_seconds_total", worker="worker-1") == 0.5
@@ -77,7 +77,7 @@ def test_what_the_parameter_server_tells_is_what_is_scraped(sample: Get, told: L
     assert sample(told, "nablad_job_step") == 108
 
 
-def test_counters_count_from_the_beginning_of_the_attempt(sample: Get, told: LiveJob) -> None:
+def test_counters_count_from_the_beginning_of_the_attempt(sample: Get, told: JobStatus) -> None:
     """One that fell back to a checkpoint would look as if it had begun anew, and count what was before once more."""
     assert sample(told, "nablad_job_steps_total") == 8
     assert sample(told, "nablad_job_samples_total") == 80
@@ -85,12 +85,12 @@ def test_counters_count_from_the_beginning_of_the_attempt(sample: Get, told: Liv
 
 def test_what_is_not_known_yet_has_no_series(sample: Get) -> None:
     """A cost of 0 would be a lie."""
-    assert sample(LiveJob(), "nablad_job_training_cost") is None
-    assert sample(LiveJob(), "nablad_job_checkpoint_interval_seconds") is None
-    assert sample(LiveJob(jobs_pb.Progress(training_cost=0.25)), "nablad_job_training_cost") == 0.25
+    assert sample(JobStatus(), "nablad_job_training_cost") is None
+    assert sample(JobStatus(), "nablad_job_checkpoint_interval_seconds") is None
+    assert sample(JobStatus(jobs_pb.Progress(training_cost=0.25)), "nablad_job_training_cost") == 0.25
 
 
-def test_step_durations_are_a_histogram(sample: Get, told: LiveJob) -> None:
+def test_step_durations_are_a_histogram(sample: Get, told: JobStatus) -> None:
     """Buckets are cumulative, the last one holds all."""
     counts = [sample(told, "nablad_job_step_seconds_bucket", le=bound) for bound in ("0.1", "1.0", "+Inf")]
     assert counts == [5, 7, 8]
@@ -99,16 +99,16 @@ def test_step_durations_are_a_histogram(sample: Get, told: LiveJob) -> None:
 
 def test_a_cost_that_is_no_number_is_written_as_prometheus_reads_it(sample: Get) -> None:
     """An alert looks for it. Prometheus reads values as Go's ParseFloat does, which takes any case."""
-    text = "".join(JobSeries().lines({"j": LiveJob(jobs_pb.Progress(training_cost=float("nan")))}))
+    text = "".join(JobSeries().lines({"j": JobStatus(jobs_pb.Progress(training_cost=float("nan")))}))
     assert 'nablad_job_training_cost{job_id="j"} nan\n' in text
-    text = "".join(JobSeries().lines({"j": LiveJob(jobs_pb.Progress(training_cost=float("inf")))}))
+    text = "".join(JobSeries().lines({"j": JobStatus(jobs_pb.Progress(training_cost=float("inf")))}))
     assert 'nablad_job_training_cost{job_id="j"} inf\n' in text
 
 
 def test_labels_may_hold_anything() -> None:
     """A worker chooses no name, but if it did: quotes, backslashes, new lines and percent signs stay in the value."""
     name = 'a"b\\c\nd%r%%'
-    live = LiveJob(telemetry=ps_pb.Telemetry(workers=[ps_pb.WorkerFigures(worker_id=name, results=1)]))
+    live = JobStatus(telemetry=ps_pb.Telemetry(workers=[ps_pb.WorkerFigures(worker_id=name, results=1)]))
     found = [s.labels["worker"] for s in _samples(live) if s.name == "nablad_job_worker_results_total"]
     assert found == [name]
 
@@ -116,16 +116,16 @@ def test_labels_may_hold_anything() -> None:
 def test_a_job_that_is_gone_leaves_no_series_and_one_that_changed_no_old_values() -> None:
     """What is remembered between scrapes are labels, not values."""
     series = JobSeries()
-    first = "".join(series.lines({"a": LiveJob(attempt=1), "b": LiveJob()}))
-    second = "".join(series.lines({"a": LiveJob(attempt=2)}))
+    first = "".join(series.lines({"a": JobStatus(attempt=1), "b": JobStatus()}))
+    second = "".join(series.lines({"a": JobStatus(attempt=2)}))
     assert 'nablad_job_attempt{job_id="a"} 1\n' in first
     assert 'nablad_job_attempt{job_id="a"} 2\n' in second
     assert 'job_id="b"' not in second
 
 
-def _live(step: int, workers: int, cost: float | None = None) -> LiveJob:
+def _live(step: int, workers: int, cost: float | None = None) -> JobStatus:
     figures = [ps_pb.WorkerFigures(worker_id=f"w{n}", results=10 * step + n) for n in range(workers)]
-    return LiveJob(jobs_pb.Progress(step=step, training_cost=cost), ps_pb.Telemetry(workers=figures))
+    return JobStatus(jobs_pb.Progress(step=step, training_cost=cost), ps_pb.Telemetry(workers=figures))
 
 
 def test_each_job_keeps_its_own_values() -> None:

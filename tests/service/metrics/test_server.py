@@ -14,14 +14,14 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.events.live_status import LiveJob
+from service.events.live_status import JobStatus
 from service.metrics import server
 from service.metrics.instruments import Instruments
 from service.metrics.server import MetricsServer
 
 
 @pytest.fixture
-def address(told: LiveJob) -> Iterator[str]:
+def address(told: JobStatus) -> Iterator[str]:
     """A server with the instruments and one job."""
     registry = CollectorRegistry()
     Instruments(registry).attempts.inc()
@@ -114,7 +114,7 @@ def test_a_request_may_not_have_any_length(address: str) -> None:
 
 
 def test_an_answer_has_to_be_read_in_time(
-    told: LiveJob, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    told: JobStatus, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A client that asks for a large page and does not read it does not keep its connection, nor fill the log."""
     monkeypatch.setattr(server, "_ANSWER_SECONDS", 0.1)
@@ -159,11 +159,11 @@ def _send_one_byte_each(connections: Iterable[socket.socket]) -> None:
             connection.send(b"G")
 
 
-def test_scrapers_at_work_do_not_make_room(address: str, told: LiveJob) -> None:
+def test_scrapers_at_work_do_not_make_room(address: str, told: JobStatus) -> None:
     """A page that is being made reaches its scraper, however many connections come meanwhile."""
     begun, go_on = threading.Event(), threading.Event()
 
-    def jobs() -> dict[str, LiveJob]:
+    def jobs() -> dict[str, JobStatus]:
         begun.set()
         go_on.wait(_SECONDS)
         return {"j": told}
@@ -207,7 +207,7 @@ def _is_closed(connection: socket.socket) -> bool:
         connection.settimeout(_SECONDS)
 
 
-def test_it_listens_on_both_families(told: LiveJob) -> None:
+def test_it_listens_on_both_families(told: JobStatus) -> None:
     """An address of IPv6 stands in brackets, or not."""
     if not socket.has_ipv6:
         pytest.skip("no IPv6 on this machine")

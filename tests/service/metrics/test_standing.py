@@ -9,7 +9,7 @@ import pytest
 from nablad.v1 import cluster_pb2 as cluster_pb
 from nablad.v1 import job_spec_pb2 as spec_pb
 from service.cluster.errors import ClusterLostError
-from service.events.live_status import LiveJobs
+from service.events.live_status import LiveStatus
 from service.events.watches import Watches
 from service.metrics.standing import Observer, QueueFigures
 from service.stores.database import Database
@@ -43,7 +43,7 @@ def store(database: Database, clock: list[datetime]) -> JobStore:
 
 
 def _observer(store: JobStore, clock: list[datetime], cluster: Cluster) -> Observer:
-    live = LiveJobs(lambda: 0.0)
+    live = LiveStatus(lambda: 0.0)
     return Observer(store, live, Watches(store, live, lambda: 0.0), cluster, lambda: clock[0])
 
 
