@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 import grpc
 
+from nablad.back_off import back_off_seconds
 from nablad.client.translation import translate
 from nablad.errors import InternalError, UnavailableError
 from nablad.v1 import jobs_pb2
@@ -28,7 +29,7 @@ class Patience:
         self.total_s = total_s
         self._called_at_s = 0.0
         self._lost_at_s: float | None = None
-        self._pause_s = _FIRST_PAUSE_S
+        self._losses = 0
 
     def called(self) -> None:
         """A call begins."""
@@ -37,7 +38,7 @@ class Patience:
     def heard(self) -> None:
         """The service has spoken: the next loss is a new one."""
         self._lost_at_s = None
-        self._pause_s = _FIRST_PAUSE_S
+        self._losses = 0
 
     def lost(self) -> bool:
         """The call broke off; whether this was once too often.
@@ -51,8 +52,8 @@ class Patience:
 
     def pause(self) -> None:
         """Waits, each time twice as long as before, up to 5 s."""
-        time.sleep(self._pause_s)
-        self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+        self._losses += 1
+        time.sleep(back_off_seconds(self._losses, _FIRST_PAUSE_S, _LONGEST_PAUSE_S))
 
 
 def watch(

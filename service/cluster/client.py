@@ -15,6 +15,7 @@ from typing import Final
 
 import grpc
 
+from nablad.back_off import back_off_seconds
 from nablad.v1 import cluster_pb2 as cluster_pb
 from nablad.v1 import cluster_pb2_grpc as cluster_grpc
 from service.cluster.child import Child
@@ -200,7 +201,7 @@ class ClusterClient:
         self.up.clear()
 
     async def _keep_up(self, connection: _Connection) -> None:
-        pause = self._first_pause_seconds
+        losses = 0  # in a row, each before the cluster process was proven
         clock = asyncio.get_running_loop().time
         while True:
             since = clock()
@@ -210,18 +211,18 @@ class ClusterClient:
             await connection.channel.close(_LAST_WORDS_SECONDS)
             self._on_change(f"Ray was lost: {why}; it is started or reached anew")
             if clock() - since > _PROVEN_SECONDS:
-                pause = self._first_pause_seconds
-            connection, pause = await self._reconnect(pause)
+                losses = 0
+            connection, losses = await self._reconnect(losses)
             self.restarts += 1
             self._on_change("Ray is back")
 
-    async def _reconnect(self, pause: float) -> tuple[_Connection, float]:
-        """Tries until it succeeds; the connection, and the pause before the next time."""
+    async def _reconnect(self, losses: int) -> tuple[_Connection, int]:
+        """Tries until it succeeds; returns the connection, and the losses so far with this one and every failed try."""
         while True:
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            losses += 1
+            await asyncio.sleep(back_off_seconds(losses, self._first_pause_seconds, _LONGEST_PAUSE_SECONDS))
             try:
-                return await self._connect(), pause
+                return await self._connect(), losses
             except ClusterError as error:
                 self._why_away = str(error)
                 _log.warning("Ray is not back yet: %s", error)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
+from nablad.back_off import back_off_seconds
 from service.stores.jobs import Waiting
 
 __all__ = ["BackOff", "pause_seconds"]
@@ -15,7 +16,7 @@ _LONGEST_PAUSE_SECONDS: Final = 60.0
 
 def pause_seconds(lost: int) -> float:
     """Returns how long a job waits that has lost so many attempts in a row."""
-    return min(_FIRST_PAUSE_SECONDS * 2.0 ** (lost - 1), _LONGEST_PAUSE_SECONDS)
+    return back_off_seconds(lost, _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
 
 
 class BackOff:
