@@ -314,7 +314,7 @@ class FollowRequest(_message.Message):
     SEEN_FIELD_NUMBER: _builtins.int
     TELEMETRY_FIELD_NUMBER: _builtins.int
     seen: _builtins.int
-    """Happenings that the caller has seen already."""
+    """Events that the caller has seen already."""
     telemetry: _builtins.bool
     """Whether telemetry is wanted: to make it takes time, of the thread that makes the steps."""
     def __init__(
@@ -339,7 +339,7 @@ class FollowResponse(_message.Message):
 
     PROGRESS_FIELD_NUMBER: _builtins.int
     TELEMETRY_FIELD_NUMBER: _builtins.int
-    HAPPENINGS_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def progress(self) -> _jobs_pb2.Progress: ...
     @_builtins.property
@@ -347,7 +347,7 @@ class FollowResponse(_message.Message):
         """If it was asked for, or the training is over."""
 
     @_builtins.property
-    def happenings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Happening]:
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrainingEvent]:
         """In order, from the first one that the caller has not seen."""
 
     def __init__(
@@ -355,18 +355,18 @@ class FollowResponse(_message.Message):
         *,
         progress: _jobs_pb2.Progress | None = ...,
         telemetry: Global___Telemetry | None = ...,
-        happenings: _abc.Iterable[Global___Happening] | None = ...,
+        events: _abc.Iterable[Global___TrainingEvent] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress", "telemetry", b"telemetry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["happenings", b"happenings", "progress", b"progress", "telemetry", b"telemetry"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "progress", b"progress", "telemetry", b"telemetry"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FollowResponse: _TypeAlias = FollowResponse  # noqa: Y015
 
 @_typing.final
-class Happening(_message.Message):
+class TrainingEvent(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     EPOCH_END_FIELD_NUMBER: _builtins.int
@@ -431,7 +431,7 @@ class Happening(_message.Message):
     _WhichOneofArgType_what: _TypeAlias = _typing.Literal["what", b"what"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_what) -> _WhichOneofReturnType_what | None: ...
 
-Global___Happening: _TypeAlias = Happening  # noqa: Y015
+Global___TrainingEvent: _TypeAlias = TrainingEvent  # noqa: Y015
 
 @_typing.final
 class EpochEnd(_message.Message):
@@ -814,10 +814,10 @@ class FetchCheckpointResponse(_message.Message):
 
     STATE_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
-    HAPPENINGS_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
     chunk: _builtins.bytes
     """Then the checkpoint's file, byte by byte."""
-    happenings: _builtins.int
+    events: _builtins.int
     """In the first message: how much had happened before. The checkpoint may count only when all of that is written down, for
     who goes on from it is not told again.
     """
@@ -830,11 +830,11 @@ class FetchCheckpointResponse(_message.Message):
         *,
         state: Global___TrainingState | None = ...,
         chunk: _builtins.bytes = ...,
-        happenings: _builtins.int = ...,
+        events: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "content", b"content", "state", b"state"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "content", b"content", "happenings", b"happenings", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "content", b"content", "events", b"events", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["state", "chunk"]  # noqa: Y015
     _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015

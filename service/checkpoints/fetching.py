@@ -46,7 +46,7 @@ class Checkpointing:
             metadata: Of every call.
             folder: Where the checkpoints of the job lie.
             attempt: Number of the attempt.
-            told: Waits until so many happenings are written down: a checkpoint counts only then, for who goes on from
+            told: Waits until so many events are written down: a checkpoint counts only then, for who goes on from
                 it is not told again what was before.
             written: Told each checkpoint that is safe, and the seconds that it took from its first byte on.
             failed: Told, as a sentence, that one could not be written.
@@ -112,7 +112,7 @@ class Checkpointing:
         async with on_thread(self._folder.writing(first.state.step, self._attempt)) as writer:
             async for message in messages:
                 await run_to_its_end(writer.write, message.chunk)
-            await self._told(first.happenings)
+            await self._told(first.events)
         return writer.checkpoint, clock() - start
 
 

@@ -95,14 +95,14 @@ class AttemptFollower:
                 _log.warning("job %s: what happened cannot be written down yet: %s", self._job_id, error)
                 await asyncio.sleep(_WRITE_AGAIN_SECONDS)
 
-    async def written(self, happenings: int) -> None:
-        """Waits until the first so many happenings are written down."""
-        while self._seen < happenings:
+    async def written(self, events: int) -> None:
+        """Waits until the first so many events are written down."""
+        while self._seen < events:
             self._wrote.clear()
             await self._wrote.wait()
 
-    def _count(self, happenings: int) -> None:
-        self._seen += happenings
+    def _count(self, events: int) -> None:
+        self._seen += events
         self._wrote.set()
 
     def _bear_silence(self, why: str) -> None:
@@ -114,14 +114,14 @@ class AttemptFollower:
         """Why the training ended, if it did. What was written down counts as seen, and is not told again."""
         self.progress = told.progress
         self._update(told)
-        figures: list[ps_pb.Happening] = []
-        for happening in told.happenings:
-            if happening.WhichOneof("what") in ("epoch_end", "step"):
-                figures.append(happening)
+        figures: list[ps_pb.TrainingEvent] = []
+        for event in told.events:
+            if event.WhichOneof("what") in ("epoch_end", "step"):
+                figures.append(event)
                 continue
             self._keep_figures(figures)
             figures = []
-            if ending := self._take_note(happening):
+            if ending := self._take_note(event):
                 return ending
             self._count(1)
         self._keep_figures(figures)
@@ -133,34 +133,34 @@ class AttemptFollower:
         if telemetry is not None:
             self._next_telemetry = time.monotonic() + _TELEMETRY_SECONDS
 
-    def _take_note(self, happening: ps_pb.Happening) -> str:
+    def _take_note(self, event: ps_pb.TrainingEvent) -> str:
         """Why the training ended, if it did."""
-        match happening.WhichOneof("what"):
+        match event.WhichOneof("what"):
             case "worker_joined":
                 self._require_running("the first worker has joined")
-                self._events.publish(WorkerJoined(self._job_id, happening.worker_joined))
+                self._events.publish(WorkerJoined(self._job_id, event.worker_joined))
             case "worker_lost":
-                self._events.publish(WorkerGone(self._job_id, happening.worker_lost))
+                self._events.publish(WorkerGone(self._job_id, event.worker_lost))
             case "worker_left":
-                self._events.publish(WorkerGone(self._job_id, happening.worker_left))
+                self._events.publish(WorkerGone(self._job_id, event.worker_left))
             case "arithmetic" | "first_weights_sha256":
-                self._note_on_receipt(happening)
+                self._note_on_receipt(event)
             case "warning":
-                self._events.publish(WarningRaised(self._job_id, happening.warning))
+                self._events.publish(WarningRaised(self._job_id, event.warning))
             case "failed":
-                raise AttemptFailed(happening.failed)
+                raise AttemptFailed(event.failed)
             case "diverged":
-                raise AttemptFailed(happening.diverged, kind=jobs_pb.FAILURE_KIND_DETERMINISTIC)
+                raise AttemptFailed(event.diverged, kind=jobs_pb.FAILURE_KIND_DETERMINISTIC)
             case "finished":
                 # The checkpoint may have been one of the end.
                 self._require_running("there is nothing left to do")
-                return happening.finished
+                return event.finished
         return ""
 
-    def _keep_figures(self, happenings: Iterable[ps_pb.Happening]) -> None:
+    def _keep_figures(self, events: Iterable[ps_pb.TrainingEvent]) -> None:
         """In one transaction: each one waits for the disk, and tiny epochs end faster than that."""
-        ends = [happening.epoch_end for happening in happenings if happening.HasField("epoch_end")]
-        steps = [happening.step for happening in happenings if happening.HasField("step")]
+        ends = [event.epoch_end for event in events if event.HasField("epoch_end")]
+        steps = [event.step for event in events if event.HasField("step")]
         if not ends and not steps:
             return
         for step in steps:
@@ -184,12 +184,12 @@ class AttemptFollower:
                 setattr(point, field.name, getattr(progress, field.name))
         return point
 
-    def _note_on_receipt(self, happening: ps_pb.Happening) -> None:
+    def _note_on_receipt(self, event: ps_pb.TrainingEvent) -> None:
         receipt = self._jobs.receipt(self._job_id) or jobs_pb.Receipt(job_id=self._job_id)
-        if happening.first_weights_sha256:
-            receipt.first_weights_sha256 = happening.first_weights_sha256
-        elif happening.arithmetic not in receipt.arithmetics:
-            receipt.arithmetics.append(happening.arithmetic)
+        if event.first_weights_sha256:
+            receipt.first_weights_sha256 = event.first_weights_sha256
+        elif event.arithmetic not in receipt.arithmetics:
+            receipt.arithmetics.append(event.arithmetic)
         self._jobs.keep_receipt(receipt)
 
     def _require_running(self, reason: str) -> None:

@@ -26,12 +26,12 @@ class Checkpoint:
     Attributes:
         state: All but the vectors.
         image: Its file.
-        happenings: How much had happened before.
+        events: How much had happened before.
     """
 
     state: ps_pb.TrainingState
     image: bytearray
-    happenings: int
+    events: int
 
 
 Waiter = asyncio.Future[Checkpoint | None]

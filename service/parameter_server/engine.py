@@ -118,11 +118,11 @@ class Engine:
         return self.tell(seen, with_telemetry=with_telemetry) if len(self._chronicle) > seen else None
 
     def tell(self, seen: int, *, with_telemetry: bool = False) -> ps_pb.FollowResponse:
-        """What a follower is told that has seen so many happenings; to be called on the engine's thread.
+        """What a follower is told that has seen so many events; to be called on the engine's thread.
 
         The end is told with telemetry in any case.
         """
-        told = ps_pb.FollowResponse(progress=self._training.progress(), happenings=self._chronicle.after(seen))
+        told = ps_pb.FollowResponse(progress=self._training.progress(), events=self._chronicle.after(seen))
         if with_telemetry or self._chronicle.ended:
             told.telemetry.CopyFrom(self._telemetry())
         return told
@@ -165,7 +165,7 @@ class Engine:
                 self._make_steps()
         except Exception as error:  # noqa: BLE001 (whatever it is, the service must learn of it)
             _log.exception("the steps cannot go on")
-            self._chronicle.add(ps_pb.Happening(failed=f"the parameter server failed: {error!r}"))
+            self._chronicle.add(ps_pb.TrainingEvent(failed=f"the parameter server failed: {error!r}"))
             self._desk.close()
         finally:
             self._calls.answer_last()
@@ -224,7 +224,7 @@ class Engine:
             self._members.send(worker, tickets, training.version, self._now)
         training.stopwatch.lap("dealing")
         training.book()
-        self._chronicle.add_all(training.pop_happenings())
+        self._chronicle.add_all(training.pop_events())
         if training.over:
             self._end()
         self._desk.serve(training, self._now)
@@ -237,11 +237,11 @@ class Engine:
         training = self._training
         self._members.give_up_all("")
         if training.diverged:
-            end = ps_pb.Happening(diverged=training.failure)
+            end = ps_pb.TrainingEvent(diverged=training.failure)
         elif training.failure:
-            end = ps_pb.Happening(failed=training.failure)
+            end = ps_pb.TrainingEvent(failed=training.failure)
         else:
-            end = ps_pb.Happening(finished=training.ending)
+            end = ps_pb.TrainingEvent(finished=training.ending)
         self._chronicle.add(end)
 
     # -- members -------------------------------------------------------------------------------------------------------
@@ -255,7 +255,7 @@ class Engine:
         # Before whatever comes of its tickets.
         if member.arithmetic:
             self._chronicle.add_arithmetic(member.arithmetic)
-        self._chronicle.add(ps_pb.Happening(worker_joined=member.arrival))
+        self._chronicle.add(ps_pb.TrainingEvent(worker_joined=member.arrival))
         self._deal()
 
     def _remove(self, member: Member) -> None:
@@ -263,7 +263,7 @@ class Engine:
             return
         self._training.totals.add_worker_seconds(member.seconds)
         if not self._training.over:
-            self._chronicle.add(ps_pb.Happening(worker_lost=member.loss))
+            self._chronicle.add(ps_pb.TrainingEvent(worker_lost=member.loss))
         self._training.leave(member.worker)
         self._deal()
 
@@ -276,4 +276,4 @@ class Engine:
             self._training.totals.add_worker_seconds(member.seconds)
             self._training.leave(member.worker, lost=False)
             left = f"{member.worker} left: there were more workers than the {self._most_members} that are wanted"
-            self._chronicle.add(ps_pb.Happening(worker_left=left))
+            self._chronicle.add(ps_pb.TrainingEvent(worker_left=left))

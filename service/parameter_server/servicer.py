@@ -146,7 +146,7 @@ class ParameterServer(ps_grpc.ParameterServerServiceServicer):
         if checkpoint is None:
             return
         failpoint("ps.checkpoint_taken")
-        yield ps_pb.FetchCheckpointResponse(state=checkpoint.state, happenings=checkpoint.happenings)
+        yield ps_pb.FetchCheckpointResponse(state=checkpoint.state, events=checkpoint.events)
         for chunk in _chunks(memoryview(checkpoint.image)):
             yield ps_pb.FetchCheckpointResponse(chunk=chunk)
 

@@ -190,9 +190,9 @@ class Training:
         if failure := self._course.book(self._dispatcher.workers):
             self.failure, self.diverged = f"{failure}: {self._divergence}", True
 
-    def pop_happenings(self) -> list[ps_pb.Happening]:
+    def pop_events(self) -> list[ps_pb.TrainingEvent]:
         """What was booked since the last call: steps of the history, the ends of epochs."""
-        return self._course.pop_happenings()
+        return self._course.pop_events()
 
     def progress(self) -> jobs_pb.Progress:
         """Where the training stands."""

@@ -81,7 +81,7 @@ class EpochAccounting:
         self._closed: list[_Closed] = []
         self._better = False  # the weights are the best ones, and not kept yet
         self._epoch_ended = False  # and was not told yet
-        self._happenings: list[ps_pb.Happening] = []
+        self._events: list[ps_pb.TrainingEvent] = []
 
     def begin(self, version: int, *, evaluated: bool) -> Next:
         """What follows where the attempt begins."""
@@ -91,7 +91,7 @@ class EpochAccounting:
             self._epoch_ended = False
             return following
         self._diagnostics.begin(self._weights.norm())
-        self._happenings.append(ps_pb.Happening(first_weights_sha256=self._weights.digest()))
+        self._events.append(ps_pb.TrainingEvent(first_weights_sha256=self._weights.digest()))
         return Next.PLAN
 
     @property
@@ -132,10 +132,10 @@ class EpochAccounting:
         self._warn()
         return ""
 
-    def pop_happenings(self) -> list[ps_pb.Happening]:
+    def pop_events(self) -> list[ps_pb.TrainingEvent]:
         """What was booked since the last call."""
-        happenings, self._happenings = self._happenings, []
-        return happenings
+        events, self._events = self._events, []
+        return events
 
     def progress(self, workers: int) -> jobs_pb.Progress:
         """For whoever looks at the job; `workers` are there."""
@@ -180,13 +180,13 @@ class EpochAccounting:
             checked = norms.gradients if norms and self._plan.is_checked(round_.step) else ()
             self._diagnostics.add_step(round_, checked)
             if self._plan.is_sampled(round_.step):
-                self._happenings.append(ps_pb.Happening(step=self._standing.point(round_, norm)))
+                self._events.append(ps_pb.TrainingEvent(step=self._standing.point(round_, norm)))
 
     def _end_epoch(self, workers: int) -> None:
         """Tells the figures of an epoch, and the digest of the weights at its end."""
         self._standing.end_epoch()
         end = ps_pb.EpochEnd(progress=self.progress(workers), weights_sha256=self._weights.digest())
-        self._happenings.append(ps_pb.Happening(epoch_end=end))
+        self._events.append(ps_pb.TrainingEvent(epoch_end=end))
         failpoint("ps.epoch_ended")
 
     def _warn(self) -> None:
@@ -195,4 +195,4 @@ class EpochAccounting:
         warnings = self._diagnostics.warnings(
             self.position.step, standing.epoch, standing.validation, self._weights.norm, at_end=bool(self.ending)
         )
-        self._happenings.extend(ps_pb.Happening(warning=warning) for warning in warnings)
+        self._events.extend(ps_pb.TrainingEvent(warning=warning) for warning in warnings)

@@ -31,7 +31,7 @@ class Call:
         self._chunks = chunks
 
     async def __aiter__(self) -> AsyncIterator[ps_pb.FetchCheckpointResponse]:
-        yield ps_pb.FetchCheckpointResponse(state=STATE, happenings=5)
+        yield ps_pb.FetchCheckpointResponse(state=STATE, events=5)
         for chunk in self._chunks:
             if isinstance(chunk, Exception):
                 raise chunk
@@ -51,8 +51,8 @@ class Stub:
         return Call(self._chunks)
 
 
-async def _at_once(happenings: int) -> None:
-    assert happenings == 5
+async def _at_once(events: int) -> None:
+    assert events == 5
 
 
 def _take(folder: CheckpointFolder, chunks: Chunks, failed: Callable[[str], None] = pytest.fail) -> jobs_pb.Checkpoint:

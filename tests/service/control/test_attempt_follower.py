@@ -21,31 +21,31 @@ from service.events.publisher import EventPublisher
 from service.stores.job_states import STARTING
 from service.stores.jobs import JobStore
 
-Happening = ps_pb.Happening
+TrainingEvent = ps_pb.TrainingEvent
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 
-def _epoch(number: int) -> Happening:
+def _epoch(number: int) -> TrainingEvent:
     progress = jobs_pb.Progress(epoch=number, epochs=9, step=10 * number, training_cost=1 / number)
-    return Happening(epoch_end=ps_pb.EpochEnd(progress=progress, weights_sha256=f"digest-{number}"))
+    return TrainingEvent(epoch_end=ps_pb.EpochEnd(progress=progress, weights_sha256=f"digest-{number}"))
 
 
-def _step(number: int) -> Happening:
-    return Happening(step=jobs_pb.HistoryPoint(epoch=1, step=number, training_cost=0.5))
+def _step(number: int) -> TrainingEvent:
+    return TrainingEvent(step=jobs_pb.HistoryPoint(epoch=1, step=number, training_cost=0.5))
 
 
 STORY = (
-    Happening(first_weights_sha256="first"),
-    Happening(arithmetic=jobs_pb.Arithmetic(cpu="a")),
-    Happening(worker_joined="worker-1 joined"),
+    TrainingEvent(first_weights_sha256="first"),
+    TrainingEvent(arithmetic=jobs_pb.Arithmetic(cpu="a")),
+    TrainingEvent(worker_joined="worker-1 joined"),
     _step(1),
     _epoch(1),
-    Happening(arithmetic=jobs_pb.Arithmetic(cpu="a")),
-    Happening(worker_lost="worker-1 was lost"),
+    TrainingEvent(arithmetic=jobs_pb.Arithmetic(cpu="a")),
+    TrainingEvent(worker_lost="worker-1 was lost"),
     _epoch(2),
     _step(20),
-    Happening(worker_left="worker-2 left"),
-    Happening(finished="all 2 epochs are done"),
+    TrainingEvent(worker_left="worker-2 left"),
+    TrainingEvent(finished="all 2 epochs are done"),
 )
 
 
@@ -55,9 +55,9 @@ class _LostError(grpc.aio.AioRpcError):
 
 
 class FakeParameterServer:
-    """Tells a story, at most `batch` happenings at a time, and is lost at every second question if it is to."""
+    """Tells a story, at most `batch` events at a time, and is lost at every second question if it is to."""
 
-    def __init__(self, story: Sequence[Happening], batch: int, *, breaks: bool = False) -> None:
+    def __init__(self, story: Sequence[TrainingEvent], batch: int, *, breaks: bool = False) -> None:
         self._story = story
         self._batch = batch
         self._breaks = breaks
@@ -69,8 +69,8 @@ class FakeParameterServer:
         self._questions += 1
         if self._breaks and self._questions % 2:
             raise _LostError
-        happenings = self._story[request.seen : request.seen + self._batch]
-        return ps_pb.FollowResponse(progress=jobs_pb.Progress(epochs=2), happenings=happenings)
+        events = self._story[request.seen : request.seen + self._batch]
+        return ps_pb.FollowResponse(progress=jobs_pb.Progress(epochs=2), events=events)
 
 
 class CountingParameterServer:
@@ -90,8 +90,8 @@ class CountingParameterServer:
             told.telemetry.workers_lost = len(self.telemetry_at)
         seconds = next(self._seconds, None)
         if seconds is None:
-            told.happenings.add(worker_joined="worker-1 joined")
-            told.happenings.add(finished="done")
+            told.events.add(worker_joined="worker-1 joined")
+            told.events.add(finished="done")
             return told
         self.now += seconds
         return told
@@ -201,18 +201,18 @@ def test_what_cannot_be_written_is_written_later(
 def test_a_failed_training_fails_the_attempt(follow: Callable[..., str]) -> None:
     """With the sentence of the parameter server."""
     with pytest.raises(AttemptFailed, match="it diverged"):
-        follow(FakeParameterServer([Happening(failed="it diverged")], 1))
+        follow(FakeParameterServer([TrainingEvent(failed="it diverged")], 1))
 
 
 @pytest.mark.parametrize(
     ("end", "kind"),
     [
-        (Happening(diverged="it ended"), jobs_pb.FAILURE_KIND_DETERMINISTIC),
-        (Happening(failed="it ended"), jobs_pb.FAILURE_KIND_ENVIRONMENT),
+        (TrainingEvent(diverged="it ended"), jobs_pb.FAILURE_KIND_DETERMINISTIC),
+        (TrainingEvent(failed="it ended"), jobs_pb.FAILURE_KIND_ENVIRONMENT),
     ],
 )
 def test_a_failure_says_whether_it_would_come_again(
-    follow: Callable[..., str], end: ps_pb.Happening, kind: jobs_pb.FailureKind.ValueType
+    follow: Callable[..., str], end: ps_pb.TrainingEvent, kind: jobs_pb.FailureKind.ValueType
 ) -> None:
     """What the arithmetic of the job has ended will end so again; what broke around it need not."""
     with pytest.raises(AttemptFailed, match="it ended") as failed:
@@ -225,7 +225,7 @@ def test_a_warning_is_kept_with_the_job_and_told_as_an_event(
 ) -> None:
     """Under its kind, so that programs need not read the sentence."""
     warning = jobs_pb.JobWarning(kind=jobs_pb.WARNING_KIND_COST_EXPLODED, step=20, message="it is too high")
-    follow(FakeParameterServer([Happening(warning=warning), *STORY], 3))
+    follow(FakeParameterServer([TrainingEvent(warning=warning), *STORY], 3))
     assert list(jobs.get(job.job_id).warnings) == [warning]
     (event,) = [event for event in jobs.recent_events(job.job_id, 100) if event.warning]
     assert (event.warning, event.message) == (warning.kind, "warning: it is too high")

@@ -139,7 +139,7 @@ class Run:
             advice=advice(job),
             clock=lambda: float(next(clock)),
         )
-        self.told: list[ps_pb.Happening] = []
+        self.told: list[ps_pb.TrainingEvent] = []
         self._attempt = job.attempt
         self._computation = Computation(job)
         self._tell()
@@ -171,7 +171,7 @@ class Run:
 
     def epochs(self) -> list[ps_pb.EpochEnd]:
         """The epochs that ended."""
-        return [happening.epoch_end for happening in self.told if happening.HasField("epoch_end")]
+        return [event.epoch_end for event in self.told if event.HasField("epoch_end")]
 
     def _make_refused(self) -> None:
         training = self.training
@@ -181,13 +181,13 @@ class Run:
             assert training.take("w", self._attempt, result) is not None
 
     def _tell(self) -> None:
-        for happening in self.training.pop_happenings():
-            if happening.HasField("step"):
-                happening.step.attempt = 0
-            elif happening.HasField("epoch_end"):
-                happening.epoch_end.progress.samples_per_second = 0
-                happening.epoch_end.progress.workers_alive = 0
-            self.told.append(happening)
+        for event in self.training.pop_events():
+            if event.HasField("step"):
+                event.step.attempt = 0
+            elif event.HasField("epoch_end"):
+                event.epoch_end.progress.samples_per_second = 0
+                event.epoch_end.progress.workers_alive = 0
+            self.told.append(event)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ Begin = Callable[[ps_pb.Assignment], Any]
 Resume = Callable[[ps_pb.Assignment, Snapshot], ps_pb.Assignment]
 
 
-def _told_before(run: Any) -> list[ps_pb.Happening]:
+def _told_before(run: Any) -> list[ps_pb.TrainingEvent]:
     """What a run has told and an attempt that goes on from there does not tell again."""
     return list(run.told) if run.training.version else []  # else the digest of the first weights
 

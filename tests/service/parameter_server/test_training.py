@@ -81,15 +81,15 @@ def test_a_vector_longer_than_a_block_is_updated_once_everywhere(
 def test_the_epochs_figures_are_means_over_all_samples(run_alone: Callable[[], Training], answer: Answer) -> None:
     """An epoch end reports the mean training cost, the accuracy, and the evaluation of the weights after it."""
     training = run_alone()
-    told = training.pop_happenings()
-    first, second = (happening.epoch_end.progress for happening in told if happening.HasField("epoch_end"))
+    told = training.pop_events()
+    first, second = (event.epoch_end.progress for event in told if event.HasField("epoch_end"))
     assert (first.epoch, first.step, first.samples, second.epoch, second.step, second.samples) == (1, 3, 10, 2, 6, 20)
     assert first.validation_cost == pytest.approx(0.5)
     assert first.validation_accuracy == pytest.approx(0.6)
     tickets = [Ticket(step, TicketKind.GRADIENT, part) for step in range(3) for part in range(PLAN.parts(step))]
     costs = [answer(training, ticket, PLAN).cost_sum for ticket in tickets]
     assert first.training_cost == pytest.approx(math.fsum(costs) / 10)
-    assert training.pop_happenings() == []
+    assert training.pop_events() == []
 
 
 def test_figures_can_be_counted_after_the_next_tickets_are_dealt(training: Training, answer: Answer) -> None:

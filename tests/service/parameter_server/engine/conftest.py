@@ -82,9 +82,9 @@ class Bench:
     def _count_news(self) -> None:
         self.news += 1
 
-    def told(self) -> list[ps_pb.Happening]:
+    def told(self) -> list[ps_pb.TrainingEvent]:
         """What happened until now."""
-        return list(self.call(lambda: self.engine.tell(0)).happenings)
+        return list(self.call(lambda: self.engine.tell(0)).events)
 
     def state(self) -> ps_pb.FollowResponse:
         """Where the training stands, with telemetry."""
@@ -92,7 +92,7 @@ class Bench:
 
     def story(self) -> list[str]:
         """What happened until now, by its name; without history, digests and arithmetic."""
-        names = [str(happening.WhichOneof("what")) for happening in self.told()]
+        names = [str(event.WhichOneof("what")) for event in self.told()]
         return [name for name in names if name not in ("step", "arithmetic", "first_weights_sha256")]
 
     def run(self, coroutine: Any) -> Any:
@@ -139,7 +139,7 @@ class Bench:
         """Whether it is told as lost."""
         told = len(self.told())
         self.run(self.engine.remove(peer.member))
-        return any(happening.worker_lost for happening in self.told()[told:])
+        return any(event.worker_lost for event in self.told()[told:])
 
     def gone(self, peer: "Peer") -> str:
         """Waits until the engine gives the worker up; gives the reason."""

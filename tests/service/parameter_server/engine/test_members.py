@@ -62,7 +62,7 @@ def test_what_happens_is_told_in_its_order(bench: Any) -> None:
     assert bench.story() == [
         "worker_joined", "worker_lost", "worker_joined", "epoch_end", "epoch_end", "finished",
     ]  # fmt: skip
-    told = [happening.worker_joined or happening.worker_lost for happening in bench.told()]
+    told = [event.worker_joined or event.worker_lost for event in bench.told()]
     first_joined, first_lost, second_joined = filter(None, told)
     assert (first_joined, second_joined) == ("first joined", "second joined")
     assert first_lost.startswith("first was lost")

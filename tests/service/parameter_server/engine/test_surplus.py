@@ -38,7 +38,7 @@ def test_the_newest_leave_at_the_end_of_the_step(bench: Any, expected: bytes) ->
     assert not bench.remove(second)
     first.finish()
     assert bench.training.parameters.tobytes() == expected
-    left = [happening.worker_left for happening in bench.told() if happening.worker_left]
+    left = [event.worker_left for event in bench.told() if event.worker_left]
     assert left == [f"{name} left: there were more workers than the 1 that are wanted" for name in ("third", "second")]
     assert "worker_lost" not in bench.story()
     state = bench.state()

@@ -11,8 +11,8 @@ from service.parameter_server.progress.event_log import TrainingEventLog
 MakeBench = Callable[..., Any]
 
 
-def _joined(number: int) -> ps_pb.Happening:
-    return ps_pb.Happening(worker_joined=f"w{number}")
+def _joined(number: int) -> ps_pb.TrainingEvent:
+    return ps_pb.TrainingEvent(worker_joined=f"w{number}")
 
 
 def test_steps_wait_until_something_else_happens() -> None:
@@ -20,12 +20,12 @@ def test_steps_wait_until_something_else_happens() -> None:
     news: list[int] = []
     chronicle = TrainingEventLog(lambda: news.append(len(chronicle)))
     for step in range(3):
-        chronicle.add(ps_pb.Happening(step=jobs_pb.HistoryPoint(step=step)))
+        chronicle.add(ps_pb.TrainingEvent(step=jobs_pb.HistoryPoint(step=step)))
     assert news == []
-    assert [happening.step.step for happening in chronicle.after(1)] == [1, 2]
+    assert [event.step.step for event in chronicle.after(1)] == [1, 2]
     chronicle.add(_joined(1))
     assert news == [4]
-    times = [happening.step.time.ToNanoseconds() for happening in chronicle.after(0)[:3]]
+    times = [event.step.time.ToNanoseconds() for event in chronicle.after(0)[:3]]
     assert 0 < times[0] <= times[1] <= times[2]
 
 
@@ -34,18 +34,18 @@ def test_each_kind_of_arithmetic_is_told_once() -> None:
     chronicle = TrainingEventLog(lambda: None)
     for cpu in ("abacus", "slide rule", "abacus", "slide rule"):
         chronicle.add_arithmetic(jobs_pb.Arithmetic(cpu=cpu))
-    assert [happening.arithmetic.cpu for happening in chronicle.after(0)] == ["abacus", "slide rule"]
+    assert [event.arithmetic.cpu for event in chronicle.after(0)] == ["abacus", "slide rule"]
 
 
 def test_a_follower_far_behind_is_told_in_parts(bench: Any) -> None:
     """A message holds so much; the next one follows, and nothing is left out."""
     bench.call(lambda: bench.engine._chronicle.add_all(_joined(number) for number in range(2500)))
-    told: list[ps_pb.Happening] = []
+    told: list[ps_pb.TrainingEvent] = []
     counts = []
-    while part := bench.call(partial(bench.engine.tell, len(told))).happenings:
+    while part := bench.call(partial(bench.engine.tell, len(told))).events:
         told += part
         counts.append(len(part))
-    assert told == bench.call(lambda: bench.engine._chronicle._happenings)
+    assert told == bench.call(lambda: bench.engine._chronicle._events)
     assert counts == [1000, 1000, 502]
 
 
@@ -54,9 +54,9 @@ def test_the_end_is_told_to_whoever_has_seen_all_else(bench: Any) -> None:
     bench.peer("peer").finish()
     told = bench.told()
     last = bench.call(lambda: bench.engine.tell(len(told) - 1))
-    assert [happening.finished for happening in last.happenings] == ["all 2 epochs are done"]
+    assert [event.finished for event in last.events] == ["all 2 epochs are done"]
     for seen in (len(told), 2**64 - 1):
-        assert not bench.call(partial(bench.engine.tell, seen)).happenings
+        assert not bench.call(partial(bench.engine.tell, seen)).events
 
 
 def test_telemetry_is_told_to_whoever_asks_and_with_the_end(bench: Any) -> None:

@@ -130,31 +130,31 @@ class Served:
         return b"".join(response.chunk for response in call)
 
     def tell(self, seen: int) -> ps_pb.FollowResponse:
-        """What a follower is told that has seen so many happenings."""
+        """What a follower is told that has seen so many events."""
         return self.stub.Follow(ps_pb.FollowRequest(seen=seen, telemetry=True), metadata=_METADATA, timeout=_SECONDS)
 
-    def follow(self, seen: int = 0) -> list[ps_pb.Happening]:
+    def follow(self, seen: int = 0) -> list[ps_pb.TrainingEvent]:
         """What happens until the end."""
-        happenings: list[ps_pb.Happening] = []
-        while not (happenings and happenings[-1].WhichOneof("what") in {"finished", "failed", "diverged"}):
-            happenings += self.tell(seen + len(happenings)).happenings
-        return happenings
+        events: list[ps_pb.TrainingEvent] = []
+        while not (events and events[-1].WhichOneof("what") in {"finished", "failed", "diverged"}):
+            events += self.tell(seen + len(events)).events
+        return events
 
     def story(self) -> list[str]:
         """What happens until the end, by its name; without history, digests and arithmetic."""
-        names = [str(happening.WhichOneof("what")) for happening in self.follow()]
+        names = [str(event.WhichOneof("what")) for event in self.follow()]
         return [name for name in names if name not in ("step", "arithmetic", "first_weights_sha256")]
 
-    def wait_for(self, what: str, count: int = 1) -> tuple[ps_pb.Happening, ps_pb.FollowResponse]:
+    def wait_for(self, what: str, count: int = 1) -> tuple[ps_pb.TrainingEvent, ps_pb.FollowResponse]:
         """What is told when something has happened so often, and with what."""
         seen = 0
         while True:
             told = self.tell(seen)
-            seen += len(told.happenings)
-            for happening in told.happenings:
-                count -= happening.WhichOneof("what") == what
+            seen += len(told.events)
+            for event in told.events:
+                count -= event.WhichOneof("what") == what
                 if not count:
-                    return happening, told
+                    return event, told
 
     def state(self) -> ps_pb.FollowResponse:
         """Where the training stands."""

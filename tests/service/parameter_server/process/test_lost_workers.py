@@ -25,7 +25,7 @@ both_transports = pytest.mark.parametrize("transport", ["shared", "inline"])
 def test_a_worker_that_breaks_off_is_replaced_without_a_trace(
     serve: Serve, make_job: MakeJob, plain_training: PlainTraining, transport: str
 ) -> None:
-    """A membership that ends with tickets open changes nothing in the result, and is told as a happening."""
+    """A membership that ends with tickets open changes nothing in the result, and is told as a event."""
     job = make_job(transport=transport)
     served = serve(job)
     hand = served.hand()

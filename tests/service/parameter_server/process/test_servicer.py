@@ -23,7 +23,7 @@ CALLS = ["Join", "Attend", "Follow", "FetchWeights", "FetchCheckpoint", "SetWork
 
 
 def test_a_follower_resumes_where_it_was(serve: Serve, make_job: MakeJob) -> None:
-    """Happenings that were seen are not told again, and none is left out."""
+    """Events that were seen are not told again, and none is left out."""
     served = serve(make_job())
     served.work()
     assert served.story() == ["worker_joined", "epoch_end", "epoch_end", "finished"]
@@ -39,16 +39,16 @@ def test_a_follower_from_the_future_is_told_where_the_training_stands(serve: Ser
     served.hand()
     served.wait_for("worker_joined")
     told = served.tell(2**64 - 1)
-    assert (told.progress.workers_alive, len(told.happenings)) == (1, 0)
+    assert (told.progress.workers_alive, len(told.events)) == (1, 0)
 
 
 def test_a_follower_is_told_how_each_worker_came(serve: Serve, make_job: MakeJob) -> None:
     """Who, from where, and how its weights and gradients travel."""
     served = serve(make_job(transport="inline"))
     served.hand()
-    happening, told = served.wait_for("worker_joined")
-    assert "worker-1 joined: process " in happening.worker_joined
-    assert happening.worker_joined.endswith("transport inline")
+    event, told = served.wait_for("worker_joined")
+    assert "worker-1 joined: process " in event.worker_joined
+    assert event.worker_joined.endswith("transport inline")
     assert dict(told.telemetry.transport_workers) == {"shared": 0, "inline": 1}
 
 

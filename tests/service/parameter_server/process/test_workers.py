@@ -60,5 +60,5 @@ def test_workers_say_what_they_compute_with(serve: Serve, make_job: MakeJob, mon
         first.leave()
         for run in runs:
             run.result()
-    told = [happening.arithmetic for happening in served.follow() if happening.HasField("arithmetic")]
+    told = [event.arithmetic for event in served.follow() if event.HasField("arithmetic")]
     assert told == [numeric_environment(), other]

@@ -30,8 +30,8 @@ EXPLODED, VANISHED = jobs_pb.WARNING_KIND_COST_EXPLODED, jobs_pb.WARNING_KIND_GR
 NOTHING_LEARNED = jobs_pb.WARNING_KIND_NOTHING_LEARNED
 
 
-def _warnings(told: list[ps_pb.Happening]) -> list[jobs_pb.JobWarning]:
-    return [happening.warning for happening in told if happening.HasField("warning")]
+def _warnings(told: list[ps_pb.TrainingEvent]) -> list[jobs_pb.JobWarning]:
+    return [event.warning for event in told if event.HasField("warning")]
 
 
 # -- in a training -----------------------------------------------------------------------------------------------------
@@ -81,7 +81,7 @@ def test_a_training_that_goes_wrong_is_warned_of_once(
     (warning,) = (warning for warning in _warnings(run.told) if warning.kind == kind)
     assert warning.step % 4 == 0
     assert "training.learning_rate below" in warning.message
-    before = run.told[: [happening.warning for happening in run.told].index(warning)]
+    before = run.told[: [event.warning for event in run.told].index(warning)]
     assert before[-1].epoch_end.progress.step == warning.step or before[-1].HasField("warning")
 
 
