@@ -15,7 +15,7 @@ from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
 from service.errors import AttemptFailed, AttemptLost
-from service.events.job_events import EpochsEnded, ProgressReported, WarningRaised, WorkerGone, WorkerJoined
+from service.events.job_events import HistoryExtended, ProgressReported, WarningRaised, WorkerGone, WorkerJoined
 from service.events.publisher import EventPublisher
 from service.stores.jobs import JobStore
 
@@ -166,7 +166,7 @@ class AttemptFollower:
         for step in steps:
             step.attempt = self._attempt
         epochs = [(end.progress, self._point(end), _sentence(end.progress)) for end in ends]
-        self._events.publish(EpochsEnded(self._job_id, epochs, steps))
+        self._events.publish(HistoryExtended(self._job_id, epochs, steps))
         self._count(len(epochs) + len(steps))
         for end in ends:
             self._epoch_ended(end)

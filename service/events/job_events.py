@@ -13,7 +13,7 @@ __all__ = [
     "CheckpointFailed",
     "CheckpointWritten",
     "EndUnwritten",
-    "EpochsEnded",
+    "HistoryExtended",
     "JobDeleted",
     "JobEvent",
     "Notice",
@@ -101,12 +101,12 @@ class WorkerGone(JobEvent):
 
 
 @dataclass(frozen=True)
-class EpochsEnded(JobEvent):
-    """Epochs ended and steps of the history were made: written in one transaction, because each one waits for the disk.
+class HistoryExtended(JobEvent):
+    """Epochs ended, or steps of the history were made: in one transaction, because each transaction waits for the disk.
 
     Attributes:
         epochs: For each epoch its progress, its point of the history, and a sentence.
-        steps: Points of the history.
+        steps: For each step its point of the history.
     """
 
     epochs: Sequence[tuple[jobs_pb.Progress, jobs_pb.HistoryPoint, str]]
@@ -115,7 +115,7 @@ class EpochsEnded(JobEvent):
 
 @dataclass(frozen=True)
 class WarningRaised(JobEvent):
-    """The training shows a sign of not going well."""
+    """The training shows a sign of not going well; a later attempt may raise the same warning again."""
 
     warning: jobs_pb.JobWarning
 

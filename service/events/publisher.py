@@ -11,7 +11,7 @@ from service.events.job_events import (
     AttemptResumed,
     CheckpointFailed,
     CheckpointWritten,
-    EpochsEnded,
+    HistoryExtended,
     JobDeleted,
     JobEvent,
     Notice,
@@ -105,7 +105,7 @@ class EventPublisher:
                 self._jobs.event(event.job_id, event.message, worker_joined=True)
             case WorkerGone():
                 self._jobs.event(event.job_id, event.message, worker_joined=False)
-            case EpochsEnded():
+            case HistoryExtended():
                 self._jobs.keep_figures(event.job_id, event.epochs, event.steps)
             case WarningRaised():
                 self._jobs.add_warning(event.job_id, event.warning)

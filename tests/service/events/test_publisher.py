@@ -13,7 +13,7 @@ from service.events.job_events import (
     AttemptResumed,
     CheckpointFailed,
     CheckpointWritten,
-    EpochsEnded,
+    HistoryExtended,
     JobDeleted,
     JobEvent,
     Notice,
@@ -42,7 +42,7 @@ KEPT = {
     CheckpointFailed("a", "no room"): "no room",
 }
 OTHERS = [
-    (EpochsEnded("a", [(PROGRESS, POINT, "epoch 1")], []), "epoch 1"),
+    (HistoryExtended("a", [(PROGRESS, POINT, "epoch 1")], []), "epoch 1"),
     (WarningRaised("a", WARNING), "warning: it is too high"),
     (
         CheckpointWritten("a", jobs_pb.Checkpoint(step=7, epoch=2, size_bytes=1234), 0.5, 99.0),
