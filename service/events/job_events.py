@@ -79,25 +79,24 @@ class JobDeleted(JobEvent):
 
 
 @dataclass(frozen=True)
-class WorkerJoined(JobEvent):
-    """A worker joined the job.
+class _Sentence(JobEvent):
+    """An event that is all said in a sentence.
 
     Attributes:
-        message: A sentence.
+        message: The sentence.
     """
 
     message: str
 
 
 @dataclass(frozen=True)
-class WorkerGone(JobEvent):
-    """A worker was lost, or released because there were too many.
+class WorkerJoined(_Sentence):
+    """A worker joined the job."""
 
-    Attributes:
-        message: A sentence.
-    """
 
-    message: str
+@dataclass(frozen=True)
+class WorkerGone(_Sentence):
+    """A worker was lost, or released because there were too many."""
 
 
 @dataclass(frozen=True)
@@ -121,14 +120,8 @@ class WarningRaised(JobEvent):
 
 
 @dataclass(frozen=True)
-class Notice(JobEvent):
-    """Anything else that a user should know.
-
-    Attributes:
-        message: A sentence.
-    """
-
-    message: str
+class Notice(_Sentence):
+    """Anything else that a user should know."""
 
 
 @dataclass(frozen=True)
@@ -171,14 +164,8 @@ class CheckpointWritten(JobEvent):
 
 
 @dataclass(frozen=True)
-class CheckpointFailed(JobEvent):
-    """A checkpoint could not be written.
-
-    Attributes:
-        message: A sentence for the event log; empty if that has been said before.
-    """
-
-    message: str
+class CheckpointFailed(_Sentence):
+    """A checkpoint could not be written; the message is empty if that has been said before."""
 
 
 # -- events that nobody keeps ------------------------------------------------------------------------------------------
