@@ -80,7 +80,6 @@ async def start_parameter_server(
         ParameterLayout(tuple(spec.model.layers), spec.model.bias).starts,
         stopping_rules(assignment),
         attempt=assignment.attempt,
-        learning_rate=spec.training.learning_rate,
         labelled=assignment.train.dataset.classes > 0,
         advice=advice(assignment),
         clock=time.perf_counter,

@@ -64,7 +64,6 @@ class Training:
         rules: StoppingRules,
         *,
         attempt: int,
-        learning_rate: float,
         labelled: bool,
         advice: Advice,
         clock: Callable[[], float],
@@ -79,7 +78,6 @@ class Training:
             layer_starts: Where in the vectors the numbers of each layer begin.
             rules: When to end.
             attempt: Results of other attempts are refused.
-            learning_rate: Only reported.
             labelled: Whether targets are class labels, so that there is an accuracy.
             advice: What to say of numbers that grow beyond all bounds.
             clock: Monotonic seconds.
@@ -97,7 +95,9 @@ class Training:
         self._attempt = attempt
         self._timer = RoundTimer(self.stopwatch)
         self._weights = Weights(optimizer, start, layer_starts, keep_best=rules.keep_best)
-        standing = ProgressTracker(plan, state, attempt=attempt, learning_rate=learning_rate, labelled=labelled)
+        standing = ProgressTracker(
+            plan, state, attempt=attempt, learning_rate=optimizer.learning_rate, labelled=labelled
+        )
         self._course = EpochAccounting(plan, self._weights, standing, rules, state, advice)
         self.totals = self._course.totals
         self.steps = self._course.steps

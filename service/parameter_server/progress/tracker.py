@@ -7,6 +7,7 @@ from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.parameter_server.progress.stopping import BestEpoch
 from service.parameter_server.scheduling.rounds import Round
+from workers.mathematics.optimizers import LearningRate
 from workers.plan import Plan
 
 __all__ = ["EpochFigures", "Figures", "Position", "ProgressTracker"]
@@ -79,7 +80,7 @@ class ProgressTracker:
     """
 
     def __init__(
-        self, plan: Plan, start: ps_pb.TrainingState, *, attempt: int, learning_rate: float, labelled: bool
+        self, plan: Plan, start: ps_pb.TrainingState, *, attempt: int, learning_rate: LearningRate, labelled: bool
     ) -> None:
         """Begins where an attempt begins.
 
@@ -87,7 +88,7 @@ class ProgressTracker:
             plan: Of the job.
             start: Where the training stands.
             attempt: Number of the attempt, for the history.
-            learning_rate: Only reported.
+            learning_rate: That of the optimizer, which owns it.
             labelled: Whether there is an accuracy.
         """
         self._plan = plan
@@ -140,7 +141,7 @@ class ProgressTracker:
             samples_per_second=self.epoch.samples_per_second,
             training_cost=self.epoch.cost,
             training_accuracy=self.accuracy(self.epoch),
-            learning_rate=self._learning_rate,
+            learning_rate=self._learning_rate(max(self.position.step, 1)),  # before the first step, that of the first
             gradient_norm=self.gradient_norm,
             workers_alive=workers,
         )
@@ -158,7 +159,7 @@ class ProgressTracker:
             step=round_.step + 1,
             training_cost=round_.cost_sum / round_.samples,
             training_accuracy=self.accuracy(round_),
-            learning_rate=self._learning_rate,
+            learning_rate=self._learning_rate(round_.step + 1),
             gradient_norm=gradient_norm,
         )
 

@@ -24,12 +24,13 @@ from service.parameter_server.start import first_snapshot, share
 from service.parameter_server.training import Training
 from workers import from_spec
 from workers.computation import Computation
-from workers.mathematics.optimizers import optimizer
+from workers.mathematics.optimizers import Optimizer, optimizer
 from workers.mathematics.parameters import ParameterLayout
 from workers.plan import Plan
 from workers.transport.tickets import Result, Ticket, TicketKind
 
 REMEDY = "give a training.learning_rate below 0.5"
+_SGD = optimizer("sgd", 0.5)
 _SECONDS = 30
 _JOB_FILE = """
 name: small
@@ -75,18 +76,18 @@ def make_training() -> Callable[..., Training]:
         dtype: str = "float64",
         state: ps_pb.TrainingState | None = None,
         layer_starts: Sequence[int] = (0,),
+        update_rule: Optimizer = _SGD,
         **rules: Any,
     ) -> Training:
         clock = itertools.count()
         return Training(
             plan,
             Sync(),
-            optimizer("sgd", 0.5),
+            update_rule,
             Snapshot(state or ps_pb.TrainingState(), np.zeros(size, dtype)),
             layer_starts,
             StoppingRules(plan.epochs, **rules),
             attempt=2,
-            learning_rate=0.5,
             labelled=True,
             advice=Advice(REMEDY),
             clock=lambda: float(next(clock)),
@@ -134,7 +135,6 @@ class Run:
             ParameterLayout(tuple(spec.model.layers), spec.model.bias).starts,
             stopping_rules(job),
             attempt=job.attempt,
-            learning_rate=spec.training.learning_rate,
             labelled=job.train.dataset.classes > 0,
             advice=advice(job),
             clock=lambda: float(next(clock)),

@@ -12,6 +12,7 @@ import pytest
 from service.parameter_server.progress.telemetry import ACTIVITIES
 from service.parameter_server.shard.reduction import Buffers
 from service.parameter_server.training import Training
+from workers.mathematics.optimizers import optimizer
 from workers.plan import Plan
 from workers.transport.tickets import Rejection, Result, Ticket, TicketKind
 
@@ -57,6 +58,23 @@ def test_a_step_is_the_mean_gradient_times_the_learning_rate(training: Training,
         training.take("w", 2, result)
     assert training.version == 1
     assert np.array_equal(training.parameters, -(((gradients[0] + gradients[1]) + gradients[2]) * (0.5 / 4)))
+
+
+def test_everybody_asks_the_optimizer_for_the_learning_rate(make_training: MakeTraining) -> None:
+    """The update, the progress and the history of a step have the ε that the optimizer has for this step."""
+    plan = Plan(rows=3, batch_size=1, micro_batches=1, epochs=1, seed=1)
+    falling = replace(optimizer("sgd", 0.5), learning_rate=lambda step: 1 / 2**step)
+    training, weight = make_training(plan, 1, update_rule=falling), 0.0
+    assert training.progress().learning_rate == 1 / 2
+    training.join("w")
+    for step in (1, 2, 3):
+        (ticket,) = training.deal()["w"]
+        training.take("w", 2, Result(ticket, training.version, 1.0, 1, 0, np.ones(1)))
+        training.book()
+        weight -= 1 / 2**step
+        (point,) = (told.step for told in training.pop_happenings() if told.HasField("step"))
+        assert (training.parameters[0], point.step) == (weight, step)
+        assert training.progress().learning_rate == point.learning_rate == 1 / 2**step
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -1,5 +1,6 @@
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -72,6 +73,21 @@ def test_scikit_learn(name, data):
         peer.update_params(theirs, [gradient])
     _run(optimizer(name, 0.01, eps=1e-20), parameters, gradients)
     np.testing.assert_allclose(parameters, theirs[0], rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_update_has_the_learning_rate_of_its_step(name, data):
+    """An update at a rate that changes is, to the last bit, one at the constant rate of that step."""
+    parameters, gradients = data
+    changing = replace(optimizer(name, 0.1), learning_rate=lambda step: 0.1 / step)
+    state = changing.init(parameters)
+    for step, gradient in enumerate(gradients, start=1):
+        expected, moments = parameters.copy(), tuple(moment.copy() for moment in state.moments)
+        constant = optimizer(name, 0.1 / step)
+        assert constant.learning_rate(step) == changing.learning_rate(step)
+        constant.update(expected, [(slice(None), gradient.copy())], 1, state._replace(moments=moments))
+        state = changing.update(parameters, [(slice(None), gradient.copy())], 1, state)
+        assert parameters.tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize("name", NAMES)
