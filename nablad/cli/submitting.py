@@ -7,7 +7,7 @@ import click
 
 from nablad.errors import InvalidRequestError, UnavailableError, Violation
 from nablad.files import naming
-from nablad.jobspec import merge, violations
+from nablad.jobspec import check, merge
 from nablad.jobspec.job_file import MAXIMUM_BYTES, parse
 from nablad.v1.job_spec_pb2 import JobSpec
 
@@ -31,7 +31,7 @@ def read_job_file(file: BinaryIO, client: "Client", priority: int | None = None)
     spec, unread = parse(content)
     if priority is not None:
         spec.priority = priority
-    known = violations(spec, unread)
+    known = check(spec, unread=unread).violations
     if known:
         raise InvalidRequestError("The job file has mistakes.", merge(known, _found_by_service(spec, client)))
     return spec

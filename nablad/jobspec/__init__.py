@@ -1,21 +1,22 @@
-"""Everything about a `JobSpec` that client and service both need.
+"""Job specs, for client and service: job files, defaults, rules.
 
-A job file goes through `load`; or through `parse` and `violations`, for what could be read of a wrong one. A submitted
-spec goes through `violations`, `complete` for its train data set, `violations` again and `data_violations`.
+`load` reads and checks a job file. `check` completes a spec and finds everything that is wrong with it: a client calls
+it without data sets, the service with the registered ones.
 """
 
-from nablad.jobspec.completion import complete
-from nablad.jobspec.constraints import violations
-from nablad.jobspec.data_rules import data_violations
+from nablad.jobspec.check import Checked, JobDatasets, check
+from nablad.jobspec.defaults import complete
 from nablad.jobspec.job_file import load, parse, to_yaml
-from nablad.jobspec.merging import merge
 from nablad.jobspec.names import name_of, names, value_of
 from nablad.jobspec.outputs import ALLOWED_OUTPUTS, output_allowed
+from nablad.jobspec.violations import merge
 
 __all__ = [
     "ALLOWED_OUTPUTS",
+    "Checked",
+    "JobDatasets",
+    "check",
     "complete",
-    "data_violations",
     "load",
     "merge",
     "name_of",
@@ -24,5 +25,4 @@ __all__ = [
     "parse",
     "to_yaml",
     "value_of",
-    "violations",
 ]

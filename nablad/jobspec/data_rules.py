@@ -1,11 +1,11 @@
-"""The rules between a spec and the data sets that it names."""
+"""Rules between a spec and its data sets."""
 
 import math
 from collections.abc import Iterator, Mapping
 
 from nablad.errors import Violation
-from nablad.jobspec.fields import order
 from nablad.jobspec.names import name_of
+from nablad.jobspec.violations import sort
 from nablad.v1 import job_spec_pb2 as v1
 from nablad.v1.datasets_pb2 import Dataset
 from nablad.v1.job_spec_pb2 import JobSpec
@@ -14,10 +14,12 @@ __all__ = ["data_violations"]
 
 
 def data_violations(spec: JobSpec, train: Dataset, validation: Dataset | None = None) -> list[Violation]:
-    """What is wrong with a spec for its data sets. More micro-batches than a validation set has rows are fine.
+    """Returns what is wrong with a spec for its data sets.
+
+    A validation set with fewer rows than there are micro-batches is no violation.
 
     Args:
-        spec: Completed for `train`, and without violations of its own.
+        spec: A spec that is completed for `train`.
         train: The data set that `spec.data.train` names.
         validation: The data set that `spec.data.validation` names, if any.
 
@@ -30,7 +32,7 @@ def data_violations(spec: JobSpec, train: Dataset, validation: Dataset | None = 
     if validation is not None:
         found += _targets(spec, validation, "data.validation")
         found += [Violation("data.validation", message) for message in _differences(train, validation)]
-    return sorted(found, key=lambda violation: order(violation.field))
+    return sort(found)
 
 
 def _input(spec: JobSpec, train: Dataset) -> Iterator[Violation]:
@@ -42,7 +44,7 @@ def _input(spec: JobSpec, train: Dataset) -> Iterator[Violation]:
 
 
 def _output(spec: JobSpec, train: Dataset) -> Iterator[Violation]:
-    """L(E) has one node for each class or value; a single one can tell two classes apart."""
+    """L(E) has one node for each class or value; for two classes, one node is enough."""
     layers = spec.model.layers
     needed = train.classes or train.target_columns
     if len(layers) < 2 or layers[-1] == needed or (train.classes == 2 and layers[-1] == 1):
@@ -54,7 +56,7 @@ def _output(spec: JobSpec, train: Dataset) -> Iterator[Violation]:
 
 
 def _cost(spec: JobSpec, train: Dataset) -> Iterator[Violation]:
-    """Categorical cross-entropy takes the targets of a row as the probabilities of classes."""
+    """Categorical cross-entropy is for class labels, because it reads targets as probabilities of classes."""
     if spec.cost.function == v1.COST_FUNCTION_CATEGORICAL_CROSS_ENTROPY and not train.classes:
         message = (
             f"got categorical_cross_entropy, which is for class labels, but data set {train.name} has values as its "
@@ -63,7 +65,7 @@ def _cost(spec: JobSpec, train: Dataset) -> Iterator[Violation]:
         yield Violation("cost.function", message)
 
 
-# What a cost function's targets can be, when they are values.
+# Lowest and highest target of each cost function that is not defined for every value.
 _TARGETS: Mapping[v1.CostFunction.ValueType, tuple[float, float]] = {
     v1.COST_FUNCTION_LOG_LOSS: (0, 1),
     v1.COST_FUNCTION_POISSON: (0, math.inf),
@@ -71,7 +73,7 @@ _TARGETS: Mapping[v1.CostFunction.ValueType, tuple[float, float]] = {
 
 
 def _targets(spec: JobSpec, dataset: Dataset, field: str) -> Iterator[Violation]:
-    """Values lie where the cost function is defined; class labels always do."""
+    """Target values lie where the cost function is defined; class labels always do."""
     low, high = _TARGETS.get(spec.cost.function, (-math.inf, math.inf))
     if not dataset.HasField("target_minimum") or low <= dataset.target_minimum <= dataset.target_maximum <= high:
         return
@@ -92,7 +94,7 @@ def _rows(spec: JobSpec, train: Dataset) -> Iterator[Violation]:
 
 
 def _stopping(spec: JobSpec, train: Dataset) -> Iterator[Violation]:
-    """Accuracy is the share of class labels that were found."""
+    """A target accuracy needs class labels: accuracy is the share of labels that were predicted right."""
     stopping = spec.training.stopping
     if stopping.HasField("target_accuracy") and not train.classes:
         message = (
@@ -103,7 +105,7 @@ def _stopping(spec: JobSpec, train: Dataset) -> Iterator[Violation]:
 
 
 def _differences(train: Dataset, validation: Dataset) -> Iterator[str]:
-    """In what the validation data set cannot be held against what was learnt from the train data set."""
+    """Yields the differences between the data sets that make a validation meaningless."""
     if validation.features != train.features:
         yield f"{validation.name} has {validation.features} features, but {train.name} has {train.features}"
     if bool(validation.classes) != bool(train.classes):

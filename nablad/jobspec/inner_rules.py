@@ -1,11 +1,11 @@
-"""The rules between an inner term of the cost and the network that it sits on."""
+"""Rules between the inner terms of the cost and the network."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from nablad.jobspec.findings import Finding, Rule
 from nablad.jobspec.names import name_of
 from nablad.jobspec.outputs import UNIT_INTERVAL
+from nablad.jobspec.violations import Rule, RuleViolation
 from nablad.v1 import job_spec_pb2 as v1
 from nablad.v1.job_spec_pb2 import Activation, InnerTerm, JobSpec
 
@@ -16,53 +16,58 @@ _PORTION = 10_000
 
 
 class _Place(NamedTuple):
-    """An inner term and the layer that it sits on."""
+    """An inner term and its layer.
+
+    Attributes:
+        path: Field path of the term.
+        term: The term.
+        width: Number of nodes of its layer; 0 while it is not known.
+        activation: Activation of its layer; unspecified while it is not known.
+    """
 
     path: str
     term: InnerTerm
     width: int
-    """Nodes of the layer; 0 while that is not known."""
     activation: Activation.ValueType
-    """Of the layer; unspecified while that is not known."""
 
 
-def layer_exists(spec: JobSpec) -> Iterator[Finding]:
-    """A term sits on one of the layers L(1)…L(E)."""
+def layer_exists(spec: JobSpec) -> Iterator[RuleViolation]:
+    """The layer of a term is one of L(1)…L(E)."""
     last_layer = len(spec.model.layers) - 1
     for index, term in enumerate(spec.cost.inner):
         if term.layer > last_layer > 0:
             message = f"got {term.layer}; allowed: 1 to {last_layer}, the last layer of this network"
-            yield Finding(f"cost.inner[{index}].layer", message, ("model.layers",))
+            yield RuleViolation(f"cost.inner[{index}].layer", message, ("model.layers",))
 
 
-def nodes_exist(spec: JobSpec) -> Iterator[Finding]:
-    """The nodes of a term are nodes of its layer."""
+def nodes_exist(spec: JobSpec) -> Iterator[RuleViolation]:
+    """The nodes of a term exist in its layer."""
     for path, term, width, _ in _places(spec):
         if any(max(portion) >= width > 0 for portion in _portions(term.nodes)):
             beyond = [node for node in term.nodes if node >= width]
             message = f"got {_some(beyond)}; allowed: 0 to {width - 1}, the nodes of layer L({term.layer})"
-            yield Finding(f"{path}.nodes", message, ("model.layers", f"{path}.layer"))
+            yield RuleViolation(f"{path}.nodes", message, ("model.layers", f"{path}.layer"))
 
 
-def nodes_are_a_set(spec: JobSpec) -> Iterator[Finding]:
-    """No node counts twice in one term."""
+def nodes_are_a_set(spec: JobSpec) -> Iterator[RuleViolation]:
+    """No node is given twice in one term."""
     for index, term in enumerate(spec.cost.inner):
-        # Where there are hundreds of thousands, a set is made several times as fast as a count.
+        # For hundreds of thousands of nodes, a set is several times as fast as a count.
         if _distinct(term.nodes) < len(term.nodes):
             twice = list(_repeated(term.nodes))
-            yield Finding(f"cost.inner[{index}].nodes", f"got {_some(twice)} more than once; give each node once")
+            yield RuleViolation(f"cost.inner[{index}].nodes", f"got {_some(twice)} more than once; give each node once")
 
 
-def balance_has_a_cluster(spec: JobSpec) -> Iterator[Finding]:
+def balance_has_a_cluster(spec: JobSpec) -> Iterator[RuleViolation]:
     """The variance of a single activity is always 0."""
     for path, term, width, _ in _places(spec):
         got = len(term.nodes) or width
         if term.term == v1.TERM_BALANCE and got == 1:
             message = "got 1 node; balance compares nodes with each other: at least 2 are needed"
-            yield Finding(f"{path}.nodes", message, ("model.layers", f"{path}.layer", f"{path}.term"))
+            yield RuleViolation(f"{path}.nodes", message, ("model.layers", f"{path}.layer", f"{path}.term"))
 
 
-def sparsity_has_a_mean_to_compare(spec: JobSpec) -> Iterator[Finding]:
+def sparsity_has_a_mean_to_compare(spec: JobSpec) -> Iterator[RuleViolation]:
     """The Kullback-Leibler divergence takes activities as probabilities: they have to stay in (0, 1)."""
     for path, term, _, activation in _places(spec):
         if term.term == v1.TERM_SPARSITY and activation not in UNIT_INTERVAL | {v1.ACTIVATION_UNSPECIFIED}:
@@ -72,13 +77,13 @@ def sparsity_has_a_mean_to_compare(spec: JobSpec) -> Iterator[Finding]:
             )
             output = ("model.output_activation", "cost.function") if term.layer == len(spec.model.layers) - 1 else ()
             reads = ("model.layers", "model.activation", *output, f"{path}.layer")
-            yield Finding(f"{path}.term", message, reads)
+            yield RuleViolation(f"{path}.term", message, reads)
 
 
 def _places(spec: JobSpec) -> Iterator[_Place]:
-    """The terms whose layer exists, each with its place."""
+    """Yields the terms whose layer exists, each with its layer."""
     layers, activations = spec.model.layers, [*spec.model.activation, spec.model.output_activation]
-    if len(activations) != len(layers) - 1:  # does not fit the layers: another rule says so
+    if len(activations) != len(layers) - 1:  # another rule reports that they do not fit the layers
         activations = [v1.ACTIVATION_UNSPECIFIED] * len(layers)
     for index, term in enumerate(spec.cost.inner):
         if 0 < term.layer < len(layers):
@@ -86,12 +91,12 @@ def _places(spec: JobSpec) -> Iterator[_Place]:
 
 
 def _portions(nodes: Sequence[int]) -> Iterator[Sequence[int]]:
-    """The nodes in portions that are looked through in a moment: other threads wait for the interpreter meanwhile."""
+    """Yields the nodes in short slices, because other threads wait for the interpreter during one built-in call."""
     return (nodes[start : start + _PORTION] for start in range(0, len(nodes), _PORTION))
 
 
 def _distinct(nodes: Sequence[int]) -> int:
-    """How many different nodes there are."""
+    """Returns the number of different nodes."""
     seen: set[int] = set()
     for portion in _portions(nodes):
         seen.update(portion)
@@ -99,7 +104,7 @@ def _distinct(nodes: Sequence[int]) -> int:
 
 
 def _repeated(nodes: Iterable[int]) -> Iterator[int]:
-    """The nodes that come more than once, each of them once."""
+    """Yields each node that is given more than once, once."""
     times: dict[int, int] = {}
     for node in nodes:
         times[node] = times.get(node, 0) + 1

@@ -1,6 +1,6 @@
 """Job files: YAML or JSON text as a `JobSpec`, and back.
 
-Nothing here knows a field by its name: keys, types and names of values come from the descriptors of the contract.
+No field is known by its name here: keys, types and names of values come from the descriptors of the contract.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,21 +13,24 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from nablad.errors import InvalidRequestError, Violation, mistakes
-from nablad.jobspec.constraints import violations
-from nablad.jobspec.fields import constraint_of, fields_of, order
+from nablad.jobspec.check import check
+from nablad.jobspec.fields import constraint_of, fields_of
 from nablad.jobspec.names import closest, one_of, shown
-from nablad.jobspec.scalars import Scalar, read_scalar, write_scalar
-from nablad.jobspec.tree import Block, TextError, Value, read_tree
+from nablad.jobspec.text import Block, Scalar, TextError, Value, read_scalar, read_tree, write_scalar
+from nablad.jobspec.violations import sort
 from nablad.v1.job_spec_pb2 import JobSpec
 
 __all__ = ["MAXIMUM_BYTES", "load", "parse", "to_yaml"]
 
 MAXIMUM_BYTES = 2**20
-"""A longer job file is refused before it is read."""
+"""Largest job file, in bytes; a longer one is refused before it is parsed."""
 
 
 def load(path: str | Path) -> JobSpec:
-    """Reads the spec in a job file.
+    """Reads a job file and checks it.
+
+    Returns:
+        The spec as its author wrote it; the service completes it.
 
     Raises:
         InvalidRequestError: It has mistakes; the message and ``violations`` name all that can be found without the
@@ -36,19 +39,19 @@ def load(path: str | Path) -> JobSpec:
     """
     with Path(path).open("rb") as file:
         spec, unread = parse(file.read(MAXIMUM_BYTES + 1))
-    found = violations(spec, unread)
+    found = check(spec, unread=unread).violations
     if found:
         raise InvalidRequestError(mistakes(found), found)
     return spec
 
 
 def parse(content: str | bytes) -> tuple[JobSpec, list[Violation]]:
-    """Reads what a job file holds, as text or as its bytes.
+    """Parses a job file, given as text or as its bytes.
 
     Returns:
-        What could be read of it, and everything that could not, in the order of the contract's fields. A list of
-        scalars with a mistake in it is left out as a whole, so that no element stands in another's place. Whether
-        the values are allowed is for `nablad.jobspec.violations` to say.
+        The spec as far as it could be read, and everything that could not, in the order of the contract's fields. A
+        list of scalars with a mistake in it is left out as a whole, so that no element moves to another's place.
+        Allowed values are not checked here: see `check`.
     """
     spec = JobSpec()
     if len(content) > MAXIMUM_BYTES:
@@ -68,11 +71,11 @@ def parse(content: str | bytes) -> tuple[JobSpec, list[Violation]]:
         return spec, [Violation("", f"a job file is a mapping with the keys {keys}; got {_what(tree)}")]
     unread: list[Violation] = []
     _Reader(spec, "", unread).read(tree)
-    return spec, sorted(unread, key=lambda violation: order(violation.field))
+    return spec, sort(unread)
 
 
 def to_yaml(spec: JobSpec) -> str:
-    """A job file that `parse` reads as an equal spec. Fields that were left out stay out."""
+    """Writes a job file that `parse` reads as an equal spec. Fields that were left out stay out."""
     return yaml.safe_dump(_plain(spec), sort_keys=False, default_flow_style=None, width=120)
 
 
@@ -85,7 +88,7 @@ def _what(tree: Value) -> str:
 
 
 class _Reader:
-    """Reads one mapping of a job file into a message, and collects what is wrong with it."""
+    """Reader: reads one mapping of a job file into a message, and collects what is wrong with it."""
 
     def __init__(self, message: Message, path: str, violations: list[Violation]) -> None:
         self._message = message
@@ -95,7 +98,7 @@ class _Reader:
         self._given: dict[str, str] = {}  # the key that each field was given by
 
     def read(self, block: Block) -> None:
-        """Reads first the keys that exist, then those that may be misspelt."""
+        """Reads the known keys first, then those that may be misspelt."""
         for key, value in block.entries:
             if key in self._keys:
                 self._entry(key, value)
@@ -121,7 +124,7 @@ class _Reader:
             self._scalar(field, value, path)
 
     def _unknown(self, key: str, value: Value) -> None:
-        """Names a key that does not exist, and reads what it was probably meant for, so that this is not missed too."""
+        """Reports an unknown key; its value is read for the key that was probably meant, which is then not missing."""
         meant = closest(key, self._keys)
         words = one_of(self._message.DESCRIPTOR.fields_by_name, meant or _nearest(key, self._path))
         self._refuse(_inside(self._path, _label(key)), f"there is no such key; {words}")
@@ -137,7 +140,7 @@ class _Reader:
             self._refuse(path, f"got {shown(value)}; allowed: a mapping with the keys {keys}")
 
     def _list(self, field: FieldDescriptor, values: list[Value], path: str) -> None:
-        """Reads a list, unless it is too long: then nothing of it."""
+        """Reads a list; of one that is too long, nothing."""
         most = constraint_of(field).maximum_items
         if most and len(values) > most:
             self._refuse(path, f"got {len(values)} elements; allowed: at most {most}")
@@ -169,13 +172,13 @@ class _Reader:
 
 
 def _keys(fields: Sequence[FieldDescriptor]) -> dict[str, FieldDescriptor]:
-    """The fields of a message by the keys that job files may use for them."""
+    """Returns the fields of a message by the keys that job files may use for them."""
     aliases = {constraint_of(field).alias: field for field in fields if constraint_of(field).alias}
     return {field.name: field for field in fields} | aliases
 
 
 def _paths(fields: Sequence[FieldDescriptor], path: str = "") -> Iterator[tuple[str, str]]:
-    """Every key outside lists, with the path of its field."""
+    """Yields every key outside lists, with the path of its field."""
     for key, field in _keys(fields).items():
         inner = _inside(path, field.name)
         yield key, inner
@@ -184,7 +187,7 @@ def _paths(fields: Sequence[FieldDescriptor], path: str = "") -> Iterator[tuple[
 
 
 def _nearest(key: str, path: str) -> str | None:
-    """The field that a key stands for elsewhere: below the mapping at ``path`` if it can, and as far up as it can."""
+    """Returns the path of a field that has this key elsewhere: below ``path`` if possible, the shortest first."""
     fields = [field for other, field in _PATHS if other == key]
     return min(fields, key=lambda field: (not field.startswith(f"{path}."), field.count(".")), default=None)
 
@@ -194,12 +197,12 @@ def _inside(path: str, key: str) -> str:
 
 
 def _label(key: str) -> str:
-    """An unknown key as a step of a field path: in quotes if it would not read as one."""
+    """Returns an unknown key as a step of a field path: in quotes if it is not a plain word."""
     return key if key.isascii() and key.isidentifier() and len(key) < 64 else shown(key)
 
 
 def _plain(message: Message) -> dict[str, Any]:
-    """The fields that a message holds, as the mapping that a job file has for it."""
+    """Returns the given fields of a message as a mapping of a job file."""
     return {field.name: _plain_field(field, value) for field, value in message.ListFields()}
 
 

@@ -1,6 +1,7 @@
-"""Which cost functions go with which output activations, and which are chosen for each other.
+"""Pairs of cost function and output activation: those that are allowed, and those that are chosen by default.
 
-A cost function λ(a, y) is defined on a range of outputs a; an output activation fits it if every φ(z) lies in there.
+A cost function λ(a, y) is defined on a range of outputs a; an output activation fits it if every φ(z) lies in
+that range.
 """
 
 from collections.abc import Mapping
@@ -63,12 +64,12 @@ _COST_FOR: Mapping[Activation.ValueType, CostFunction.ValueType] = {
 
 
 def output_allowed(cost: CostFunction.ValueType, output: Activation.ValueType) -> bool:
-    """Whether the cost function is defined for everything that the output activation, if it is known here, can give."""
+    """Returns true if the cost function is defined for every output of the activation, or if that is not known here."""
     return output in ALLOWED_OUTPUTS[cost] or output not in _GIVES
 
 
 def misfit(cost: CostFunction.ValueType, output: Activation.ValueType) -> str:
-    """Why the cost function is not defined for the output activation, and what to do."""
+    """Says why the cost function is not defined for the output activation, and what to do."""
     enum = Activation.DESCRIPTOR
     fitting = sorted(name_of(enum, activation) for activation in ALLOWED_OUTPUTS[cost])
     return (
@@ -78,17 +79,17 @@ def misfit(cost: CostFunction.ValueType, output: Activation.ValueType) -> str:
 
 
 def output_for(cost: CostFunction.ValueType) -> Activation.ValueType:
-    """The output activation that goes with a cost function; unspecified for one that is not known here."""
+    """Returns the default output activation for a cost function; unspecified for one that is not known here."""
     return _OUTPUT_FOR.get(cost, v1.ACTIVATION_UNSPECIFIED)
 
 
 def cost_for(output: Activation.ValueType, *, labels: bool | None) -> CostFunction.ValueType:
-    """The cost function that goes with an output activation.
+    """Returns the default cost function for an output activation.
 
     Args:
         output: The output activation.
-        labels: Whether the targets are class labels rather than values; None while that is not known. Only sigmoid
-            has to know: log_loss is for labels, values may lie outside [0, 1].
+        labels: True if the targets are class labels, false if they are values; None while that is not known. Only
+            sigmoid depends on it: log_loss is for labels, because values may lie outside [0, 1].
     """
     if output == v1.ACTIVATION_SIGMOID and not labels:
         return v1.COST_FUNCTION_UNSPECIFIED if labels is None else v1.COST_FUNCTION_MEAN_SQUARED_ERROR

@@ -1,37 +1,39 @@
-"""The rules between fields, each a function that says what breaks it.
+"""Rules between fields, each a function that yields its violations.
 
-They look at the spec as it would be trained: completed as far as that is possible without a data set.
+They read the completed spec: what would be trained.
 """
 
 from collections.abc import Iterator
 from itertools import pairwise
 
-from nablad.jobspec.applicability import APPLIES_WITH, applies
-from nablad.jobspec.fields import is_given, walk
-from nablad.jobspec.findings import Finding, Rule
+from nablad.jobspec.conditional_fields import nothing_is_ignored
 from nablad.jobspec.inner_rules import INNER_RULES
-from nablad.jobspec.names import shown
 from nablad.jobspec.outputs import ALLOWED_OUTPUTS, misfit, output_allowed
-from nablad.jobspec.training_rules import TRAINING_RULES
+from nablad.jobspec.violations import Rule, RuleViolation
 from nablad.v1 import job_spec_pb2 as v1
 from nablad.v1.job_spec_pb2 import JobSpec
 
 __all__ = ["MAXIMUM_PARAMETER_BYTES", "RULES"]
 
 MAXIMUM_PARAMETER_BYTES = 2**31
-"""The most that the parameter vector may have: its processes and the service hold it several times in memory."""
+"""Largest parameter vector, in bytes: parameter server, workers and service hold several copies in memory."""
+
+_STOPPING = "training.stopping"
+_WARM_START = "training.warm_start"
+# minimum_improvement alone has no effect either, but `nothing_is_ignored` reports it at its own field.
+_WITH_AN_EFFECT = frozenset({"target_cost", "target_accuracy", "patience", "minimum_improvement"})
 
 
-def auto_only_at_the_ends(spec: JobSpec) -> Iterator[Finding]:
+def auto_only_at_the_ends(spec: JobSpec) -> Iterator[RuleViolation]:
     """A data set fixes the nodes of the first and the last layer only."""
     for index, nodes in enumerate(spec.model.layers[1:-1], start=1):
         if nodes == 0:
             message = "got 0 (auto); only the first and the last layer follow from the data set; give a number of nodes"
-            yield Finding(f"model.layers[{index}]", message)
+            yield RuleViolation(f"model.layers[{index}]", message)
 
 
-def parameters_fit_memory(spec: JobSpec) -> Iterator[Finding]:
-    """The parameter vector W(0), b(0), W(1), b(1)… has a largest size."""
+def parameters_fit_memory(spec: JobSpec) -> Iterator[RuleViolation]:
+    """The parameter vector W(0), b(0), W(1), b(1)… is not larger than allowed."""
     layers, number_bytes = spec.model.layers, 8 if spec.model.dtype == v1.D_TYPE_FLOAT64 else 4
     parameters = sum((source + spec.model.bias) * target for source, target in pairwise(layers))
     if 0 not in layers and parameters * number_bytes > MAXIMUM_PARAMETER_BYTES:
@@ -39,10 +41,10 @@ def parameters_fit_memory(spec: JobSpec) -> Iterator[Finding]:
             f"got {parameters} weights of {number_bytes} bytes each, {parameters * number_bytes} bytes; "
             f"allowed: at most {MAXIMUM_PARAMETER_BYTES} bytes; use fewer nodes"
         )
-        yield Finding("model.layers", message, ("model.bias", "model.dtype"))
+        yield RuleViolation("model.layers", message, ("model.bias", "model.dtype"))
 
 
-def activations_fit_layers(spec: JobSpec) -> Iterator[Finding]:
+def activations_fit_layers(spec: JobSpec) -> Iterator[RuleViolation]:
     """One activation for all inner layers, one for each, or one for each layer of weights."""
     last_layer, got = len(spec.model.layers) - 1, len(spec.model.activation)
     if last_layer < 1 or got == last_layer - 1:
@@ -51,19 +53,19 @@ def activations_fit_layers(spec: JobSpec) -> Iterator[Finding]:
         f"got {got} activations; allowed with {last_layer - 1} inner layers: one for all, one for each, or "
         f"{last_layer} while output_activation is left out, the last for the output"
     )
-    yield Finding("model.activation", message, ("model.layers", "model.output_activation"))
+    yield RuleViolation("model.activation", message, ("model.layers", "model.output_activation"))
 
 
-def softmax_only_at_the_output(spec: JobSpec) -> Iterator[Finding]:
-    """Softmax couples the nodes of its layer, which only the output layer provides for."""
+def softmax_only_at_the_output(spec: JobSpec) -> Iterator[RuleViolation]:
+    """Softmax is for the output layer only, because it couples the nodes of its layer."""
     if v1.ACTIVATION_SOFTMAX in spec.model.activation:
         layer = list(spec.model.activation).index(v1.ACTIVATION_SOFTMAX) + 1
         message = f"got softmax for the inner layer L({layer}); it is for the output only: use output_activation"
-        yield Finding("model.activation", message, ("model.layers", "model.output_activation"))
+        yield RuleViolation("model.activation", message, ("model.layers", "model.output_activation"))
 
 
-def classes_share_two_outputs(spec: JobSpec) -> Iterator[Finding]:
-    """Softmax of a single node is always 1, and categorical cross-entropy has no word for "not this class"."""
+def classes_share_two_outputs(spec: JobSpec) -> Iterator[RuleViolation]:
+    """Softmax and categorical cross-entropy need two output nodes: softmax of a single one is always 1."""
     layers, wanting = spec.model.layers, []
     if spec.model.output_activation == v1.ACTIVATION_SOFTMAX:
         wanting.append("softmax")
@@ -72,32 +74,59 @@ def classes_share_two_outputs(spec: JobSpec) -> Iterator[Finding]:
     if wanting and len(layers) > 1 and layers[-1] == 1:
         message = f"got 1 output node, but {' and '.join(wanting)} need at least 2; use sigmoid with log_loss for one"
         reads = ("model.output_activation", "model.activation", "cost.function")
-        yield Finding(f"model.layers[{len(layers) - 1}]", message, reads)
+        yield RuleViolation(f"model.layers[{len(layers) - 1}]", message, reads)
 
 
-def cost_fits_output(spec: JobSpec) -> Iterator[Finding]:
+def cost_fits_output(spec: JobSpec) -> Iterator[RuleViolation]:
     """The cost function is defined for everything that the output activation gives."""
     cost, output = spec.cost.function, spec.model.output_activation
     if cost in ALLOWED_OUTPUTS and output and not output_allowed(cost, output):
-        yield Finding("cost.function", misfit(cost, output), ("model.output_activation", "model.activation"))
+        yield RuleViolation("cost.function", misfit(cost, output), ("model.output_activation", "model.activation"))
 
 
-def nothing_is_ignored(spec: JobSpec) -> Iterator[Finding]:
-    """A field that would have no effect is not given."""
-    for message, field, path in walk(spec):
-        if not is_given(message, field) or applies(message, field):
-            continue
-        condition = APPLIES_WITH[field.full_name]
-        text = f"got {shown(getattr(message, field.name))}, but {condition.refusal(message)}"
-        yield Finding(path, text, tuple(f"{path.rpartition('.')[0]}.{name}" for name in condition.reads))
+def stopping_has_an_effect(spec: JobSpec) -> Iterator[RuleViolation]:
+    """A stopping section stops the training or chooses the weights that are kept."""
+    stopping = spec.training.stopping
+    given = {field.name for field, _ in stopping.ListFields()}
+    if spec.training.HasField("stopping") and not stopping.keep_best and given.isdisjoint(_WITH_AN_EFFECT):
+        message = (
+            "there is nothing in it that stops the training or keeps its best weights; give target_cost, "
+            "target_accuracy, patience or keep_best, or leave it out"
+        )
+        yield RuleViolation(_STOPPING, message)
 
 
-def micro_batches_have_rows(spec: JobSpec) -> Iterator[Finding]:
+def best_epoch_is_validated(spec: JobSpec) -> Iterator[RuleViolation]:
+    """The best epoch is chosen by its validation cost, so there are validation rows."""
+    stopping = spec.training.stopping
+    if spec.data.validation or not (stopping.HasField("patience") or stopping.keep_best):
+        return
+    # Beside patience, keep_best is true by default: its author may have given only patience.
+    name, got = ("patience", str(stopping.patience)) if stopping.HasField("patience") else ("keep_best", "true")
+    message = f"got {got}, but there is no validation cost to look at; give data.validation, or leave {name} out"
+    yield RuleViolation(f"{_STOPPING}.{name}", message, ("data.validation",))
+
+
+def warm_start_has_one_source(spec: JobSpec) -> Iterator[RuleViolation]:
+    """A warm start takes its weights from one source."""
+    if not spec.training.HasField("warm_start"):
+        return
+    model, job = spec.training.warm_start.model, spec.training.warm_start.checkpoint_of
+    if model and job:
+        yield RuleViolation(
+            _WARM_START, "got both model and checkpoint_of; the first weights come from one: give only that"
+        )
+    elif not model and not job:
+        message = "got neither model nor checkpoint_of; give one of them, or leave it out to draw the first weights"
+        yield RuleViolation(_WARM_START, message)
+
+
+def micro_batches_have_rows(spec: JobSpec) -> Iterator[RuleViolation]:
     """Each part of a mini-batch has at least one row."""
     got, rows = spec.distribution.micro_batches, spec.training.batch_size
     if got > rows:
         message = f"got {got}; allowed: at most training.batch_size, which is {rows}"
-        yield Finding("distribution.micro_batches", message, ("training.batch_size",))
+        yield RuleViolation("distribution.micro_batches", message, ("training.batch_size",))
 
 
 RULES: tuple[Rule, ...] = (
@@ -108,7 +137,9 @@ RULES: tuple[Rule, ...] = (
     classes_share_two_outputs,
     cost_fits_output,
     *INNER_RULES,
-    *TRAINING_RULES,
+    stopping_has_an_effect,
+    best_epoch_is_validated,
+    warm_start_has_one_source,
     nothing_is_ignored,
     micro_batches_have_rows,
 )

@@ -1,9 +1,10 @@
-"""From a spec that somebody sends to a job that is queued."""
+"""Submission: from a spec that a client sends to a queued job."""
+
+from collections.abc import Iterator
 
 from nablad.errors import Violation
-from nablad.jobspec import merge
+from nablad.jobspec import JobDatasets, merge
 from nablad.jobspec.names import closest
-from nablad.v1 import datasets_pb2 as datasets_pb
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
 from service.checkpoints.folder import CheckpointFolder
@@ -40,36 +41,46 @@ class Submission:
         self._checks = SpecChecks()
 
     async def checked(self, spec: spec_pb.JobSpec) -> spec_pb.JobSpec:
-        """The completed spec; the data sets that it names are those of now.
+        """Returns the completed spec, checked with the data sets that are registered now.
 
         Raises:
             ServiceError: INVALID_SPEC, with every rule that it breaks.
         """
         while True:
-            sets = self._named(spec)
-            unknown = [
-                self._unknown(field, getattr(spec.data, field)) for field, found in sets.items() if found is None
-            ]
-            completed, found = await self._checks.check(spec, sets, unknown)
-            if self._named(spec) == sets:  # others may come and go meanwhile
+            datasets = self._registered(spec)
+            completed, found = await self._checks.check(spec, datasets)
+            if self._registered(spec) == datasets:  # they may be added and deleted meanwhile
                 break
+        found = merge(found, self._unknown_names(spec, datasets))
         found = merge(found, self._warm_starts.violations(completed))
         if found:
             count = "1 rule" if len(found) == 1 else f"{len(found)} rules"
             raise ServiceError(Reason.INVALID_SPEC, f"the job spec breaks {count}", violations=found)
         return completed
 
-    def _named(self, spec: spec_pb.JobSpec) -> dict[str, datasets_pb.Dataset | None]:
-        """The data sets that a spec names, by field."""
-        named = {field: getattr(spec.data, field) for field in ("train", "validation")}
-        return {field: self._datasets.find(name) for field, name in named.items() if name}
+    def _registered(self, spec: spec_pb.JobSpec) -> JobDatasets:
+        """Returns the registered ones among the data sets that a spec names."""
+        names = (spec.data.train, spec.data.validation)
+        return JobDatasets(*(self._datasets.find(name) if name else None for name in names))
+
+    def _unknown_names(self, spec: spec_pb.JobSpec, datasets: JobDatasets) -> Iterator[Violation]:
+        """Yields a violation for each data set that a spec names and that is not registered."""
+        for field, found in datasets._asdict().items():
+            name = getattr(spec.data, field)
+            if not name or found is not None:
+                continue
+            registered = self._datasets.names()
+            meant = closest(name, registered)
+            hint = f'did you mean "{meant}"? ' if meant else ""
+            known = ", ".join(registered) or "none; add one with `nabla dataset add`"
+            yield Violation(f"data.{field}", f'there is no data set "{name}"; {hint}registered: {known}')
 
     async def submit(self, spec: spec_pb.JobSpec, request_id: str) -> jobs_pb.Job:
-        """Queues the job of a checked spec. A request id that was used before gives the job that it made.
+        """Queues the job of a checked spec. For a request id that was used before, returns the job that it made.
 
         Raises:
-            ServiceError: Of a warm start: NOT_FOUND, or INVALID_DATA when the features cannot be scaled.
-            DamagedError: Of a warm start: what it needs is gone, or not what was stored.
+            ServiceError: NOT_FOUND: the source of its warm start is gone; INVALID_DATA: its features cannot be scaled.
+            DamagedError: The source of its warm start is damaged.
         """
         if not spec.training.HasField("warm_start"):
             return self._events.create_job(spec, request_id)
@@ -85,10 +96,10 @@ class Submission:
         return job
 
     async def verify(self, job_id: str, request_id: str) -> jobs_pb.Job:
-        """Queues a job that runs another one again and compares.
+        """Queues a job that runs another one again and compares the results.
 
         Raises:
-            ServiceError: NOT_FOUND, or WRONG_STATE when that one has left no receipt.
+            ServiceError: NOT_FOUND, or WRONG_STATE if the other one left no receipt.
         """
         job = self._jobs.get(job_id)
         if job.state != SUCCEEDED or job.verifies or self._jobs.receipt(job_id) is None:
@@ -102,7 +113,7 @@ class Submission:
         spec = spec_pb.JobSpec()
         spec.CopyFrom(job.spec)
         spec.name = f"verify-{spec.name}"[:63]
-        # It ends after as many steps, however long they take.
+        # A verification ends after the steps of its original, however long they take.
         spec.limits.ClearField("wall_time_seconds")
         new_id = self._jobs.new_id(spec)
         try:
@@ -113,7 +124,7 @@ class Submission:
             self._clear(new_id)
 
     def _require_data(self, job: jobs_pb.Job, receipt: jobs_pb.Receipt | None) -> None:
-        """Raises WRONG_STATE when the data sets are not those that the receipt names."""
+        """Raises WRONG_STATE unless the data sets are those of the receipt."""
         for field in ("train", "validation"):
             name = getattr(job.spec.data, field)
             dataset = self._datasets.find(name) if name else None
@@ -127,13 +138,6 @@ class Submission:
                 )
 
     def _clear(self, job_id: str) -> None:
-        """Removes what was laid down for a job that has not become one after all."""
+        """Removes the first checkpoint of a job that was not created after all."""
         if not self._jobs.has(job_id):
             CheckpointFolder(self._directory.checkpoints(job_id)).remove()
-
-    def _unknown(self, field: str, name: str) -> Violation:
-        registered = self._datasets.names()
-        meant = closest(name, registered)
-        hint = f'did you mean "{meant}"? ' if meant else ""
-        known = ", ".join(registered) or "none; add one with `nabla dataset add`"
-        return Violation(f"data.{field}", f'there is no data set "{name}"; {hint}registered: {known}')

@@ -7,7 +7,7 @@ import pytest
 
 from nablad.address import DEFAULT_ADDRESS
 from nablad.errors import InvalidRequestError
-from nablad.jobspec import parse, violations
+from nablad.jobspec import check, parse
 from nablad.v1 import job_spec_pb2, jobs_pb2
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
@@ -70,4 +70,4 @@ def test_every_piece_of_a_job_file_is_read(block):
     """All keys and values are those of the contract; the whole job file breaks no rule either."""
     spec, unread = parse(block)
     assert unread == []
-    assert block is not JOB_FILE or violations(spec) == []
+    assert block is not JOB_FILE or check(spec).violations == []

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nablad.jobspec import complete, data_violations, parse
+from nablad.jobspec import JobDatasets, check, parse
 from nablad.v1.datasets_pb2 import Dataset
 
 LABELS = Dataset(name="digits", rows=100, features=4, classes=3)
@@ -13,7 +13,7 @@ VALUES = Dataset(name="prices", rows=100, features=4, target_columns=2)
 def said(text: str, train: Dataset, validation: Dataset | None = None) -> list[str]:
     spec, found = parse("data: {train: d}\n" + text)
     assert found == []
-    return [str(violation) for violation in data_violations(complete(spec, train), train, validation)]
+    return [str(violation) for violation in check(spec, JobDatasets(train, validation)).violations]
 
 
 @pytest.mark.parametrize(

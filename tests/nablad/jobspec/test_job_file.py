@@ -5,7 +5,7 @@ import json
 import pytest
 
 from nablad.errors import InvalidRequestError
-from nablad.jobspec import load, parse, to_yaml, violations
+from nablad.jobspec import check, load, parse, to_yaml
 from nablad.jobspec.job_file import MAXIMUM_BYTES
 from nablad.v1 import job_spec_pb2 as v1
 
@@ -17,7 +17,7 @@ def said(text: str) -> list[str]:
 def test_the_job_file_of_the_design_is_read(job_file):
     """Every field of the documented job file arrives, and none of it breaks a rule."""
     spec, found = parse(job_file)
-    assert violations(spec, found) == []
+    assert check(spec, unread=found).violations == []
     assert (spec.name, spec.data.train, spec.data.scaling) == ("mnist-paper", "mnist-train", v1.SCALING_UNIT)
     assert list(spec.model.layers) == [784, 100, 50, 10]
     assert list(spec.model.activation) == [v1.ACTIVATION_SIGMOID]
@@ -37,7 +37,7 @@ def test_four_mistakes_are_named_at_once():
         model: {layers: [64, 50, 30, 10], activation: [relu, sigmiod]}
         training: {epochs: 0, batch_size: many}
     """)
-    assert [str(violation) for violation in violations(spec, found)] == [
+    assert [str(violation) for violation in check(spec, unread=found).violations] == [
         'data.scalling: there is no such key; did you mean "scaling"? allowed: train, validation, scaling',
         'model.activation[1]: got "sigmiod"; did you mean "sigmoid"? allowed: elu, gelu, identity, leaky_relu, relu, '
         "selu, sigmoid, softmax, softplus, softsign, tanh",
@@ -121,7 +121,7 @@ def test_a_text_that_is_no_job_file_is_answered_with_one_sentence(text, message)
 def test_nothing_more_is_said_about_a_text_that_is_no_job_file():
     """A spec that could not be read is not said to lack its required fields."""
     spec, found = parse("name: [a")
-    assert violations(spec, found) == found
+    assert check(spec, unread=found).violations == found
 
 
 @pytest.mark.parametrize("number", ["1e-3", "0.001", "1.0e-3", "'0.001'", "+.001"])
@@ -205,7 +205,7 @@ def test_a_mistake_hides_no_other_and_makes_no_new_one():
         training: {optimizer: {name: adamm, beta1: 0.9}}
         distribution: {micro_batches: 101}
     """)
-    fields = [violation.field for violation in violations(spec, found)]
+    fields = [violation.field for violation in check(spec, unread=found).violations]
     assert fields == [
         "model.layers[2]",
         "cost.inner[0].term",

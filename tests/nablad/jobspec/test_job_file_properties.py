@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nablad.errors import Violation
-from nablad.jobspec import complete, parse, to_yaml, violations
-from nablad.jobspec.fields import order, overlap
+from nablad.jobspec import check, complete, parse, to_yaml
+from nablad.jobspec.violations import order, overlap
 from nablad.v1.job_spec_pb2 import JobSpec
 
 KEYS = [
@@ -45,7 +45,7 @@ yaml_like = st.text(alphabet=st.sampled_from(":-[]{},&*!|>'\"%@`#?\\ \n\tUuxab01
 def read(text: str) -> None:
     """Reads a text to the end: into a spec, its violations and its completed form."""
     spec, found = parse(text)
-    everything = violations(spec, found)
+    everything = check(spec, unread=found).violations
     assert isinstance(spec, JobSpec)
     assert all(isinstance(violation, Violation) and violation.message for violation in everything)
     assert set(found) <= set(everything)
@@ -98,7 +98,7 @@ def test_a_completed_spec_is_read_as_itself(valid_specs, data):
 def test_no_spec_raises(any_specs, data):
     """Whatever a message holds, it is answered with violations, and completing it again changes nothing."""
     spec = data.draw(any_specs)
-    found = violations(spec)
+    found = check(spec).violations
     assert found == sorted(found, key=lambda violation: order(violation.field))
     assert complete(complete(spec)) == complete(spec)
 
@@ -109,8 +109,7 @@ def test_no_message_from_the_wire_raises(content):
     spec = JobSpec()
     with suppress(DecodeError):
         spec.ParseFromString(content)
-    violations(spec)
-    complete(spec)
+    check(spec)
 
 
 @given(st.text(), st.text())

@@ -2,8 +2,7 @@
 
 import pytest
 
-from nablad.jobspec import parse, violations
-from nablad.jobspec.completion import complete
+from nablad.jobspec import check, complete, parse
 from nablad.jobspec.rules import RULES
 
 DATA = "data: {train: d}\n"
@@ -12,7 +11,7 @@ VALIDATED = "data: {train: d, validation: v}\nmodel: {layers: [4, 2]}\n"
 
 def said(text: str) -> list[str]:
     spec, found = parse(text if text.startswith("data") else DATA + text)
-    return [str(violation) for violation in violations(spec, found)]
+    return [str(violation) for violation in check(spec, unread=found).violations]
 
 
 BROKEN = {

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from nablad.jobspec.fields import constraint_of
 from nablad.v1 import datasets_pb2 as datasets_pb
 from nablad.v1 import job_spec_pb2 as spec_pb
 from service.control import spec_checks
 from service.control.submission import Submission
 from service.control.warm_start import WarmStarts
 from service.datasets import DatasetError
+from service.datasets.limits import MAXIMUM_COLUMNS
 from service.errors import Reason, ServiceError
 from service.events.publisher import EventPublisher
 from service.storage.data_directory import DataDirectory
@@ -58,13 +60,13 @@ def _spec(nodes: int = 0) -> spec_pb.JobSpec:
 @pytest.mark.parametrize("nodes", [0, 100_000])
 def test_the_loop_checks_no_spec(submission: Submission, monkeypatch: pytest.MonkeyPatch, nodes: int) -> None:
     """Neither a small one nor a large one: its thread is for what is short."""
-    threads, check = [], spec_checks.check_spec
+    threads, check = [], spec_checks.check
 
     def note(*arguments: Any) -> Any:
         threads.append(threading.current_thread())
         return check(*arguments)
 
-    monkeypatch.setattr(spec_checks, "check_spec", note)
+    monkeypatch.setattr(spec_checks, "check", note)
 
     async def work() -> None:
         completed = await submission.checked(_spec(nodes))
@@ -83,14 +85,14 @@ def test_the_loop_checks_no_spec(submission: Submission, monkeypatch: pytest.Mon
 
 def test_a_small_spec_does_not_wait_for_a_large_one(submission: Submission, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long the check of the large one takes."""
-    small_is_done, check = threading.Event(), spec_checks.check_spec
+    small_is_done, check = threading.Event(), spec_checks.check
 
     def wait_if_large(spec: spec_pb.JobSpec, *others: Any) -> Any:
         if spec.cost.inner:
             assert small_is_done.wait(_SECONDS)
         return check(spec, *others)
 
-    monkeypatch.setattr(spec_checks, "check_spec", wait_if_large)
+    monkeypatch.setattr(spec_checks, "check", wait_if_large)
 
     async def work() -> None:
         large = [asyncio.ensure_future(submission.checked(_spec(100_000))) for _ in range(3)]
@@ -106,17 +108,17 @@ def test_data_sets_that_change_meanwhile_are_looked_at_again(
     submission: Submission, datasets: DatasetCatalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A job is not queued with a data set that was deleted while its spec was being checked."""
-    check = spec_checks.check_spec
+    check = spec_checks.check
 
     async def work() -> None:
         loop = asyncio.get_running_loop()
 
         def delete_first(*arguments: Any) -> Any:
-            monkeypatch.setattr(spec_checks, "check_spec", check)
+            monkeypatch.setattr(spec_checks, "check", check)
             asyncio.run_coroutine_threadsafe(_delete(datasets), loop).result(_SECONDS)
             return check(*arguments)
 
-        monkeypatch.setattr(spec_checks, "check_spec", delete_first)
+        monkeypatch.setattr(spec_checks, "check", delete_first)
         with pytest.raises(ServiceError) as refused:
             await submission.checked(_spec())
         assert [violation.field for violation in refused.value.violations] == ["data.train"]
@@ -146,3 +148,9 @@ def test_features_that_cannot_be_scaled_are_not_called_damaged(
         with pytest.raises(ServiceError, match="cannot be scaled") as refused:
             asyncio.run(submission.submit(spec, ""))
     assert refused.value.reason == Reason.INVALID_DATA
+
+
+def test_a_data_set_fixes_only_layers_that_are_allowed() -> None:
+    """A data set may have as many features and classes as a layer may have nodes."""
+    layers = constraint_of(spec_pb.ModelSpec.DESCRIPTOR.fields_by_name["layers"])
+    assert layers.maximum == MAXIMUM_COLUMNS

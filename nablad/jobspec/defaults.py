@@ -1,11 +1,11 @@
-"""A spec with everything filled in that its author may leave out."""
+"""Defaults: what is filled in where the author of a spec left a field out."""
 
 from collections.abc import Mapping
 
-from nablad.jobspec.applicability import applies
+from nablad.jobspec.conditional_fields import applies
 from nablad.jobspec.fields import is_given, walk
 from nablad.jobspec.outputs import cost_for, output_for
-from nablad.jobspec.scalars import set_default
+from nablad.jobspec.text import set_default
 from nablad.v1 import job_spec_pb2 as v1
 from nablad.v1.datasets_pb2 import Dataset
 from nablad.v1.job_spec_pb2 import CostSpec, Initialisation, JobSpec, ModelSpec, Optimizer
@@ -28,22 +28,21 @@ _INITIALISATION_SCALE: Mapping[Initialisation.ValueType, float] = {
     v1.INITIALISATION_NORMAL: 0.05,
 }
 
-# A smaller part is hardly worth its message.
+# A smaller part of a mini-batch is hardly worth its message.
 _LEAST_ROWS_OF_A_HALF = 32
 
 
 def complete(spec: JobSpec, train: Dataset | None = None) -> JobSpec:
-    """The spec with every default filled in. Completing it again changes nothing.
+    """Returns the spec with every default filled in. Completing it again changes nothing.
 
-    Nothing that was given is changed, with one exception: the activations are written out, one for each inner layer
-    and the output's in its own field. Fields that do not apply (momentum of sgd) stay left out. A spec that breaks
-    rules is completed as far as it can be. Stopping and warm start have no default: left out, they stay so.
+    Given fields are not changed, with one exception: activations are written out, one for each inner layer and the
+    output's in its own field. Fields that do not apply (momentum of sgd) stay left out. A spec that breaks rules is
+    completed as far as possible. Stopping and warm start have no default: left out, they stay so.
 
     Args:
-        spec: What was submitted; it is not changed.
-        train: The data set that `spec.data.train` names. Without it, what depends on the data stays left out: layers
-            given as 0, and output activation and cost function where nothing but the targets decides on them. Layers
-            and choices that came from it may break rules that the spec did not, so check the completed spec again.
+        spec: The spec as its author wrote it; it is not changed.
+        train: The data set that `spec.data.train` names. Without it, fields that depend on the data stay left out:
+            layers given as 0, and output activation and cost function where only the targets decide on them.
     """
     completed = JobSpec()
     completed.CopyFrom(spec)
@@ -62,7 +61,7 @@ def complete(spec: JobSpec, train: Dataset | None = None) -> JobSpec:
 
 
 def _fill_layers(model: ModelSpec, train: Dataset | None) -> None:
-    """Nodes of the first and the last layer that are 0: as many as the data set fixes."""
+    """Replaces 0 nodes in the first and the last layer by what the data set fixes."""
     if train is None or len(model.layers) < 2:
         return
     model.layers[0] = model.layers[0] or train.features
@@ -70,9 +69,9 @@ def _fill_layers(model: ModelSpec, train: Dataset | None) -> None:
 
 
 def _write_out_activations(model: ModelSpec) -> None:
-    """One activation for each inner layer L(1)…L(E-1), and the output's in its own field.
+    """Writes out one activation for each inner layer L(1)…L(E-1), and the output's in its own field.
 
-    A number of activations that fits in no way stays as it is.
+    A number of activations that does not fit the layers stays as it is.
     """
     last_layer = len(model.layers) - 1  # E
     if last_layer < 1:
@@ -86,7 +85,7 @@ def _write_out_activations(model: ModelSpec) -> None:
 
 
 def _choose_output_and_cost(model: ModelSpec, cost: CostSpec, train: Dataset | None) -> None:
-    """What goes with the other where one is given, else what goes with the targets."""
+    """Chooses the one that goes with the other where one is given, else both by the targets."""
     if cost.function and not model.output_activation:
         model.output_activation = output_for(cost.function)
     if not cost.function and not model.output_activation and train is not None:
@@ -96,7 +95,7 @@ def _choose_output_and_cost(model: ModelSpec, cost: CostSpec, train: Dataset | N
 
 
 def _output_for_targets(model: ModelSpec, train: Dataset) -> v1.Activation.ValueType:
-    """One node tells two classes apart by sigmoid; more of them share 1 by softmax; values may be any number."""
+    """Returns sigmoid for one node between two classes, softmax for more of them, identity for values."""
     if not train.classes:
         return v1.ACTIVATION_IDENTITY
     one_node = len(model.layers) > 0 and model.layers[-1] == 1
@@ -104,14 +103,14 @@ def _output_for_targets(model: ModelSpec, train: Dataset) -> v1.Activation.Value
 
 
 def _fill_declared(spec: JobSpec) -> None:
-    """The defaults that the contract declares, wherever the field applies and has one value."""
+    """Fills in the defaults that the contract declares, wherever the field applies and is not a list."""
     for message, field, _ in walk(spec):
         if not field.is_repeated and not is_given(message, field) and applies(message, field):
             set_default(message, field)
 
 
 def _fill_dependent(spec: JobSpec, train: Dataset | None) -> None:
-    """The defaults that follow from other fields."""
+    """Fills in the defaults that follow from other fields."""
     model, training, distribution = spec.model, spec.training, spec.distribution
     if spec.HasField("model") and not model.HasField("initialisation_scale"):
         scale = _INITIALISATION_SCALE.get(model.initialisation)
@@ -129,12 +128,12 @@ def _fill_dependent(spec: JobSpec, train: Dataset | None) -> None:
 
 
 def default_micro_batches(rows: int) -> int:
-    """Returns the number of parts of a mini-batch whose author names none.
+    """Returns the default number of micro-batches.
 
-    It follows from the rows alone: how a mini-batch is cut decides the last bits of the result, so a number that
-    followed the workers would change the result with them. Two parts are what two workers need; each further one adds a
+    It follows from the rows alone, because how a mini-batch is cut decides the last bits of the result: a number that
+    followed the workers would change the result with them. Two workers need two parts. Each further part adds a
     message and an addition of the whole gradient to a step. Measured with two workers, 4 parts cost 13 to 46 % of the
-    speed of 2 (`benchmarks/results/micro_batches.md`): who has more workers asks for more parts.
+    speed of 2 (`benchmarks/results/micro_batches.md`), so authors with more workers ask for more parts.
 
     Args:
         rows: Rows of one mini-batch.

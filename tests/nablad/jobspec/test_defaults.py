@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nablad.jobspec import complete, parse, to_yaml, violations
+from nablad.jobspec import check, complete, parse, to_yaml
 from nablad.jobspec.fields import is_given, walk
 from nablad.v1 import job_spec_pb2 as v1
 from nablad.v1.datasets_pb2 import Dataset
@@ -22,7 +22,7 @@ datasets = st.builds(
 
 def spec_of(text: str) -> JobSpec:
     spec, found = parse("data: {train: d}\n" + text)
-    assert violations(spec, found) == []
+    assert check(spec, unread=found).violations == []
     return spec
 
 
@@ -47,8 +47,8 @@ def test_completing_in_two_steps_gives_the_same(valid_specs, data):
 def test_a_valid_spec_is_completed_to_a_valid_one(valid_specs, data):
     """Nothing that is filled in breaks a rule."""
     spec, train = data.draw(valid_specs), data.draw(st.none() | datasets)
-    assert violations(spec) == []
-    assert violations(complete(spec, train)) == []
+    assert check(spec).violations == []
+    assert check(complete(spec, train)).violations == []
 
 
 @given(st.data())

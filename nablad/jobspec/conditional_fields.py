@@ -1,33 +1,42 @@
-"""Fields that mean something only together with certain values of fields beside them."""
+"""Conditional fields: they apply only beside certain values of other fields of their message."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple, Protocol
 
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 
-from nablad.jobspec.names import name_of
+from nablad.jobspec.fields import is_given, walk
+from nablad.jobspec.names import name_of, shown
+from nablad.jobspec.violations import RuleViolation
 from nablad.v1 import job_spec_pb2 as v1
+from nablad.v1.job_spec_pb2 import JobSpec
 
-__all__ = ["APPLIES_WITH", "Condition", "applies"]
+__all__ = ["applies", "nothing_is_ignored"]
 
 
 class Condition(Protocol):
-    """What must hold for a field to mean anything."""
+    """The condition under which a field applies."""
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Names of the fields of the same message that decide."""
+        """Names of the fields of the same message that the condition reads."""
 
     def holds(self, message: Message) -> bool:
-        """Whether they say yes."""
+        """Returns true if the field applies in this message."""
 
-    def refusal(self, message: Message) -> str:
-        """What the field is for and what the message has instead, where they say no: the end of a sentence."""
+    def reason(self, message: Message) -> str:
+        """Says when the field applies, and what this message has instead: the end of a sentence."""
 
 
 class Chosen(NamedTuple):
-    """A choice has one of certain values: the field that holds it, its type and the values."""
+    """Holds if an enum field has one of certain values.
+
+    Attributes:
+        field: Name of the enum field.
+        enum: Its type.
+        values: The values with which the condition holds.
+    """
 
     field: str
     enum: EnumDescriptor
@@ -40,7 +49,7 @@ class Chosen(NamedTuple):
     def holds(self, message: Message) -> bool:
         return getattr(message, self.field) in self.values
 
-    def refusal(self, message: Message) -> str:
+    def reason(self, message: Message) -> str:
         chosen = getattr(message, self.field)
         fitting = " or ".join(sorted(name_of(self.enum, value) for value in self.values))
         now = f"is {name_of(self.enum, chosen)}" if chosen else "is left out"
@@ -48,21 +57,21 @@ class Chosen(NamedTuple):
 
 
 class AnyOf(NamedTuple):
-    """At least one of some fields is given, and not as false."""
+    """Holds if at least one of some fields is given, and not as false."""
 
     reads: tuple[str, ...]
 
     def holds(self, message: Message) -> bool:
         return any(message.HasField(name) and getattr(message, name) is not False for name in self.reads)
 
-    def refusal(self, message: Message) -> str:  # noqa: ARG002  # there is nothing in it that could be named
+    def reason(self, message: Message) -> str:  # noqa: ARG002  # no field of it could be named
         return f"it is only for {' or '.join(self.reads)}, and there is neither"
 
 
 _MOMENTUM = Chosen("name", v1.Optimizer.DESCRIPTOR, frozenset({v1.OPTIMIZER_MOMENTUM, v1.OPTIMIZER_NESTEROV}))
 _ADAM = Chosen("name", v1.Optimizer.DESCRIPTOR, frozenset({v1.OPTIMIZER_ADAM}))
 
-APPLIES_WITH: Mapping[str, Condition] = {
+_CONDITIONS: Mapping[str, Condition] = {
     "nablad.v1.CostSpec.huber_delta": Chosen(
         "function", v1.CostFunction.DESCRIPTOR, frozenset({v1.COST_FUNCTION_HUBER})
     ),
@@ -73,10 +82,20 @@ APPLIES_WITH: Mapping[str, Condition] = {
     "nablad.v1.OptimizerSpec.eps": _ADAM,
     "nablad.v1.StoppingSpec.minimum_improvement": AnyOf(("patience", "keep_best")),
 }
-"""By the full name of the field. A field that is not here applies always."""
+"""Conditions by the full name of the field. A field without one applies always."""
 
 
 def applies(message: Message, field: FieldDescriptor) -> bool:
-    """Whether the field means anything beside the message's other values."""
-    condition = APPLIES_WITH.get(field.full_name)
+    """Returns true if the field has an effect beside the message's other values."""
+    condition = _CONDITIONS.get(field.full_name)
     return condition is None or condition.holds(message)
+
+
+def nothing_is_ignored(spec: JobSpec) -> Iterator[RuleViolation]:
+    """A field that would have no effect is not given."""
+    for message, field, path in walk(spec):
+        if not is_given(message, field) or applies(message, field):
+            continue
+        condition = _CONDITIONS[field.full_name]
+        text = f"got {shown(getattr(message, field.name))}, but {condition.reason(message)}"
+        yield RuleViolation(path, text, tuple(f"{path.rpartition('.')[0]}.{name}" for name in condition.reads))
