@@ -1,4 +1,4 @@
-"""The root of `nabla`: what all of its commands share."""
+"""The command `nabla`: its options and its groups of commands."""
 
 import click
 
@@ -6,8 +6,7 @@ from nablad.address import ADDRESS_VARIABLE, DEFAULT_ADDRESS
 from nablad.cli.checkpoint import checkpoint
 from nablad.cli.dataset import dataset
 from nablad.cli.demo import demo
-from nablad.cli.exits import MEANINGS
-from nablad.cli.group import SentenceGroup, interrupted_once
+from nablad.cli.exits import MEANINGS, SentenceGroup, interrupted_once
 from nablad.cli.job import job
 from nablad.cli.model import model
 from nablad.cli.settings import Settings
@@ -17,12 +16,14 @@ _EXIT_CODES = "\b\nExit codes:\n" + "\n".join(f"  {code.value:>3}  {meaning}" fo
 
 @click.group(cls=SentenceGroup, epilog=_EXIT_CODES)
 @click.option(
-    "--server", metavar="ADDRESS", help=f"Host or host:port of the service; {ADDRESS_VARIABLE}, else {DEFAULT_ADDRESS}."
+    "--server",
+    metavar="ADDRESS",
+    help=f"Address of the service, host or host:port. Default: {ADDRESS_VARIABLE}, else {DEFAULT_ADDRESS}.",
 )
 @click.version_option(package_name="nablad", prog_name="nabla", message="%(prog)s %(version)s")
 @click.pass_context
 def main(ctx: click.Context, server: str | None) -> None:
-    """Trains multi-layer perceptrons on a nablad service."""
+    """Train multi-layer perceptrons on a nablad service."""
     ctx.with_resource(interrupted_once())
     ctx.obj = Settings(server)
 

@@ -12,7 +12,7 @@ from nablad.cli.progress import progress_line
 from nablad.jobspec.names import name_of
 from nablad.v1 import jobs_pb2
 
-# A long job has thousands of epochs; their figures are in the bar, and the ends of these many stay above it.
+# A job may have thousands of epochs: the bar shows the newest one, and at most these many ends stay above it.
 _EPOCHS_SHOWN = 20
 
 
@@ -39,7 +39,7 @@ class ProgressBar:
         self._live.stop()
 
     def event(self, event: jobs_pb2.Event) -> None:
-        """Prints the event above the bar; checkpoints, which are as many as there is time, are told of below it."""
+        """Prints the event above the bar; a checkpoint below it, because there are many of them."""
         kind = event.WhichOneof("what")
         if kind == "checkpoint":
             self._checkpoint = f"; checkpoint at step {event.checkpoint}"

@@ -1,4 +1,4 @@
-"""`nabla checkpoint`: list."""
+"""`nabla checkpoint`: the checkpoints of a job."""
 
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ def checkpoint() -> None:
 @output_option
 @click.pass_obj
 def list_checkpoints(settings: Settings, job_id: str, output: str) -> None:
-    """List the checkpoints of a job, the newest first, each read and compared with its digest."""
+    """List a job's checkpoints, the newest first; each is read and compared with its digest."""
     with settings.connect() as client:
         found = client.checkpoints(job_id)
     if output == "json":

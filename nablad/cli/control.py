@@ -1,4 +1,4 @@
-"""`nabla job` pause, resume, retry, scale, cancel, delete: what moves a job along."""
+"""`nabla job` pause, resume, retry, scale, cancel and delete: commands that change a job."""
 
 from typing import TYPE_CHECKING
 
@@ -18,10 +18,10 @@ MOST_WORKERS = 10_000
 @output_option
 @click.pass_obj
 def pause(settings: Settings, job_id: str, output: str) -> None:
-    """Take a job's processes from it, after a checkpoint, until it is resumed."""
+    """Stop a job's processes after a checkpoint, until the job is resumed."""
     with settings.connect() as client:
         paused = client.pause(job_id)
-    _answer(paused, output, f"Job {job_id}: {paused.reason}. To go on:", settings.command(f"job resume {job_id}"))
+    _answer(paused, output, f"Job {job_id}: {paused.reason}. To resume it:", settings.command(f"job resume {job_id}"))
 
 
 @click.command()
@@ -29,10 +29,10 @@ def pause(settings: Settings, job_id: str, output: str) -> None:
 @output_option
 @click.pass_obj
 def resume(settings: Settings, job_id: str, output: str) -> None:
-    """Queue a paused job again; it goes on exactly where it was."""
+    """Queue a paused job again; it continues exactly where it was."""
     with settings.connect() as client:
         resumed = client.resume(job_id)
-    sentence = f"Job {job_id} is queued again and goes on where it was. To look on:"
+    sentence = f"Job {job_id} is queued again and continues where it was. To watch it:"
     _answer(resumed, output, sentence, settings.command(f"job watch {job_id}"))
 
 
@@ -41,15 +41,15 @@ def resume(settings: Settings, job_id: str, output: str) -> None:
 @output_option
 @click.pass_obj
 def retry(settings: Settings, job_id: str, output: str) -> None:
-    """Queue a failed job again; it goes on from its newest checkpoint.
+    """Queue a failed job again; it continues from its newest checkpoint.
 
-    The answer says if the job must be expected to end in the same way again.
+    Says if the job is expected to fail in the same way again.
     """
     with settings.connect() as client:
         retried = client.retry(job_id)
     sentence = (
-        f"Job {job_id} is queued again, and goes on from its newest checkpoint if it has one ({retried.reason}). "
-        "To look on:"
+        f"Job {job_id} is queued again, and continues from its newest checkpoint if it has one ({retried.reason}). "
+        "To watch it:"
     )
     _answer(retried, output, sentence, settings.command(f"job watch {job_id}"))
 
@@ -60,10 +60,10 @@ def retry(settings: Settings, job_id: str, output: str) -> None:
 @output_option
 @click.pass_obj
 def scale(settings: Settings, job_id: str, workers: int, output: str) -> None:
-    """Give a job another number of WORKERS, also while it runs; its result stays the same."""
+    """Change a job's number of WORKERS, also while it runs; its result stays the same."""
     with settings.connect() as client:
         scaled = client.scale(job_id, workers)
-    _answer(scaled, output, f"Job {job_id} goes on with {workers} worker{'s' * (workers != 1)}.")
+    _answer(scaled, output, f"Job {job_id} continues with {workers} worker{'s' * (workers != 1)}.")
 
 
 @click.command()
@@ -71,7 +71,7 @@ def scale(settings: Settings, job_id: str, workers: int, output: str) -> None:
 @output_option
 @click.pass_obj
 def cancel(settings: Settings, job_id: str, output: str) -> None:
-    """End a job that has not ended yet."""
+    """Cancel a job that has not ended."""
     with settings.connect() as client:
         cancelled = client.cancel(job_id)
     _answer(cancelled, output, f"Job {job_id}: {cancelled.reason}")
@@ -88,7 +88,7 @@ def delete(settings: Settings, job_id: str) -> None:
 
 
 def _answer(changed: "jobs_pb2.Job", output: str, sentence: str, next_command: str = "") -> None:
-    """Prints the job for programs; for people what became of it and what they may want to do next; and warnings."""
+    """Prints warnings, and the job as JSON, or a sentence about it and a command that users may need next."""
     print_warnings(changed)
     if output == "json":
         print_json(changed)

@@ -1,4 +1,4 @@
-"""`nabla dataset`: add, list, delete."""
+"""`nabla dataset`: add, list and delete data sets."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def dataset() -> None:
-    """Register, list and delete data sets."""
+    """Add, list and delete data sets."""
 
 
 @dataset.command()
@@ -26,7 +26,7 @@ def dataset() -> None:
 @output_option
 @click.pass_obj
 def add(settings: Settings, /, name: str, files: tuple[str, ...], output: str, **reading: Any) -> None:
-    """Register the data set in FILE... under NAME.
+    """Add the data set in FILE... under NAME.
 
     FILE is one .npz (arrays x and y) or one .csv, or two files, features and targets, of .npy or IDX; .csv and IDX may
     be gzipped.
@@ -43,7 +43,7 @@ def add(settings: Settings, /, name: str, files: tuple[str, ...], output: str, *
 @output_option
 @click.pass_obj
 def list_datasets(settings: Settings, output: str) -> None:
-    """List data sets in order of their names."""
+    """List data sets in the order of their names."""
     with settings.connect() as client:
         if output == "json":
             print_json_array(client.datasets())
@@ -85,7 +85,7 @@ def _targets(found: "datasets_pb2.Dataset") -> str:
 
 @contextmanager
 def _upload_bar(output: str) -> "Iterator[ProgressCallback | None]":
-    """Shows how much has been sent, to people on a terminal."""
+    """Shows the progress of an upload on a terminal."""
     if output == "json" or not on_terminal():
         yield None
         return

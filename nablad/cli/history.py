@@ -1,4 +1,4 @@
-"""`nabla job history`: the figures of a job, as long as there is the job."""
+"""`nabla job history`: the metrics of a job over its epochs or steps."""
 
 import csv
 import sys
@@ -31,14 +31,14 @@ _STEP_COLUMNS = ("STEP", "EPOCH", "TIME", "TRAINING COST", "TRAINING ACCURACY", 
 
 @click.command()
 @click.argument("job_id", metavar="ID")
-@click.option("--steps", is_flag=True, help="Of at most 1000 steps, evenly spread, instead of the epochs.")
+@click.option("--steps", is_flag=True, help="Show at most 1000 steps, evenly spread, instead of the epochs.")
 @output_or_csv_option
 @click.pass_obj
 def history(settings: Settings, job_id: str, steps: bool, output: str) -> None:
-    """Show the figures of a job's epochs.
+    """Show the metrics of a job's epochs.
 
-    Each step's cost and accuracy are of its mini-batch, before the update. With -o csv and -o json, every number has
-    all of its digits.
+    Cost and accuracy of a step are those of its mini-batch, before the update. With -o csv and -o json, numbers have
+    all their digits.
     """
     with settings.connect() as client:
         points = client.history(job_id, steps=steps)

@@ -1,4 +1,4 @@
-"""`nabla model`: list, export, predict, delete."""
+"""`nabla model`: list, export and delete models, and predict with them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,8 +35,8 @@ def model() -> None:
 def list_models(settings: Settings, output: str) -> None:
     """List models, the newest first.
 
-    Costs and accuracies are those of the epoch whose weights the model has: the best one if the job kept that, else the
-    last one.
+    Costs and accuracies are those of the epoch whose weights the model has: the best epoch if the job kept it, else
+    the last one.
     """
     with settings.connect() as client:
         if output == "json":
@@ -48,12 +48,12 @@ def list_models(settings: Settings, output: str) -> None:
 @model.command()
 @click.argument("model_id", metavar="ID")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
-@click.option("--overwrite", is_flag=True, help="Replace FILE if it is there already.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing FILE.")
 @click.pass_obj
 def export(settings: Settings, model_id: str, file: Path | None, overwrite: bool) -> None:
-    """Write a model to FILE, whose ending says the format: .safetensors.
+    """Write a model to FILE, whose ending names the format: .safetensors.
 
-    FILE may be a folder; there, and where it is left out, the file is ID.safetensors.
+    FILE may be a folder; its default is the current one. In a folder, the file is named ID.safetensors.
     """
     with settings.connect() as client:
         written = client.export_model(model_id, file or Path(), overwrite=overwrite)
@@ -64,7 +64,7 @@ def export(settings: Settings, model_id: str, file: Path | None, overwrite: bool
 @click.argument("model_id", metavar="ID")
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
 @click.option(
-    "--limit", type=click.IntRange(min=0), metavar="N", help="Print the predictions of the first N rows only."
+    "--limit", type=click.IntRange(min=0), metavar="N", help="Print only the predictions for the first N rows."
 )
 @data_options
 @output_option
@@ -72,9 +72,10 @@ def export(settings: Settings, model_id: str, file: Path | None, overwrite: bool
 def predict(
     settings: Settings, /, model_id: str, files: tuple[str, ...], limit: int | None, output: str, **reading: Any
 ) -> None:
-    """Predict for each row of FILE..., which hold features, with or without targets to compare with.
+    """Predict for each row of FILE..., and compare with its targets if there are some.
 
-    They may be of the forms that `nabla dataset add` takes. With -o json, one object is printed on each line.
+    FILE... holds features, or features and targets to compare with, in the formats of `nabla dataset add`. With -o
+    json, each line is one object.
     """
     show = _print_as_json if output == "json" else _print_as_text
     with settings.connect() as client, client.predict(model_id, files, **reading) as run:
@@ -118,7 +119,7 @@ def _print_as_json(_row: int, prediction: "models_pb2.Prediction") -> None:
 
 
 def _print_as_text(row: int, prediction: "models_pb2.Prediction") -> None:
-    """Row, label if there is one, and the activities of the output layer."""
+    """Prints row, label if there is one, and activities of the output layer."""
     label = f"{prediction.label:>6}" if prediction.HasField("label") else ""
     click.echo(f"{row:>8}{label}  {' '.join(f'{output:.4g}' for output in prediction.outputs)}")
 

@@ -1,4 +1,4 @@
-"""What `nabla` prints: tables for people, JSON for programs."""
+"""Output of `nabla`: tables for people, JSON for programs."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
 
 _DIGEST_CHARACTERS = 12  # enough to tell digests apart by eye
 
-# Wide enough for any row: what is not read on a terminal is never cut or folded.
+# Wide enough for any row: output to a file or pipe is never cut or folded.
 _UNBOUNDED_WIDTH = 10_000
 _GAP = 2  # between columns
 
 
 def on_terminal() -> bool:
-    """Whether a person reads the output as it comes."""
+    """Returns true if standard output is a terminal."""
     return sys.stdout.isatty()
 
 
 def console() -> "Console":
-    """Where tables go; as wide as the terminal, or as wide as need be where there is none."""
+    """Returns the console for tables: as wide as the terminal, or as any row where there is none."""
     from rich.console import Console  # noqa: PLC0415  # `nabla --help` needs no tables
 
     return Console(width=None if on_terminal() else _UNBOUNDED_WIDTH, highlight=False, markup=False, emoji=False)
 
 
 def json_line(message: "Message") -> str:
-    """A message as JSON on one line, with the contract's names."""
+    """Returns a message as JSON on one line, with the contract's names."""
     return _json(message, None)
 
 
@@ -58,7 +58,7 @@ def _json(message: "Message", indent: int | None) -> str:
 
 
 def print_warnings(job: "jobs_pb2.Job") -> None:
-    """Prints what the author of a job may want to change, beside what the command prints."""
+    """Prints the warnings of a job on stderr."""
     for warning in job.warnings:
         field = f"{warning.field}: " if warning.field else ""
         click.echo(f"Warning: {field}{warning.message}.", err=True)
@@ -67,8 +67,8 @@ def print_warnings(job: "jobs_pb2.Job") -> None:
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Prints a table.
 
-    Its first column holds what names a row, and is never cut. Where there is little room, headings of several words
-    take a line for each, and then the last columns are left out.
+    The first column names the row and is never cut. On a narrow terminal, headings of several words take a line for
+    each, and then the last columns are left out.
     """
     screen, kept = console(), list(rows)
     widths = _widths([(column,) for column in columns], kept)
@@ -85,7 +85,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def _widths(headings: Sequence[Sequence[str]], rows: Sequence[Sequence[str]]) -> list[int]:
-    """The width of each column, whose heading has these lines."""
+    """Returns the width of each column; its heading has these lines."""
     from rich.cells import cell_len  # noqa: PLC0415  # as above
 
     cells = zip(*rows, strict=True) if rows else [()] * len(headings)
@@ -93,7 +93,7 @@ def _widths(headings: Sequence[Sequence[str]], rows: Sequence[Sequence[str]]) ->
 
 
 def print_fields(fields: Iterable[tuple[str, str]]) -> None:
-    """Prints what one thing consists of, a line for each field that is not empty."""
+    """Prints the fields of one object, a line for each that is not empty."""
     table = _grid(show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
@@ -110,27 +110,27 @@ def _grid(*, show_header: bool = True) -> "Table":
 
 
 def moment(time: "Timestamp") -> str:
-    """A time in the words of this machine's clock; empty when it has not come yet."""
+    """Returns a time in this machine's time zone; empty if it is not set."""
     return time.ToDatetime(UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S") if time.ByteSize() else ""
 
 
 def number(message: "Message", field: str) -> str:
-    """The number in a field, in four digits; empty when it is not known."""
+    """Returns the number in a field with four digits; empty if it is not set."""
     return f"{getattr(message, field):.4g}" if message.HasField(field) else ""
 
 
 def share(message: "Message", field: str) -> str:
-    """The share in a field, as a percentage; empty when it is not known."""
+    """Returns the share in a field as a percentage; empty if it is not set."""
     return f"{getattr(message, field):.2%}" if message.HasField(field) else ""
 
 
 def digest(sha256: str) -> str:
-    """The beginning of a digest in hexadecimal."""
+    """Returns the first characters of a digest in hexadecimal."""
     return sha256[:_DIGEST_CHARACTERS]
 
 
 def size(size_bytes: int) -> str:
-    """A number of bytes."""
+    """Returns a number of bytes with its unit."""
     amount = float(size_bytes)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if amount < 1024:

@@ -1,4 +1,4 @@
-"""`nabla job` receipt, verify: what a result can be traced to, and whether it comes out again."""
+"""`nabla job` receipt and verify: the origin of a result, and its repetition."""
 
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @output_option
 @click.pass_obj
 def receipt(settings: Settings, job_id: str, output: str) -> None:
-    """Show what the result of a job that has succeeded can be traced to.
+    """Show the receipt of a job that has succeeded: what its result can be traced to.
 
     All digests are SHA-256, in hexadecimal.
     """
@@ -35,14 +35,14 @@ def receipt(settings: Settings, job_id: str, output: str) -> None:
 
 @click.command()
 @click.argument("job_id", metavar="ID")
-@click.option("--no-watch", is_flag=True, help="Only queue the job that does it.")
+@click.option("--no-watch", is_flag=True, help="Queue the verification without watching it.")
 @request_id_option
 @output_option
 @click.pass_context
 def verify(ctx: click.Context, job_id: str, no_watch: bool, request_id: str | None, output: str) -> None:
-    """Run a job again, and compare its weights after each epoch with those in its receipt.
+    """Run a job again and compare the weights after each epoch with its receipt.
 
-    Ends like a job that succeeded if none differ, and like one that failed if some do.
+    The exit code is that of a job that succeeded if no weights differ, else that of one that failed.
     """
     settings: Settings = ctx.obj
     with settings.connect() as client:
@@ -53,12 +53,12 @@ def verify(ctx: click.Context, job_id: str, no_watch: bool, request_id: str | No
     if output == "json":
         print_json(again)
     else:
-        click.echo(f"Job {again.job_id} is queued to run job {job_id} again. To look on:")
+        click.echo(f"Job {again.job_id} is queued to run job {job_id} again. To watch it:")
         click.echo(f"  {settings.command(f'job watch {again.job_id}')}")
 
 
 def _watch_verification(client: "Client", settings: Settings, again: "jobs_pb2.Job", output: str) -> ExitCode:
-    """Looks on; then says to people what came out, as the last event has said it to programs."""
+    """Watches the verification; then prints its result, which programs have from the last event."""
     from nablad.cli.watching import watch_job  # noqa: PLC0415  # slow to import
 
     ending = watch_job(client, settings, again.job_id, 1, output)

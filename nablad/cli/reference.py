@@ -1,4 +1,4 @@
-"""The page of all commands, from their own help: ``python -m nablad.cli.reference > docs/cli.md``."""
+"""Generates the page of all commands from their help: ``python -m nablad.cli.reference > docs/cli.md``."""
 
 from collections.abc import Iterator
 
@@ -8,18 +8,18 @@ from nablad.cli.app import main
 
 _PREFACE = """# The command `nabla`
 
-Made from `nabla --help` by `python -m nablad.cli.reference > docs/cli.md`; a test holds it fresh.
+Generated from `nabla --help` by `python -m nablad.cli.reference > docs/cli.md`; a test compares it with the code.
 """
 
 
 def reference() -> str:
-    """The page, as Markdown."""
+    """Returns the page in Markdown."""
     sections = [f"## `{path}`\n\n```text\n{text}\n```\n" for path, text in _helps(main, "nabla", None)]
     return "\n".join([_PREFACE, *sections])
 
 
 def _helps(command: click.Command, name: str, parent: click.Context | None) -> Iterator[tuple[str, str]]:
-    """The help of a command and of all below it, each with its command path."""
+    """Yields the help of a command and of all its subcommands, each with its command path."""
     context = click.Context(command, info_name=name, parent=parent, terminal_width=100, max_content_width=100)
     yield context.command_path, command.get_help(context)
     for inner, subcommand in getattr(command, "commands", {}).items():

@@ -26,7 +26,7 @@ def _output_option(*forms: str) -> Callable[[_Command], _Command]:
 output_option = _output_option("table", "json")
 output_or_csv_option = _output_option("table", "csv", "json")
 request_id_option = click.option(
-    "--request-id", metavar="ID", help="Makes it safe to repeat the command: the same id, the same job."
+    "--request-id", metavar="ID", help="Make the command safe to repeat: the same ID returns the same job."
 )
 
 
@@ -35,24 +35,24 @@ class Settings:
     """The options of `nabla` itself.
 
     Attributes:
-        server: Address of the service, when it was given.
+        server: Address of the service, if it was given.
     """
 
     server: str | None
 
     def connect(self) -> "Client":
-        """A client of the service."""
+        """Returns a client of the service."""
         from nablad.client import Client  # noqa: PLC0415  # gRPC takes longer to import than `nabla --help` to run
 
         return Client(self.server)
 
     def command(self, arguments: str) -> str:
-        """The command line that runs `nabla` with ``arguments`` on the same service."""
+        """Returns the command line that runs `nabla` with ``arguments`` on the same service."""
         return f"nabla --server {self.server} {arguments}" if self.server else f"nabla {arguments}"
 
 
 def data_options(command: _Command) -> _Command:
-    """Adds the options that say how to read data files, named like the arguments of `Client.add_dataset`."""
+    """Adds the options for reading data files, named like the arguments of `Client.add_dataset`."""
     for option in (_classes, _target_kind, _target_column):
         command = option(command)
     return command
@@ -69,19 +69,19 @@ _target_column = click.option(
     "target_column",
     default="",
     metavar="COLUMN",
-    help="CSV: name or number (from 0) of the column that holds the target. The last one if left out.",
+    help="CSV: name or number (from 0) of the column with the targets. Default: the last one.",
 )
 _target_kind = click.option(
     "--targets",
     "target_kind",
     type=click.Choice(["labels", "values"]),
     callback=_kind_of,
-    help="What the targets are. Labels if they are whole numbers, else values, if left out.",
+    help="Kind of the targets. Default: labels if they are whole numbers, else values.",
 )
 _classes = click.option(
     "--classes",
     type=click.IntRange(min=0, max=2**32 - 1),
     default=0,
     metavar="N",
-    help="Number of classes, when the labels do not show all of them.",
+    help="Number of classes, if the labels do not show all of them.",
 )

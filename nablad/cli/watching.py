@@ -1,4 +1,4 @@
-"""`nabla` looking on while a job runs."""
+"""Watching a job until it finishes: what is shown, and how a watch ends."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ _ENDINGS = {
     jobs_pb2.JOB_STATE_CANCELLED: ExitCode.JOB_CANCELLED,
 }
 _SECONDS_BETWEEN_LINES = 5.0
-# Advice on a job that failed, and its command.
+# Advice after a failed job, and the command that goes with it.
 _TRY_AGAIN = ("To try again, from the newest checkpoint if there is one", "job retry {job_id}")
 _HINTS = {
     jobs_pb2.FAILURE_KIND_DETERMINISTIC: (
@@ -94,7 +94,7 @@ class JsonLines:
 
 @contextmanager
 def display_for(output: str) -> Iterator[Display]:
-    """What suits the reader: JSON if asked for, else a progress bar on a terminal, else lines."""
+    """Yields the display: JSON if asked for, else a progress bar on a terminal, else lines."""
     if output == "json":
         yield JsonLines()
     elif on_terminal():
@@ -105,11 +105,11 @@ def display_for(output: str) -> Iterator[Display]:
 
 
 class Watch:
-    """A look at a job until it has ended. A paused one has not: the watch waits, and says how to let the job go on.
+    """A watch of a job until it ends. While the job is paused, the watch waits, and says how to resume it.
 
     Attributes:
         next_event: Number of the first event that has not been shown.
-        begun: Whether anything has been shown.
+        begun: True once something has been shown.
     """
 
     def __init__(self, client: "Client", settings: Settings, job_id: str, from_event: int = 1) -> None:
@@ -120,10 +120,10 @@ class Watch:
         self._job_id = job_id
 
     def run(self, output: str) -> ExitCode:
-        """Shows the job.
+        """Shows the job until it ends.
 
         Returns:
-            How it ended.
+            The exit code for its ending.
         """
         state = jobs_pb2.JOB_STATE_UNSPECIFIED
         with display_for(output) as display:
@@ -139,30 +139,32 @@ class Watch:
                     state = update.state or state
                     if update.state == jobs_pb2.JOB_STATE_PAUSED:
                         self._tell_how_to_resume()
-        if state not in _ENDINGS:  # the last event had been seen before
+        if state not in _ENDINGS:  # its last event is older than next_event
             state = self._client.job(self._job_id).state
         return _ENDINGS.get(state, ExitCode.REFUSED)
 
     def _tell_how_to_resume(self) -> None:
-        """In words that are true of a pause long over, too: a watch also tells of what has been."""
+        """Prints the command, in words that are true of a past pause too, because a watch also shows old events."""
         click.echo(f"A paused job goes on after:  {self._settings.command(f'job resume {self._job_id}')}", err=True)
 
 
 def watch_job(client: "Client", settings: Settings, job_id: str, from_event: int, output: str) -> ExitCode:
-    """Shows a job until it has ended, or until Ctrl-C or the loss of the service: the user is told how to come back.
+    """Shows a job until it ends. After Ctrl-C or the loss of the service, prints the command that goes on watching.
 
     Returns:
-        How the job ended.
+        The exit code for its ending.
 
     Raises:
         UnavailableError: The service could not be reached.
-        EndError: It could be at first, and then not again.
+        EndError: The service was lost, and could not be reached again.
     """
     watch = Watch(client, settings, job_id, from_event)
     try:
         return watch.run(output)
     except KeyboardInterrupt:
-        click.echo(f"\nDetached; job {job_id} goes on. To come back:\n  {_way_back(settings, job_id, watch)}", err=True)
+        click.echo(
+            f"\nDetached; job {job_id} keeps running. To come back:\n  {_way_back(settings, job_id, watch)}", err=True
+        )
         return ExitCode.INTERRUPTED
     except UnavailableError as error:
         if not watch.begun:
@@ -176,7 +178,7 @@ def _way_back(settings: Settings, job_id: str, watch: Watch) -> str:
 
 
 def watch_and_advise(client: "Client", settings: Settings, job_id: str, from_event: int, output: str) -> ExitCode:
-    """As `watch_job`; when the job failed, the user is told what may help."""
+    """Does what `watch_job` does; after a failed job, also prints advice."""
     ending = watch_job(client, settings, job_id, from_event, output)
     if ending is ExitCode.JOB_FAILED:
         hint, command = _HINTS.get(client.job(job_id).failure_kind, _TRY_AGAIN)

@@ -6,7 +6,18 @@ with Client() as client:
         ...
 """
 
-from nablad.client.client import Client
-from nablad.client.predicting import PredictionRun
+from nablad.client.dataset_calls import DatasetCalls
+from nablad.client.job_calls import JobCalls
+from nablad.client.model_calls import ModelCalls, PredictionRun
 
 __all__ = ["Client", "PredictionRun"]
+
+
+class Client(JobCalls, DatasetCalls, ModelCalls):
+    """A connection to a nablad service; threads may share it.
+
+    Every method raises a ``NablaError`` if the service refuses or cannot be reached: see ``nablad.errors``.
+
+    Attributes:
+        address: Address of the service, as ``host:port``.
+    """

@@ -1,4 +1,4 @@
-"""The calls about data sets."""
+"""Calls about data sets."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from nablad.v1 import datasets_pb2
 
 
 class DatasetCalls(Connection):
-    """Register data sets, look at them, forget them."""
+    """Add, get, list and delete data sets."""
 
     def add_dataset(
         self,
@@ -21,15 +21,15 @@ class DatasetCalls(Connection):
         classes: int = 0,
         progress: ProgressCallback | None = None,
     ) -> datasets_pb2.Dataset:
-        """Registers the data set in some files, which are streamed and never loaded as a whole.
+        """Adds the data set in some files, which are streamed and never loaded as a whole.
 
         Args:
-            name: What jobs will call it.
+            name: Name of the data set, for job files.
             paths: One .npz or .csv, or two files, features and targets, of .npy or IDX; .csv and IDX may be gzipped.
             target_column: CSV: name or number (from 0) of the targets' column; empty: the last one.
-            target_kind: What the targets are; unspecified: labels if they are whole numbers, else values.
-            classes: Number of classes when the labels do not show all of them; 0: the largest label + 1.
-            progress: Told the bytes sent and the bytes in all, before each chunk; on another thread.
+            target_kind: Kind of the targets; unspecified: labels if they are whole numbers, else values.
+            classes: Number of classes, if the labels do not show all of them; 0: the largest label + 1.
+            progress: Called with the bytes sent and the total bytes before each chunk, on another thread.
 
         Raises:
             OSError: A file cannot be read.
@@ -44,17 +44,17 @@ class DatasetCalls(Connection):
             with upload.answers(self.address):
                 return call.result().dataset
         finally:
-            call.cancel()  # when the caller was interrupted; else it has ended
+            call.cancel()  # in case the caller was interrupted
 
     def dataset(self, name: str) -> datasets_pb2.Dataset:
-        """The data set with this name."""
+        """Returns the data set with this name."""
         return self._call(self._datasets.GetDataset, datasets_pb2.GetDatasetRequest(name=name)).dataset
 
     def datasets(self) -> Iterator[datasets_pb2.Dataset]:
-        """All data sets, in order of their names."""
+        """Yields all data sets, in the order of their names."""
         for page in self._pages(self._datasets.ListDatasets, datasets_pb2.ListDatasetsRequest()):
             yield from page.datasets
 
     def delete_dataset(self, name: str) -> None:
-        """Forgets a data set that no unfinished job uses."""
+        """Deletes a data set that no unfinished job uses."""
         self._call(self._datasets.DeleteDataset, datasets_pb2.DeleteDatasetRequest(name=name))

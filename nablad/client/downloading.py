@@ -1,4 +1,4 @@
-"""A file on its way from the service: all of it, or nothing."""
+"""Downloads: a file from the service is written completely or not at all."""
 
 import errno
 import hashlib
@@ -10,7 +10,7 @@ from nablad.errors import InternalError, InvalidRequestError
 from nablad.files import naming, replacing
 
 _SAFETENSORS = ".safetensors"
-# Endings of formats that people look for here, and that do not exist yet.
+# Endings of formats that users expect here, and that are not supported yet.
 _COMING = {".onnx": "ONNX"}
 
 
@@ -18,13 +18,13 @@ def export_target(path: Path, model_id: str, *, overwrite: bool) -> Path:
     """Returns the file that a model is to be written to: ``path``, or one named after the model in that folder.
 
     Args:
-        path: A file whose ending says the format, or a folder that is there.
-        model_id: The model.
-        overwrite: Allow a file that is there already.
+        path: A file whose ending names the format, or an existing folder.
+        model_id: Id of the model.
+        overwrite: Allow an existing file.
 
     Raises:
         InvalidRequestError: The ending is not that of a format.
-        FileExistsError: There is a file already.
+        FileExistsError: The file exists already.
         FileNotFoundError: The folder is missing.
     """
     target = path / f"{model_id}{_SAFETENSORS}" if path.is_dir() else path
@@ -50,15 +50,15 @@ def _objection(ending: str) -> str:
 
 
 def write_file(path: Path, chunks: Iterable[bytes], sha256: str) -> None:
-    """Writes a file from its chunks, or leaves everything as it was.
+    """Writes a file from its chunks; after an error, everything is as before.
 
     Args:
-        path: Where the file will be; one that is there already is replaced, a link to one followed.
-        chunks: Its bytes.
-        sha256: What they must come to, in hexadecimal.
+        path: Path of the file; an existing file is replaced, a link to one is followed.
+        chunks: Content of the file.
+        sha256: Digest of the content, in hexadecimal.
 
     Raises:
-        InternalError: They come to something else.
+        InternalError: The content has another digest.
         OSError: The file cannot be written.
     """
     digest = hashlib.sha256()

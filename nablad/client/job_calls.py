@@ -1,4 +1,4 @@
-"""The calls about jobs."""
+"""Calls about jobs."""
 
 from collections.abc import Callable, Iterable, Iterator
 from uuid import uuid4
@@ -9,16 +9,16 @@ from nablad.errors import UnavailableError
 from nablad.v1 import job_spec_pb2, jobs_pb2
 
 _HISTORY_PAGE_SIZE = 1000
-# A pause comes after a checkpoint, and a list of checkpoints after all of them have been read.
+# A pause waits for a checkpoint, and a list of checkpoints until all of them have been read.
 _CHECKPOINT_CALL_S = 120.0
 
 
 def _ignore(_: UnavailableError) -> None:
-    """Says nothing of a lost connection."""
+    """Reports nothing."""
 
 
 class JobCalls(Connection):
-    """Submit jobs, look at them, move them along."""
+    """Submit, get, list, watch, control and delete jobs."""
 
     def submit(
         self, spec: job_spec_pb2.JobSpec, *, request_id: str | None = None, validate_only: bool = False
@@ -26,12 +26,13 @@ class JobCalls(Connection):
         """Queues a job.
 
         Args:
-            spec: What to train.
-            request_id: The same id always gives the same job, so that a call may be repeated; None: a new UUID.
-            validate_only: Queue nothing; the answer holds only the completed spec and warnings.
+            spec: Spec of the job.
+            request_id: Id of the request: the same id returns the same job, so that a call may be repeated. None: a
+                new UUID.
+            validate_only: Check the spec and queue nothing; the answer holds only the completed spec and warnings.
 
         Returns:
-            The job, with ``warnings`` if it is accepted but probably not meant so.
+            The job, with ``warnings`` if it is accepted but probably not as intended.
 
         Raises:
             InvalidRequestError: The spec breaks rules; carries all violations.
@@ -42,40 +43,40 @@ class JobCalls(Connection):
         return self._call(self._jobs.CreateJob, request).job
 
     def job(self, job_id: str) -> jobs_pb2.Job:
-        """The job with this id."""
+        """Returns the job with this id."""
         return self._call(self._jobs.GetJob, jobs_pb2.GetJobRequest(job_id=job_id)).job
 
     def job_with_events(self, job_id: str) -> tuple[jobs_pb2.Job, list[jobs_pb2.Event]]:
-        """The job with this id, and what happened to it of late, the oldest first.
+        """Returns the job with this id and its recent events, the oldest first.
 
-        Ends of epochs and checkpoints are not among the events; ``history``, ``checkpoints`` and ``watch`` tell them.
+        Ends of epochs and checkpoints are not among them; see ``history``, ``checkpoints`` and ``watch``.
         """
         answer = self._call(self._jobs.GetJob, jobs_pb2.GetJobRequest(job_id=job_id))
         return answer.job, list(answer.recent_events)
 
     def jobs(self, states: Iterable[jobs_pb2.JobState.ValueType] = ()) -> Iterator[jobs_pb2.Job]:
-        """All jobs in one of ``states``, or in any when none is given; the newest first."""
+        """Yields the jobs in one of ``states``, or in any if none is given; the newest first."""
         for page in self._pages(self._jobs.ListJobs, jobs_pb2.ListJobsRequest(states=states)):
             yield from page.jobs
 
     def watch(
         self, job_id: str, from_event: int = 1, *, on_lost: Callable[[UnavailableError], None] = _ignore
     ) -> Iterator[JobUpdate]:
-        """The events of a job from a number on, each once and in order, until it has ended.
+        """Streams a job's events from a number on, each once and in order, until it has ended.
 
-        In between come samples of its progress, and while it is queued why it waits (``Waiting``). A lost connection is
-        made again, and the watch goes on where it was.
+        Samples of its progress come in between, and while it is queued the reason why it waits (``Waiting``). After a
+        lost connection, the watch reconnects and goes on where it was.
 
         Args:
-            job_id: The job.
-            from_event: Number of the first event wanted.
-            on_lost: Told when the connection is lost, and again at each failed attempt to make it anew.
+            job_id: Id of the job.
+            from_event: Number of the first event.
+            on_lost: Called when the connection is lost, and again after each failed attempt to reconnect.
         """
         request = jobs_pb2.WatchJobRequest(job_id=job_id, from_event=from_event)
         return watch(self._watches.WatchJob, request, self.address, Patience(self._patience_s), on_lost)
 
     def pause(self, job_id: str) -> jobs_pb2.Job:
-        """Takes a job's processes from it, after a checkpoint, until it is resumed."""
+        """Stops a job's processes after a checkpoint, until it is resumed."""
         request = jobs_pb2.PauseJobRequest(job_id=job_id)
         return self._call(self._jobs.PauseJob, request, at_least_s=_CHECKPOINT_CALL_S).job
 
@@ -92,21 +93,21 @@ class JobCalls(Connection):
         return self._call(self._jobs.ScaleJob, jobs_pb2.ScaleJobRequest(job_id=job_id, workers=workers)).job
 
     def cancel(self, job_id: str) -> jobs_pb2.Job:
-        """Ends a job that has not ended yet."""
+        """Cancels a job that has not ended."""
         return self._call(self._jobs.CancelJob, jobs_pb2.CancelJobRequest(job_id=job_id)).job
 
     def delete_job(self, job_id: str) -> None:
-        """Forgets a job that has ended, with its events, history and checkpoints; its model stays."""
+        """Deletes a job that has ended, with its events, history and checkpoints; its model stays."""
         self._call(self._jobs.DeleteJob, jobs_pb2.DeleteJobRequest(job_id=job_id))
 
-    # What is left of jobs
+    # Records of jobs
 
     def history(self, job_id: str, *, steps: bool = False) -> Iterator[jobs_pb2.HistoryPoint]:
-        """The figures of a job's epochs, in order.
+        """Yields the metrics of a job's epochs, in order.
 
         Args:
-            job_id: The job.
-            steps: Those of at most 1000 steps instead, evenly spread over the job.
+            job_id: Id of the job.
+            steps: Yield those of at most 1000 steps instead, evenly spread over the job.
         """
         kind = jobs_pb2.HISTORY_KIND_STEPS if steps else jobs_pb2.HISTORY_KIND_EPOCHS
         request = jobs_pb2.ListJobHistoryRequest(job_id=job_id, kind=kind, page_size=_HISTORY_PAGE_SIZE)
@@ -114,19 +115,19 @@ class JobCalls(Connection):
             yield from page.points
 
     def checkpoints(self, job_id: str) -> list[jobs_pb2.Checkpoint]:
-        """The checkpoints that a job has, the newest first, each compared with its digest."""
+        """Returns the checkpoints of a job, the newest first, each compared with its digest."""
         request = jobs_pb2.ListCheckpointsRequest(job_id=job_id)
         return list(self._call(self._jobs.ListCheckpoints, request, at_least_s=_CHECKPOINT_CALL_S).checkpoints)
 
     def receipt(self, job_id: str) -> jobs_pb2.Receipt:
-        """What the result of a job that has succeeded can be traced to."""
+        """Returns the receipt of a job that has succeeded: what its result can be traced to."""
         return self._call(self._jobs.GetReceipt, jobs_pb2.GetReceiptRequest(job_id=job_id)).receipt
 
     def verify(self, job_id: str, *, request_id: str | None = None) -> jobs_pb2.Job:
         """Queues a job that runs another one again and compares the weights after each epoch.
 
         Args:
-            job_id: The job to be run again; it has succeeded.
+            job_id: Id of the job to run again, which has succeeded.
             request_id: As for ``submit``.
 
         Returns:

@@ -1,4 +1,4 @@
-"""From the errors of gRPC to those of nablad: the only place that knows both."""
+"""Translation of gRPC's errors to those of nablad: the only place that knows both."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,7 +41,7 @@ def translating(address: str) -> Iterator[None]:
 
 
 def translate(error: grpc.RpcError, address: str) -> NablaError:
-    """The error of nablad that says what ``error`` says of a call to the service at ``address``."""
+    """Returns the error of nablad for an error of a call to the service at ``address``."""
     code, sentence = error.code(), error.details() or "No reason was given."
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         return InvalidRequestError(sentence, _violations(_status(error)))
@@ -61,7 +61,7 @@ def _no_answer(code: grpc.StatusCode, sentence: str, address: str) -> str:
 
 
 def _said_by_service(error: grpc.RpcError) -> bool:
-    """Whether the service itself wrote the error; it adds an ErrorInfo, and gRPC's own errors have none."""
+    """Returns true if the service wrote the error: it adds an ErrorInfo, which gRPC's own errors do not have."""
     return any(detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR) for detail in _status(error).details)
 
 
@@ -75,7 +75,7 @@ def _violations(status: status_pb2.Status) -> list[Violation]:
 
 
 def _status(error: grpc.RpcError) -> status_pb2.Status:
-    """The rich status that came with an error; empty when there is none, or none that fits the error."""
+    """Returns the rich status of an error; an empty one if there is none, or if it contradicts the error."""
     try:
         return rpc_status.from_call(cast("grpc.Call", error)) or status_pb2.Status()  # every error of a call is one
     except ValueError:

@@ -1,4 +1,4 @@
-"""Files on their way to the service, a chunk at a time."""
+"""Uploads: files are sent to the service chunk by chunk."""
 
 import errno
 import os
@@ -13,7 +13,7 @@ from nablad.files import CHUNK_BYTES, naming
 from nablad.v1 import datasets_pb2
 
 Request_co = TypeVar("Request_co", covariant=True)
-# Bytes sent so far, bytes in all.
+# (bytes sent so far, total bytes)
 ProgressCallback = Callable[[int, int], None]
 
 
@@ -21,13 +21,13 @@ class ChunkedRequest(Protocol[Request_co]):
     """The type of a request that holds a chunk of bytes."""
 
     def __call__(self, *, chunk: bytes) -> Request_co:
-        """A request with this chunk."""
+        """Makes a request with this chunk."""
 
 
 def describe_files(
     paths: Sequence[Path], target_column: str, target_kind: datasets_pb2.TargetKind.ValueType, classes: int
 ) -> datasets_pb2.DataFiles:
-    """What the service has to know of the files before their bytes come.
+    """Describes files for the service, before their bytes are sent.
 
     Raises:
         OSError: A file is missing or is not one.
@@ -37,28 +37,28 @@ def describe_files(
 
 
 def _as_text(name: str) -> str:
-    """A name as a message can carry it: bytes that are no UTF-8 are replaced; only its ending says anything."""
+    """Returns a name in UTF-8; other bytes are replaced, because only the ending of the name is used."""
     return name.encode(errors="replace").decode()
 
 
 def _size_bytes(path: Path) -> int:
     found = path.stat()
     if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
-        # Before it is opened: that of a pipe waits for whoever writes to it.
+        # Checked before it is opened, because opening a pipe waits for its writer.
         sentence = "This is a pipe or a device, whose name and size say nothing; give a file, such as data.csv"
         raise OSError(errno.ESPIPE, sentence, os.fspath(path))
-    with path.open("rb") as file:  # so that a folder, or a file that may not be read, is found out now
+    with path.open("rb") as file:  # so that a folder or an unreadable file is refused now
         return file.seek(0, 2)
 
 
 class Upload(Generic[Request_co]):
-    """The requests of one upload, to be iterated once: the header, then the bytes of the files.
+    """The requests of one upload: the header, then the bytes of the files; can be iterated once.
 
-    gRPC iterates it on a thread of its own and has no way to hand an exception from there to the caller. So the stream
-    just ends at an error, which the service refuses as incomplete, and ``error`` holds what happened.
+    gRPC iterates it on a thread of its own and cannot pass an exception from there to the caller. So the stream ends at
+    an error, the service refuses it as incomplete, and ``error`` holds the cause.
 
     Attributes:
-        error: What went wrong while reading; None when nothing did.
+        error: Error while a file was read, if any.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Upload(Generic[Request_co]):
 
     @contextmanager
     def answers(self, address: str) -> Iterator[None]:
-        """Where the answers of the service at ``address`` are read.
+        """Context in which the answers of the service at ``address`` are read.
 
         Raises:
             OSError: A file could not be read.

@@ -1,4 +1,4 @@
-"""A watch that outlives the connection it runs over."""
+"""Watch: a stream of a job's events that survives the loss of its connection."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -15,14 +15,14 @@ _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
 
 JobUpdate: TypeAlias = jobs_pb2.Event | jobs_pb2.Progress | jobs_pb2.Waiting
-"""An event of a job, a sample of its progress, or why it waits in the queue."""
+"""An event of a job, a sample of its progress, or the reason why it waits in the queue."""
 
 
 class Patience:
-    """How long to try again, and how soon.
+    """Limit and back-off of attempts to reconnect.
 
     Attributes:
-        total_s: Seconds from the loss of the connection to giving up.
+        total_s: Time from the loss of the connection to giving up, in seconds.
     """
 
     def __init__(self, total_s: float) -> None:
@@ -32,18 +32,18 @@ class Patience:
         self._losses = 0
 
     def called(self) -> None:
-        """A call begins."""
+        """Records that a call begins."""
         self._called_at_s = time.monotonic()
 
     def heard(self) -> None:
-        """The service has spoken: the next loss is a new one."""
+        """Records a message of the service: the next loss is a new one."""
         self._lost_at_s = None
         self._losses = 0
 
     def lost(self) -> bool:
-        """The call broke off; whether this was once too often.
+        """Records that the call broke off; returns true if the limit is reached.
 
-        A call that lasted for longer than the patience had a connection, even when there was nothing to be said.
+        A call that lasted longer than the limit had a connection, even if there were no messages.
         """
         now_s = time.monotonic()
         if self._lost_at_s is None or now_s - self._called_at_s > self.total_s:
@@ -63,14 +63,14 @@ def watch(
     patience: Patience,
     on_lost: Callable[[UnavailableError], None],
 ) -> Iterator[JobUpdate]:
-    """The events of a job, each once and in order, with samples of where it stands in between.
+    """Streams a job's events, each once and in order, with samples of its progress in between.
 
-    After a loss of the connection the watch goes on from the event after the last one seen. A service that has not
-    said a word yet is not waited for.
+    After the connection is lost, the watch goes on from the event after the last one seen. Before the first message
+    of the service, it does not try again.
 
     Raises:
-        UnavailableError: The service could not be reached, or not again within the patience.
-        InternalError: The service left events out, which it never should.
+        UnavailableError: The service could not be reached, or not again within the limit.
+        InternalError: The service left events out.
         NablaError: The service refused.
     """
     heard = False
@@ -81,7 +81,7 @@ def watch(
             for response in stream:
                 heard = True
                 patience.heard()
-                yield from _news(response, request)
+                yield from _unseen(response, request)
         except grpc.RpcError as error:
             problem = translate(error, address)
             if not isinstance(problem, UnavailableError) or not heard or patience.lost():
@@ -94,8 +94,8 @@ def watch(
         patience.pause()
 
 
-def _news(response: jobs_pb2.WatchJobResponse, request: jobs_pb2.WatchJobRequest) -> Iterator[JobUpdate]:
-    """What ``response`` tells that was not told before; moves ``request`` on to the event after it."""
+def _unseen(response: jobs_pb2.WatchJobResponse, request: jobs_pb2.WatchJobRequest) -> Iterator[JobUpdate]:
+    """Yields the updates in ``response`` that are new; moves ``request`` on to the next event."""
     for event in response.events:
         coming = max(request.from_event, 1)
         if event.number > coming:

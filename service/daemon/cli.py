@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from nablad.cli.group import SentenceGroup
+from nablad.cli.exits import SentenceGroup
 from service.daemon.settings import Settings, data_dir_option, setting_options
 
 __all__ = ["main"]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from nablad import Client, InvalidRequestError
 from nablad.address import parse_address
 from nablad.cli import main
-from nablad.client.channel import open_channel
+from nablad.client.connection import open_channel
 from nablad.v1 import jobs_pb2, jobs_pb2_grpc
 
 _ADDRESSES = {

@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from nablad import Client, InternalError, NotFoundError, UnavailableError
-from nablad.client.channel import _strict
+from nablad.client.connection import _strict
 from nablad.v1 import jobs_pb2
 from service.api.server import SERVER_OPTIONS
 
@@ -125,7 +125,7 @@ def test_a_watch_of_a_job_that_only_waits_is_not_ended_for_its_pings(silent_serv
 
     service.handlers["WatchJob"] = handler
     lost = []
-    monkeypatch.setattr("nablad.client.channel._PING_SHARE", 0.01)
+    monkeypatch.setattr("nablad.client.connection._PING_SHARE", 0.01)
     with Client(silent_service.address, silence_s=15) as client:
         assert _numbers(client.watch("a", on_lost=lost.append)) == [1, 2]
     assert enough.is_set()

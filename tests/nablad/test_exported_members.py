@@ -32,7 +32,7 @@ def test_unknown_names_are_refused_as_in_any_module():
     [
         ("nablad.cli", {"numpy", "ray", "workers", "service", "grpc", "google", "yaml"}),
         ("nablad.cli.watching", {"numpy", "ray", "workers", "service"}),
-        ("nablad.cli.submitting", {"numpy", "ray", "workers", "service"}),
+        ("nablad.cli.job", {"numpy", "ray", "workers", "service"}),
         ("nablad.local", {"numpy", "ray", "workers", "service", "grpc", "google"}),
         ("nablad", {"numpy", "ray", "workers", "service", "grpc", "google"}),
         ("nablad.client", {"numpy", "ray", "workers", "service"}),

@@ -43,7 +43,7 @@ def test_a_pause_says_where_the_job_stands_and_how_to_go_on(nabla, moving, servi
     digits_job.reason = "paused by a client; it goes on from step 50"
     service.handlers["PauseJob"] = lambda *_: jobs_pb2.PauseJobResponse(job=digits_job)
     assert nabla("job", "pause", "digits-1f").stdout == (
-        "Job digits-1f: paused by a client; it goes on from step 50. To go on:\n  nabla job resume digits-1f\n"
+        "Job digits-1f: paused by a client; it goes on from step 50. To resume it:\n  nabla job resume digits-1f\n"
     )
 
 
@@ -67,7 +67,7 @@ def test_a_retry_says_what_the_service_expects_of_it(nabla, service, digits_job)
 @pytest.mark.parametrize(("workers", "words"), [("1", "1 worker."), ("3", "3 workers.")])
 def test_scaling_sends_the_number_of_workers(nabla, moving, workers, words):
     """The number reaches the service and is said back."""
-    assert nabla("job", "scale", "digits-1f", workers).stdout.startswith(f"Job digits-1f goes on with {words}")
+    assert nabla("job", "scale", "digits-1f", workers).stdout.startswith(f"Job digits-1f continues with {words}")
     (request,) = moving.requests("ScaleJob")
     assert (request.job_id, request.workers) == ("digits-1f", int(workers))
 

@@ -13,8 +13,7 @@ import pytest
 from rich.console import Console
 
 from nablad.cli.bar import ProgressBar
-from nablad.cli.exits import ExitCode
-from nablad.cli.group import interrupted_once
+from nablad.cli.exits import ExitCode, interrupted_once
 from nablad.cli.watching import Lines
 from nablad.client import Client
 from nablad.v1 import jobs_pb2
@@ -225,7 +224,7 @@ def test_ctrl_c_detaches_and_says_how_to_come_back(nabla, service, monkeypatch, 
     server = ["--server", service.address] if given else []
     result = nabla(*server, "job", "watch", "a", "--from-event", "41")
     assert result.exit_code == ExitCode.INTERRUPTED
-    assert "job a goes on" in result.stderr
+    assert "job a keeps running" in result.stderr
     assert " ".join(["nabla", *server, "job watch a --from-event 42"]) in result.stderr
     assert service.calls == []
 
@@ -290,7 +289,7 @@ def test_a_watch_under_a_wrapper_that_interrupts_twice_detaches(service):
                 process.send_signal(signal.SIGINT)
             assert process.wait(60) == ExitCode.INTERRUPTED
             detached, command, *more = process.stderr.read().strip().splitlines()
-            assert (detached, more) == ("Detached; job a goes on. To come back:", [])
+            assert (detached, more) == ("Detached; job a keeps running. To come back:", [])
             assert command.startswith(f"  nabla --server {service.address} job watch a --from-event ")
         finally:
             process.kill()
