@@ -39,16 +39,16 @@ _HINTS = {
 
 
 class Display(Protocol):
-    """Shows what a watch tells."""
+    """A display of the updates of a watch."""
 
     def event(self, event: jobs_pb2.Event) -> None:
-        """Something happened."""
+        """Shows an event."""
 
     def progress(self, progress: jobs_pb2.Progress) -> None:
-        """The job stands here now."""
+        """Shows the job's progress."""
 
     def waiting(self, waiting: jobs_pb2.Waiting) -> None:
-        """The job waits in the queue for this."""
+        """Shows why the job waits in the queue."""
 
 
 class Lines:

@@ -59,7 +59,7 @@ def nodes_are_a_set(spec: JobSpec) -> Iterator[RuleViolation]:
 
 
 def balance_has_a_cluster(spec: JobSpec) -> Iterator[RuleViolation]:
-    """The variance of a single activity is always 0."""
+    """A balance term has at least two nodes, because the variance of a single activity is 0."""
     for path, term, width, _ in _places(spec):
         got = len(term.nodes) or width
         if term.term == v1.TERM_BALANCE and got == 1:
@@ -68,7 +68,7 @@ def balance_has_a_cluster(spec: JobSpec) -> Iterator[RuleViolation]:
 
 
 def sparsity_has_a_mean_to_compare(spec: JobSpec) -> Iterator[RuleViolation]:
-    """The Kullback-Leibler divergence takes activities as probabilities: they have to stay in (0, 1)."""
+    """A sparsity term needs activities in (0, 1), because its divergence reads them as probabilities."""
     for path, term, _, activation in _places(spec):
         if term.term == v1.TERM_SPARSITY and activation not in UNIT_INTERVAL | {v1.ACTIVATION_UNSPECIFIED}:
             message = (
