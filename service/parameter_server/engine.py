@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from selectors import EVENT_READ, DefaultSelector
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -21,7 +22,6 @@ from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.parameter_server.checkpoints import Checkpoint, CheckpointDesk, CheckpointSchedule, Waiter
 from service.parameter_server.progress.event_log import TrainingEventLog
 from service.parameter_server.training import Training
-from service.parameter_server.transport.listeners import Listeners
 from service.parameter_server.transport.members import Member, Members
 from service.parameter_server.transport.thread_bridge import ThreadBridge
 from service.parameter_server.transport.worker_connection import WorkerConnectionError
@@ -73,9 +73,9 @@ class Engine:
         self._chronicle.add_arithmetic(arithmetic)
         schedule = CheckpointSchedule(checkpoints, training.position, self._now)
         self._desk = CheckpointDesk(schedule, description, self._calls, self._chronicle)
-        self._listeners = Listeners()
-        self._listeners.add(self._calls.fileno(), self._calls.answer)
-        self._members = Members(patience_seconds, self._listeners, self._calls)
+        self._selector = DefaultSelector()
+        self._selector.register(self._calls.fileno(), EVENT_READ, self._calls.answer)
+        self._members = Members(patience_seconds, self._selector, self._calls)
         self._usage = UsageMeter()
         self._broken: Exception | None = None
         self._closing = False
@@ -150,7 +150,7 @@ class Engine:
 
         await self.call(close)
         await asyncio.to_thread(self._thread.join)
-        self._listeners.close()
+        self._selector.close()
         self._calls.close()
 
     # -- on the thread -------------------------------------------------------------------------------------------------
@@ -175,11 +175,11 @@ class Engine:
         self._training.stopwatch.lap("waiting")
         self._deal()
         while not self._closing:
-            ready = self._listeners.wait(_LOOK_SECONDS)
+            ready = self._selector.select(_LOOK_SECONDS)
             self._now = time.monotonic()
             self._training.stopwatch.lap("waiting")
-            for file in ready:
-                self._listeners.call(file)
+            for key, _ in ready:
+                key.data()
             if self._broken:
                 raise self._broken
             if self._now > self._next_look:
@@ -195,6 +195,8 @@ class Engine:
 
     def _listen(self, member: Member) -> None:
         """Takes what has come on a line, and sends what could not be sent. What comes next is told by the selector."""
+        if not member.present:  # it was given up for what another one said in the same look
+            return
         training, line = self._training, member.line
         try:
             report = line.report()

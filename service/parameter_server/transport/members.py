@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from selectors import EVENT_READ, EVENT_WRITE, BaseSelector
 from typing import Final
 
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from service.parameter_server.transport.listeners import Listeners
 from service.parameter_server.transport.thread_bridge import ThreadBridge
 from service.parameter_server.transport.worker_connection import WorkerConnection, WorkerConnectionError
 from service.parameter_server.transport.worker_statistics import WorkerStatistics, total
@@ -87,16 +87,16 @@ class Members:
         patience_seconds: How long one that holds tickets may say nothing, at present.
     """
 
-    def __init__(self, patience_seconds: float, listeners: Listeners, calls: ThreadBridge) -> None:
+    def __init__(self, patience_seconds: float, selector: BaseSelector, calls: ThreadBridge) -> None:
         """Nobody is there.
 
         Args:
             patience_seconds: At first.
-            listeners: Where lines are listened to.
+            selector: Of the engine; each line is registered with the function to call.
             calls: To those who attend.
         """
         self.patience_seconds = patience_seconds
-        self._listeners = listeners
+        self._selector = selector
         self._calls = calls
         self._members: dict[str, Member] = {}
         self._others = WorkerStatistics()
@@ -109,11 +109,14 @@ class Members:
         return iter(self._members.values())
 
     def add(self, member: Member, listen: Callable[[], None]) -> None:
-        """A worker comes; `listen` is called whenever it has said something, or can be sent what is unsent."""
+        """A worker comes; `listen` is called whenever it has said something, or can be sent what is unsent.
+
+        It may be called once more after the line was closed, for what came in the same look of the selector.
+        """
         if sum(other.share is not self._others for other in self) >= _MOST_NAMED:
             member.share = self._others
         self._members[member.worker] = member
-        self._listeners.add(member.line.fileno(), listen)
+        self._selector.register(member.line.fileno(), EVENT_READ, listen)
 
     def pop(self, member: Member) -> bool:
         """A worker goes, and its line is closed; whether it was there."""
@@ -155,7 +158,7 @@ class Members:
             self.give_up(member, f"its line broke: {broken}")
             return
         if member.line.unsent:
-            self._listeners.change(member.line.fileno(), writing=True)
+            self._await_room(member, writing=True)
 
     def flush(self, member: Member) -> None:
         """Sends what could not be sent before.
@@ -164,13 +167,13 @@ class Members:
             WorkerConnectionError: The worker is gone.
         """
         member.line.flush()
-        self._listeners.change(member.line.fileno(), writing=member.line.unsent)
+        self._await_room(member, writing=member.line.unsent)
 
     def give_up(self, member: Member, reason: str) -> None:
         """Closes the line. The worker's tickets stay its own until its membership ends, which this brings about."""
         if not member.present:
             return
-        self._listeners.remove(member.line.fileno())
+        self._selector.unregister(member.line.fileno())
         member.line.close()
         member.reason = member.reason or reason
         self._calls.to_loop(member.gone.set)
@@ -190,3 +193,8 @@ class Members:
             self.give_up(member, f"no word of {member.worker} for {patience:.0f} s")
         if silent:
             self.patience_seconds = min(2 * patience, _MOST_PATIENCE_SECONDS)
+
+    def _await_room(self, member: Member, *, writing: bool) -> None:
+        """Has the selector look for room on the line as well, or no more."""
+        file = member.line.fileno()
+        self._selector.modify(file, EVENT_READ | (EVENT_WRITE if writing else 0), self._selector.get_key(file).data)

@@ -30,19 +30,19 @@ PATIENCE_SECONDS = 60.0
 Answer = Callable[[Training, Ticket, Plan], Result]
 
 
-class CountingEpoll:
-    """An epoll that counts how often it was asked."""
+class CountingSelector:
+    """A selector that counts how often it was asked."""
 
-    def __init__(self, epoll: Any) -> None:
+    def __init__(self, selector: Any) -> None:
         self.polls = 0
-        self._epoll = epoll
+        self._selector = selector
 
-    def poll(self, timeout: float) -> Any:
+    def select(self, timeout: float) -> Any:
         self.polls += 1
-        return self._epoll.poll(timeout)
+        return self._selector.select(timeout)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._epoll, name)
+        return getattr(self._selector, name)
 
 
 class Bench:
@@ -52,7 +52,7 @@ class Bench:
         training: Not to be touched while the engine has something to do.
         engine: The engine.
         news: How often it said that there are news.
-        epoll: What it waits with.
+        selector: What it waits with.
         seconds: The time, which stands still but for the test.
     """
 
@@ -71,8 +71,8 @@ class Bench:
         self._loop, self._answer = loop, answer
         self._peers: list[Peer] = []
         self.engine: Engine = self.run(self._start(checkpoints))
-        self.epoll = CountingEpoll(self.engine._listeners._epoll)
-        self.engine._listeners._epoll = self.epoll  # type: ignore[assignment]
+        self.selector = CountingSelector(self.engine._selector)
+        self.engine._selector = self.selector
         self.call(lambda: None)  # it waits for something on the other one still
 
     async def _start(self, checkpoints: spec_pb.CheckpointsSpec) -> Engine:
@@ -120,8 +120,8 @@ class Bench:
 
     def turn(self) -> None:
         """The engine comes round, and deals with what there is."""
-        polls = self.epoll.polls
-        while self.epoll.polls < polls + 2:
+        polls = self.selector.polls
+        while self.selector.polls < polls + 2:
             self.call(lambda: None)
 
     def new_peer(self, name: str, *, shared: bool = True) -> "Peer":

@@ -84,3 +84,18 @@ def test_nobody_leaves_while_there_are_not_too_many(bench: Any, expected: bytes,
     _finish(peers)
     assert "worker_left" not in bench.story()
     assert bench.training.parameters.tobytes() == expected
+
+
+def test_what_came_on_a_line_that_was_closed_in_the_same_look_is_left_alone(bench: Any, expected: bytes) -> None:
+    """The first of two lines that are ready ends the step, for which the other one's worker leaves, in peace still."""
+    first, second, third = _three_at_work(bench)
+    bench.run(bench.engine.set_workers(2))
+    _finish_step([second, third])
+    bench.turn()
+    with bench.busy():
+        first.answer()
+        third.socket.sendall(bytes(1000))  # nonsense, for which a line is broken off
+    assert bench.gone(third) == ""
+    _finish([first, second])
+    assert bench.training.parameters.tobytes() == expected
+    assert "worker_lost" not in bench.story()
