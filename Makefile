@@ -35,7 +35,7 @@ proto: .venv/installed
 
 docs: .venv/installed
 	$(BIN)/python -m nablad.cli.reference > docs/cli.md
-	$(BIN)/python -m service.metrics.reference > docs/metrics.md
+	$(BIN)/python -m service.metrics.table > docs/metrics.md
 
 boards: .venv/installed
 	$(BIN)/python -m deploy.grafana

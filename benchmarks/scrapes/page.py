@@ -24,10 +24,9 @@ from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.events.job_events import CheckpointWritten, ProgressReported, StateChanged
 from service.events.live_status import LiveStatus
 from service.events.watches import Watches
+from service.metrics.collector import Observer
 from service.metrics.instruments import Instruments
-from service.metrics.server import MetricsServer
-from service.metrics.serving import serve_metrics
-from service.metrics.standing import Observer
+from service.metrics.page import MetricsServer, serve_metrics
 from service.parameter_server.progress.step_statistics import PHASES
 from service.stores.database import Database
 from service.stores.jobs import JobStore

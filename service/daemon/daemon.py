@@ -34,11 +34,10 @@ from service.errors import DamagedError
 from service.events.live_status import LiveStatus
 from service.events.publisher import EventPublisher
 from service.events.watches import Watches
+from service.metrics.collector import Observer
 from service.metrics.event_metrics import EventMetrics
 from service.metrics.instruments import Instruments
-from service.metrics.server import MetricsServer
-from service.metrics.serving import serve_metrics
-from service.metrics.standing import Observer
+from service.metrics.page import MetricsServer, serve_metrics
 from service.rpc.descriptors import raise_limit
 from service.storage.data_directory import DataDirectory, DataDirectoryError
 from service.storage.private_files import OTHERS

@@ -186,14 +186,18 @@ class JobSeries:
         # By metric, of each job: the shape of the last time, and its lines with a place for each value.
         self._templates: dict[str, Mapping[str, tuple[_Shape, str]]] = {}
 
-    def lines(self, jobs: Mapping[str, JobStatus]) -> Iterator[str]:
-        """All families, with samples or without, in the text format 0.0.4 of Prometheus.
+    def lines(self, jobs: Mapping[str, JobStatus], *, is_openmetrics: bool = False) -> Iterator[str]:
+        """All families, with samples or without, in the text format 0.0.4 of Prometheus or in OpenMetrics.
+
+        Samples are the same in both; in OpenMetrics, the family of a counter has no suffix. Without the end of a page.
 
         Args:
             jobs: The live figures by job id.
+            is_openmetrics: Selects the format.
         """
         for metric in JOB_METRICS:
-            yield f"# HELP {metric.name} {metric.help}\n# TYPE {metric.name} {metric.type}\n"
+            family = metric.name.removesuffix("_total") if is_openmetrics else metric.name
+            yield f"# HELP {family} {metric.help}\n# TYPE {family} {metric.type}\n"
             yield self._samples(metric, jobs)
 
     def _samples(self, metric: Metric, jobs: Mapping[str, JobStatus]) -> str:

@@ -1,101 +1,144 @@
-"""The HTTP server of ``/metrics``."""
+"""An HTTP server that answers one request on each connection, within bounds of time, bytes and connections."""
 
 import io
 import logging
 import struct
 import time
-import zlib
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
+from email.message import Message
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import IPv6Address, ip_address
 from socket import SHUT_RDWR, SO_LINGER, SOCK_STREAM, SOL_SOCKET, getaddrinfo, socket
-from threading import Lock, Thread
-from typing import Any, Final, TypeAlias
+from threading import Lock
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
-from prometheus_client import CollectorRegistry, generate_latest
-
-from service.events.live_status import JobStatus
-from service.metrics.connections import Connections, peer_of
-from service.metrics.jobs import JobSeries
-
-__all__ = ["MetricsServer"]
+__all__ = ["Answer", "Connections", "make_server", "peer_of"]
 
 _log = logging.getLogger(__name__)
+
+_Connection = TypeVar("_Connection", bound=Hashable)
 
 # A request has to be there as a whole so long after its connection, and its answer has to be read so long after that.
 _REQUEST_SECONDS: Final = 5.0
 _ANSWER_SECONDS: Final = 10.0
 # Prometheus's request has some 300.
 _REQUEST_BYTES: Final = 16 << 10
-# One page is made at a time; whoever waits longer for his turn is told to come again.
-_WAIT_SECONDS: Final = 5.0
 _MOST_CONNECTIONS: Final = 256
 _MOST_OF_PEER: Final = 64
-# Of a thousand jobs' page, 8.4 MB, level 1 leaves 8 % in 38 ms, beside the interpreter; level 6 leaves 7 % in 127 ms.
-_GZIP_LEVEL: Final = 1
+# A host of IPv6 usually has a network of this size to itself.
+_PREFIX_BITS: Final = 64
 
-_TEXT: Final = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
-# Status, headers and body.
-_Answer: TypeAlias = tuple[HTTPStatus, Mapping[str, str], bytes]
+Answer: TypeAlias = tuple[HTTPStatus, Mapping[str, str], bytes]
+"""Status, headers and body."""
+
+_Answerer: TypeAlias = "Callable[[str, str, Message], Answer]"
 
 
-class MetricsServer:
-    """Answers each scrape from the figures as they stand then.
+def make_server(host: str, port: int, answer: _Answerer) -> ThreadingHTTPServer:
+    """Listens on an address, of IPv4 or IPv6; `serve_forever` takes connections in.
 
-    Attributes:
-        address: host:port.
+    Args:
+        host: Name or address; one of IPv6 may stand in brackets.
+        port: 0 takes a free one.
+        answer: Gives the answer to a method, path and headers; called on the thread of a connection.
+
+    Raises:
+        OSError: The address cannot be had.
+    """
+    family = getaddrinfo(host.strip("[]"), port, type=SOCK_STREAM)[0][0]
+    of_family = type("_FamilyServer", (_Server,), {"address_family": family})
+    server: _Server = of_family((host.strip("[]"), port), answer)
+    return server
+
+
+class Connections(Generic[_Connection]):
+    """The open connections of a server that answers one request on each; may be used by several threads.
+
+    A connection waits for its request, and is answered then. A scraper sends its request with the first packet. So
+    those make room that have waited for theirs the longest, first of the peer that has too many, else of the peer that
+    has most; and never one that is answered.
     """
 
-    def __init__(
-        self, registry: CollectorRegistry, jobs: Callable[[], Mapping[str, JobStatus]], host: str, port: int
-    ) -> None:
-        """Serves at once; port 0 takes a free one.
+    def __init__(self, most: int, most_of_peer: int) -> None:
+        """None is open.
 
         Args:
-            registry: What concerns the service.
-            jobs: Gives the live figures of jobs by job id; called on threads of the server's.
-            host: Where to listen.
-            port: Where to listen.
-
-        Raises:
-            OSError: The address cannot be had.
+            most: How many may be open.
+            most_of_peer: How many of them one peer may have.
         """
-        self._registry = registry
-        self._jobs = jobs
-        self._series = JobSeries()
-        self._scraping = Lock()
-        self._server = _server_class(host, port)((host.strip("[]"), port), self._answer)
-        self._thread = Thread(target=self._server.serve_forever, name="metrics", daemon=True)
-        self._thread.start()
-        self.address = f"{host}:{self._server.server_port}"
+        self._most = most
+        self._most_of_peer = most_of_peer
+        self._lock = Lock()
+        self._waiting: dict[_Connection, str] = {}  # the peer of each, those first that have waited longest
+        self._answered: dict[_Connection, str] = {}
+        self._counts: Counter[str] = Counter()  # by peer
 
-    def close(self) -> None:
-        """Stops listening."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+    def admit(self, connection: _Connection, peer: str) -> _Connection | None:
+        """Takes a new connection in, if there is room or another one can make room.
 
-    def _answer(self, method: str, path: str, accepted: str) -> _Answer:
-        """The answer to a request; `accepted` is its Accept-Encoding."""
-        if path.partition("?")[0] != "/metrics":
-            return HTTPStatus.NOT_FOUND, _TEXT, b"the metrics are at /metrics\n"
-        if method not in ("GET", "HEAD"):
-            return HTTPStatus.METHOD_NOT_ALLOWED, {**_TEXT, "Allow": "GET, HEAD"}, b"only GET and HEAD are answered\n"
-        if not self._scraping.acquire(timeout=_WAIT_SECONDS):
-            return HTTPStatus.SERVICE_UNAVAILABLE, _TEXT, b"too many scrapes at a time\n"
-        try:
-            page = self._page()
-        finally:
-            self._scraping.release()
-        headers = {**_TEXT, "Vary": "Accept-Encoding"}
-        if not _accepts_gzip(accepted):
-            return HTTPStatus.OK, headers, page
-        zipped = zlib.compress(page, _GZIP_LEVEL, wbits=zlib.MAX_WBITS + 16)
-        return HTTPStatus.OK, {**headers, "Content-Encoding": "gzip"}, zipped
+        Returns:
+            The connection that is to be closed for it: None if none has to be, the new one itself if none can be.
+        """
+        with self._lock:
+            if self._counts[peer] >= self._most_of_peer:
+                closed = self._longest_waiting(peer)
+            elif self._counts.total() >= self._most:
+                closed = self._longest_waiting(self._busiest_peer())
+            else:
+                closed = None
+            if closed is None and self._is_full(peer):
+                return connection
+            if closed is not None:
+                self._remove(closed)
+            self._waiting[connection] = peer
+            self._counts[peer] += 1
+            return closed
 
-    def _page(self) -> bytes:
-        return generate_latest(self._registry) + "".join(self._series.lines(self._jobs())).encode()
+    def begin_answer(self, connection: _Connection) -> bool:
+        """Notes that the request of a connection is there; false if the connection had to make room before."""
+        with self._lock:
+            if connection not in self._waiting:
+                return False
+            self._answered[connection] = self._waiting.pop(connection)
+            return True
+
+    def remove(self, connection: _Connection) -> None:
+        """Forgets a connection that is closed, if it was not forgotten before."""
+        with self._lock:
+            self._remove(connection)
+
+    def _is_full(self, peer: str) -> bool:
+        return self._counts[peer] >= self._most_of_peer or self._counts.total() >= self._most
+
+    def _longest_waiting(self, peer: str | None) -> _Connection | None:
+        return next((connection for connection, of in self._waiting.items() if of == peer), None)
+
+    def _busiest_peer(self) -> str | None:
+        """Of those with a connection that waits; of several the one whose connection has waited longest."""
+        return max(dict.fromkeys(self._waiting.values()), key=self._counts.__getitem__, default=None)
+
+    def _remove(self, connection: _Connection) -> None:
+        peer = self._waiting.pop(connection, None) or self._answered.pop(connection, None)
+        if peer is not None:
+            self._counts[peer] -= 1
+            if not self._counts[peer]:
+                del self._counts[peer]
+
+
+def peer_of(host: str) -> str:
+    """The party behind an address: an address of IPv4, or a network of IPv6."""
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:  # no address of the internet
+        return host
+    if not isinstance(address, IPv6Address):
+        return str(address)
+    if address.ipv4_mapped:
+        return str(address.ipv4_mapped)
+    return f"{IPv6Address(int(address) >> 128 - _PREFIX_BITS << 128 - _PREFIX_BITS)}/{_PREFIX_BITS}"
 
 
 class _Server(ThreadingHTTPServer):
@@ -104,7 +147,7 @@ class _Server(ThreadingHTTPServer):
     # The kernel lets newer connections wait while older ones are taken in, however many come at once.
     request_queue_size = _MOST_CONNECTIONS
 
-    def __init__(self, address: tuple[str, int], answer: Callable[[str, str, str], _Answer]) -> None:
+    def __init__(self, address: tuple[str, int], answer: _Answerer) -> None:
         self.answer = answer
         self._open: Connections[socket] = Connections(_MOST_CONNECTIONS, _MOST_OF_PEER)
         super().__init__(address, _Handler)
@@ -150,7 +193,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.settimeout(_ANSWER_SECONDS)
         if not self.server.begin_answer(self.connection):
             return
-        status, headers, body = self.server.answer(self.command, self.path, self.headers.get("Accept-Encoding", ""))
+        status, headers, body = self.server.answer(self.command, self.path, self.headers)
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
@@ -208,26 +251,3 @@ def _hang_up(connection: socket) -> None:
     """Ends what the connection's thread waits for; the thread then closes it."""
     with suppress(OSError):  # the other end was faster
         connection.shutdown(SHUT_RDWR)
-
-
-def _accepts_gzip(accepted: str) -> bool:
-    """Whether a client whose Accept-Encoding this is prefers gzip to the page as it is, or does not mind."""
-    weights = dict(map(_weight, accepted.lower().split(",")))
-    gzip = weights.get("gzip", weights.get("x-gzip", weights.get("*", 0.0)))
-    return gzip > 0 and gzip >= weights.get("identity", 0.0)
-
-
-def _weight(element: str) -> tuple[str, float]:
-    """A coding of Accept-Encoding with its weight; one that cannot be read is none."""
-    coding, *parameters = (part.strip() for part in element.split(";"))
-    values = [value for name, _, value in (parameter.partition("=") for parameter in parameters) if name == "q"]
-    try:
-        return coding, float(values[0]) if values else 1.0
-    except ValueError:
-        return coding, 0.0
-
-
-def _server_class(host: str, port: int) -> type[_Server]:
-    """For addresses of the host's family."""
-    family = getaddrinfo(host.strip("[]"), port, type=SOCK_STREAM)[0][0]
-    return type("_FamilyServer", (_Server,), {"address_family": family})

@@ -21,7 +21,7 @@ from nablad.errors import NablaError
 from nablad.jobspec import parse
 from nablad.local import LocalService, pids_of
 from nablad.v1 import jobs_pb2 as jobs_pb
-from service.metrics.table import METRICS
+from service.metrics.table import METRICS, Type
 from tests.deploy.prometheus import PROGRAM, Prometheus, PrometheusError, prometheus
 from tests.deploy.promql import known_series, mistakes, read
 from tests.deploy.queries import Query, all_queries, substitute
@@ -208,6 +208,13 @@ def test_every_query_of_a_board_finds_something(watched: Watched, board: dict[st
     """Of panels, variables and annotations, without error."""
     assert len(all_queries(board)) > 5
     assert _complaints(watched, board) == []
+
+
+def test_prometheus_is_answered_in_openmetrics(watched: Watched) -> None:
+    """It asks for that first. There the family of a counter has no suffix, by which its metadata is known then."""
+    for metric in (metric for metric in METRICS if metric.type == Type.COUNTER):
+        told = watched.prometheus.get("metadata", metric=metric.name.removesuffix("_total"))
+        assert {each["type"] for found in told.values() for each in found} == {"counter"}, metric.name
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,15 @@
-"""A live job about which everything is known."""
+"""A live job about which everything is known, and a server with it."""
+
+from collections.abc import Iterator
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.events.live_status import JobStatus
+from service.metrics.instruments import Instruments
+from service.metrics.page import MetricsServer
 
 
 @pytest.fixture
@@ -36,3 +41,13 @@ def told() -> JobStatus:
         checkpoint_interval=30.0,
         begun_at=(100, 1000),
     )
+
+
+@pytest.fixture
+def address(told: JobStatus) -> Iterator[str]:
+    """A server with the instruments and one job."""
+    registry = CollectorRegistry()
+    Instruments(registry).attempts.inc()
+    own = MetricsServer(registry, lambda: {"j": told}, "127.0.0.1", 0)
+    yield f"http://{own.address}"
+    own.close()

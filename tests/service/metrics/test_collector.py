@@ -7,8 +7,7 @@ from prometheus_client import CollectorRegistry
 
 from nablad.v1 import cluster_pb2 as cluster_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
-from service.metrics.collector import ServiceCollector
-from service.metrics.standing import QueueFigures, Standing
+from service.metrics.collector import QueueFigures, ServiceCollector, Standing
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.metrics.connections import Connections, peer_of
+from service.metrics.server import Connections, peer_of
 
 
 def _filled(most: int, most_of_peer: int, peers: str) -> Connections[int]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
@@ -103,6 +104,17 @@ def test_a_cost_that_is_no_number_is_written_as_prometheus_reads_it(sample: Get)
     assert 'nablad_job_training_cost{job_id="j"} nan\n' in text
     text = "".join(JobSeries().lines({"j": JobStatus(jobs_pb.Progress(training_cost=float("inf")))}))
     assert 'nablad_job_training_cost{job_id="j"} inf\n' in text
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e-300, 10**18])
+def test_openmetrics_takes_every_value(value: float) -> None:
+    """Its grammar has them in any case, and exponents."""
+    live = JobStatus(jobs_pb.Progress(training_cost=value))
+    text = "".join(JobSeries().lines({"j": live}, is_openmetrics=True)) + "# EOF\n"
+    found = [
+        s.value for family in parse_openmetrics(text) for s in family.samples if s.name == "nablad_job_training_cost"
+    ]
+    assert repr(found) == repr([float(value)])
 
 
 def test_labels_may_hold_anything() -> None:

@@ -1,95 +1,20 @@
-"""The page that Prometheus scrapes."""
+"""The HTTP server of the page: it has bounds, and those who keep them get their page."""
 
 import contextlib
-import gzip
 import select
 import socket
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
 from prometheus_client import CollectorRegistry
-from prometheus_client.parser import text_string_to_metric_families
 
 from service.events.live_status import JobStatus
 from service.metrics import server
-from service.metrics.instruments import Instruments
-from service.metrics.server import MetricsServer
-
-
-@pytest.fixture
-def address(told: JobStatus) -> Iterator[str]:
-    """A server with the instruments and one job."""
-    registry = CollectorRegistry()
-    Instruments(registry).attempts.inc()
-    own = MetricsServer(registry, lambda: {"j": told}, "127.0.0.1", 0)
-    yield f"http://{own.address}"
-    own.close()
-
-
-def test_the_page_holds_the_service_and_its_jobs(address: str) -> None:
-    """In the text format that Prometheus reads, each family once."""
-    with urlopen(f"{address}/metrics") as response:  # noqa: S310 (our own)
-        assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
-        text = response.read().decode()
-    names = [family.name for family in text_string_to_metric_families(text)]
-    assert len(names) == len(set(names))
-    assert {"nablad_attempts", "nablad_job_epoch"} <= set(names)
-
-
-def test_head_has_the_length_and_nothing_else(address: str) -> None:
-    """As HTTP wants it."""
-    with urlopen(Request(f"{address}/metrics", method="HEAD")) as answer:  # noqa: S310
-        assert int(answer.headers["Content-Length"]) > 1000
-        assert answer.read() == b""
-
-
-def test_a_scraper_that_takes_gzip_gets_gzip(address: str) -> None:
-    """The same page as without, so much smaller, and with the length that it has then."""
-    with urlopen(f"{address}/metrics") as answer:  # noqa: S310
-        assert "Content-Encoding" not in answer.headers
-        plain = answer.read()
-    for method in ("GET", "HEAD"):
-        zips = {"Accept-Encoding": "gzip, deflate"}
-        request = Request(f"{address}/metrics", headers=zips, method=method)  # noqa: S310
-        with urlopen(request) as answer:  # noqa: S310
-            assert answer.headers["Content-Encoding"] == "gzip"
-            assert answer.headers["Vary"] == "Accept-Encoding"
-            length, zipped = int(answer.headers["Content-Length"]), answer.read()
-        assert 100 < length < len(plain) / 3
-        assert len(zipped) in ({length} if method == "GET" else {0})
-        if zipped:
-            assert gzip.decompress(zipped).splitlines()[0] == plain.splitlines()[0]
-            assert b"nablad_job_epoch" in gzip.decompress(zipped)
-
-
-_WANTED = ["gzip", "GZIP ; q=1", "gzip, deflate, br", "br;q=1.0, gzip;q=0.8, *;q=0.1", "*", "x-gzip", "identity, gzip"]
-_UNWANTED = [
-    "",
-    "identity",
-    "br",
-    "gzip;q=0",
-    "gzip;q=0.0, *;q=1",
-    "*;q=0",
-    "gzip;q=0.5, identity",
-    "gzip;q=x",
-    "gzip;q",
-]
-
-
-@pytest.mark.parametrize("accepted", _WANTED)
-def test_whoever_prefers_gzip_is_understood(accepted: str) -> None:
-    """By its name, by an older one, or by a star; a weight above zero is enough."""
-    assert server._accepts_gzip(accepted)
-
-
-@pytest.mark.parametrize("accepted", _UNWANTED)
-def test_whoever_does_not_want_gzip_is_understood(accepted: str) -> None:
-    """Whether it says nothing, forbids it, prefers the page as it is, or says what cannot be read."""
-    assert not server._accepts_gzip(accepted)
+from service.metrics.page import MetricsServer
 
 
 def test_a_request_has_to_come_in_time(address: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from nablad.v1 import job_spec_pb2 as spec_pb
 from service.cluster.errors import ClusterLostError
 from service.events.live_status import LiveStatus
 from service.events.watches import Watches
-from service.metrics.standing import Observer, QueueFigures
+from service.metrics.collector import Observer, QueueFigures
 from service.stores.database import Database
 from service.stores.jobs import JobStore
 

@@ -7,11 +7,9 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from service.metrics.collector import ServiceCollector
+from service.metrics.collector import ServiceCollector, Standing
 from service.metrics.instruments import Instruments
-from service.metrics.reference import page
-from service.metrics.standing import Standing
-from service.metrics.table import METRICS, PROCESS_METRICS, SERVICE_METRICS, Metric, Type
+from service.metrics.table import METRICS, PROCESS_METRICS, SERVICE_METRICS, Metric, Type, page
 
 UNITS = ("seconds", "bytes", "ratio")
 
@@ -63,6 +61,6 @@ def test_the_page_of_the_docs_is_fresh() -> None:
     """`make docs` writes it."""
     root = Path(__file__).parents[3]
     assert (root / "docs" / "metrics.md").read_text(encoding="utf-8") == page()
-    command = [sys.executable, "-m", "service.metrics.reference"]
+    command = [sys.executable, "-m", "service.metrics.table"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root)
     assert printed.stdout == page()
