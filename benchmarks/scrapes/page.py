@@ -113,7 +113,7 @@ async def _metrics_of_a_service(database: Path, jobs: int, workers: int, layers:
         live.receive(StateChanged(job.job_id, started, job))
         live.receive(ProgressReported(job.job_id, _progress(number, workers), _telemetry(number, workers, layers)))
         live.receive(CheckpointWritten(job.job_id, checkpoint, 1.0, _CHECKPOINT_TIME + number))
-    watches = Watches(store, live, time.monotonic)
+    watches = Watches(store, live, time.monotonic, interval_seconds=0.5)
     observer = Observer(store, live, watches, _Cluster(), lambda: datetime.now(UTC))
     server = serve_metrics(registry, observer, database, os.getpid, ("127.0.0.1", 0))
     try:

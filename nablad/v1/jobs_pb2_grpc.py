@@ -131,7 +131,9 @@ class JobServiceServicer:
 
     def WatchJob(self, request, context):
         """The events of a job from any number on, in order and without gaps, with the newest progress in between. Ends after
-        the last event of a job that has ended. The more watchers there are, the more events go into one message.
+        the last event of a job that has ended. Events of the past come as fast as they are read. A watcher that has heard
+        everything gets one message at most in each interval of `nablad serve --watch-interval`, with all that happened
+        meanwhile; the end of a job is told at once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

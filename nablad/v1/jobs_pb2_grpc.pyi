@@ -38,7 +38,9 @@ class JobServiceStub:
     """Newest first."""
     WatchJob: _grpc.UnaryStreamMultiCallable[_jobs_pb2.WatchJobRequest, _jobs_pb2.WatchJobResponse]
     """The events of a job from any number on, in order and without gaps, with the newest progress in between. Ends after
-    the last event of a job that has ended. The more watchers there are, the more events go into one message.
+    the last event of a job that has ended. Events of the past come as fast as they are read. A watcher that has heard
+    everything gets one message at most in each interval of `nablad serve --watch-interval`, with all that happened
+    meanwhile; the end of a job is told at once.
     """
     CancelJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.CancelJobResponse]
     """Ends a job that has not ended yet. FAILED_PRECONDITION for one that has."""
@@ -75,7 +77,9 @@ class JobServiceAsyncStub(JobServiceStub):
     """Newest first."""
     WatchJob: _aio.UnaryStreamMultiCallable[_jobs_pb2.WatchJobRequest, _jobs_pb2.WatchJobResponse]  # type: ignore[assignment]
     """The events of a job from any number on, in order and without gaps, with the newest progress in between. Ends after
-    the last event of a job that has ended. The more watchers there are, the more events go into one message.
+    the last event of a job that has ended. Events of the past come as fast as they are read. A watcher that has heard
+    everything gets one message at most in each interval of `nablad serve --watch-interval`, with all that happened
+    meanwhile; the end of a job is told at once.
     """
     CancelJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.CancelJobResponse]  # type: ignore[assignment]
     """Ends a job that has not ended yet. FAILED_PRECONDITION for one that has."""
@@ -133,7 +137,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_jobs_pb2.WatchJobResponse], _abc.AsyncIterator[_jobs_pb2.WatchJobResponse]]:
         """The events of a job from any number on, in order and without gaps, with the newest progress in between. Ends after
-        the last event of a job that has ended. The more watchers there are, the more events go into one message.
+        the last event of a job that has ended. Events of the past come as fast as they are read. A watcher that has heard
+        everything gets one message at most in each interval of `nablad serve --watch-interval`, with all that happened
+        meanwhile; the end of a job is told at once.
         """
 
     @_abc_1.abstractmethod

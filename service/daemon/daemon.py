@@ -108,7 +108,7 @@ class _Service:
         self._live = LiveStatus(time.monotonic)
         event_metrics = EventMetrics(instruments, time.monotonic)
         events = EventPublisher(self._jobs, self._live.receive, event_metrics.receive)
-        self._watches = Watches(self._jobs, self._live, time.monotonic)
+        self._watches = Watches(self._jobs, self._live, time.monotonic, settings.watch_interval)
         datasets, models = DatasetCatalogue(database), ModelCatalogue(database)
         clean_up_after_crash(directory, self._jobs, models)
         self._jobs.learn_datasets()

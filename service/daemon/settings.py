@@ -52,6 +52,13 @@ class Settings:
         type=click.IntRange(min=1),
         show_default="as many as the machine has",
     )
+    watch_interval: float = _setting(
+        0.5,
+        "Interval in which a client that watches a job gets one message at most, in seconds, with all that happened "
+        "meanwhile; the end of a job is told at once. A longer one takes less CPU where hundreds watch.",
+        type=click.FloatRange(min=0.0, max=60.0),
+        metavar="SECONDS",
+    )
     log_level: str = _setting(
         "info", "How much goes to standard error.", type=click.Choice(["debug", "info", "warning", "error"])
     )

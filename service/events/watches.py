@@ -1,4 +1,4 @@
-"""Watches of jobs: ordered, without gaps, resumable from any event, and cheap however many there are."""
+"""Watches of jobs: ordered, without gaps, resumable from any event, each event serialised once."""
 
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -13,7 +13,7 @@ from service.stores.job_states import ENDED, QUEUED, State
 from service.stores.jobs import JobStore
 from workers.runtime.concurrency import wait_for_event
 
-__all__ = ["Pace", "Watches"]
+__all__ = ["Watches"]
 
 # The largest number that the database knows.
 _LAST_EVENT = (1 << 63) - 1
@@ -22,55 +22,6 @@ _CACHED_EVENTS = 1000
 # A message stays so small that those who never read theirs hold next to nothing.
 _MESSAGE_EVENTS = 250
 _MESSAGE_BYTES = 64 << 10
-# A message costs service and watcher some 0.4 ms of a CPU, for which a training that has all CPUs stands still: when
-# one worker waits, so do the others. Fifty together cost a third less than five by five.
-_ROUND_SECONDS = 0.1
-_MESSAGES_PER_ROUND = 5
-_GATHERED_ROUNDS = 10
-# The last message comes but once, so that more of them may come at a time; not so many that other calls wait long.
-_LAST_MESSAGES_PER_ROUND = 50
-
-
-class Pace:
-    """Deals out turns to speak, so many in each round.
-
-    Turns are dealt in the order in which they are asked for, but near ones may overtake those that are gathered: of n
-    who ask again and again, each has every n-th.
-    """
-
-    def __init__(self, clock: Callable[[], float], round_seconds: float, turns: int, gathered_rounds: int = 1) -> None:
-        """Nobody has asked yet.
-
-        Args:
-            clock: Gives monotonic seconds.
-            round_seconds: Of each round.
-            turns: In each round.
-            gathered_rounds: So many rounds away or more, turns come together with the last of so many rounds.
-        """
-        self._clock = clock
-        self._round_seconds = round_seconds
-        self._turns = turns
-        self._gathered_rounds = gathered_rounds
-        self._round = 0
-        self._taken = 0
-
-    def turn(self) -> float:
-        """Takes a turn: seconds until it comes."""
-        now = self._clock()
-        if (present := int(now // self._round_seconds)) > self._round:
-            self._round, self._taken = present, 0
-        if self._taken == self._turns:
-            self._round, self._taken = self._round + 1, 0
-        self._taken += 1
-        far = self._round - present >= self._gathered_rounds
-        round_ = self._round + (-self._round % self._gathered_rounds if far else 0)
-        return max(round_ * self._round_seconds - now, 0.0)
-
-    def give_back(self) -> None:
-        """One who had a turn did not wait for it: the next one that is dealt comes earlier for it."""
-        self._taken -= 1
-        if self._taken < 0:
-            self._round, self._taken = self._round - 1, self._turns - 1
 
 
 @dataclass
@@ -89,20 +40,27 @@ class _Watcher:
 
 
 class Watches:
-    """All watches of the service. They share what they tell and how often they may speak; none waits for another.
+    """All watches of the service. Those of a job share what they tell; none waits for another.
 
     Attributes:
         watchers: How many watch.
     """
 
-    def __init__(self, jobs: JobStore, live: LiveStatus, clock: Callable[[], float]) -> None:
-        """`clock` gives monotonic seconds."""
+    def __init__(self, jobs: JobStore, live: LiveStatus, clock: Callable[[], float], interval_seconds: float) -> None:
+        """Nobody watches yet.
+
+        Args:
+            jobs: Store of the jobs and their events.
+            live: Progress of jobs, and the notifications of their changes.
+            clock: Gives monotonic seconds.
+            interval_seconds: Length of the intervals in each of which a watcher that has heard everything gets one
+                message at most; 0 for no limit.
+        """
         self._jobs = jobs
         self._live = live
         self._clock = clock
+        self._interval_seconds = interval_seconds
         self.watchers = 0
-        self._pace = Pace(clock, _ROUND_SECONDS, _MESSAGES_PER_ROUND, _GATHERED_ROUNDS)
-        self._last_pace = Pace(clock, _ROUND_SECONDS, _LAST_MESSAGES_PER_ROUND)
         self._going_away = False
         # A feed is here as long as somebody watches.
         self._feeds: WeakValueDictionary[str, _Feed] = WeakValueDictionary()
@@ -110,7 +68,9 @@ class Watches:
     async def watch(self, job_id: str, from_event: int) -> AsyncIterator[bytes]:
         """The events of a job from a number on, until it has ended and all is told.
 
-        In between comes its newest progress, or why it waits.
+        In between comes its newest progress, or why it waits. Events of the past come as fast as they are taken. A
+        watcher that has heard everything gets one message at most in each interval, with all that happened meanwhile.
+        The end of a job is told at once.
 
         Returns:
             Serialised WatchJobResponses.
@@ -123,9 +83,10 @@ class Watches:
         self.watchers += 1
         try:
             while await self._await_news(feed, watcher):
-                yield feed.tell(watcher)
-                # Who has heard everything waits for what else happens in a round; who is behind, only for its turn.
-                watcher.due = self._clock() + (0 if feed.is_behind(watcher) else _ROUND_SECONDS)
+                message = feed.tell(watcher)
+                if not feed.is_behind(watcher):
+                    watcher.due = self._next_interval()
+                yield message
         finally:
             self.watchers -= 1
 
@@ -133,6 +94,12 @@ class Watches:
         """Ends the watches: the service is shutting down."""
         self._going_away = True
         self._live.notify_all()
+
+    def _next_interval(self) -> float:
+        """Beginning of the next interval: the same for all watchers, for messages that go out together cost less."""
+        if not self._interval_seconds:
+            return 0.0
+        return (self._clock() // self._interval_seconds + 1) * self._interval_seconds
 
     def _feed(self, job_id: str) -> "_Feed":
         if (feed := self._feeds.get(job_id)) is None:
@@ -144,35 +111,14 @@ class Watches:
         while True:
             self._require_staying(feed, watcher)
             feed.refresh()
-            if feed.has_news(watcher):
-                await self._await_turn(feed, watcher)
-                self._require_staying(feed, watcher)
-                feed.refresh()
-                if feed.has_news(watcher):  # a sample may have been taken back
-                    return True
-            elif feed.ended:
-                return False
-            else:
+            if not feed.has_news(watcher):
+                if feed.ended:
+                    return False
                 await feed.changed()
-
-    async def _await_turn(self, feed: "_Feed", watcher: _Watcher) -> None:
-        """Waits no longer than until the service ends; who waits when the job ends has another turn, an early one."""
-        if not feed.is_last_message(watcher):
-            await self._wait(feed, self._pace, watcher.due)
-            feed.refresh()
-        if feed.is_last_message(watcher):
-            await self._wait(feed, self._last_pace)
-
-    async def _wait(self, feed: "_Feed", pace: Pace, due: float = 0.0) -> None:
-        """For a turn, and until something is due; ends early with the job or the service."""
-        now = self._clock()
-        until = max(now + pace.turn(), due)
-        try:
-            if until > now:
-                await wait_for_event(self._live.next_end(feed.job_id), until - now)
-        finally:
-            if self._clock() < until:
-                pace.give_back()
+            elif not feed.ended and (seconds := watcher.due - self._clock()) > 0:
+                await wait_for_event(self._live.end_bell(feed.job_id), seconds)
+            else:
+                return True
 
     def _require_staying(self, feed: "_Feed", watcher: _Watcher) -> None:
         if self._going_away:
@@ -225,10 +171,6 @@ class _Feed:
     def is_behind(self, watcher: _Watcher) -> bool:
         """Whether there are events that the watcher has not heard of."""
         return watcher.coming <= self._last
-
-    def is_last_message(self, watcher: _Watcher) -> bool:
-        """Whether nothing is to come after the next message."""
-        return self.ended and self._last - watcher.coming < _MESSAGE_EVENTS
 
     def has_news(self, watcher: _Watcher) -> bool:
         """Whether there is anything that the watcher has not heard of."""

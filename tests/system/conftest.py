@@ -35,6 +35,14 @@ def temporary_folder() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def prompt_watches() -> Iterator[None]:
+    """Tests that wait for an event of a job hear of it within a tenth of a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NABLAD_WATCH_INTERVAL", "0.1")
+        yield
+
+
 @pytest.fixture
 def new_daemon(tmp_path: Path) -> Iterator[Callable[..., LocalService]]:
     """Starts daemons for one test; those that still run at its end are killed."""

@@ -1,9 +1,8 @@
-"""Watches: ordered, without gaps, resumable, and cheap however many there are."""
+"""Watches: ordered, without gaps, resumable, and sparing."""
 
 import asyncio
 import gc
 import random
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
@@ -17,8 +16,11 @@ from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.errors import Reason, ServiceError
 from service.events.job_events import JobDeleted, Notice, ProgressReported, StateChanged, WaitingExplained
 from service.events.live_status import LiveStatus
-from service.events.watches import Pace, Watches
+from service.events.watches import Watches
 from service.stores.jobs import JobStore
+
+# Longer than any test: only a clock that is put forward brings a message that waits for it.
+INTERVAL_SECONDS = 1000.0
 
 QUEUED, RUNNING, SUCCEEDED = jobs_pb.JOB_STATE_QUEUED, jobs_pb.JOB_STATE_RUNNING, jobs_pb.JOB_STATE_SUCCEEDED
 
@@ -75,19 +77,20 @@ class Shelf:
 
 
 class Scene:
-    """A job, whoever watches it, and a clock that can be put forward and back."""
+    """A job, whoever watches it, and a clock that stands still until it is put forward."""
 
     def __init__(self) -> None:
-        self._ahead_s = 0.0
+        self._seconds = 0.0
         self.live = LiveStatus(self.clock)
         self.job = Shelf("a", self.live)
-        self.watches = Watches(self.job, self.live, self.clock)
+        self.watches = Watches(self.job, self.live, self.clock, INTERVAL_SECONDS)
 
     def clock(self) -> float:
-        return time.monotonic() + self._ahead_s
+        return self._seconds
 
-    def skip(self, seconds: float) -> None:
-        self._ahead_s += seconds
+    def skip_interval(self, share: float = 1.0) -> None:
+        """Puts the clock forward; after a whole interval, nobody who asks then has to wait."""
+        self._seconds += share * INTERVAL_SECONDS
 
     def progress(self, step: int) -> None:
         self.live.receive(ProgressReported("a", jobs_pb.Progress(step=step), ps_pb.Telemetry()))
@@ -156,11 +159,11 @@ def test_a_queued_job_tells_why_it_waits_each_time_that_changes() -> None:
         scene.live.receive(WaitingExplained("a", "waits for CPUs"))
         scene.live.receive(Notice("a", "test"))
         assert await _still_waits(coming)
-        scene.skip(10)
+        scene.skip_interval()
         scene.live.receive(WaitingExplained("a", "waits for nodes"))
         told = await coming
         assert (told.waiting.reason, told.HasField("progress"), _numbers(told)) == ("waits for nodes", False, [])
-        scene.skip(10)
+        scene.skip_interval()
         scene.job.start()
         scene.progress(3)
         told = await _next(watch)
@@ -196,7 +199,7 @@ def test_an_event_that_has_not_happened_yet_is_waited_for() -> None:
     _play(act)
 
 
-def test_what_happened_meanwhile_is_told_at_once() -> None:
+def test_what_happened_meanwhile_comes_in_one_message() -> None:
     """Events that happened while the watcher was busy come in one message, with the newest progress only."""
 
     async def act(scene: Scene) -> None:
@@ -206,6 +209,7 @@ def test_what_happened_meanwhile_is_told_at_once() -> None:
         for step in range(1, 4):
             scene.progress(step)
             scene.job.add()
+        scene.skip_interval()
         told = await anext(watch)
         assert (_numbers(told), told.progress.step) == ([2, 3, 4], 3)
 
@@ -222,8 +226,10 @@ def test_progress_comes_after_the_last_event_and_once() -> None:
         first, second = await anext(watch), await anext(watch)
         assert (first.HasField("progress"), second.progress.step) == (False, 7)
         scene.job.add()
+        scene.skip_interval()
         assert not (await anext(watch)).HasField("progress")
         scene.progress(8)
+        scene.skip_interval()
         assert (await anext(watch)) == jobs_pb.WatchJobResponse(progress=jobs_pb.Progress(step=8))
 
     _play(act)
@@ -299,13 +305,12 @@ def test_whatever_happens_in_whatever_order_everybody_hears_all_of_it_in_order()
                 case 3 if heard:
                     first, watch, numbers = generator.choice(heard)
                     if first + len(numbers) <= total:
-                        scene.skip(1)
+                        scene.skip_interval()
                         numbers += _numbers(await anext(watch))
         scene.job.end()
         for first, watch, numbers in heard:
             whole = list(numbers)
             async for told in watch:
-                scene.skip(1)
                 whole += _numbers(told)
             assert whole == list(range(first, total + 2))
 
@@ -372,7 +377,7 @@ def test_the_watches_of_a_deleted_job_end() -> None:
 
 
 def test_a_service_that_goes_away_says_where_to_resume() -> None:
-    """Whether a watcher waits for news or for its turn; nobody begins a watch any more."""
+    """Whether a watcher waits for news or for the interval; nobody begins a watch any more."""
 
     async def act(scene: Scene) -> None:
         scene.job.add(3)
@@ -382,12 +387,11 @@ def test_a_service_that_goes_away_says_where_to_resume() -> None:
         waits_for_news = asyncio.create_task(_next(idle))
         assert await _still_waits(waits_for_news)
         scene.job.add()
-        scene.skip(-1000)  # so far away is its turn
-        waits_for_turn = asyncio.create_task(_next(eager))
-        assert await _still_waits(waits_for_turn)
+        waits_for_its_interval = asyncio.create_task(_next(eager))
+        assert await _still_waits(waits_for_its_interval)
         scene.watches.go_away()
         begins = asyncio.create_task(_next(scene.watch(9)))
-        for task, coming in ((waits_for_news, 4), (waits_for_turn, 4), (begins, 9)):
+        for task, coming in ((waits_for_news, 4), (waits_for_its_interval, 4), (begins, 9)):
             with pytest.raises(ServiceError, match=f"resume from event {coming} when") as caught:
                 await task
             assert caught.value.reason is Reason.GOING_AWAY
@@ -400,7 +404,7 @@ def test_a_failed_job_ends_a_watch_and_a_retried_one_goes_on(jobs: JobStore) -> 
     """The watch that resumes after the failure hears of the next try, event by event."""
 
     async def act(scene: Scene) -> None:
-        watches = Watches(jobs, scene.live, scene.clock)
+        watches = Watches(jobs, scene.live, scene.clock, INTERVAL_SECONDS)
         job_id = jobs.create(spec_pb.JobSpec(name="a"), "").job_id
 
         def move(state: jobs_pb.JobState.ValueType) -> None:
@@ -419,18 +423,111 @@ def test_a_failed_job_ends_a_watch_and_a_retried_one_goes_on(jobs: JobStore) -> 
     _play(act)
 
 
+def test_a_watcher_gets_one_message_in_an_interval() -> None:
+    """What happens meanwhile waits, and comes as a whole when it is over; whoever comes hears it at once."""
+
+    async def act(scene: Scene) -> None:
+        scene.job.add()
+        watch = scene.watch(1)
+        await anext(watch)
+        coming = asyncio.create_task(_next(watch))
+        for _ in range(3):
+            scene.job.add()
+            assert await _still_waits(coming)
+        coming.cancel()
+        await asyncio.wait([coming])
+        again = scene.watch(2)
+        assert _numbers(await anext(again)) == [2, 3, 4]
+        scene.job.add()
+        scene.skip_interval()
+        assert _numbers(await anext(again)) == [5]
+
+    _play(act)
+
+
+def test_intervals_begin_for_all_at_the_same_time() -> None:
+    """Whenever in it they had their message."""
+
+    async def act(scene: Scene) -> None:
+        scene.job.add()
+        early, late = scene.watch(1), scene.watch(1)
+        await anext(early)
+        scene.skip_interval(0.75)
+        await anext(late)
+        scene.job.add()
+        scene.skip_interval(0.25)
+        assert [_numbers(await anext(watch)) for watch in (early, late)] == [[2], [2]]
+
+    _play(act)
+
+
+def test_without_an_interval_nobody_waits() -> None:
+    """Each event is told as soon as its watcher takes it."""
+
+    async def act(scene: Scene) -> None:
+        watches = Watches(scene.job, scene.live, scene.clock, 0.0)
+        scene.job.add()
+        watch = _watch(watches, "a", 1)
+        for number in range(1, 6):
+            assert _numbers(await anext(watch)) == [number]
+            scene.job.add()
+
+    _play(act)
+
+
+def test_the_messages_of_others_take_nothing_from_a_watcher() -> None:
+    """Whoever comes hears at once what there is, however many have just heard it."""
+
+    async def act(scene: Scene) -> None:
+        scene.job.add(3)
+        for _ in range(200):
+            assert _numbers(await anext(scene.watch(1))) == [1, 2, 3]
+
+    _play(act)
+
+
+def test_the_interval_ends_by_itself() -> None:
+    """By a clock that goes on."""
+
+    async def act(scene: Scene) -> None:
+        loop = asyncio.get_running_loop()
+        watches = Watches(scene.job, scene.live, loop.time, 0.001)
+        scene.job.add()
+        watch = _watch(watches, "a", 1)
+        for number in range(1, 6):
+            assert _numbers(await anext(watch)) == [number]
+            scene.job.add()
+
+    _play(act)
+
+
+def test_the_past_comes_without_a_wait() -> None:
+    """Of a job that goes on as of one that has ended: the interval begins when a watcher has heard everything."""
+
+    async def act(scene: Scene) -> None:
+        scene.job.add(2000)
+        watch = scene.watch(1)
+        told = [await anext(watch) for _ in range(8)]
+        assert _numbers(*told) == list(range(1, 2001))
+        scene.job.add()
+        coming = asyncio.create_task(_next(watch))
+        assert await _still_waits(coming)
+        scene.job.end()
+        assert _numbers(await coming) == [2001, 2002]
+
+    _play(act)
+
+
 def test_a_crowd_hears_of_the_end_at_once() -> None:
-    """However far away the turn of each is, and whether it waits for its turn or for news."""
+    """Whether a watcher waits for the interval or for news."""
 
     async def act(scene: Scene) -> None:
         scene.job.add(3)
         crowd = [scene.watch(1) for _ in range(100)]
         for watch in crowd:
-            scene.skip(1)
             await anext(watch)
         idle = [asyncio.create_task(_next(watch)) for watch in crowd[50:]]
         assert await _still_waits(idle[0])
-        scene.skip(-1000)  # so far away are their turns
         scene.job.add()
         eager = [asyncio.create_task(_next(watch)) for watch in crowd[:50]]
         assert await _still_waits(eager[0])
@@ -439,92 +536,3 @@ def test_a_crowd_hears_of_the_end_at_once() -> None:
         assert [_numbers(told) for told in heard] == [[4, 5]] * 100
 
     _play(act)
-
-
-@pytest.mark.parametrize("ends", [True, False])
-def test_a_crowd_that_is_gone_leaves_its_turns_to_others(ends: bool) -> None:
-    """Whether its job has ended, or nobody wanted to hear any more: else the turns of all would take 40 s."""
-
-    async def act(scene: Scene) -> None:
-        scene.job.add(600)
-        tasks = [asyncio.create_task(_next(scene.watch(500))) for _ in range(2000)]
-        assert await _still_waits(tasks[-1])
-        if ends:
-            scene.job.end()
-        else:
-            for task in tasks:
-                task.cancel()
-        await asyncio.wait(tasks)
-        # More than a last message: it has to wait for its turn.
-        assert _numbers(await anext(scene.watch(1))) == list(range(1, 251))
-
-    _play(act)
-
-
-def test_the_past_of_a_job_that_has_ended_is_told_in_turns() -> None:
-    """But for the last message: who reads a long story takes no more from the others than anybody."""
-
-    async def act(scene: Scene) -> None:
-        scene.job.add(2000)
-        scene.job.end()
-        watch = scene.watch(1)
-        await anext(watch)
-        scene.skip(-1000)
-        task = asyncio.create_task(_next(watch))
-        assert await _still_waits(task)
-        task.cancel()
-        late = scene.watch(1900)
-        assert _numbers(await anext(late)) == list(range(1900, 2002))
-
-    _play(act)
-
-
-def test_turns_are_spread_over_rounds_however_many_want_one() -> None:
-    """Those who ask at once have their turns in the order of asking, so many in each round."""
-    pace = Pace(lambda: 100.0, round_seconds=0.5, turns=10)
-    assert [pace.turn() for _ in range(1000)] == [place // 10 / 2 for place in range(1000)]
-
-
-def test_turns_that_are_far_away_come_together() -> None:
-    """As many in the same time, each not before the one that was asked for earlier, and near ones as ever."""
-    pace = Pace(lambda: 100.0, round_seconds=0.5, turns=2, gathered_rounds=4)
-    turns = [pace.turn() for _ in range(32)]
-    assert turns[:8] == [0, 0, 0.5, 0.5, 1, 1, 1.5, 1.5]
-    assert turns[8:] == [2.0] * 2 + [4.0] * 8 + [6.0] * 8 + [8.0] * 6
-
-
-def test_a_turn_that_is_given_back_is_dealt_again() -> None:
-    """Those of a whole crowd too: who comes then does not wait for anybody."""
-    pace = Pace(lambda: 100.0, round_seconds=0.5, turns=3)
-    turns = [pace.turn() for _ in range(7)]
-    pace.give_back()
-    assert pace.turn() == turns[-1] == 1
-    for _ in turns:
-        pace.give_back()
-    assert [pace.turn() for _ in range(7)] == turns
-
-
-def test_turns_that_nobody_took_are_not_saved() -> None:
-    """After any silence there are the turns of one round."""
-    now = [0.0]
-    pace = Pace(lambda: now[0], round_seconds=0.5, turns=3)
-    for now[0] in (1.0, 1e6):
-        assert [pace.turn() for _ in range(5)] == [0, 0, 0, 0.5, 0.5]
-
-
-def test_who_asks_more_slowly_than_turns_come_never_waits() -> None:
-    """Each round brings new turns."""
-    now = [0.0]
-    pace = Pace(lambda: now[0], round_seconds=0.5, turns=2)
-    for step in range(100):
-        now[0] = 1 + step * 0.25
-        assert pace.turn() == 0
-
-
-def test_a_turn_in_a_later_round_is_waited_for_from_now_on() -> None:
-    """What has passed of the present round does not count."""
-    now = [1.0]
-    pace = Pace(lambda: now[0], round_seconds=0.5, turns=1)
-    assert pace.turn() == 0
-    now[0] = 1.125
-    assert [pace.turn(), pace.turn()] == [0.375, 0.875]

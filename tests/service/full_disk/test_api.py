@@ -132,7 +132,7 @@ class Service:
         submission = Submission(
             self.directory, self.jobs, self.events, self.datasets, WarmStarts(self.directory, self.jobs, self.models)
         )
-        watches = Watches(self.jobs, self.live, lambda: 0.0)
+        watches = Watches(self.jobs, self.live, lambda: 0.0, 0.0)
         jobs_grpc.add_JobServiceServicer_to_server(
             JobServicer(self.directory, self.jobs, self.live, submission, self.controller, watches, self.nodes),
             server,

@@ -44,7 +44,7 @@ def store(database: Database, clock: list[datetime]) -> JobStore:
 
 def _observer(store: JobStore, clock: list[datetime], cluster: Cluster) -> Observer:
     live = LiveStatus(lambda: 0.0)
-    return Observer(store, live, Watches(store, live, lambda: 0.0), cluster, lambda: clock[0])
+    return Observer(store, live, Watches(store, live, lambda: 0.0, 0.0), cluster, lambda: clock[0])
 
 
 def test_the_queue_is_seen_by_class_of_priority(store: JobStore, clock: list[datetime]) -> None:
