@@ -100,7 +100,10 @@ def _content_type(accept: str) -> str:
 
     The versions in which names may have any letter differ in nothing else, and no name of ours needs them.
     """
-    _, chosen = choose_encoder(accept)
+    try:
+        _, chosen = choose_encoder(accept)
+    except TypeError:  # a version that is no number
+        return CONTENT_TYPE_PLAIN_0_0_4
     return openmetrics.CONTENT_TYPE_LATEST if "openmetrics" in chosen else CONTENT_TYPE_PLAIN_0_0_4
 
 

@@ -82,7 +82,16 @@ def test_a_scraper_that_takes_openmetrics_gets_it(address: str, accept: str) -> 
 
 
 @pytest.mark.parametrize(
-    "accept", ["", "*/*", "text/plain", "text/html", "application/openmetrics-text;version=0.0.1", TEXT]
+    "accept",
+    [
+        "",
+        "*/*",
+        "text/plain",
+        "text/html",
+        "application/openmetrics-text;version=0.0.1",
+        "application/openmetrics-text;version=x",
+        TEXT,
+    ],
 )
 def test_whoever_does_not_take_openmetrics_gets_text(address: str, accept: str) -> None:
     """Without an end, which would be a comment there."""
