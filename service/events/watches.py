@@ -116,7 +116,7 @@ class Watches:
                     return False
                 await feed.changed()
             elif not feed.ended and (seconds := watcher.due - self._clock()) > 0:
-                await wait_for_event(self._live.end_bell(feed.job_id), seconds)
+                await wait_for_event(self._live.next_end(feed.job_id), seconds)
             else:
                 return True
 
