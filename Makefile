@@ -1,7 +1,7 @@
 # Everything runs in .venv, which the first target that needs it makes. Needs Python ≥ 3.11 and make, nothing else.
 PYTHON ?= python3
 BIN := .venv/bin
-STUBS := job_spec constraints jobs datasets models parameter_server cluster
+STUBS := job_spec constraints metrics jobs datasets models parameter_server cluster
 SERVICES := jobs datasets models parameter_server cluster
 
 .PHONY: demo test test-unit lint format proto docs boards rules bench bench-load bench-soak bench-scrapes robustness robustness-long clean

@@ -10,13 +10,13 @@ from benchmarks.machine import Stage
 from benchmarks.service_jobs import running_service
 from benchmarks.works import JOB_FILE
 from nablad.jobspec import complete, load
+from nablad.learning_metrics import LEARNING_METRICS, ROW_SETS
+from nablad.v1 import jobs_pb2
 
 __all__ = ["EPOCHS", "LEAST", "check", "measure"]
 
 EPOCHS = 30
 LEAST = 0.975
-
-_FIGURES = ("epoch", "training_cost", "training_accuracy", "validation_cost", "validation_accuracy")
 
 
 def measure(mnist: Path, epochs: int, stage: Stage) -> dict[str, Any]:
@@ -35,8 +35,15 @@ def measure(mnist: Path, epochs: int, stage: Stage) -> dict[str, Any]:
         seconds = time.monotonic() - begun_s
     return {
         "seconds": seconds,
-        "epochs": [{name: getattr(epoch, name) for name in _FIGURES} for epoch in run.epochs],
+        "epochs": [_known(epoch) for epoch in run.epochs],
     }
+
+
+def _known(epoch: jobs_pb2.Progress) -> dict[str, Any]:
+    metrics = {
+        f"{rows}_{metric.name}": metric.value(getattr(epoch, rows)) for rows in ROW_SETS for metric in LEARNING_METRICS
+    }
+    return {"epoch": epoch.epoch, **metrics}
 
 
 def check(results: dict[str, Any]) -> None:

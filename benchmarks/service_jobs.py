@@ -129,7 +129,7 @@ class JobRun:
     def measurement(self) -> Measurement:
         """Its speeds and costs."""
         return Measurement(
-            [epoch.samples_per_second for epoch in self.epochs], [epoch.training_cost for epoch in self.epochs]
+            [epoch.samples_per_second for epoch in self.epochs], [epoch.training.cost for epoch in self.epochs]
         )
 
 

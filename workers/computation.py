@@ -80,7 +80,6 @@ class Computation:
         # A training that diverges overflows. The parameter server finds what is not finite, and ends it with advice.
         with np.errstate(over="ignore", invalid="ignore"):
             if ticket.kind == TicketKind.EVALUATION:
-                sums = self._back_propagation.evaluate(weights, *self._rows)
-                return Result(ticket, version, sums.cost, sums.samples, sums.correct)
+                return Result(ticket, version, self._back_propagation.evaluate(weights, *self._rows))
             sums = self._back_propagation.gradient(weights, *self._rows, gradient, layer_done)
-        return Result(ticket, version, sums.cost, sums.samples, sums.correct, gradient)
+        return Result(ticket, version, sums, gradient)

@@ -125,8 +125,8 @@ class _Suspects:
         """Whether the cost of these rows, or their gradient if there is room for one, is not finite."""
         x, targets = (part[start:stop] for part in self.computed)
         if gradient is None:
-            return not np.isfinite(propagation.evaluate(weights, x, targets).cost)
-        cost = propagation.gradient(weights, x, targets, gradient).cost
+            return not np.isfinite(propagation.evaluate(weights, x, targets).cost_sum)
+        cost = propagation.gradient(weights, x, targets, gradient).cost_sum
         return not (np.isfinite(cost) and np.isfinite(gradient).all())
 
     def _too_much(self, row: int, name: str) -> str:

@@ -21,6 +21,7 @@ from benchmarks.works import PAPER_500
 from nablad.v1 import cluster_pb2 as cluster_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
+from nablad.v1.metrics_pb2 import Metrics
 from service.events.job_events import CheckpointWritten, ProgressReported, StateChanged
 from service.events.live_status import LiveStatus
 from service.events.watches import Watches
@@ -170,8 +171,8 @@ def _telemetry(number: int, workers: int, layers: int) -> ps_pb.Telemetry:
         step_seconds_bounds=[10 ** (-4 + bucket / 2) for bucket in range(_BUCKETS - 1)],
         step_seconds_counts=range(_BUCKETS),
         step_seconds_sum=number / 3,
-        phases=[ps_pb.PhaseFigures(phase=phase, steps=9, **_figures(number)) for phase in PHASES],
-        layers=[ps_pb.LayerFigures(weight_norm=number / 7, gradient_norm=number / 9) for _ in range(layers)],
+        phases=[ps_pb.PhaseStatistics(phase=phase, steps=9, **_figures(number)) for phase in PHASES],
+        layers=[ps_pb.LayerStatistics(weight_norm=number / 7, gradient_norm=number / 9) for _ in range(layers)],
         workers=[
             ps_pb.WorkerFigures(
                 worker_id=f"worker-{worker + 1}", results=number, samples=number, lag_seconds=number / 7, process=usage
@@ -185,8 +186,8 @@ def _telemetry(number: int, workers: int, layers: int) -> ps_pb.Telemetry:
 def _progress(number: int, workers: int) -> jobs_pb.Progress:
     return jobs_pb.Progress(
         epoch=1, epochs=9, step=number, steps=9000, samples=number, samples_per_second=number / 7, learning_rate=0.1,
-        training_cost=number / 7, training_accuracy=number / 7000, validation_cost=number / 9,
-        validation_accuracy=number / 9000, gradient_norm=number / 11, workers_alive=workers,
+        training=Metrics(cost=number / 7, accuracy=number / 7000), gradient_norm=number / 11, workers_alive=workers,
+        validation=Metrics(cost=number / 9, accuracy=number / 9000),
     )  # fmt: skip
 
 

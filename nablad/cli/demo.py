@@ -97,7 +97,7 @@ def _run(client: "Client", service: Settings, metrics_url: str | None, model_fil
     client.export_model(trained.model_id, model_file, overwrite=True)
     click.echo(f"The model is in {model_file}.")
     _predict_one(client, trained.model_id)
-    return trained.progress.validation_accuracy
+    return trained.progress.validation.accuracy
 
 
 def _submit(client: "Client") -> str:

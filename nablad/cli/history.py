@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nablad.cli.output import digest, moment, number, print_json_array, print_table, share
+from nablad.cli.measures import MEASURES, cells, headings
+from nablad.cli.output import digest, moment, number, print_json_array, print_table
 from nablad.cli.settings import Settings, output_or_csv_option
+from nablad.learning_metrics import LEARNING_METRICS, ROW_SETS
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -19,14 +21,12 @@ _EPOCH_COLUMNS = (
     "EPOCH",
     "STEP",
     "TIME",
-    "TRAINING COST",
-    "VALIDATION COST",
-    "TRAINING ACCURACY",
-    "VALIDATION ACCURACY",
+    *headings(MEASURES),
     "SAMPLES/S",
     "WEIGHTS",
 )
-_STEP_COLUMNS = ("STEP", "EPOCH", "TIME", "TRAINING COST", "TRAINING ACCURACY", "LEARNING RATE", "GRADIENT NORM")
+_STEP_MEASURES = [(rows, metric) for rows, metric in MEASURES if rows == "training"]
+_STEP_COLUMNS = ("STEP", "EPOCH", "TIME", *headings(_STEP_MEASURES), "LEARNING RATE", "GRADIENT NORM")
 
 
 @click.command()
@@ -37,7 +37,7 @@ _STEP_COLUMNS = ("STEP", "EPOCH", "TIME", "TRAINING COST", "TRAINING ACCURACY", 
 def history(settings: Settings, job_id: str, steps: bool, output: str) -> None:
     """Show the metrics of a job's epochs.
 
-    Cost and accuracy of a step are those of its mini-batch, before the update. With -o csv and -o json, numbers have
+    The metrics of a step are those of its mini-batch, before the update. With -o csv and -o json, numbers have
     all their digits.
     """
     with settings.connect() as client:
@@ -57,10 +57,7 @@ def _epoch_row(point: "jobs_pb2.HistoryPoint") -> tuple[str, ...]:
         str(point.epoch),
         str(point.step),
         moment(point.time),
-        f"{point.training_cost:.4g}",
-        number(point, "validation_cost"),
-        share(point, "training_accuracy"),
-        share(point, "validation_accuracy"),
+        *cells(point, MEASURES),
         f"{point.samples_per_second:,.0f}",
         digest(point.weights_sha256),
     )
@@ -71,27 +68,37 @@ def _step_row(point: "jobs_pb2.HistoryPoint") -> tuple[str, ...]:
         str(point.step),
         str(point.epoch),
         moment(point.time),
-        f"{point.training_cost:.4g}",
-        share(point, "training_accuracy"),
+        *cells(point, _STEP_MEASURES),
         f"{point.learning_rate:.4g}",
         number(point, "gradient_norm"),
     )
 
 
 def _print_csv(points: "Iterable[jobs_pb2.HistoryPoint]") -> None:
-    """Prints all fields of the contract, under their names; what is not known is empty."""
+    """Prints all fields of the contract, under their names; what is not known is empty.
+
+    Metrics have a column each, such as ``training_cost``.
+    """
     from nablad.v1 import jobs_pb2  # noqa: PLC0415  # slow to import
 
-    names = [field.name for field in jobs_pb2.HistoryPoint.DESCRIPTOR.fields]
+    metrics = [metric.name for metric in LEARNING_METRICS]
+    columns = [
+        (field.name, metric)
+        for field in jobs_pb2.HistoryPoint.DESCRIPTOR.fields
+        for metric in (metrics if field.name in ROW_SETS else [""])
+    ]
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows([_cell(point, name) for name in names] for point in points)
+    writer.writerow(f"{name}_{metric}" if metric else name for name, metric in columns)
+    for point in points:
+        writer.writerow(
+            _cell(getattr(point, name), metric) if metric else _cell(point, name) for name, metric in columns
+        )
 
 
-def _cell(point: "Message", name: str) -> str:
+def _cell(message: "Message", name: str) -> str:
     """A field with all of its digits."""
-    field, value = point.DESCRIPTOR.fields_by_name[name], getattr(point, name)
-    if field.has_presence and not point.HasField(name):
+    field, value = message.DESCRIPTOR.fields_by_name[name], getattr(message, name)
+    if field.has_presence and not message.HasField(name):
         return ""
     if field.message_type is not None:
         return str(value.ToJsonString())

@@ -5,8 +5,9 @@ from textwrap import indent
 
 import click
 
-from nablad.cli.output import moment, number, print_fields, share
-from nablad.cli.progress import figures, position
+from nablad.cli.measures import MEASURES, cells, headings
+from nablad.cli.output import moment, print_fields
+from nablad.cli.progress import performance, position
 from nablad.jobspec import to_yaml
 from nablad.jobspec.names import name_of
 from nablad.v1 import jobs_pb2
@@ -16,10 +17,7 @@ COLUMNS = (
     "STATE",
     "PRIORITY",
     "LAST EPOCH",
-    "TRAINING COST",
-    "VALIDATION COST",
-    "TRAINING ACCURACY",
-    "VALIDATION ACCURACY",
+    *headings(MEASURES),
     "CREATED",
 )
 
@@ -34,10 +32,7 @@ def row(job: jobs_pb2.Job) -> tuple[str, ...]:
         _state(job),
         str(job.spec.priority),
         f"{progress.epoch}/{job.spec.training.epochs}",
-        number(progress, "training_cost"),
-        number(progress, "validation_cost"),
-        share(progress, "training_accuracy"),
-        share(progress, "validation_accuracy"),
+        *cells(progress, MEASURES),
         moment(job.create_time),
     )
 
@@ -70,7 +65,7 @@ def _fields(job: jobs_pb2.Job) -> list[tuple[str, str]]:
         ("lost with Ray", str(job.lost_with_ray or "")),
         ("next try", moment(job.retry_time)),
         ("progress", position(job.progress) if started else ""),
-        ("figures", figures(job.progress) if started else ""),
+        ("figures", performance(job.progress) if started else ""),
         ("model", job.model_id),
     ]
 

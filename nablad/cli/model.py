@@ -5,23 +5,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nablad.cli.output import json_line, moment, number, print_json_array, print_table, share, size
+from nablad.cli.measures import MEASURES, cells, headings
+from nablad.cli.output import json_line, moment, print_json_array, print_table, share, size
 from nablad.cli.settings import Settings, data_options, output_option
 
 if TYPE_CHECKING:
     from nablad.v1 import models_pb2
 
-
-_COLUMNS = (
-    "MODEL",
-    "LAYERS",
-    "EPOCH",
-    "TRAINING COST",
-    "VALIDATION COST",
-    "VALIDATION ACCURACY",
-    "SIZE",
-    "CREATED",
-)
+# Of the training only what was minimised: how good a model is is seen in rows that it has not learned from.
+_MEASURES = [(rows, metric) for rows, metric in MEASURES if rows == "validation" or metric.name == "cost"]
+_COLUMNS = ("MODEL", "LAYERS", "EPOCH", *headings(_MEASURES), "SIZE", "CREATED")
 
 
 @click.group()
@@ -100,15 +93,13 @@ def delete(settings: Settings, model_id: str) -> None:
 
 def _row(found: "models_pb2.Model") -> tuple[str, ...]:
     if found.damage:
-        return (found.model_id, "damaged", *[""] * 6)
+        return (found.model_id, "damaged", *[""] * (len(_COLUMNS) - 2))
     which = "best" if found.spec.training.stopping.keep_best else "last"
     return (
         found.model_id,
         "-".join(map(str, found.spec.model.layers)),
         f"{found.epoch} ({which})" if found.epoch else which,
-        number(found, "training_cost"),
-        number(found, "validation_cost"),
-        share(found, "validation_accuracy"),
+        *cells(found, _MEASURES),
         size(found.size_bytes),
         moment(found.create_time),
     )

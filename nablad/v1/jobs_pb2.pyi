@@ -10,6 +10,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from nablad.v1 import job_spec_pb2 as _job_spec_pb2
+from nablad.v1 import metrics_pb2 as _metrics_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -290,7 +291,7 @@ Global___JobWarning: _TypeAlias = JobWarning  # noqa: Y015
 
 @_typing.final
 class Progress(_message.Message):
-    """How far a job is. Costs are means per sample; counts are over all attempts, without what was lost."""
+    """How far a job is, and how well it does. Counts are over all attempts, without what was lost."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -300,10 +301,8 @@ class Progress(_message.Message):
     STEPS_FIELD_NUMBER: _builtins.int
     SAMPLES_FIELD_NUMBER: _builtins.int
     SAMPLES_PER_SECOND_FIELD_NUMBER: _builtins.int
-    TRAINING_COST_FIELD_NUMBER: _builtins.int
-    TRAINING_ACCURACY_FIELD_NUMBER: _builtins.int
-    VALIDATION_COST_FIELD_NUMBER: _builtins.int
-    VALIDATION_ACCURACY_FIELD_NUMBER: _builtins.int
+    TRAINING_FIELD_NUMBER: _builtins.int
+    VALIDATION_FIELD_NUMBER: _builtins.int
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
     GRADIENT_NORM_FIELD_NUMBER: _builtins.int
     WORKERS_ALIVE_FIELD_NUMBER: _builtins.int
@@ -316,17 +315,18 @@ class Progress(_message.Message):
     samples: _builtins.int
     """Samples that went into updates so far."""
     samples_per_second: _builtins.float
-    training_cost: _builtins.float
-    """Of the epoch so far."""
-    training_accuracy: _builtins.float
-    """Share of the samples of the epoch so far that were classified right; only for class labels."""
-    validation_cost: _builtins.float
-    """After the last finished epoch."""
-    validation_accuracy: _builtins.float
     learning_rate: _builtins.float
     gradient_norm: _builtins.float
     """Euclidean norm of the mean gradient of a recent step."""
     workers_alive: _builtins.int
+    @_builtins.property
+    def training(self) -> _metrics_pb2.Metrics:
+        """Of the epoch so far, each mini-batch before its update."""
+
+    @_builtins.property
+    def validation(self) -> _metrics_pb2.Metrics:
+        """After the last finished epoch; absent before the first evaluation."""
+
     def __init__(
         self,
         *,
@@ -336,38 +336,19 @@ class Progress(_message.Message):
         steps: _builtins.int = ...,
         samples: _builtins.int = ...,
         samples_per_second: _builtins.float = ...,
-        training_cost: _builtins.float | None = ...,
-        training_accuracy: _builtins.float | None = ...,
-        validation_cost: _builtins.float | None = ...,
-        validation_accuracy: _builtins.float | None = ...,
+        training: _metrics_pb2.Metrics | None = ...,
+        validation: _metrics_pb2.Metrics | None = ...,
         learning_rate: _builtins.float = ...,
         gradient_norm: _builtins.float | None = ...,
         workers_alive: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_gradient_norm", b"_gradient_norm", "_training_accuracy", b"_training_accuracy", "_training_cost", b"_training_cost", "_validation_accuracy", b"_validation_accuracy", "_validation_cost", b"_validation_cost", "gradient_norm", b"gradient_norm", "training_accuracy", b"training_accuracy", "training_cost", b"training_cost", "validation_accuracy", b"validation_accuracy", "validation_cost", b"validation_cost"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_gradient_norm", b"_gradient_norm", "gradient_norm", b"gradient_norm", "training", b"training", "validation", b"validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gradient_norm", b"_gradient_norm", "_training_accuracy", b"_training_accuracy", "_training_cost", b"_training_cost", "_validation_accuracy", b"_validation_accuracy", "_validation_cost", b"_validation_cost", "epoch", b"epoch", "epochs", b"epochs", "gradient_norm", b"gradient_norm", "learning_rate", b"learning_rate", "samples", b"samples", "samples_per_second", b"samples_per_second", "step", b"step", "steps", b"steps", "training_accuracy", b"training_accuracy", "training_cost", b"training_cost", "validation_accuracy", b"validation_accuracy", "validation_cost", b"validation_cost", "workers_alive", b"workers_alive"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gradient_norm", b"_gradient_norm", "epoch", b"epoch", "epochs", b"epochs", "gradient_norm", b"gradient_norm", "learning_rate", b"learning_rate", "samples", b"samples", "samples_per_second", b"samples_per_second", "step", b"step", "steps", b"steps", "training", b"training", "validation", b"validation", "workers_alive", b"workers_alive"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__gradient_norm: _TypeAlias = _typing.Literal["gradient_norm"]  # noqa: Y015
     _WhichOneofArgType__gradient_norm: _TypeAlias = _typing.Literal["_gradient_norm", b"_gradient_norm"]  # noqa: Y015
-    _WhichOneofReturnType__training_accuracy: _TypeAlias = _typing.Literal["training_accuracy"]  # noqa: Y015
-    _WhichOneofArgType__training_accuracy: _TypeAlias = _typing.Literal["_training_accuracy", b"_training_accuracy"]  # noqa: Y015
-    _WhichOneofReturnType__training_cost: _TypeAlias = _typing.Literal["training_cost"]  # noqa: Y015
-    _WhichOneofArgType__training_cost: _TypeAlias = _typing.Literal["_training_cost", b"_training_cost"]  # noqa: Y015
-    _WhichOneofReturnType__validation_accuracy: _TypeAlias = _typing.Literal["validation_accuracy"]  # noqa: Y015
-    _WhichOneofArgType__validation_accuracy: _TypeAlias = _typing.Literal["_validation_accuracy", b"_validation_accuracy"]  # noqa: Y015
-    _WhichOneofReturnType__validation_cost: _TypeAlias = _typing.Literal["validation_cost"]  # noqa: Y015
-    _WhichOneofArgType__validation_cost: _TypeAlias = _typing.Literal["_validation_cost", b"_validation_cost"]  # noqa: Y015
-    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__gradient_norm) -> _WhichOneofReturnType__gradient_norm | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__training_accuracy) -> _WhichOneofReturnType__training_accuracy | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__training_cost) -> _WhichOneofReturnType__training_cost | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__validation_accuracy) -> _WhichOneofReturnType__validation_accuracy | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__validation_cost) -> _WhichOneofReturnType__validation_cost | None: ...
 
 Global___Progress: _TypeAlias = Progress  # noqa: Y015
 
@@ -407,7 +388,7 @@ class Event(_message.Message):
     def time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def epoch_end(self) -> Global___Progress:
-        """An epoch ended with these figures."""
+        """An epoch ended with these metrics."""
 
     def __init__(
         self,
@@ -435,7 +416,7 @@ Global___Event: _TypeAlias = Event  # noqa: Y015
 
 @_typing.final
 class HistoryPoint(_message.Message):
-    """Figures of a job at one moment."""
+    """A job at one moment."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -443,10 +424,8 @@ class HistoryPoint(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
-    TRAINING_COST_FIELD_NUMBER: _builtins.int
-    TRAINING_ACCURACY_FIELD_NUMBER: _builtins.int
-    VALIDATION_COST_FIELD_NUMBER: _builtins.int
-    VALIDATION_ACCURACY_FIELD_NUMBER: _builtins.int
+    TRAINING_FIELD_NUMBER: _builtins.int
+    VALIDATION_FIELD_NUMBER: _builtins.int
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
     GRADIENT_NORM_FIELD_NUMBER: _builtins.int
     SAMPLES_PER_SECOND_FIELD_NUMBER: _builtins.int
@@ -456,12 +435,6 @@ class HistoryPoint(_message.Message):
     """From 1."""
     step: _builtins.int
     """Updates of the weights until then."""
-    training_cost: _builtins.float
-    """Mean per sample: of the whole epoch, or of this step's mini-batch; each mini-batch before its update."""
-    training_accuracy: _builtins.float
-    validation_cost: _builtins.float
-    """Of epochs only."""
-    validation_accuracy: _builtins.float
     learning_rate: _builtins.float
     gradient_norm: _builtins.float
     samples_per_second: _builtins.float
@@ -470,6 +443,14 @@ class HistoryPoint(_message.Message):
     """Of epochs only: SHA-256 of the weights at its end, in hexadecimal."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def training(self) -> _metrics_pb2.Metrics:
+        """Of the whole epoch, or of this step's mini-batch; each mini-batch before its update."""
+
+    @_builtins.property
+    def validation(self) -> _metrics_pb2.Metrics:
+        """Of epochs only."""
+
     def __init__(
         self,
         *,
@@ -477,35 +458,20 @@ class HistoryPoint(_message.Message):
         attempt: _builtins.int = ...,
         epoch: _builtins.int = ...,
         step: _builtins.int = ...,
-        training_cost: _builtins.float = ...,
-        training_accuracy: _builtins.float | None = ...,
-        validation_cost: _builtins.float | None = ...,
-        validation_accuracy: _builtins.float | None = ...,
+        training: _metrics_pb2.Metrics | None = ...,
+        validation: _metrics_pb2.Metrics | None = ...,
         learning_rate: _builtins.float = ...,
         gradient_norm: _builtins.float | None = ...,
         samples_per_second: _builtins.float = ...,
         weights_sha256: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_gradient_norm", b"_gradient_norm", "_training_accuracy", b"_training_accuracy", "_validation_accuracy", b"_validation_accuracy", "_validation_cost", b"_validation_cost", "gradient_norm", b"gradient_norm", "time", b"time", "training_accuracy", b"training_accuracy", "validation_accuracy", b"validation_accuracy", "validation_cost", b"validation_cost"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_gradient_norm", b"_gradient_norm", "gradient_norm", b"gradient_norm", "time", b"time", "training", b"training", "validation", b"validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gradient_norm", b"_gradient_norm", "_training_accuracy", b"_training_accuracy", "_validation_accuracy", b"_validation_accuracy", "_validation_cost", b"_validation_cost", "attempt", b"attempt", "epoch", b"epoch", "gradient_norm", b"gradient_norm", "learning_rate", b"learning_rate", "samples_per_second", b"samples_per_second", "step", b"step", "time", b"time", "training_accuracy", b"training_accuracy", "training_cost", b"training_cost", "validation_accuracy", b"validation_accuracy", "validation_cost", b"validation_cost", "weights_sha256", b"weights_sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gradient_norm", b"_gradient_norm", "attempt", b"attempt", "epoch", b"epoch", "gradient_norm", b"gradient_norm", "learning_rate", b"learning_rate", "samples_per_second", b"samples_per_second", "step", b"step", "time", b"time", "training", b"training", "validation", b"validation", "weights_sha256", b"weights_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__gradient_norm: _TypeAlias = _typing.Literal["gradient_norm"]  # noqa: Y015
     _WhichOneofArgType__gradient_norm: _TypeAlias = _typing.Literal["_gradient_norm", b"_gradient_norm"]  # noqa: Y015
-    _WhichOneofReturnType__training_accuracy: _TypeAlias = _typing.Literal["training_accuracy"]  # noqa: Y015
-    _WhichOneofArgType__training_accuracy: _TypeAlias = _typing.Literal["_training_accuracy", b"_training_accuracy"]  # noqa: Y015
-    _WhichOneofReturnType__validation_accuracy: _TypeAlias = _typing.Literal["validation_accuracy"]  # noqa: Y015
-    _WhichOneofArgType__validation_accuracy: _TypeAlias = _typing.Literal["_validation_accuracy", b"_validation_accuracy"]  # noqa: Y015
-    _WhichOneofReturnType__validation_cost: _TypeAlias = _typing.Literal["validation_cost"]  # noqa: Y015
-    _WhichOneofArgType__validation_cost: _TypeAlias = _typing.Literal["_validation_cost", b"_validation_cost"]  # noqa: Y015
-    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__gradient_norm) -> _WhichOneofReturnType__gradient_norm | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__training_accuracy) -> _WhichOneofReturnType__training_accuracy | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__validation_accuracy) -> _WhichOneofReturnType__validation_accuracy | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__validation_cost) -> _WhichOneofReturnType__validation_cost | None: ...
 
 Global___HistoryPoint: _TypeAlias = HistoryPoint  # noqa: Y015
 

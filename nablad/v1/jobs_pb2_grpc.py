@@ -184,7 +184,7 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListJobHistory(self, request, context):
-        """The figures of a job's epochs, or of a sample of its steps, in order. They stay as long as the job.
+        """The metrics of a job's epochs, or of a sample of its steps, in order. They stay as long as the job.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -59,7 +59,7 @@ class JobServiceStub:
     succeeds if none differs, and leaves no model. FAILED_PRECONDITION if that job has not succeeded or its data are gone.
     """
     ListJobHistory: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListJobHistoryRequest, _jobs_pb2.ListJobHistoryResponse]
-    """The figures of a job's epochs, or of a sample of its steps, in order. They stay as long as the job."""
+    """The metrics of a job's epochs, or of a sample of its steps, in order. They stay as long as the job."""
     GetReceipt: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.GetReceiptRequest, _jobs_pb2.GetReceiptResponse]
     """What a job's result can be traced to. NOT_FOUND until it has succeeded."""
     ListCheckpoints: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListCheckpointsRequest, _jobs_pb2.ListCheckpointsResponse]
@@ -98,7 +98,7 @@ class JobServiceAsyncStub(JobServiceStub):
     succeeds if none differs, and leaves no model. FAILED_PRECONDITION if that job has not succeeded or its data are gone.
     """
     ListJobHistory: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListJobHistoryRequest, _jobs_pb2.ListJobHistoryResponse]  # type: ignore[assignment]
-    """The figures of a job's epochs, or of a sample of its steps, in order. They stay as long as the job."""
+    """The metrics of a job's epochs, or of a sample of its steps, in order. They stay as long as the job."""
     GetReceipt: _aio.UnaryUnaryMultiCallable[_jobs_pb2.GetReceiptRequest, _jobs_pb2.GetReceiptResponse]  # type: ignore[assignment]
     """What a job's result can be traced to. NOT_FOUND until it has succeeded."""
     ListCheckpoints: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListCheckpointsRequest, _jobs_pb2.ListCheckpointsResponse]  # type: ignore[assignment]
@@ -200,7 +200,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.ListJobHistoryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.ListJobHistoryResponse, _abc.Awaitable[_jobs_pb2.ListJobHistoryResponse]]:
-        """The figures of a job's epochs, or of a sample of its steps, in order. They stay as long as the job."""
+        """The metrics of a job's epochs, or of a sample of its steps, in order. They stay as long as the job."""
 
     @_abc_1.abstractmethod
     def GetReceipt(

@@ -25,45 +25,46 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from nablad.v1 import datasets_pb2 as nablad_dot_v1_dot_datasets__pb2
 from nablad.v1 import job_spec_pb2 as nablad_dot_v1_dot_job__spec__pb2
+from nablad.v1 import metrics_pb2 as nablad_dot_v1_dot_metrics__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16nablad/v1/models.proto\x12\tnablad.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18nablad/v1/datasets.proto\x1a\x18nablad/v1/job_spec.proto\"\xda\x02\n\x05Model\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12 \n\x04spec\x18\x02 \x01(\x0b\x32\x12.nablad.v1.JobSpec\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06sha256\x18\x04 \x01(\t\x12\x1a\n\rtraining_cost\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x1c\n\x0fvalidation_cost\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12 \n\x13validation_accuracy\x18\x07 \x01(\x01H\x02\x88\x01\x01\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63lasses\x18\t \x01(\r\x12\r\n\x05\x65poch\x18\n \x01(\r\x12\x0e\n\x06\x64\x61mage\x18\x0e \x01(\tB\x10\n\x0e_training_costB\x12\n\x10_validation_costB\x16\n\x14_validation_accuracy\"#\n\x0fGetModelRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\"3\n\x10GetModelResponse\x12\x1f\n\x05model\x18\x01 \x01(\x0b\x32\x10.nablad.v1.Model\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"O\n\x12ListModelsResponse\x12 \n\x06models\x18\x01 \x03(\x0b\x32\x10.nablad.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"&\n\x12\x45xportModelRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\"$\n\x13\x45xportModelResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\"X\n\x0ePredictRequest\x12*\n\x06header\x18\x01 \x01(\x0b\x32\x18.nablad.v1.PredictHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07\x63ontent\"K\n\rPredictHeader\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12(\n\ndata_files\x18\x02 \x01(\x0b\x32\x14.nablad.v1.DataFiles\"x\n\x0fPredictResponse\x12-\n\x0bpredictions\x18\x01 \x01(\x0b\x32\x16.nablad.v1.PredictionsH\x00\x12+\n\ncomparison\x18\x02 \x01(\x0b\x32\x15.nablad.v1.ComparisonH\x00\x42\t\n\x07\x63ontent\"E\n\x0bPredictions\x12\x11\n\tfirst_row\x18\x01 \x01(\x04\x12#\n\x04rows\x18\x02 \x03(\x0b\x32\x15.nablad.v1.Prediction\";\n\nPrediction\x12\x12\n\x05label\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x0f\n\x07outputs\x18\x02 \x03(\x01\x42\x08\n\x06_label\"L\n\nComparison\x12\x0c\n\x04rows\x18\x01 \x01(\x04\x12\x0c\n\x04\x63ost\x18\x02 \x01(\x01\x12\x15\n\x08\x61\x63\x63uracy\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\x0b\n\t_accuracy\"&\n\x12\x44\x65leteModelRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\"\x15\n\x13\x44\x65leteModelResponse2\x82\x03\n\x0cModelService\x12\x43\n\x08GetModel\x12\x1a.nablad.v1.GetModelRequest\x1a\x1b.nablad.v1.GetModelResponse\x12I\n\nListModels\x12\x1c.nablad.v1.ListModelsRequest\x1a\x1d.nablad.v1.ListModelsResponse\x12N\n\x0b\x45xportModel\x12\x1d.nablad.v1.ExportModelRequest\x1a\x1e.nablad.v1.ExportModelResponse0\x01\x12\x44\n\x07Predict\x12\x19.nablad.v1.PredictRequest\x1a\x1a.nablad.v1.PredictResponse(\x01\x30\x01\x12L\n\x0b\x44\x65leteModel\x12\x1d.nablad.v1.DeleteModelRequest\x1a\x1e.nablad.v1.DeleteModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16nablad/v1/models.proto\x12\tnablad.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18nablad/v1/datasets.proto\x1a\x18nablad/v1/job_spec.proto\x1a\x17nablad/v1/metrics.proto\"\xc9\x02\n\x05Model\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12 \n\x04spec\x18\x02 \x01(\x0b\x32\x12.nablad.v1.JobSpec\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06sha256\x18\x04 \x01(\t\x12$\n\x08training\x18\x0f \x01(\x0b\x32\x12.nablad.v1.Metrics\x12&\n\nvalidation\x18\x10 \x01(\x0b\x32\x12.nablad.v1.Metrics\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63lasses\x18\t \x01(\r\x12\r\n\x05\x65poch\x18\n \x01(\r\x12\x0e\n\x06\x64\x61mage\x18\x0e \x01(\tJ\x04\x08\x05\x10\x08R\rtraining_costR\x0fvalidation_costR\x13validation_accuracy\"#\n\x0fGetModelRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\"3\n\x10GetModelResponse\x12\x1f\n\x05model\x18\x01 \x01(\x0b\x32\x10.nablad.v1.Model\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"O\n\x12ListModelsResponse\x12 \n\x06models\x18\x01 \x03(\x0b\x32\x10.nablad.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"&\n\x12\x45xportModelRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\"$\n\x13\x45xportModelResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\"X\n\x0ePredictRequest\x12*\n\x06header\x18\x01 \x01(\x0b\x32\x18.nablad.v1.PredictHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07\x63ontent\"K\n\rPredictHeader\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12(\n\ndata_files\x18\x02 \x01(\x0b\x32\x14.nablad.v1.DataFiles\"x\n\x0fPredictResponse\x12-\n\x0bpredictions\x18\x01 \x01(\x0b\x32\x16.nablad.v1.PredictionsH\x00\x12+\n\ncomparison\x18\x02 \x01(\x0b\x32\x15.nablad.v1.ComparisonH\x00\x42\t\n\x07\x63ontent\"E\n\x0bPredictions\x12\x11\n\tfirst_row\x18\x01 \x01(\x04\x12#\n\x04rows\x18\x02 \x03(\x0b\x32\x15.nablad.v1.Prediction\";\n\nPrediction\x12\x12\n\x05label\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x0f\n\x07outputs\x18\x02 \x03(\x01\x42\x08\n\x06_label\"L\n\nComparison\x12\x0c\n\x04rows\x18\x01 \x01(\x04\x12\x0c\n\x04\x63ost\x18\x02 \x01(\x01\x12\x15\n\x08\x61\x63\x63uracy\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\x0b\n\t_accuracy\"&\n\x12\x44\x65leteModelRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\"\x15\n\x13\x44\x65leteModelResponse2\x82\x03\n\x0cModelService\x12\x43\n\x08GetModel\x12\x1a.nablad.v1.GetModelRequest\x1a\x1b.nablad.v1.GetModelResponse\x12I\n\nListModels\x12\x1c.nablad.v1.ListModelsRequest\x1a\x1d.nablad.v1.ListModelsResponse\x12N\n\x0b\x45xportModel\x12\x1d.nablad.v1.ExportModelRequest\x1a\x1e.nablad.v1.ExportModelResponse0\x01\x12\x44\n\x07Predict\x12\x19.nablad.v1.PredictRequest\x1a\x1a.nablad.v1.PredictResponse(\x01\x30\x01\x12L\n\x0b\x44\x65leteModel\x12\x1d.nablad.v1.DeleteModelRequest\x1a\x1e.nablad.v1.DeleteModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'nablad.v1.models_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MODEL']._serialized_start=123
-  _globals['_MODEL']._serialized_end=469
-  _globals['_GETMODELREQUEST']._serialized_start=471
-  _globals['_GETMODELREQUEST']._serialized_end=506
-  _globals['_GETMODELRESPONSE']._serialized_start=508
-  _globals['_GETMODELRESPONSE']._serialized_end=559
-  _globals['_LISTMODELSREQUEST']._serialized_start=561
-  _globals['_LISTMODELSREQUEST']._serialized_end=619
-  _globals['_LISTMODELSRESPONSE']._serialized_start=621
-  _globals['_LISTMODELSRESPONSE']._serialized_end=700
-  _globals['_EXPORTMODELREQUEST']._serialized_start=702
-  _globals['_EXPORTMODELREQUEST']._serialized_end=740
-  _globals['_EXPORTMODELRESPONSE']._serialized_start=742
-  _globals['_EXPORTMODELRESPONSE']._serialized_end=778
-  _globals['_PREDICTREQUEST']._serialized_start=780
-  _globals['_PREDICTREQUEST']._serialized_end=868
-  _globals['_PREDICTHEADER']._serialized_start=870
-  _globals['_PREDICTHEADER']._serialized_end=945
-  _globals['_PREDICTRESPONSE']._serialized_start=947
-  _globals['_PREDICTRESPONSE']._serialized_end=1067
-  _globals['_PREDICTIONS']._serialized_start=1069
-  _globals['_PREDICTIONS']._serialized_end=1138
-  _globals['_PREDICTION']._serialized_start=1140
-  _globals['_PREDICTION']._serialized_end=1199
-  _globals['_COMPARISON']._serialized_start=1201
-  _globals['_COMPARISON']._serialized_end=1277
-  _globals['_DELETEMODELREQUEST']._serialized_start=1279
-  _globals['_DELETEMODELREQUEST']._serialized_end=1317
-  _globals['_DELETEMODELRESPONSE']._serialized_start=1319
-  _globals['_DELETEMODELRESPONSE']._serialized_end=1340
-  _globals['_MODELSERVICE']._serialized_start=1343
-  _globals['_MODELSERVICE']._serialized_end=1729
+  _globals['_MODEL']._serialized_start=148
+  _globals['_MODEL']._serialized_end=477
+  _globals['_GETMODELREQUEST']._serialized_start=479
+  _globals['_GETMODELREQUEST']._serialized_end=514
+  _globals['_GETMODELRESPONSE']._serialized_start=516
+  _globals['_GETMODELRESPONSE']._serialized_end=567
+  _globals['_LISTMODELSREQUEST']._serialized_start=569
+  _globals['_LISTMODELSREQUEST']._serialized_end=627
+  _globals['_LISTMODELSRESPONSE']._serialized_start=629
+  _globals['_LISTMODELSRESPONSE']._serialized_end=708
+  _globals['_EXPORTMODELREQUEST']._serialized_start=710
+  _globals['_EXPORTMODELREQUEST']._serialized_end=748
+  _globals['_EXPORTMODELRESPONSE']._serialized_start=750
+  _globals['_EXPORTMODELRESPONSE']._serialized_end=786
+  _globals['_PREDICTREQUEST']._serialized_start=788
+  _globals['_PREDICTREQUEST']._serialized_end=876
+  _globals['_PREDICTHEADER']._serialized_start=878
+  _globals['_PREDICTHEADER']._serialized_end=953
+  _globals['_PREDICTRESPONSE']._serialized_start=955
+  _globals['_PREDICTRESPONSE']._serialized_end=1075
+  _globals['_PREDICTIONS']._serialized_start=1077
+  _globals['_PREDICTIONS']._serialized_end=1146
+  _globals['_PREDICTION']._serialized_start=1148
+  _globals['_PREDICTION']._serialized_end=1207
+  _globals['_COMPARISON']._serialized_start=1209
+  _globals['_COMPARISON']._serialized_end=1285
+  _globals['_DELETEMODELREQUEST']._serialized_start=1287
+  _globals['_DELETEMODELREQUEST']._serialized_end=1325
+  _globals['_DELETEMODELRESPONSE']._serialized_start=1327
+  _globals['_DELETEMODELRESPONSE']._serialized_end=1348
+  _globals['_MODELSERVICE']._serialized_start=1351
+  _globals['_MODELSERVICE']._serialized_end=1737
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from nablad.v1 import datasets_pb2 as _datasets_pb2
 from nablad.v1 import job_spec_pb2 as _job_spec_pb2
+from nablad.v1 import metrics_pb2 as _metrics_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -31,9 +32,8 @@ class Model(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
-    TRAINING_COST_FIELD_NUMBER: _builtins.int
-    VALIDATION_COST_FIELD_NUMBER: _builtins.int
-    VALIDATION_ACCURACY_FIELD_NUMBER: _builtins.int
+    TRAINING_FIELD_NUMBER: _builtins.int
+    VALIDATION_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     CLASSES_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
@@ -42,10 +42,6 @@ class Model(_message.Message):
     size_bytes: _builtins.int
     sha256: _builtins.str
     """SHA-256 of the file, in hexadecimal."""
-    training_cost: _builtins.float
-    """Of the epoch whose weights it has: the last one, or the best one if the job keeps that."""
-    validation_cost: _builtins.float
-    validation_accuracy: _builtins.float
     classes: _builtins.int
     """Number of classes it tells apart; 0 when it predicts values."""
     epoch: _builtins.int
@@ -55,6 +51,14 @@ class Model(_message.Message):
     @_builtins.property
     def spec(self) -> _job_spec_pb2.JobSpec: ...
     @_builtins.property
+    def training(self) -> _metrics_pb2.Metrics:
+        """Of the epoch whose weights it has: the last one, or the best one if the job keeps that."""
+
+    @_builtins.property
+    def validation(self) -> _metrics_pb2.Metrics:
+        """Absent without validation."""
+
+    @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
         self,
@@ -63,30 +67,18 @@ class Model(_message.Message):
         spec: _job_spec_pb2.JobSpec | None = ...,
         size_bytes: _builtins.int = ...,
         sha256: _builtins.str = ...,
-        training_cost: _builtins.float | None = ...,
-        validation_cost: _builtins.float | None = ...,
-        validation_accuracy: _builtins.float | None = ...,
+        training: _metrics_pb2.Metrics | None = ...,
+        validation: _metrics_pb2.Metrics | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         classes: _builtins.int = ...,
         epoch: _builtins.int = ...,
         damage: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_training_cost", b"_training_cost", "_validation_accuracy", b"_validation_accuracy", "_validation_cost", b"_validation_cost", "create_time", b"create_time", "spec", b"spec", "training_cost", b"training_cost", "validation_accuracy", b"validation_accuracy", "validation_cost", b"validation_cost"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "spec", b"spec", "training", b"training", "validation", b"validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_training_cost", b"_training_cost", "_validation_accuracy", b"_validation_accuracy", "_validation_cost", b"_validation_cost", "classes", b"classes", "create_time", b"create_time", "damage", b"damage", "epoch", b"epoch", "model_id", b"model_id", "sha256", b"sha256", "size_bytes", b"size_bytes", "spec", b"spec", "training_cost", b"training_cost", "validation_accuracy", b"validation_accuracy", "validation_cost", b"validation_cost"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "create_time", b"create_time", "damage", b"damage", "epoch", b"epoch", "model_id", b"model_id", "sha256", b"sha256", "size_bytes", b"size_bytes", "spec", b"spec", "training", b"training", "validation", b"validation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__training_cost: _TypeAlias = _typing.Literal["training_cost"]  # noqa: Y015
-    _WhichOneofArgType__training_cost: _TypeAlias = _typing.Literal["_training_cost", b"_training_cost"]  # noqa: Y015
-    _WhichOneofReturnType__validation_accuracy: _TypeAlias = _typing.Literal["validation_accuracy"]  # noqa: Y015
-    _WhichOneofArgType__validation_accuracy: _TypeAlias = _typing.Literal["_validation_accuracy", b"_validation_accuracy"]  # noqa: Y015
-    _WhichOneofReturnType__validation_cost: _TypeAlias = _typing.Literal["validation_cost"]  # noqa: Y015
-    _WhichOneofArgType__validation_cost: _TypeAlias = _typing.Literal["_validation_cost", b"_validation_cost"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__training_cost) -> _WhichOneofReturnType__training_cost | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__validation_accuracy) -> _WhichOneofReturnType__validation_accuracy | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__validation_cost) -> _WhichOneofReturnType__validation_cost | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015
 

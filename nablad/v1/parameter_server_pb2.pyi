@@ -13,6 +13,7 @@ from google.protobuf.internal import containers as _containers
 from nablad.v1 import datasets_pb2 as _datasets_pb2
 from nablad.v1 import job_spec_pb2 as _job_spec_pb2
 from nablad.v1 import jobs_pb2 as _jobs_pb2
+from nablad.v1 import metrics_pb2 as _metrics_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -592,11 +593,11 @@ class Telemetry(_message.Message):
     @_builtins.property
     def step_seconds_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
-    def phases(self) -> _containers.RepeatedCompositeFieldContainer[Global___PhaseFigures]:
+    def phases(self) -> _containers.RepeatedCompositeFieldContainer[Global___PhaseStatistics]:
         """What the steps of late consist of, one entry for each phase."""
 
     @_builtins.property
-    def layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___LayerFigures]:
+    def layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___LayerStatistics]:
         """One entry for each matrix of weights with its biases, from the first one on."""
 
     @_builtins.property
@@ -622,8 +623,8 @@ class Telemetry(_message.Message):
         step_seconds_sum: _builtins.float = ...,
         evaluations: _builtins.int = ...,
         evaluation_seconds: _builtins.float = ...,
-        phases: _abc.Iterable[Global___PhaseFigures] | None = ...,
-        layers: _abc.Iterable[Global___LayerFigures] | None = ...,
+        phases: _abc.Iterable[Global___PhaseStatistics] | None = ...,
+        layers: _abc.Iterable[Global___LayerStatistics] | None = ...,
         workers: _abc.Iterable[Global___WorkerFigures] | None = ...,
         process: Global___ProcessFigures | None = ...,
         staleness: _builtins.int = ...,
@@ -637,7 +638,7 @@ class Telemetry(_message.Message):
 Global___Telemetry: _TypeAlias = Telemetry  # noqa: Y015
 
 @_typing.final
-class PhaseFigures(_message.Message):
+class PhaseStatistics(_message.Message):
     """Durations of one phase of the steps: of all, or, where they are short, of some that are looked at closely."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -673,10 +674,10 @@ class PhaseFigures(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PhaseFigures: _TypeAlias = PhaseFigures  # noqa: Y015
+Global___PhaseStatistics: _TypeAlias = PhaseStatistics  # noqa: Y015
 
 @_typing.final
-class LayerFigures(_message.Message):
+class LayerStatistics(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     WEIGHT_NORM_FIELD_NUMBER: _builtins.int
@@ -696,7 +697,7 @@ class LayerFigures(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___LayerFigures: _TypeAlias = LayerFigures  # noqa: Y015
+Global___LayerStatistics: _TypeAlias = LayerStatistics  # noqa: Y015
 
 @_typing.final
 class WorkerFigures(_message.Message):
@@ -872,7 +873,7 @@ class TrainingState(_message.Message):
     @_builtins.property
     def epoch(self) -> Global___EpochSums: ...
     @_builtins.property
-    def validation(self) -> Global___EvaluationSums:
+    def validation(self) -> _metrics_pb2.Sums:
         """Of the last evaluation; absent before the first one."""
 
     @_builtins.property
@@ -892,7 +893,7 @@ class TrainingState(_message.Message):
         samples: _builtins.int = ...,
         seconds: _builtins.float = ...,
         epoch: Global___EpochSums | None = ...,
-        validation: Global___EvaluationSums | None = ...,
+        validation: _metrics_pb2.Sums | None = ...,
         best: Global___BestEpoch | None = ...,
         gradient_norm: _builtins.float | None = ...,
         diagnostics: Global___Diagnostics | None = ...,
@@ -955,59 +956,28 @@ class EpochSums(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     EPOCH_FIELD_NUMBER: _builtins.int
-    COST_SUM_FIELD_NUMBER: _builtins.int
-    CORRECT_COUNT_FIELD_NUMBER: _builtins.int
-    SAMPLES_FIELD_NUMBER: _builtins.int
+    SUMS_FIELD_NUMBER: _builtins.int
     SECONDS_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     """From 0."""
-    cost_sum: _builtins.float
-    correct_count: _builtins.int
-    samples: _builtins.int
     seconds: _builtins.float
+    """That its steps took."""
+    @_builtins.property
+    def sums(self) -> _metrics_pb2.Sums: ...
     def __init__(
         self,
         *,
         epoch: _builtins.int = ...,
-        cost_sum: _builtins.float = ...,
-        correct_count: _builtins.int = ...,
-        samples: _builtins.int = ...,
+        sums: _metrics_pb2.Sums | None = ...,
         seconds: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sums", b"sums"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["correct_count", b"correct_count", "cost_sum", b"cost_sum", "epoch", b"epoch", "samples", b"samples", "seconds", b"seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "seconds", b"seconds", "sums", b"sums"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EpochSums: _TypeAlias = EpochSums  # noqa: Y015
-
-@_typing.final
-class EvaluationSums(_message.Message):
-    """Sums over the validation rows."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    COST_SUM_FIELD_NUMBER: _builtins.int
-    CORRECT_COUNT_FIELD_NUMBER: _builtins.int
-    SAMPLES_FIELD_NUMBER: _builtins.int
-    cost_sum: _builtins.float
-    correct_count: _builtins.int
-    samples: _builtins.int
-    def __init__(
-        self,
-        *,
-        cost_sum: _builtins.float = ...,
-        correct_count: _builtins.int = ...,
-        samples: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["correct_count", b"correct_count", "cost_sum", b"cost_sum", "samples", b"samples"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___EvaluationSums: _TypeAlias = EvaluationSums  # noqa: Y015
 
 @_typing.final
 class BestEpoch(_message.Message):

@@ -159,9 +159,19 @@ def described_state(description: Mapping[str, Any]) -> ps_pb.TrainingState:
         CheckpointError: This release cannot read it.
     """
     try:
-        return json_format.ParseDict(description[_STATE], ps_pb.TrainingState())
+        return json_format.ParseDict(_present_form(description[_STATE]), ps_pb.TrainingState())
     except Exception as error:  # of wrong types json_format raises TypeError, OverflowError, SystemError, …
         raise CheckpointError(f"the checkpoint's training state is not one that this release knows: {error}") from error
+
+
+def _present_form(state: dict[str, Any]) -> dict[str, Any]:
+    """A state as this release writes it: releases before had the sums of an epoch beside its number."""
+    epoch: dict[str, Any] = state.get("epoch", {})
+    sums = {name: epoch[name] for name in ("cost_sum", "correct_count", "samples") if name in epoch}
+    if not sums:
+        return state
+    others = {name: value for name, value in epoch.items() if name not in sums}
+    return {**state, "epoch": {**others, "sums": sums}}
 
 
 @contextmanager

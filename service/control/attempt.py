@@ -125,9 +125,9 @@ class Attempt:
             if self._job.verifies:
                 sha256 = await weights.digest()
                 return Ending(verification.verdict(self._receipt(assignment, follower.progress.step, sha256, why)))
-            model, sha256 = await weights.keep(assignment, partial(self._enter_figures, follower))
+            model, sha256 = await weights.keep(assignment, partial(self._enter_metrics, follower))
         self._records.jobs.keep_receipt(self._receipt(assignment, follower.progress.step, sha256, why))
-        keeps_best = self._job.spec.training.stopping.keep_best and model.HasField("validation_cost")
+        keeps_best = self._job.spec.training.stopping.keep_best and model.HasField("validation")
         whose = f", with the weights of epoch {model.epoch}" if keeps_best else ""
         return Ending(f"{why}; model {model.model_id} is ready{whose}", model.model_id)
 
@@ -213,15 +213,15 @@ class Attempt:
             ending=ending,
         )
 
-    def _enter_figures(self, follower: AttemptFollower, model: models_pb.Model, weights_sha256: str) -> None:
-        """Enters the figures of the epoch that left these weights, which need not be the last one."""
+    def _enter_metrics(self, follower: AttemptFollower, model: models_pb.Model, weights_sha256: str) -> None:
+        """Enters the metrics of the epoch that left these weights, which need not be the last one."""
         jobs, job_id = self._records.jobs, self._job.job_id
         best = self._unless_damaged(lambda: jobs.epoch_with(job_id, weights_sha256), None)
-        figures = best or follower.progress
-        model.training_cost, model.epoch = figures.training_cost, figures.epoch
-        for name in ("validation_cost", "validation_accuracy"):
-            if figures.HasField(name):
-                setattr(model, name, getattr(figures, name))
+        known = best or follower.progress
+        model.epoch = known.epoch
+        model.training.CopyFrom(known.training)
+        if known.HasField("validation"):
+            model.validation.CopyFrom(known.validation)
 
     def _unless_damaged(self, read: Callable[[], _Result], otherwise: _Result) -> _Result:
         """What is read; a training that is done is not lost for a row that is damaged, but an event says what was."""

@@ -11,6 +11,7 @@ from typing import Final
 
 import grpc
 
+from nablad.learning_metrics import LEARNING_METRICS, ROW_SETS
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
@@ -173,15 +174,10 @@ class AttemptFollower:
 
     def _point(self, end: ps_pb.EpochEnd) -> jobs_pb.HistoryPoint:
         """The end of an epoch as a line of the job's history."""
-        progress = end.progress
-        point = jobs_pb.HistoryPoint(
-            attempt=self._attempt, epoch=progress.epoch, step=progress.step, weights_sha256=end.weights_sha256
-        )
+        names = jobs_pb.HistoryPoint.DESCRIPTOR.fields_by_name
+        shared = {field.name: value for field, value in end.progress.ListFields() if field.name in names}
+        point = jobs_pb.HistoryPoint(attempt=self._attempt, weights_sha256=end.weights_sha256, **shared)
         point.time.FromDatetime(self._now())
-        for field in jobs_pb.HistoryPoint.DESCRIPTOR.fields:
-            given = jobs_pb.Progress.DESCRIPTOR.fields_by_name.get(field.name)
-            if given is not None and (not given.has_presence or progress.HasField(field.name)):  # type: ignore[arg-type]
-                setattr(point, field.name, getattr(progress, field.name))
         return point
 
     def _note_on_receipt(self, event: ps_pb.TrainingEvent) -> None:
@@ -199,11 +195,10 @@ class AttemptFollower:
 
 
 def _sentence(progress: jobs_pb.Progress) -> str:
-    figures = [f"training cost {progress.training_cost:.6g}"]
-    if progress.HasField("training_accuracy"):
-        figures.append(f"training accuracy {progress.training_accuracy:.2%}")
-    if progress.HasField("validation_cost"):
-        figures.append(f"validation cost {progress.validation_cost:.6g}")
-    if progress.HasField("validation_accuracy"):
-        figures.append(f"validation accuracy {progress.validation_accuracy:.2%}")
-    return f"epoch {progress.epoch} of {progress.epochs}: {', '.join(figures)}"
+    metrics = [
+        f"{rows} {metric.name} {metric.text(value, digits=6)}"
+        for rows in ROW_SETS
+        for metric in LEARNING_METRICS
+        if (value := metric.value(getattr(progress, rows))) is not None
+    ]
+    return f"epoch {progress.epoch} of {progress.epochs}: {', '.join(metrics)}"

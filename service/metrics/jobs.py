@@ -11,9 +11,10 @@ from typing import Final, TypeAlias
 
 from prometheus_client.utils import floatToGoString
 
+from nablad.learning_metrics import LEARNING_METRICS, ROW_SETS, LearningMetric
 from nablad.v1 import jobs_pb2 as jobs_pb
 from service.events.live_status import JobStatus
-from service.metrics.table import JOB_METRICS, OWN_LABELS, Metric
+from service.metrics.table import JOB_METRICS, OWN_LABELS, Metric, learning_metric_name
 from service.parameter_server.progress.telemetry import ACTIVITIES as SERVER_ACTIVITIES
 from workers.transport.frames import ACTIVITIES as WORKER_ACTIVITIES
 from workers.transport.frames import TRANSPORTS
@@ -49,6 +50,16 @@ def _progress(field: str) -> _Source:
         progress = live.progress  # another one may take its place meanwhile
         known = not optional or progress.HasField(field)  # type: ignore[arg-type]
         return (_ONE, (getattr(progress, field),)) if known else _NONE
+
+    return samples
+
+
+def _learning(rows: str, metric: LearningMetric) -> _Source:
+    """A metric of learning; no sample while it is not known."""
+
+    def samples(live: JobStatus) -> _Samples:
+        value = metric.value(getattr(live.progress, rows))
+        return _NONE if value is None else (_ONE, (value,))
 
     return samples
 
@@ -106,12 +117,8 @@ def _step_seconds(live: JobStatus) -> _Samples:
 
 def _step_phase_seconds(live: JobStatus) -> _Samples:
     phases = live.telemetry.phases
-    values = [
-        value
-        for figures in phases
-        for value in (figures.p50, figures.p90, figures.p99, figures.steps, figures.seconds_sum)
-    ]
-    return _summaries(tuple(figures.phase for figures in phases)), values
+    values = [value for phase in phases for value in (phase.p50, phase.p90, phase.p99, phase.steps, phase.seconds_sum)]
+    return _summaries(tuple(phase.phase for phase in phases)), values
 
 
 # Jobs are alike: their shapes are put together once for many, and compared by identity.
@@ -146,10 +153,7 @@ _SOURCES: Final[Mapping[str, _Source]] = {
     "nablad_job_steps_total": _attribute("steps_made"),
     "nablad_job_samples_total": _attribute("samples_made"),
     "nablad_job_samples_per_second": _progress("samples_per_second"),
-    "nablad_job_training_cost": _progress("training_cost"),
-    "nablad_job_training_accuracy_ratio": _progress("training_accuracy"),
-    "nablad_job_validation_cost": _progress("validation_cost"),
-    "nablad_job_validation_accuracy_ratio": _progress("validation_accuracy"),
+    **{learning_metric_name(rows, metric): _learning(rows, metric) for rows in ROW_SETS for metric in LEARNING_METRICS},
     "nablad_job_learning_rate": _progress("learning_rate"),
     "nablad_job_gradient_norm": _progress("gradient_norm"),
     "nablad_job_layer_gradient_norm": _layers("gradient_norm"),

@@ -10,6 +10,8 @@ from typing import Final
 
 import click
 
+from nablad.learning_metrics import LEARNING_METRICS, ROW_SETS, LearningMetric
+
 __all__ = [
     "JOB_METRICS",
     "METRICS",
@@ -19,6 +21,7 @@ __all__ = [
     "SERVICE_METRICS",
     "Metric",
     "Type",
+    "learning_metric_name",
     "page",
 ]
 
@@ -67,6 +70,24 @@ def _job(name: str, type_: Type, help_: str, *labels: str, unit: str = "", bucke
     return Metric(f"nablad_job_{name}", type_, help_, ("job_id", *labels), unit, buckets)
 
 
+def learning_metric_name(rows: str, metric: LearningMetric) -> str:
+    """The name of the series of a metric of learning over these rows, one of `ROW_SETS`."""
+    return f"nablad_job_{rows}_{metric.name}{'_ratio' if metric.is_share else ''}"
+
+
+_OF_ROWS: Final = {
+    "training": "of this epoch so far, each mini-batch before its update",
+    "validation": "of the validation rows after the last finished epoch",
+}
+
+
+def _learning(rows: str, metric: LearningMetric) -> Metric:
+    help_ = f"{metric.help}, {_OF_ROWS[rows]}."
+    return Metric(
+        learning_metric_name(rows, metric), _GAUGE, help_, ("job_id",), unit="ratio" if metric.is_share else ""
+    )
+
+
 JOB_METRICS: Final = (
     _job("running", _GAUGE, "1 while an attempt is followed, 0 when the job has ended."),
     _job("attempt", _GAUGE, "Number of the present attempt, from 1."),
@@ -77,16 +98,7 @@ JOB_METRICS: Final = (
     _job("steps_total", _COUNTER, "Updates of the weights in this attempt."),
     _job("samples_total", _COUNTER, "Samples that went into the updates of this attempt."),
     _job("samples_per_second", _GAUGE, "Samples per second of the steps of this epoch."),
-    _job("training_cost", _GAUGE, "Mean cost per sample of this epoch, each mini-batch before its update."),
-    _job(
-        "training_accuracy_ratio", _GAUGE,
-        "Share of this epoch's samples classified right, each mini-batch before its update.", unit="ratio",
-    ),
-    _job("validation_cost", _GAUGE, "Mean cost per validation row after the last finished epoch."),
-    _job(
-        "validation_accuracy_ratio", _GAUGE,
-        "Share of validation rows classified right after the last finished epoch.", unit="ratio",
-    ),
+    *(_learning(rows, metric) for rows in ROW_SETS for metric in LEARNING_METRICS),
     _job("learning_rate", _GAUGE, "Learning rate ε."),
     _job("gradient_norm", _GAUGE, "Euclidean norm of the mean gradient of a recent step."),
     _job(

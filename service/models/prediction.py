@@ -13,6 +13,8 @@ from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.datasets import DatasetError, StoredData
 from service.models.model_files import ModelFile
 from workers import from_spec
+from workers.learning import metrics_of
+from workers.mathematics.sums import Sums
 from workers.rows import Rows
 
 __all__ = ["Predictor"]
@@ -52,7 +54,7 @@ class Predictor:
         self._rows = Rows(source, scaling, from_spec.dtype(model.spec))
         self._block = _block_rows(model.spec.model.layers)
         self._start = 0
-        self._cost, self._correct = 0.0, 0
+        self._sums = Sums()
 
     def next_block(self) -> models_pb.Predictions | None:
         """Predictions of the next rows; None after the last."""
@@ -63,8 +65,7 @@ class Predictor:
         # As many as in the training: another number of threads may round differently.
         with threadpool_limits(self._threads):
             if self._has_targets:
-                sums = self._back_propagation.evaluate(self._weights, x, targets)
-                self._cost, self._correct = self._cost + sums.cost, self._correct + sums.correct
+                self._sums.add(self._back_propagation.evaluate(self._weights, x, targets))
             outputs = self._back_propagation.outputs(self._weights, x)
         self._start = stop
         rows = [models_pb.Prediction(outputs=sample, label=self._label(sample)) for sample in outputs.T]
@@ -74,9 +75,10 @@ class Predictor:
         """The predictions so far against the targets, if there are any."""
         if not self._has_targets:
             return None
-        comparison = models_pb.Comparison(rows=self._start, cost=self._cost / self._start)
-        if self._classes:
-            comparison.accuracy = self._correct / self._start
+        known = metrics_of(self._sums, labelled=bool(self._classes))
+        comparison = models_pb.Comparison(rows=self._start, cost=known.cost)
+        if known.HasField("accuracy"):
+            comparison.accuracy = known.accuracy
         return comparison
 
     def _label(self, outputs: np.ndarray) -> int | None:

@@ -210,7 +210,7 @@ class Engine:
                 if member.refusals and training.holds(member.worker):
                     self._members.send(member.worker, [], training.version, self._now)
                 if refusal is None:
-                    member.share.add(report.result.sample_count, training.lag)
+                    member.share.add(report.result.sums.samples, training.lag)
             else:
                 self._members.flush(member)
         except WorkerConnectionError as broken:

@@ -1,11 +1,17 @@
 """The schemas of the database, from the first one on, and the steps from each to the next."""
 
 import sqlite3
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from google.protobuf.message import Message
+from google.protobuf.unknown_fields import UnknownFieldSet
+
 from nablad.v1 import jobs_pb2 as jobs_pb
-from service.storage.digests import row_digest
+from nablad.v1 import metrics_pb2 as metrics_pb
+from nablad.v1 import models_pb2 as models_pb
+from service.storage.digests import is_intact, row_digest
 
 __all__ = ["MIGRATIONS", "Migration"]
 
@@ -70,6 +76,64 @@ def _fill_digests(connection: sqlite3.Connection, table: str, columns: Sequence[
         connection.executemany(query, [(row_digest(row), *key) for row, key in named if _is_text(key)])
 
 
+def _fill_schema_5(connection: sqlite3.Connection) -> None:
+    """Moves metrics into messages of their own. A damaged row stays as it is: a new digest would hide the damage."""
+    for table, upgrade in _UPGRADES_OF_SCHEMA_4.items():
+        columns = (*_DIGESTED_IN_SCHEMA_4[table], "digest")
+        keys = [name for _, name, *_, key in connection.execute(f"PRAGMA table_info({table})") if key]
+        where = " AND ".join(f"{name} = ?" for name in keys)
+        query = f"UPDATE {table} SET body = ?, digest = ? WHERE {where}"  # noqa: S608 (our names)
+        rows = connection.execute(f"SELECT {', '.join(columns)} FROM {table}")  # noqa: S608 (our names)
+        while portion := rows.fetchmany(1000):
+            changed = []
+            for row in filter(is_intact, portion):
+                *others, before, _ = row
+                if (body := upgrade(before)) != before:
+                    key = [row[columns.index(name)] for name in keys]
+                    changed.append((body, row_digest((*others, body)), *key))
+            connection.executemany(query, changed)
+
+
+def _upgraded_job(body: bytes) -> bytes:
+    job = jobs_pb.Job.FromString(body)
+    if not job.HasField("progress"):
+        return body
+    _move_metrics(job.progress, _METRICS_OF_PROGRESS)
+    return job.SerializeToString()
+
+
+def _upgraded_event(body: bytes) -> bytes:
+    event = jobs_pb.Event.FromString(body)
+    if not event.HasField("epoch_end"):
+        return body
+    _move_metrics(event.epoch_end, _METRICS_OF_PROGRESS)
+    return event.SerializeToString()
+
+
+def _upgraded_point(body: bytes) -> bytes:
+    point = jobs_pb.HistoryPoint.FromString(body)
+    if not point.training.HasField("cost"):
+        point.training.cost = 0  # it had no presence: a cost of 0 was not written
+    _move_metrics(point, _METRICS_OF_POINTS)
+    return point.SerializeToString()
+
+
+def _upgraded_model(body: bytes) -> bytes:
+    model = models_pb.Model.FromString(body)
+    _move_metrics(model, _METRICS_OF_MODELS)
+    return model.SerializeToString()
+
+
+def _move_metrics(message: Message, places: Mapping[int, tuple[str, str]]) -> None:
+    """Moves doubles that were fields of a message, by their numbers, into its metrics."""
+    for field in UnknownFieldSet(message):  # type: ignore[attr-defined] # which has __getitem__ alone
+        if field.field_number in places:
+            rows, name = places[field.field_number]
+            metrics: metrics_pb.Metrics = getattr(message, rows)
+            setattr(metrics, name, *struct.unpack("<d", struct.pack("<Q", field.data)))
+    message.DiscardUnknownFields()
+
+
 def _is_text(key: Sequence[object]) -> bool:
     return not any("\udc80" <= letter <= "\udcff" for value in key if isinstance(value, str) for letter in value)
 
@@ -92,6 +156,31 @@ _DIGESTED_IN_SCHEMA_4: Mapping[str, Sequence[str]] = {
     "receipts": ("job_id", "body"),
     "datasets": ("name", "body"),
     "models": ("model_id", "number", "body"),
+}
+
+_METRICS_OF_PROGRESS: Mapping[int, tuple[str, str]] = {
+    7: ("training", "cost"),
+    8: ("training", "accuracy"),
+    9: ("validation", "cost"),
+    10: ("validation", "accuracy"),
+}
+_METRICS_OF_POINTS: Mapping[int, tuple[str, str]] = {
+    5: ("training", "cost"),
+    6: ("training", "accuracy"),
+    7: ("validation", "cost"),
+    8: ("validation", "accuracy"),
+}
+_METRICS_OF_MODELS: Mapping[int, tuple[str, str]] = {
+    5: ("training", "cost"),
+    6: ("validation", "cost"),
+    7: ("validation", "accuracy"),
+}
+# By table, from the body that schema 4 has to the one of schema 5.
+_UPGRADES_OF_SCHEMA_4: Mapping[str, Callable[[bytes], bytes]] = {
+    "jobs": _upgraded_job,
+    "events": _upgraded_event,
+    "history": _upgraded_point,
+    "models": _upgraded_model,
 }
 
 # Entries are only ever added: databases of every age are opened.
@@ -176,4 +265,6 @@ MIGRATIONS = (
     """,
         _fill_schema_4,
     ),
+    # The same tables: the messages in `body` have their metrics elsewhere.
+    Migration("", _fill_schema_5),
 )

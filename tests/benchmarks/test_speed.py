@@ -8,12 +8,13 @@ from benchmarks.service_jobs import JobRun, StepProfile
 from benchmarks.speed import Contest, messages
 from benchmarks.works import MESSAGES
 from nablad.v1.jobs_pb2 import Progress
+from nablad.v1.metrics_pb2 import Metrics
 
 COSTS = [2.0, 1.0]
 
 
 def _job(speed: float, computing_us: float) -> JobRun:
-    epochs = [Progress(samples_per_second=speed, training_cost=cost) for cost in COSTS]
+    epochs = [Progress(samples_per_second=speed, training=Metrics(cost=cost)) for cost in COSTS]
     return JobRun(epochs, 0.5, StepProfile(5000.0, {"computing": computing_us}, {}), {"inline": 2})
 
 

@@ -52,7 +52,7 @@ def _digests(client: Client, job: jobs_pb.Job) -> list[str]:
 def _figures(client: Client, job: jobs_pb.Job) -> list[tuple[float, ...]]:
     """What the history says of costs, to the last bit."""
     return [
-        (p.epoch, p.step, p.training_cost, p.training_accuracy, p.validation_cost) for p in client.history(job.job_id)
+        (p.epoch, p.step, p.training.cost, p.training.accuracy, p.validation.cost) for p in client.history(job.job_id)
     ]
 
 
@@ -130,13 +130,13 @@ def test_early_stopping_keeps_the_best_weights(client: Client, undisturbed: jobs
     job = _submit(client, epochs=LONG_EPOCHS, more=", stopping: {patience: 4}")
     done = _finish(client, job)
     points = list(client.history(done.job_id))
-    costs = [point.validation_cost for point in points]
+    costs = [point.validation.cost for point in points]
     best = costs.index(min(costs))
     assert len(points) == best + 1 + 4 < LONG_EPOCHS
     assert _digests(client, done) == _digests(client, undisturbed)[: len(points)]
     assert client.receipt(done.job_id).final_weights_sha256 == points[best].weights_sha256
     model = client.model(done.model_id)
-    assert (model.epoch, model.validation_cost) == (best + 1, costs[best])
+    assert (model.epoch, model.validation.cost) == (best + 1, costs[best])
     assert done.reason.endswith(f"with the weights of epoch {best + 1}")
 
 
@@ -145,8 +145,8 @@ def test_a_target_ends_the_training_when_it_is_reached(client: Client, undisturb
     """After the first epoch that reaches it, with the weights of the run without it."""
     done = _finish(client, _submit(client, epochs=LONG_EPOCHS, more=f", stopping: {{{target}}}"))
     points = list(client.history(done.job_id))
-    field, value = ("validation_accuracy", 0.9) if "accuracy" in target else ("validation_cost", 0.6)
-    reached = [(getattr(p, field) >= value) if "accuracy" in target else (getattr(p, field) <= value) for p in points]
+    ends = [point.validation for point in points]
+    reached = [end.accuracy >= 0.9 if "accuracy" in target else end.cost <= 0.6 for end in ends]
     assert reached == [False] * (len(points) - 1) + [True]
     assert _digests(client, done) == _digests(client, undisturbed)[: len(points)]
     assert client.receipt(done.job_id).final_weights_sha256 == points[-1].weights_sha256
@@ -185,7 +185,7 @@ def test_a_warm_start_goes_on_from_a_model(client: Client, digits: None) -> None
     done = _finish(client, job)
     receipt = client.receipt(done.job_id)
     assert receipt.first_weights_sha256 == client.receipt(first.job_id).final_weights_sha256
-    costs = [[point.training_cost for point in client.history(each.job_id)] for each in (first, done)]
+    costs = [[point.training.cost for point in client.history(each.job_id)] for each in (first, done)]
     assert costs[1][0] < costs[0][0]
     assert _finish(client, client.verify(done.job_id)).reason.startswith("verified: ")
 
@@ -238,11 +238,11 @@ def test_history_is_there_for_a_job_shorter_than_a_scrape(client: Client, digits
     job = _finish(client, _submit(client, epochs=2))
     rows = list(csv.DictReader(io.StringIO(nabla("job", "history", job.job_id, "--output", "csv").stdout)))
     points = list(client.history(job.job_id))
-    assert [float(row["training_cost"]) for row in rows] == [point.training_cost for point in points]
+    assert [float(row["training_cost"]) for row in rows] == [point.training.cost for point in points]
     steps = json.loads(nabla("job", "history", job.job_id, "--steps", "--output", "json").stdout)
     assert [int(step["step"]) for step in steps] == list(range(1, points[-1].step + 1))
     assert all(step["gradient_norm"] > 0 for step in steps)
-    assert f"{points[-1].training_cost:.4g}" in nabla("job", "history", job.job_id).stdout
+    assert f"{points[-1].training.cost:.4g}" in nabla("job", "history", job.job_id).stdout
 
 
 def test_what_happened_is_told_by_get(client: Client, digits: None, nabla: Nabla) -> None:

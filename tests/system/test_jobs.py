@@ -69,8 +69,8 @@ def test_costs_on_inner_layers_train(client: Client, digits: None) -> None:
         if isinstance(news, jobs_pb.Event) and news.HasField("epoch_end")
     ]
     assert client.job(job.job_id).state == jobs_pb.JOB_STATE_SUCCEEDED
-    assert ends[-1].training_cost < ends[0].training_cost / 2
-    assert ends[-1].validation_accuracy > 0.9
+    assert ends[-1].training.cost < ends[0].training.cost / 2
+    assert ends[-1].validation.accuracy > 0.9
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "nesterov", "adam"])
@@ -86,7 +86,7 @@ def test_every_optimizer_trains(client: Client, digits: None, optimizer: str) ->
         for news in client.watch(job.job_id)
         if isinstance(news, jobs_pb.Event) and news.HasField("epoch_end")
     ]
-    assert ends[-1].training_cost < ends[0].training_cost / 2
+    assert ends[-1].training.cost < ends[0].training.cost / 2
 
 
 def test_a_regression_on_csv_trains_and_predicts(client: Client, tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_regression_on_csv_trains_and_predicts(client: Client, tmp_path: Path)
     job = _submit(client, "name: plane\ndata: {train: plane}\nmodel: {layers: [auto, auto]}\ntraining: {epochs: 20}")
     done = _finish(client, job.job_id)
     assert done.state == jobs_pb.JOB_STATE_SUCCEEDED, done.reason
-    assert not done.progress.HasField("training_accuracy")
+    assert not done.progress.training.HasField("accuracy")
     predicted = client.predict(done.model_id, [file])
     first = next(predicted)
     assert not first.HasField("label")

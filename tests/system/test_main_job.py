@@ -33,7 +33,7 @@ def trained(nabla: Nabla, digits: None) -> str:
 
 def test_the_digits_are_learned(trained: str, client: Client) -> None:
     """At least 96 % of the held-out digits are read right."""
-    assert client.model(trained).validation_accuracy >= 0.96
+    assert client.model(trained).validation.accuracy >= 0.96
 
 
 def test_the_exported_model_predicts_what_the_service_predicts(
@@ -52,7 +52,7 @@ def test_the_exported_model_predicts_what_the_service_predicts(
     assert [answer.label for answer in answers] == a.argmax(axis=0).tolist()
     np.testing.assert_allclose([answer.outputs for answer in answers], a.T, rtol=1e-4, atol=1e-6)
     assert predicted.comparison is not None
-    assert predicted.comparison.accuracy == client.model(trained).validation_accuracy
+    assert predicted.comparison.accuracy == client.model(trained).validation.accuracy
 
 
 def test_metrics_show_the_same_numbers(trained: str, daemon: object, client: Client) -> None:
@@ -61,8 +61,8 @@ def test_metrics_show_the_same_numbers(trained: str, daemon: object, client: Cli
         text = page.read().decode()
     progress = client.job(trained).progress
     series = dict(re.findall(rf'^(nablad_job_\w+)\{{job_id="{trained}"\}} (\S+)$', text, re.MULTILINE))
-    assert float(series["nablad_job_validation_accuracy_ratio"]) == progress.validation_accuracy
-    assert float(series["nablad_job_training_cost"]) == progress.training_cost
+    assert float(series["nablad_job_validation_accuracy_ratio"]) == progress.validation.accuracy
+    assert float(series["nablad_job_training_cost"]) == progress.training.cost
     assert float(series["nablad_job_steps_total"]) == progress.step == progress.steps
     assert float(series["nablad_job_step"]) == float(series["nablad_job_planned_steps"]) == progress.steps
     assert float(series["nablad_job_samples_total"]) == progress.samples
@@ -89,4 +89,4 @@ def test_mnist_files_register_and_a_job_runs_on_them(nabla: Nabla, client: Clien
     assert watched.returncode == 0, watched.stderr
     model = next(iter(client.models()))
     assert list(model.spec.model.layers) == [784, 100, 50, 10]
-    assert model.validation_accuracy > 0.7
+    assert model.validation.accuracy > 0.7

@@ -81,7 +81,7 @@ def test_the_gradient_of_a_spec_with_inner_terms_is_the_slope_of_its_cost() -> N
         moved = [parameters.copy(), parameters.copy()]
         moved[0][number] += step
         moved[1][number] -= step
-        costs = [back_propagation.evaluate(each, x, labels).cost for each in moved]
+        costs = [back_propagation.evaluate(each, x, labels).cost_sum for each in moved]
         slopes.append((costs[0] - costs[1]) / (2 * step))
     assert np.linalg.norm(slopes - gradient) <= 1e-7 * np.linalg.norm(gradient)
 

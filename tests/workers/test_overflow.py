@@ -49,7 +49,7 @@ def _data() -> tuple[np.ndarray, np.ndarray]:
 
 def _is_finite(job: ps_pb.Assignment, ticket: Ticket, weights: np.ndarray) -> bool:
     result = Computation(job).answer(ticket, weights, 0, np.empty_like(weights))
-    return bool(np.isfinite(result.cost_sum) and (result.gradient is None or np.isfinite(result.gradient).all()))
+    return bool(np.isfinite(result.sums.cost_sum) and (result.gradient is None or np.isfinite(result.gradient).all()))
 
 
 def _found(job: ps_pb.Assignment, ticket: Ticket = FIRST) -> str:

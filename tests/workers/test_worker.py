@@ -134,7 +134,7 @@ def test_the_arithmetic_is_that_of_the_spec(
         huge = np.full(6 * 5 + 5 + 5 * 3 + 3, 1e308)
         connection.sendall(encode_order([Ticket(0, TicketKind.GRADIENT, 0)], [], 0, huge.nbytes) + huge.tobytes())
         report, gradient = receive_report(connection)
-        assert not np.isfinite([report.result.cost_sum, *np.frombuffer(gradient)]).all()
+        assert not np.isfinite([report.result.sums.cost_sum, *np.frombuffer(gradient)]).all()
         return _hang_up(connection)
 
     monkeypatch.setattr(worker_module, "threadpool_limits", limits)

@@ -4,7 +4,6 @@ Sums over samples are never divided here: who adds up the parts of a mini-batch 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
@@ -17,6 +16,7 @@ from workers.mathematics.inner_terms import BoundTerm
 from workers.mathematics.intervals import clip_inside
 from workers.mathematics.network import Network
 from workers.mathematics.parameters import ParameterLayout, View
+from workers.mathematics.sums import Sums
 from workers.mathematics.targets import Given
 from workers.mathematics.workspace import Workspace
 
@@ -24,21 +24,6 @@ from workers.mathematics.workspace import Workspace
 _KEPT_WORKSPACES = 8
 # Parameter vectors whose views are kept: the same weights and the same gradient come at every step.
 _KEPT_VECTORS = 4
-
-
-@dataclass(frozen=True)
-class Sums:
-    """What the samples of a micro-batch add up to.
-
-    Attributes:
-        cost: Of the cost function over samples and output nodes, and of the inner terms; added in float64.
-        samples: How many samples there were.
-        correct: How many were classified right; 0 when the targets are values.
-    """
-
-    cost: float
-    samples: int
-    correct: int
 
 
 class BackPropagation:

@@ -17,9 +17,11 @@ The parts of a gradient come from the end of the vector to its beginning, as bac
 
 from collections.abc import Sequence
 from enum import IntEnum
+from operator import attrgetter
 from struct import Struct
-from typing import NamedTuple
+from typing import NamedTuple, get_type_hints
 
+from workers.mathematics.sums import Sums
 from workers.runtime.process_usage import Usage
 from workers.transport.tickets import Rejection, Result, Ticket
 
@@ -47,7 +49,10 @@ FIGURES = (*ACTIVITIES, *Usage._fields)
 
 _ORDER = Struct("<IIQQ")
 _TICKET = Struct("<QBI")
-_REPORT = Struct("<BBIIQQQQdQQ" + "d" * len(FIGURES))
+_SUMS = get_type_hints(Sums)
+_REPORT = Struct("<BBIIQQQQ" + "".join({float: "d", int: "Q"}[kind] for kind in _SUMS.values()) + "d" * len(FIGURES))
+_SUMS_END = 8 + len(_SUMS)
+_numbers_of = attrgetter(*_SUMS)
 
 ORDER_BYTES = _ORDER.size
 REPORT_BYTES = _REPORT.size
@@ -122,20 +127,18 @@ class Report(NamedTuple):
         step, kind, micro_batch = result.ticket
         return _REPORT.pack(
             self.kind, kind, self.attempt, micro_batch, step, result.version, self.offset, self.length,
-            result.cost_sum, result.sample_count, result.correct_count, *self.figures,
+            *_numbers_of(result.sums), *self.figures,
         )  # fmt: skip
 
     @classmethod
     def part(cls, offset: int, length: int) -> "Report":
         """A part of a gradient."""
-        return cls(ReportKind.PART, 0, Result(Ticket(0, 0, 0), 0, 0.0, 0, 0), offset, length, [0.0] * len(FIGURES))
+        return cls(ReportKind.PART, 0, Result(Ticket(0, 0, 0), 0, Sums()), offset, length, [0.0] * len(FIGURES))
 
     @classmethod
     def decode(cls, frame: bytes | bytearray) -> "Report":
         """The report in the REPORT_BYTES of a frame."""
-        (
-            report_kind, kind, attempt, micro_batch, step, version, offset, length,
-            cost_sum, sample_count, correct_count, *figures,
-        ) = _REPORT.unpack(frame)  # fmt: skip
-        result = Result(Ticket(step, kind, micro_batch), version, cost_sum, sample_count, correct_count)
-        return cls(report_kind, attempt, result, offset, length, figures)
+        numbers = _REPORT.unpack(frame)
+        report_kind, kind, attempt, micro_batch, step, version, offset, length = numbers[:8]
+        result = Result(Ticket(step, kind, micro_batch), version, Sums(*numbers[8:_SUMS_END]))
+        return cls(report_kind, attempt, result, offset, length, numbers[_SUMS_END:])

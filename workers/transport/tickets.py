@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from workers.mathematics.sums import Sums
+
 __all__ = ["Rejection", "Result", "Ticket", "TicketKind"]
 
 
@@ -16,7 +18,7 @@ class TicketKind(IntEnum):
     GRADIENT = 1
     """The gradient of one part of a step's mini-batch."""
     EVALUATION = 2
-    """Only cost and counts, of one part of the validation rows."""
+    """Only sums, of one part of the validation rows."""
 
 
 class Ticket(NamedTuple):
@@ -32,23 +34,19 @@ class Ticket(NamedTuple):
 
 @dataclass(slots=True)
 class Result:
-    """The answer to one ticket. Sums over the samples, not means.
+    """The answer to one ticket.
 
     Attributes:
         ticket: That it answers.
         version: Of the weights that it was computed with.
-        cost_sum: Inner terms included.
-        sample_count: Samples of the part.
-        correct_count: Samples classified right; 0 where targets are values.
+        sums: Over the samples of the part.
         gradient: Shape (size,), for gradients only. One that is read-only is lent: it lies in memory that its worker
             writes to again for its next ticket.
     """
 
     ticket: Ticket
     version: int
-    cost_sum: float
-    sample_count: int
-    correct_count: int
+    sums: Sums
     gradient: NDArray[np.floating] | None = None
 
 

@@ -1,10 +1,13 @@
 """Of the job board: where the job stands, and whether it learns."""
 
+from grafana_foundation_sdk.builders.timeseries import Panel
 from grafana_foundation_sdk.models import units
 
 from deploy.grafana.boards.expressions import of_job, rate
 from deploy.grafana.boards.frame import Row
 from deploy.grafana.boards.panels import Series, bad_from, graph, stat
+from nablad.learning_metrics import LEARNING_METRICS, ROW_SETS, LearningMetric
+from service.metrics.table import learning_metric_name
 
 __all__ = ["headline", "layers", "learning"]
 
@@ -57,33 +60,41 @@ def headline() -> Row:
     )  # fmt: skip
 
 
-def learning() -> Row:
-    """Cost, accuracy and what moves the weights."""
-    return Row(
-        "Does it learn?",
-        [
-            graph(
-                "Cost", "Both should fall. Training falls while validation rises: the network learns by heart. Both "
-                "rise, or a line breaks off: ε is too large.", units.Number,
-                Series(of_job("nablad_job_training_cost"), "training"),
-                Series(of_job("nablad_job_validation_cost"), "validation"),
-            ),
-            graph(
-                "Accuracy", "Share of rows that are classified right. Training is measured before each update, so it "
-                "may lie below validation at first.", units.PercentUnit,
-                Series(of_job("nablad_job_training_accuracy_ratio"), "training"),
-                Series(of_job("nablad_job_validation_accuracy_ratio"), "validation"),
-            ).max(1),
-            graph(
-                "Gradient norm", "Should fall slowly while the cost does. Growth by orders of magnitude comes before a "
-                "cost that is no number.", units.Number, Series(of_job("nablad_job_gradient_norm"), "gradient"),
-            ),
-            graph(
-                "Learning rate over time", "It should be what the job file says.", units.Number,
-                Series(of_job("nablad_job_learning_rate"), "ε"),
-            ),
-        ],
+# What to read from the lines of a metric, where there is more to say than what it is.
+_READINGS = {
+    "cost": "Both should fall. Training falls while validation rises: the network learns by heart. Both rise, or a "
+    "line breaks off: ε is too large.",
+    "accuracy": "Share of rows that are classified right. Training is measured before each update, so it may lie below "
+    "validation at first.",
+}
+
+
+def _metric(metric: LearningMetric) -> Panel:
+    """A metric of learning, of all rows that it is known of."""
+    panel = graph(
+        metric.name.capitalize(), _READINGS.get(metric.name, f"{metric.help}."),
+        units.PercentUnit if metric.is_share else units.Number,
+        *[Series(of_job(learning_metric_name(rows, metric)), rows) for rows in ROW_SETS],
     )  # fmt: skip
+    return panel.max(1) if metric.is_share else panel
+
+
+def learning() -> Row:
+    """Metrics of learning, and what moves the weights."""
+    panels = [
+        *map(_metric, LEARNING_METRICS),
+        graph(
+            "Gradient norm", "Should fall slowly while the cost does. Growth by orders of magnitude comes before a "
+            "cost that is no number.", units.Number, Series(of_job("nablad_job_gradient_norm"), "gradient"),
+        ),
+        graph(
+            "Learning rate over time", "It should be what the job file says.", units.Number,
+            Series(of_job("nablad_job_learning_rate"), "ε"),
+        ),
+    ]  # fmt: skip
+    if len(panels) % 2:
+        panels[-1].span(24)  # a line of its own
+    return Row("Does it learn?", panels)
 
 
 def layers() -> Row:

@@ -1,4 +1,4 @@
-"""The course of a training: its figures as rounds close, what is told of them, and whether it goes on."""
+"""The course of a training: its metrics as rounds close, what is told of them, and whether it goes on."""
 
 from enum import Enum, auto
 from typing import NamedTuple
@@ -8,8 +8,8 @@ from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.checkpoints.image import Snapshot
 from service.parameter_server.progress.advice import Advice
 from service.parameter_server.progress.diagnostics import Diagnostics
-from service.parameter_server.progress.step_statistics import StepFigures, Time
-from service.parameter_server.progress.stopping import BestEpoch, Stopping, StoppingRules
+from service.parameter_server.progress.step_statistics import StepStatistics, Time
+from service.parameter_server.progress.stopping import Stopping, StoppingRules
 from service.parameter_server.progress.telemetry import Totals
 from service.parameter_server.progress.tracker import Position, ProgressTracker
 from service.parameter_server.scheduling.rounds import Round
@@ -63,19 +63,18 @@ class EpochAccounting:
         Args:
             plan: Of the job.
             weights: Only looked at, but for the best ones, which are kept when they are known to be.
-            standing: The figures.
+            standing: Sums and counts.
             rules: When to end.
             state: Where the training stands.
             advice: What to say of what is not going well.
         """
         self.ending = ""
         self.totals = Totals()
-        self.steps = StepFigures()
+        self.steps = StepStatistics()
         self._plan = plan
         self._weights = weights
         self._standing = standing
-        best = BestEpoch(state.best.epoch, state.best.validation_cost) if state.HasField("best") else None
-        self._stopping = Stopping(rules, best)
+        self._stopping = Stopping(rules, state.best if state.HasField("best") else None)
         self._diagnostics = Diagnostics(plan, weights.layers, state, advice)
         self._seconds = state.seconds  # of training, over all attempts
         self._closed: list[_Closed] = []
@@ -157,33 +156,33 @@ class EpochAccounting:
         return Next.NOTHING if self.ending else Next.PLAN
 
     def _conclude(self, limit: str, ends_epoch: bool) -> None:
-        """The figures of an epoch are complete, or those of the last evaluation: do they end the training?"""
+        """The metrics of an epoch are complete, or those of the last evaluation: do they end the training?"""
         self._count()
         standing = self._standing
-        figures, epoch = standing.validation or standing.epoch, standing.epoch.epoch + 1
-        cost = figures.cost_sum / figures.samples
-        self._better = standing.validation is not None and self._stopping.is_better(epoch, cost)
-        ending = self._stopping.ending(epoch, cost, standing.accuracy(figures)) if ends_epoch else ""
+        metrics, epoch = standing.metrics(standing.validation or standing.training), standing.epoch + 1
+        self._better = standing.validation is not None and self._stopping.is_better(epoch, metrics.cost)
+        ending = self._stopping.ending(epoch, metrics) if ends_epoch else ""
         self.ending = ending or limit
         self._epoch_ended = ends_epoch
 
     def _count(self) -> None:
         closed, self._closed = self._closed, []
         for round_, time, norms in closed:
+            sums = round_.sums()
             if round_.kind == TicketKind.EVALUATION:
-                self._standing.add_evaluation(round_)
+                self._standing.add_evaluation(sums)
                 self.totals.add_evaluation(time.seconds)
                 continue
             norm = norms.gradient if norms else None
-            self._standing.add_step(round_, time.seconds, norm)
+            self._standing.add_step(round_, sums, time.seconds, norm)
             self.steps.add(round_, time, norms)
             checked = norms.gradients if norms and self._plan.is_checked(round_.step) else ()
-            self._diagnostics.add_step(round_, checked)
+            self._diagnostics.add_step(sums, checked)
             if self._plan.is_sampled(round_.step):
-                self._events.append(ps_pb.TrainingEvent(step=self._standing.point(round_, norm)))
+                self._events.append(ps_pb.TrainingEvent(step=self._standing.point(round_, sums, norm)))
 
     def _end_epoch(self, workers: int) -> None:
-        """Tells the figures of an epoch, and the digest of the weights at its end."""
+        """Tells the metrics of an epoch, and the digest of the weights at its end."""
         self._standing.end_epoch()
         end = ps_pb.EpochEnd(progress=self.progress(workers), weights_sha256=self._weights.digest())
         self._events.append(ps_pb.TrainingEvent(epoch_end=end))
@@ -193,6 +192,11 @@ class EpochAccounting:
         """Tells of what is not going well."""
         standing = self._standing
         warnings = self._diagnostics.warnings(
-            self.position.step, standing.epoch, standing.validation, self._weights.norm, at_end=bool(self.ending)
+            self.position.step,
+            standing.epoch + 1,
+            standing.training.cost,
+            standing.validation.cost if standing.validation else None,
+            self._weights.norm,
+            at_end=bool(self.ending),
         )
         self._events.extend(ps_pb.TrainingEvent(warning=warning) for warning in warnings)

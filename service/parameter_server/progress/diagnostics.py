@@ -1,4 +1,4 @@
-"""Whether a training is going well: warnings that depend on the figures of its steps, and on nothing else.
+"""Whether a training is going well: warnings that depend on the sums of its steps, and on nothing else.
 
 Everything is a pure function of spec and data: the checks are at steps that the plan gives, and what is remembered is
 part of the checkpoint. So each warning is given once, at the same step, whatever is lost in between.
@@ -10,8 +10,7 @@ from typing import Final
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.parameter_server.progress.advice import Advice
-from service.parameter_server.progress.tracker import EpochFigures, Figures
-from service.parameter_server.scheduling.rounds import Round
+from workers.mathematics.sums import Sums
 from workers.plan import Plan
 
 __all__ = ["Diagnostics"]
@@ -34,7 +33,7 @@ _CHECKS_PER_STEP: Final = 20
 
 
 class Diagnostics:
-    """Looks at the figures of a training as they are booked."""
+    """Looks at the sums of a training as they are booked."""
 
     def __init__(self, plan: Plan, layers: int, state: ps_pb.TrainingState, advice: Advice) -> None:
         """Begins where an attempt begins.
@@ -48,7 +47,7 @@ class Diagnostics:
         known = state.diagnostics
         self._plan = plan
         self._advice = advice
-        self._first = Figures(known.first_cost_sum, 0, known.first_samples)
+        self._first = Sums(known.first_cost_sum, known.first_samples)
         # Nothing can be compared with beginnings that an older release has not kept.
         self._beginning_is_known = not state.step or state.HasField("diagnostics")
         self._first_weights_norm = known.first_weights_norm
@@ -62,14 +61,13 @@ class Diagnostics:
         """The weights before the first step of the job have this norm."""
         self._first_weights_norm = weights_norm
 
-    def add_step(self, round_: Round, gradient_norms: Sequence[float]) -> None:
+    def add_step(self, sums: Sums, gradient_norms: Sequence[float]) -> None:
         """A step was made; with the norms of the mean gradient by layer if the plan says that they are checked."""
         if self._beginning_is_known and self._first.samples < _FIRST_SAMPLES:
-            self._first.cost_sum += round_.cost_sum
-            self._first.samples += round_.samples
+            self._first.add(sums)
         if not gradient_norms:
             return
-        cost = abs(round_.cost_sum / round_.samples)
+        cost = abs(sums.cost_sum / sums.samples)
         learned = cost <= _LEARNED * abs(self._first.cost or 0.0)
         for layer, norm in enumerate(gradient_norms):
             vanished = not learned and norm <= _NO_GRADIENT * cost
@@ -78,8 +76,9 @@ class Diagnostics:
     def warnings(
         self,
         step: int,
-        epoch: EpochFigures,
-        validation: Figures | None,
+        epoch: int,
+        training_cost: float | None,
+        validation_cost: float | None,
         weights_norm: Callable[[], float],
         *,
         at_end: bool,
@@ -88,16 +87,17 @@ class Diagnostics:
 
         Args:
             step: Updates of the weights so far.
-            epoch: Its figures.
-            validation: Figures of the last evaluation.
+            epoch: Its number, from 1.
+            training_cost: Mean per sample of its steps.
+            validation_cost: Mean per sample of the last evaluation; None before the first one.
             weights_norm: Gives the present norm of the weights.
             at_end: Whether the training is over.
         """
-        costs = {"training": epoch.cost, "validation": validation.cost if validation else None}
+        costs = {"training": training_cost, "validation": validation_cost}
         found: dict[jobs_pb.WarningKind.ValueType, Callable[[], str]] = {
-            jobs_pb.WARNING_KIND_COST_EXPLODED: lambda: self._explosion(costs, epoch.epoch + 1, weights_norm),
+            jobs_pb.WARNING_KIND_COST_EXPLODED: lambda: self._explosion(costs, epoch, weights_norm),
             jobs_pb.WARNING_KIND_GRADIENT_VANISHED: self._vanishing,
-            jobs_pb.WARNING_KIND_NOTHING_LEARNED: lambda: self._futility(epoch.cost) if at_end else "",
+            jobs_pb.WARNING_KIND_NOTHING_LEARNED: lambda: self._futility(training_cost) if at_end else "",
         }
         for kind, look in found.items():
             if kind not in self._given and (message := look()):

@@ -15,7 +15,7 @@ from service.parameter_server.shard.weights import Norms
 from workers.runtime.stopwatch import Stopwatch
 from workers.transport.tickets import TicketKind
 
-__all__ = ["PHASES", "RoundTimer", "StepFigures", "Time"]
+__all__ = ["PHASES", "RoundTimer", "StepStatistics", "Time"]
 
 PHASES = ("compute", "exchange", "wait", "reduce", "apply")
 """What a step consists of: the longest computation of its workers; and of the parameter server's time messages
@@ -83,7 +83,7 @@ class RoundTimer:
         return round(seconds / self._mean_seconds) if self._mean_seconds else 1
 
 
-class StepFigures:
+class StepStatistics:
     """Durations of all steps; phases, norms and staleness of those that somebody looked at."""
 
     def __init__(self) -> None:
@@ -110,9 +110,9 @@ class StepFigures:
         telemetry.step_seconds_bounds.extend(_BOUNDS)
         telemetry.step_seconds_counts.extend(self._seconds_counts.tolist())
         telemetry.step_seconds_sum = self._seconds_sum
-        telemetry.phases.extend(self._phases.figures())
+        telemetry.phases.extend(self._phases.statistics())
         telemetry.layers.extend(
-            ps_pb.LayerFigures(weight_norm=weights, gradient_norm=gradient)
+            ps_pb.LayerStatistics(weight_norm=weights, gradient_norm=gradient)
             for weights, gradient in zip(self._weight_norms, self._gradient_norms, strict=True)
         )
         telemetry.staleness = self._staleness
@@ -151,8 +151,8 @@ class _Phases:
         self._steps += 1
         self._sums = list(map(add, self._sums, seconds))
 
-    def figures(self) -> Iterator[ps_pb.PhaseFigures]:
+    def statistics(self) -> Iterator[ps_pb.PhaseStatistics]:
         """Of each phase."""
         quantiles = np.quantile(self._late or [self._sums], _QUANTILES, axis=0).T.tolist()
         for phase, (p50, p90, p99), seconds in zip(PHASES, quantiles, self._sums, strict=True):
-            yield ps_pb.PhaseFigures(phase=phase, p50=p50, p90=p90, p99=p99, seconds_sum=seconds, steps=self._steps)
+            yield ps_pb.PhaseStatistics(phase=phase, p50=p50, p90=p90, p99=p99, seconds_sum=seconds, steps=self._steps)

@@ -1,12 +1,14 @@
-"""When a training ends, and which epoch was the best: rules over figures, without weights, clocks or messages."""
+"""When a training ends, and which epoch was the best: rules over metrics, without weights or clocks."""
 
 import math
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from nablad.learning_metrics import LEARNING_METRICS
+from nablad.v1 import metrics_pb2 as metrics_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 
-__all__ = ["BestEpoch", "Stopping", "StoppingRules", "stopping_rules"]
+__all__ = ["Stopping", "StoppingRules", "stopping_rules"]
 
 
 @dataclass(frozen=True)
@@ -15,8 +17,7 @@ class StoppingRules:
 
     Attributes:
         epochs: Of the job.
-        target_cost: Cost that is good enough; None if none is.
-        target_accuracy: Accuracy that is good enough; None if none is.
+        targets: Values that are good enough, by the name of their metric.
         patience: Epochs in a row that may pass without a better validation cost; 0 for any number.
         minimum_improvement: By how much a validation cost must be below the best one to be better.
         keep_best: Whether the weights of the best epoch are the result.
@@ -25,8 +26,7 @@ class StoppingRules:
     """
 
     epochs: int
-    target_cost: float | None = None
-    target_accuracy: float | None = None
+    targets: Mapping[str, float] = field(default_factory=dict)
     patience: int = 0
     minimum_improvement: float = 0.0
     keep_best: bool = False
@@ -39,8 +39,11 @@ def stopping_rules(assignment: ps_pb.Assignment) -> StoppingRules:
     spec, limits = assignment.spec.training.stopping, assignment.spec.limits
     return StoppingRules(
         epochs=assignment.spec.training.epochs,
-        target_cost=spec.target_cost if spec.HasField("target_cost") else None,
-        target_accuracy=spec.target_accuracy if spec.HasField("target_accuracy") else None,
+        targets={
+            given.name.removeprefix("target_"): target
+            for given, target in spec.ListFields()
+            if given.name.startswith("target_")
+        },
         patience=spec.patience,
         minimum_improvement=spec.minimum_improvement,
         keep_best=spec.keep_best if spec.HasField("keep_best") else bool(spec.patience),
@@ -49,23 +52,14 @@ def stopping_rules(assignment: ps_pb.Assignment) -> StoppingRules:
     )
 
 
-class BestEpoch(NamedTuple):
-    """The epoch with the best validation cost so far."""
-
-    epoch: int
-    """From 1."""
-    validation_cost: float
-    """Mean per sample."""
-
-
 class Stopping:
-    """Looks at the figures as they come.
+    """Looks at the metrics as they come.
 
     Attributes:
         best: The best epoch so far; None before the first evaluation, or if no rule asks for it.
     """
 
-    def __init__(self, rules: StoppingRules, best: BestEpoch | None = None) -> None:
+    def __init__(self, rules: StoppingRules, best: ps_pb.BestEpoch | None = None) -> None:
         """`best` is that of the attempt before."""
         self.best = best
         self._rules = rules
@@ -77,7 +71,7 @@ class Stopping:
             return False
         if best is not None and not validation_cost < best.validation_cost - rules.minimum_improvement:
             return False
-        self.best = BestEpoch(epoch, validation_cost)
+        self.best = ps_pb.BestEpoch(epoch=epoch, validation_cost=validation_cost)
         return True
 
     def limit(self, step: int, seconds: float) -> str:
@@ -89,26 +83,25 @@ class Stopping:
             return f"stopped at step {step}, the last one that was asked for"
         return ""
 
-    def ending(self, epoch: int, cost: float, accuracy: float | None) -> str:
+    def ending(self, epoch: int, metrics: metrics_pb.Metrics) -> str:
         """Why the training ends with this epoch, as a sentence; empty if it goes on.
 
         Args:
             epoch: From 1.
-            cost: Of its evaluation, which is entered already, or of its steps if nothing is evaluated.
-            accuracy: Where the cost is of; None without class labels.
+            metrics: Of its evaluation, which is entered already, or of its steps if nothing is evaluated.
         """
         rules = self._rules
-        if rules.target_cost is not None and cost <= rules.target_cost:
-            return f"the target cost {rules.target_cost:g} was reached after epoch {epoch}"
-        if rules.target_accuracy is not None and accuracy is not None and accuracy >= rules.target_accuracy:
-            return f"the target accuracy {rules.target_accuracy:g} was reached after epoch {epoch}"
+        for metric in LEARNING_METRICS:
+            target, value = rules.targets.get(metric.name), metric.value(metrics)
+            if target is not None and value is not None and metric.reaches(value, target):
+                return f"the target {metric.name} {target:g} was reached after epoch {epoch}"
         if epoch >= rules.epochs:
             return f"all {rules.epochs} epochs are done" if rules.epochs > 1 else "the only epoch is done"
         if rules.patience and self.best is not None and epoch - self.best.epoch >= rules.patience:
             return self._impatience(epoch, self.best)
         return ""
 
-    def _impatience(self, epoch: int, best: BestEpoch) -> str:
+    def _impatience(self, epoch: int, best: ps_pb.BestEpoch) -> str:
         count = f"{self._rules.patience} epoch{'s' if self._rules.patience > 1 else ''}"
         return (
             f"the validation cost was not better than {best.validation_cost:.6g} (epoch {best.epoch}) "

@@ -1,16 +1,17 @@
-"""Where a training stands, in figures: what progress, history and checkpoints tell of it."""
+"""Where a training stands: the metrics and counts that progress, history and checkpoints tell of it."""
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from nablad.v1 import jobs_pb2 as jobs_pb
+from nablad.v1 import metrics_pb2 as metrics_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from service.parameter_server.progress.stopping import BestEpoch
 from service.parameter_server.scheduling.rounds import Round
+from workers.learning import metrics_of, read_sums, sums_message
 from workers.mathematics.optimizers import LearningRate
+from workers.mathematics.sums import Sums
 from workers.plan import Plan
 
-__all__ = ["EpochFigures", "Figures", "Position", "ProgressTracker"]
+__all__ = ["Position", "ProgressTracker"]
 
 
 class Position(NamedTuple):
@@ -24,58 +25,15 @@ class Position(NamedTuple):
     """Epochs that are complete, with their evaluation."""
 
 
-@dataclass
-class Figures:
-    """Sums over samples."""
-
-    cost_sum: float = 0.0
-    correct_count: int = 0
-    samples: int = 0
-
-    @property
-    def cost(self) -> float | None:
-        """Mean per sample."""
-        return self.cost_sum / self.samples if self.samples else None
-
-    @property
-    def accuracy(self) -> float | None:
-        """Share of samples classified right."""
-        return self.correct_count / self.samples if self.samples else None
-
-
-@dataclass
-class EpochFigures(Figures):
-    """Sums over the steps of one epoch so far, each mini-batch before its update.
-
-    Attributes:
-        epoch: From 0.
-        seconds: That its steps took.
-    """
-
-    epoch: int = 0
-    seconds: float = 0.0
-
-    def add(self, step: Round, seconds: float) -> None:
-        """Counts a step that took this long."""
-        self.cost_sum += step.cost_sum
-        self.correct_count += step.correct_count
-        self.samples += step.samples
-        self.seconds += seconds
-
-    @property
-    def samples_per_second(self) -> float:
-        """Over the time that the steps took; evaluations are not in it."""
-        return self.samples / self.seconds if self.seconds else 0.0
-
-
 class ProgressTracker:
-    """The figures of a training, over all its attempts.
+    """The sums and counts of a training, over all its attempts.
 
     Attributes:
         position: How far it is; of what was counted.
         samples: Samples that went into updates.
-        epoch: Figures of the present epoch.
-        validation: Figures of the last evaluation; None before the first one.
+        epoch: The present one, from 0.
+        training: Over the steps of the present epoch so far, each mini-batch before its update.
+        validation: Of the last evaluation; None before the first one.
         gradient_norm: Euclidean norm of the mean gradient of a recent step; None if none was looked at.
     """
 
@@ -89,7 +47,7 @@ class ProgressTracker:
             start: Where the training stands.
             attempt: Number of the attempt, for the history.
             learning_rate: That of the optimizer, which owns it.
-            labelled: Whether there is an accuracy.
+            labelled: Whether targets are class labels, which some metrics need.
         """
         self._plan = plan
         self._attempt = attempt
@@ -99,66 +57,59 @@ class ProgressTracker:
         epochs_ended = max(0, start.step // plan.steps_per_epoch - waits)
         self.position = Position(start.step, start.evaluated, epochs_ended)
         self.samples = start.samples
-        epoch = start.epoch
-        self.epoch = EpochFigures(epoch.cost_sum, epoch.correct_count, epoch.samples, epoch.epoch, epoch.seconds)
-        self.validation: Figures | None = None
-        if start.HasField("validation"):
-            sums = start.validation
-            self.validation = Figures(sums.cost_sum, sums.correct_count, sums.samples)
+        self.epoch = start.epoch.epoch
+        self.training = read_sums(start.epoch.sums)
+        self.validation = read_sums(start.validation) if start.HasField("validation") else None
+        self._epoch_seconds = start.epoch.seconds  # that its steps took; evaluations are not in it
         self.gradient_norm = start.gradient_norm if start.HasField("gradient_norm") else None
 
-    def add_step(self, round_: Round, seconds: float, gradient_norm: float | None) -> None:
-        """Counts a step that took this long; None if its gradient's norm was not looked at."""
-        if round_.epoch != self.epoch.epoch:
-            self.epoch = EpochFigures(epoch=round_.epoch)
-        self.epoch.add(round_, seconds)
+    def add_step(self, round_: Round, sums: Sums, seconds: float, gradient_norm: float | None) -> None:
+        """Counts a step that took this long; `sums` are the round's. None if its gradient's norm was not looked at."""
+        if round_.epoch != self.epoch:
+            self.epoch, self.training, self._epoch_seconds = round_.epoch, Sums(), 0.0
+        self.training.add(sums)
+        self._epoch_seconds += seconds
         self.position = Position(round_.step + 1, False, self.position.epochs_ended)
         self.samples += round_.samples
         if gradient_norm is not None:
             self.gradient_norm = gradient_norm
 
-    def add_evaluation(self, round_: Round) -> None:
+    def add_evaluation(self, sums: Sums) -> None:
         """Counts an evaluation."""
-        self.validation = Figures(round_.cost_sum, round_.correct_count, round_.samples)
+        self.validation = sums
         self.position = self.position._replace(evaluated=True)
 
     def end_epoch(self) -> None:
         """The present epoch is complete."""
-        self.position = self.position._replace(epochs_ended=self.epoch.epoch + 1)
+        self.position = self.position._replace(epochs_ended=self.epoch + 1)
 
-    def accuracy(self, figures: Figures | Round) -> float | None:
-        """Share of the samples that were classified right, if they have class labels."""
-        return figures.correct_count / figures.samples if self._labelled and figures.samples else None
+    def metrics(self, sums: Sums) -> metrics_pb.Metrics:
+        """The metrics of these samples."""
+        return metrics_of(sums, labelled=self._labelled)
 
     def progress(self, workers: int) -> jobs_pb.Progress:
         """For whoever looks at the job; `workers` are there."""
-        progress = jobs_pb.Progress(
-            epoch=self.epoch.epoch + 1 if self.epoch.samples else 0,
+        return jobs_pb.Progress(
+            epoch=self.epoch + 1 if self.training.samples else 0,
             epochs=self._plan.epochs,
             step=self.position.step,
             steps=self._plan.steps,
             samples=self.samples,
-            samples_per_second=self.epoch.samples_per_second,
-            training_cost=self.epoch.cost,
-            training_accuracy=self.accuracy(self.epoch),
+            samples_per_second=self.training.samples / self._epoch_seconds if self._epoch_seconds else 0.0,
+            training=self.metrics(self.training),
+            validation=None if self.validation is None else self.metrics(self.validation),
             learning_rate=self._learning_rate(max(self.position.step, 1)),  # before the first step, that of the first
             gradient_norm=self.gradient_norm,
             workers_alive=workers,
         )
-        if self.validation is not None:
-            progress.validation_cost = self.validation.cost_sum / self.validation.samples
-            if (accuracy := self.accuracy(self.validation)) is not None:
-                progress.validation_accuracy = accuracy
-        return progress
 
-    def point(self, round_: Round, gradient_norm: float | None) -> jobs_pb.HistoryPoint:
-        """A step for the history; who tells it says when that was."""
+    def point(self, round_: Round, sums: Sums, gradient_norm: float | None) -> jobs_pb.HistoryPoint:
+        """A step for the history; `sums` are the round's. Who tells it says when that was."""
         return jobs_pb.HistoryPoint(
             attempt=self._attempt,
             epoch=round_.epoch + 1,
             step=round_.step + 1,
-            training_cost=round_.cost_sum / round_.samples,
-            training_accuracy=self.accuracy(round_),
+            training=self.metrics(sums),
             learning_rate=self._learning_rate(round_.step + 1),
             gradient_norm=gradient_norm,
         )
@@ -167,29 +118,19 @@ class ProgressTracker:
         self,
         seconds: float,
         optimizer_updates: int,
-        best: BestEpoch | None,
+        best: ps_pb.BestEpoch | None,
         diagnostics: ps_pb.Diagnostics | None,
     ) -> ps_pb.TrainingState:
         """All of it, for a checkpoint; the arguments are its fields."""
-        state = ps_pb.TrainingState(
+        return ps_pb.TrainingState(
             step=self.position.step,
             optimizer_updates=optimizer_updates,
             evaluated=self.position.evaluated,
             samples=self.samples,
             seconds=seconds,
-            epoch=ps_pb.EpochSums(
-                epoch=self.epoch.epoch,
-                cost_sum=self.epoch.cost_sum,
-                correct_count=self.epoch.correct_count,
-                samples=self.epoch.samples,
-                seconds=self.epoch.seconds,
-            ),
+            epoch=ps_pb.EpochSums(epoch=self.epoch, sums=sums_message(self.training), seconds=self._epoch_seconds),
+            validation=None if self.validation is None else sums_message(self.validation),
+            best=best,
             gradient_norm=self.gradient_norm,
             diagnostics=diagnostics,
         )
-        if (sums := self.validation) is not None:
-            state.validation.cost_sum, state.validation.correct_count = sums.cost_sum, sums.correct_count
-            state.validation.samples = sums.samples
-        if best is not None:
-            state.best.epoch, state.best.validation_cost = best
-        return state

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from service.parameter_server.scheduling.policies import Policy
 from service.parameter_server.shard.reduction import Buffers, TreeSum
+from workers.mathematics.sums import Sums
 from workers.plan import Plan
 from workers.transport.tickets import Result, Ticket, TicketKind
 
@@ -27,6 +28,7 @@ class Round:
         epoch: From 0.
         step: From 0; for an evaluation, the number of updates that the evaluated weights have seen.
         parts: Tickets of the round.
+        part_samples: Samples of each part.
         samples: Samples of all parts.
         addends: The one or two vectors whose sum is the gradient, once the round is complete; none before, and for an
             evaluation.
@@ -38,30 +40,23 @@ class Round:
         self.epoch = epoch
         self.step = step
         self.parts = len(samples)
+        self.part_samples = samples
         self.samples = sum(samples)
         self.addends: tuple[Vector, ...] = ()
         self._first = 0.0  # when the first result came
         self._computed: dict[str, float] = {}
-        self._part_samples = samples
-        self._cost_sums: dict[int, float] = {}
-        self._correct_count = 0
+        self._sums: dict[int, Sums] = {}
         self._oldest_version = step
         self._tree = TreeSum(self.parts, buffers)
 
     @property
     def complete(self) -> bool:
         """Whether every part is in."""
-        return len(self._cost_sums) == self.parts
+        return len(self._sums) == self.parts
 
-    @property
-    def cost_sum(self) -> float:
-        """Sum of the parts' costs, in the order of their numbers."""
-        return sum(self._cost_sums[part] for part in range(self.parts))
-
-    @property
-    def correct_count(self) -> int:
-        """Samples that were classified right."""
-        return self._correct_count
+    def sums(self) -> Sums:
+        """Over the samples of all parts, added in the order of their numbers, once all of them are in."""
+        return Sums.total(map(self._sums.__getitem__, range(self.parts)))
 
     @property
     def staleness(self) -> int:
@@ -70,15 +65,11 @@ class Round:
 
     def is_in(self, part: int) -> bool:
         """Whether a result for this part was taken."""
-        return part in self._cost_sums
+        return part in self._sums
 
     def has_ticket(self, ticket: Ticket) -> bool:
         """Whether the ticket is one of this round's."""
         return ticket.step == self.step and ticket.kind == self.kind and ticket.micro_batch < self.parts
-
-    def counts_right(self, result: Result) -> bool:
-        """Whether the result covers as many samples as its part has."""
-        return result.correct_count <= result.sample_count == self._part_samples[result.ticket.micro_batch]
 
     @property
     def computed(self) -> float:
@@ -98,13 +89,12 @@ class Round:
             How long after the first result of the round it came, in seconds.
         """
         part = result.ticket.micro_batch
-        if not self._cost_sums:
+        if not self._sums:
             self._first = now
         if 0 < computed < _MOST_SECONDS:
             self._computed[worker] = self._computed.get(worker, 0.0) + computed
         self._oldest_version = min(self._oldest_version, result.version)
-        self._cost_sums[part] = result.cost_sum
-        self._correct_count += result.correct_count
+        self._sums[part] = result.sums
         if result.gradient is not None:
             self.addends = self._tree.add(part, result.gradient) or ()
         return now - self._first

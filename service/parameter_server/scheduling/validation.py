@@ -17,9 +17,9 @@ def validate_result(result: Result, round_: Round, parameters: Vector, version: 
     """Why a worker's result for a ticket that it holds must be refused; None if nothing speaks against it."""
     if result.version != version:
         return Rejection.WRONG_VERSION
-    if not round_.counts_right(result):
+    if not result.sums.can_be_of(round_.part_samples[result.ticket.micro_batch]):
         return Rejection.WRONG_COUNT
-    if not math.isfinite(result.cost_sum):
+    if not math.isfinite(result.sums.cost_sum):
         return Rejection.NOT_FINITE
     if round_.kind == TicketKind.GRADIENT:
         return _inspect_gradient(result.gradient, parameters)

@@ -7,6 +7,7 @@ import pytest
 
 from nablad.cli.exits import ExitCode
 from nablad.v1 import datasets_pb2, jobs_pb2, models_pb2
+from nablad.v1.metrics_pb2 import Metrics
 
 
 @pytest.fixture
@@ -14,7 +15,7 @@ def learned(service):
     """The service takes the digits and the job, and has learned them with a given accuracy."""
 
     def script(accuracy, state=jobs_pb2.JOB_STATE_SUCCEEDED):
-        progress = jobs_pb2.Progress(validation_accuracy=accuracy)
+        progress = jobs_pb2.Progress(validation=Metrics(accuracy=accuracy))
         job = jobs_pb2.Job(job_id="digits-1f", model_id="digits-1f", progress=progress)
         ended = jobs_pb2.WatchJobResponse(events=[jobs_pb2.Event(number=1, message="it has ended", state=state)])
         model = models_pb2.Model(model_id="digits-1f", sha256=hashlib.sha256(b"weights").hexdigest())

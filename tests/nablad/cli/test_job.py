@@ -158,7 +158,7 @@ def test_costs_of_the_training_and_of_the_validation_have_columns_of_their_own(n
     """Jobs with and without validation stand in one table, and no column means now this and now that."""
     validated = jobs_pb2.Job()
     validated.CopyFrom(digits_job)
-    validated.progress.validation_cost, validated.progress.validation_accuracy = 0.25, 0.5
+    validated.progress.validation.cost, validated.progress.validation.accuracy = 0.25, 0.5
     service.handlers["ListJobs"] = lambda *_: jobs_pb2.ListJobsResponse(jobs=[digits_job, validated])
     head, first, second = nabla("job", "list").stdout.splitlines()
     columns = ["LAST EPOCH", "TRAINING COST", "VALIDATION COST", "TRAINING ACCURACY", "VALIDATION ACCURACY"]

@@ -8,6 +8,7 @@ import pytest
 
 from nablad.cli.exits import ExitCode
 from nablad.v1 import job_spec_pb2, models_pb2
+from nablad.v1.metrics_pb2 import Metrics
 
 
 @pytest.fixture
@@ -21,9 +22,8 @@ def weights(service):
         size_bytes=len(content),
         sha256=hashlib.sha256(content).hexdigest(),
         epoch=12,
-        training_cost=0.01,
-        validation_cost=0.125,
-        validation_accuracy=0.975,
+        training=Metrics(cost=0.01, accuracy=0.99),
+        validation=Metrics(cost=0.125, accuracy=0.975),
     )
     service.handlers["GetModel"] = lambda *_: models_pb2.GetModelResponse(model=model)
     service.handlers["ListModels"] = lambda *_: models_pb2.ListModelsResponse(models=[model])
@@ -34,11 +34,11 @@ def weights(service):
 def test_list_shows_shape_and_quality(nabla, weights):
     """Costs of the training and of the validation have columns of their own, as in the list of jobs."""
     head, line = nabla("model", "list").stdout.splitlines()
-    assert re.split("  +", head.strip()) == [
-        "MODEL", "LAYERS", "EPOCH", "TRAINING COST", "VALIDATION COST", "VALIDATION ACCURACY", "SIZE", "CREATED",
-    ]  # fmt: skip
+    columns = re.split("  +", head.strip())
+    assert columns[:6] == ["MODEL", "LAYERS", "EPOCH", "TRAINING COST", "VALIDATION COST", "VALIDATION ACCURACY"]
+    assert columns[-2:] == ["SIZE", "CREATED"]
     assert line.split() == ["digits-1f", "64-50-30-10", "12", "(last)", "0.01", "0.125", "97.50%", "6.8", "KiB"]
-    assert json.loads(nabla("model", "list", "-o", "json").stdout)[0]["validation_accuracy"] == 0.975
+    assert json.loads(nabla("model", "list", "-o", "json").stdout)[0]["validation"]["accuracy"] == 0.975
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_list_shows_shape_and_quality(nabla, weights):
 )
 def test_list_says_of_which_epoch_the_weights_and_so_the_figures_are(nabla, service, epoch, keep_best, shown):
     """A job's last figures need not be its model's; models of older services do not know their epoch's number."""
-    model = models_pb2.Model(model_id="a", epoch=epoch, training_cost=0.5)
+    model = models_pb2.Model(model_id="a", epoch=epoch, training=Metrics(cost=0.5))
     model.spec.training.stopping.keep_best = keep_best
     service.handlers["ListModels"] = lambda *_: models_pb2.ListModelsResponse(models=[model])
     head, line = nabla("model", "list").stdout.splitlines()

@@ -8,6 +8,7 @@ import pytest
 
 from nablad.cli import output
 from nablad.v1 import jobs_pb2
+from nablad.v1.metrics_pb2 import Metrics
 
 COLUMNS = ("JOB", "STATE", "COST")
 ROWS = [("digits-1f2e3d4c", "running", "0.25"), ("digits-5a6b7c8d", "queued", "")]
@@ -62,10 +63,12 @@ def test_sizes_are_said_in_the_unit_that_fits(size_bytes, words):
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
 def test_json_is_valid_whatever_the_numbers_are(capsys, value):
     """JSON has no infinity and no NaN: they are texts, as in all JSON of protobuf, and read back as what they were."""
-    progress = jobs_pb2.Progress(training_cost=value, gradient_norm=value)
+    progress = jobs_pb2.Progress(training=Metrics(cost=value), gradient_norm=value)
     output.print_json_array([progress])
     output.print_json(progress)
     for text in (output.json_line(progress), *capsys.readouterr().out.split("]\n")):
         read = json.loads(text + "]" * text.startswith("["), parse_constant=pytest.fail)
         figures = read[0] if isinstance(read, list) else read
-        assert [str(float(figures[name])) for name in ("training_cost", "gradient_norm")] == [str(value)] * 2
+        assert [str(float(each)) for each in (figures["training"]["cost"], figures["gradient_norm"])] == [
+            str(value)
+        ] * 2

@@ -17,10 +17,11 @@ from nablad.cli.exits import ExitCode, interrupted_once
 from nablad.cli.watching import Lines
 from nablad.client import Client
 from nablad.v1 import jobs_pb2
+from nablad.v1.metrics_pb2 import Metrics
 
 
 def _progress(step):
-    return jobs_pb2.Progress(epoch=step, epochs=3, step=step, steps=3, training_cost=0.5, workers_alive=2)
+    return jobs_pb2.Progress(epoch=step, epochs=3, step=step, steps=3, training=Metrics(cost=0.5), workers_alive=2)
 
 
 def _watch(*contents):
@@ -83,7 +84,7 @@ def test_json_lines_hold_everything(nabla, ending):
     ending(jobs_pb2.JOB_STATE_SUCCEEDED)
     objects = [json.loads(line) for line in nabla("job", "watch", "a", "-o", "json").stdout.splitlines()]
     assert [next(iter(each)) for each in objects] == ["event", "progress", "progress", "event"]
-    assert objects[1]["progress"]["training_cost"] == 0.5
+    assert objects[1]["progress"]["training"]["cost"] == 0.5
 
 
 @pytest.fixture

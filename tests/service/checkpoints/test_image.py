@@ -17,6 +17,7 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
+from nablad.v1.metrics_pb2 import Sums
 from service.checkpoints.image import (
     CheckpointError,
     Snapshot,
@@ -28,7 +29,7 @@ from service.checkpoints.image import (
     reading_parameters,
 )
 
-STATE = ps_pb.TrainingState(step=7, epoch=ps_pb.EpochSums(epoch=1, cost_sum=0.1), gradient_norm=1 / 3)
+STATE = ps_pb.TrainingState(step=7, epoch=ps_pb.EpochSums(epoch=1, sums=Sums(cost_sum=0.1)), gradient_norm=1 / 3)
 DESCRIPTION = {"job_id": "é-1", "attempt": 2, "spec_sha256": "ab"}
 
 
@@ -129,18 +130,18 @@ def test_the_image_is_a_copy() -> None:
 def test_the_state_is_exact(tmp_path: Path, value: float, count: int) -> None:
     """Every double comes back with the same bits, with or without presence, and every count."""
     state = ps_pb.TrainingState(step=count, seconds=value, gradient_norm=value)
-    state.epoch.cost_sum = value
+    state.epoch.sums.cost_sum = value
     path = tmp_path / "a"
     sha256 = _written(path, make_image(Snapshot(state, np.zeros(1, np.float32)), {}))
     read = read_image(path, sha256).state
     assert read.step == count
-    for each in (read.seconds, read.gradient_norm, read.epoch.cost_sum):
+    for each in (read.seconds, read.gradient_norm, read.epoch.sums.cost_sum):
         assert math.isnan(each) if math.isnan(value) else struct.pack("d", each) == struct.pack("d", value)
 
 
 def test_presence_is_kept(tmp_path: Path) -> None:
     """What was absent is absent, and what was there with the value 0 is there."""
-    state = ps_pb.TrainingState(validation=ps_pb.EvaluationSums(), gradient_norm=0.0)
+    state = ps_pb.TrainingState(validation=Sums(), gradient_norm=0.0)
     path = tmp_path / "a"
     read = read_image(path, _written(path, make_image(Snapshot(state, np.zeros(1, np.float32)), {}))).state
     assert read == state
@@ -153,6 +154,30 @@ def test_the_header_describes_it(tmp_path: Path) -> None:
     description = describe_image(tmp_path / "a")
     assert {name: description[name] for name in DESCRIPTION} == DESCRIPTION
     assert described_state(description) == STATE
+
+
+def test_the_state_of_an_earlier_release_is_read(tmp_path: Path) -> None:
+    """Which had the sums of an epoch beside its number; with nothing lost."""
+    epoch = {"epoch": 1, "cost_sum": 0.1, "correct_count": "7", "samples": "20", "seconds": 0.25}
+    state = {
+        "step": "12", "optimizer_updates": "12", "samples": "120", "seconds": 1.5, "gradient_norm": 0.5, "epoch": epoch,
+        "validation": {"cost_sum": 0.3333333333333333, "correct_count": "4", "samples": "5"},
+        "best": {"epoch": 1, "validation_cost": 0.0666},
+    }  # fmt: skip
+    metadata = {"nablad.v1": json.dumps({**DESCRIPTION, "state": state})}
+    sha256 = _written(tmp_path / "a", save({"parameters": np.ones(3, np.float32)}, metadata))
+    expected = ps_pb.TrainingState(
+        step=12,
+        optimizer_updates=12,
+        samples=120,
+        seconds=1.5,
+        epoch=ps_pb.EpochSums(epoch=1, sums=Sums(cost_sum=0.1, correct_count=7, samples=20), seconds=0.25),
+        validation=Sums(cost_sum=1 / 3, correct_count=4, samples=5),
+        best=ps_pb.BestEpoch(epoch=1, validation_cost=0.0666),
+        gradient_norm=0.5,
+    )
+    assert described_state(describe_image(tmp_path / "a")) == expected
+    assert read_image(tmp_path / "a", sha256).state == expected
 
 
 def test_another_digest_is_refused(tmp_path: Path) -> None:

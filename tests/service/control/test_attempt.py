@@ -14,6 +14,7 @@ from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import models_pb2 as models_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
+from nablad.v1.metrics_pb2 import Metrics
 from service.control.attempt import Attempt, Records
 from service.errors import DamagedError, DatabaseRowError
 from service.events.publisher import EventPublisher
@@ -121,15 +122,15 @@ def test_a_folder_that_is_gone_starts_nothing(tmp_path: Path, attempt: Callable[
 def test_a_damaged_history_costs_no_training_that_is_done(records: Records, database: Database, verifies: str) -> None:
     """The model gets the last figures, and the receipt what is left; but nothing is compared with a part of it."""
     jobs = records.jobs
-    point = jobs_pb.HistoryPoint(epoch=1, step=3, training_cost=0.5, weights_sha256="aa")
+    point = jobs_pb.HistoryPoint(epoch=1, step=3, training=Metrics(cost=0.5), weights_sha256="aa")
     jobs.keep_figures("a-1", [(jobs_pb.Progress(epoch=1), point, "epoch 1")], [])
     database.rows("UPDATE history SET body = x'00'")
-    follower: Any = SimpleNamespace(progress=jobs_pb.Progress(epoch=2, training_cost=0.25))
+    follower: Any = SimpleNamespace(progress=jobs_pb.Progress(epoch=2, training=Metrics(cost=0.25)))
 
     async def keep() -> tuple[models_pb.Model, jobs_pb.Receipt]:
         attempt, model = _attempt(records), models_pb.Model()
         attempt._job.verifies = verifies
-        attempt._enter_figures(follower, model, "aa")
+        attempt._enter_metrics(follower, model, "aa")
         return model, attempt._receipt(ps_pb.Assignment(spec=jobs.get("a-1").spec), 6, "bb", "done")
 
     if verifies:
@@ -137,6 +138,6 @@ def test_a_damaged_history_costs_no_training_that_is_done(records: Records, data
             asyncio.run(keep())
         return
     model, receipt = asyncio.run(keep())
-    assert (model.epoch, model.training_cost) == (2, 0.25)
+    assert (model.epoch, model.training.cost) == (2, 0.25)
     assert (receipt.final_weights_sha256, list(receipt.epoch_weights_sha256)) == ("bb", [])
     assert "history of job 'a-1' at step 3" in jobs.recent_events("a-1", 1)[0].message

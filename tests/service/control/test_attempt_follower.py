@@ -13,6 +13,7 @@ import pytest
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
+from nablad.v1.metrics_pb2 import Metrics
 from service.control.attempt_follower import AttemptFollower
 from service.errors import AttemptFailed, AttemptLost
 from service.events.job_events import JobEvent, StateChanged
@@ -26,12 +27,12 @@ NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 
 def _epoch(number: int) -> TrainingEvent:
-    progress = jobs_pb.Progress(epoch=number, epochs=9, step=10 * number, training_cost=1 / number)
+    progress = jobs_pb.Progress(epoch=number, epochs=9, step=10 * number, training=Metrics(cost=1 / number))
     return TrainingEvent(epoch_end=ps_pb.EpochEnd(progress=progress, weights_sha256=f"digest-{number}"))
 
 
 def _step(number: int) -> TrainingEvent:
-    return TrainingEvent(step=jobs_pb.HistoryPoint(epoch=1, step=number, training_cost=0.5))
+    return TrainingEvent(step=jobs_pb.HistoryPoint(epoch=1, step=number, training=Metrics(cost=0.5)))
 
 
 STORY = (

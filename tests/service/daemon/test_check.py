@@ -18,6 +18,7 @@ from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import models_pb2 as models_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
+from nablad.v1.metrics_pb2 import Metrics
 from service.checkpoints.folder import CheckpointFolder
 from service.checkpoints.image import Snapshot, make_image
 from service.daemon.cli import main
@@ -47,7 +48,7 @@ def _fill(directory: DataDirectory, database: Database, tmp_path: Path) -> None:
     jobs.create(spec, "request", job_id="a-1")
     jobs.move("a-1", STARTING, "test")
     jobs.move("a-1", RUNNING, "test")
-    point = jobs_pb.HistoryPoint(epoch=1, step=1, training_cost=0.5)
+    point = jobs_pb.HistoryPoint(epoch=1, step=1, training=Metrics(cost=0.5))
     jobs.keep_figures("a-1", [(jobs_pb.Progress(epoch=1), point, "epoch 1")], [])
     jobs.keep_receipt(jobs_pb.Receipt(job_id="a-1", steps=1))
     parameters = np.zeros(from_spec.size(spec), from_spec.dtype(spec))

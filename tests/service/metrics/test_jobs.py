@@ -9,6 +9,7 @@ from prometheus_client.samples import Sample
 
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
+from nablad.v1.metrics_pb2 import Metrics
 from service.events.live_status import JobStatus
 from service.metrics.jobs import JobSeries
 from service.metrics.table import JOB_METRICS
@@ -88,7 +89,7 @@ def test_what_is_not_known_yet_has_no_series(sample: Get) -> None:
     """A cost of 0 would be a lie."""
     assert sample(JobStatus(), "nablad_job_training_cost") is None
     assert sample(JobStatus(), "nablad_job_checkpoint_interval_seconds") is None
-    assert sample(JobStatus(jobs_pb.Progress(training_cost=0.25)), "nablad_job_training_cost") == 0.25
+    assert sample(JobStatus(jobs_pb.Progress(training=Metrics(cost=0.25))), "nablad_job_training_cost") == 0.25
 
 
 def test_step_durations_are_a_histogram(sample: Get, told: JobStatus) -> None:
@@ -100,9 +101,9 @@ def test_step_durations_are_a_histogram(sample: Get, told: JobStatus) -> None:
 
 def test_a_cost_that_is_no_number_is_written_as_prometheus_reads_it(sample: Get) -> None:
     """An alert looks for it. Prometheus reads values as Go's ParseFloat does, which takes any case."""
-    text = "".join(JobSeries().lines({"j": JobStatus(jobs_pb.Progress(training_cost=float("nan")))}))
+    text = "".join(JobSeries().lines({"j": JobStatus(jobs_pb.Progress(training=Metrics(cost=float("nan"))))}))
     assert 'nablad_job_training_cost{job_id="j"} nan\n' in text
-    text = "".join(JobSeries().lines({"j": JobStatus(jobs_pb.Progress(training_cost=float("inf")))}))
+    text = "".join(JobSeries().lines({"j": JobStatus(jobs_pb.Progress(training=Metrics(cost=float("inf"))))}))
     assert 'nablad_job_training_cost{job_id="j"} inf\n' in text
 
 
@@ -137,7 +138,7 @@ def test_a_job_that_is_gone_leaves_no_series_and_one_that_changed_no_old_values(
 
 def _live(step: int, workers: int, cost: float | None = None) -> JobStatus:
     figures = [ps_pb.WorkerFigures(worker_id=f"w{n}", results=10 * step + n) for n in range(workers)]
-    return JobStatus(jobs_pb.Progress(step=step, training_cost=cost), ps_pb.Telemetry(workers=figures))
+    return JobStatus(jobs_pb.Progress(step=step, training=Metrics(cost=cost)), ps_pb.Telemetry(workers=figures))
 
 
 def test_each_job_keeps_its_own_values() -> None:

@@ -71,7 +71,7 @@ def test_outputs_are_those_of_the_weights_in_memory(
             sums = network.evaluate(weights, x[rows], np.arange(2500)[rows] % 2)
             expected = network.outputs(weights, x[rows]).T
         assert [list(row.outputs) for row in block.rows] == expected.tolist()
-        cost, correct = cost + sums.cost, correct + sums.correct
+        cost, correct = cost + sums.cost_sum, correct + sums.correct_count
     comparison = predicted.comparison()
     assert comparison == models_pb.Comparison(rows=2500, cost=cost / 2500, accuracy=correct / 2500)
 

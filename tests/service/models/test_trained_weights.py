@@ -80,7 +80,7 @@ def _chunks(data: bytes, size: int = 100) -> list[bytes]:
 
 
 def _described(model: models_pb.Model, sha256: str) -> None:
-    model.training_cost = 0.25
+    model.training.cost = 0.25
 
 
 def _files(directory: DataDirectory) -> list[str]:
@@ -94,7 +94,7 @@ def test_a_model_is_kept(trained: Any, model_job: MakeJob, directory: DataDirect
     path = directory.model("job-1")
     assert sha256 == hashlib.sha256(_data(job)).hexdigest()
     assert model == models.get("job-1")
-    assert (model.spec, model.classes, model.training_cost) == (job.spec, 2, 0.25)
+    assert (model.spec, model.classes, model.training.cost) == (job.spec, 2, 0.25)
     assert model.size_bytes == path.stat().st_size
     assert model.create_time.ToDatetime(NOW.tzinfo) == NOW
     with ModelFile(path, job.spec, model.sha256) as file:

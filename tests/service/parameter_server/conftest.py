@@ -26,6 +26,7 @@ from workers import from_spec
 from workers.computation import Computation
 from workers.mathematics.optimizers import Optimizer, optimizer
 from workers.mathematics.parameters import ParameterLayout
+from workers.mathematics.sums import Sums
 from workers.plan import Plan
 from workers.transport.tickets import Result, Ticket, TicketKind
 
@@ -105,13 +106,13 @@ def answer() -> Callable[[Training, Ticket, Plan], Result]:
 def _answer(training: Training, ticket: Ticket, plan: Plan) -> Result:
     if ticket.kind == TicketKind.EVALUATION:
         rows = plan.evaluation(ticket.micro_batch)
-        return Result(ticket, training.version, 2.5, rows.stop - rows.start, 3)
+        return Result(ticket, training.version, Sums(2.5, rows.stop - rows.start, 3))
     generator = np.random.default_rng([ticket.step, ticket.micro_batch])
     size = training.parameters.size
     # Of very different sizes, so that every order of additions rounds differently.
     gradient = (generator.normal(size=size) * 10.0 ** generator.integers(-5, 5, size)).astype(training.parameters.dtype)
     samples = plan.samples(ticket.step, ticket.micro_batch)
-    return Result(ticket, training.version, float(generator.normal()), samples, 1, gradient)
+    return Result(ticket, training.version, Sums(float(generator.normal()), samples, 1), gradient)
 
 
 class Run:

@@ -13,6 +13,7 @@ from service.parameter_server.progress.telemetry import ACTIVITIES
 from service.parameter_server.shard.reduction import Buffers
 from service.parameter_server.training import Training
 from workers.mathematics.optimizers import optimizer
+from workers.mathematics.sums import Sums
 from workers.plan import Plan
 from workers.transport.tickets import Rejection, Result, Ticket, TicketKind
 
@@ -72,7 +73,7 @@ def test_everybody_asks_the_optimizer_for_the_learning_rate(make_training: MakeT
         training.take("w", 2, Result(ticket, training.version, 1.0, 1, 0, np.ones(1)))
         training.book()
         weight -= 1 / 2**step
-        (point,) = (told.step for told in training.pop_happenings() if told.HasField("step"))
+        (point,) = (told.step for told in training.pop_events() if told.HasField("step"))
         assert (training.parameters[0], point.step) == (weight, step)
         assert training.progress().learning_rate == point.learning_rate == 1 / 2**step
 
@@ -89,7 +90,7 @@ def test_a_vector_longer_than_a_block_is_updated_once_everywhere(
     gradients = [np.random.default_rng(part).normal(size=size).astype(dtype) for part in range(parts)]
     for ticket in _first_tickets(training):
         samples = plan.samples(0, ticket.micro_batch)
-        training.take("w", 2, Result(ticket, 0, 1.0, samples, 0, gradients[ticket.micro_batch].copy()))
+        training.take("w", 2, Result(ticket, 0, Sums(1.0, samples), gradients[ticket.micro_batch].copy()))
     total = sum(gradients[1:], start=gradients[0])
     assert training.parameters.tobytes() == (-(total * (0.5 / 4))).tobytes()
     norm = np.linalg.norm(total.astype(np.float64)) / 4
@@ -102,11 +103,11 @@ def test_the_epochs_figures_are_means_over_all_samples(run_alone: Callable[[], T
     told = training.pop_events()
     first, second = (event.epoch_end.progress for event in told if event.HasField("epoch_end"))
     assert (first.epoch, first.step, first.samples, second.epoch, second.step, second.samples) == (1, 3, 10, 2, 6, 20)
-    assert first.validation_cost == pytest.approx(0.5)
-    assert first.validation_accuracy == pytest.approx(0.6)
+    assert first.validation.cost == pytest.approx(0.5)
+    assert first.validation.accuracy == pytest.approx(0.6)
     tickets = [Ticket(step, TicketKind.GRADIENT, part) for step in range(3) for part in range(PLAN.parts(step))]
-    costs = [answer(training, ticket, PLAN).cost_sum for ticket in tickets]
-    assert first.training_cost == pytest.approx(math.fsum(costs) / 10)
+    costs = [answer(training, ticket, PLAN).sums.cost_sum for ticket in tickets]
+    assert first.training.cost == pytest.approx(math.fsum(costs) / 10)
     assert training.pop_events() == []
 
 
@@ -176,7 +177,7 @@ def test_a_long_training_makes_few_buffers(make_training: MakeTraining, answer: 
             result = answer(training, ticket, plan)
             training.take(worker, 2, _received(training, result))
             training.take(worker, 2, _received(training, result))
-            training.take(worker, 2, _received(training, replace(result, sample_count=99)))
+            training.take(worker, 2, _received(training, replace(result, sums=replace(result.sums, samples=99))))
         training.book()
     assert len(set(map(id, training.buffers._free))) == len(training.buffers._free) == made()
     assert made() <= plan.micro_batches

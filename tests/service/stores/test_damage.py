@@ -14,6 +14,7 @@ from nablad.v1 import datasets_pb2 as datasets_pb
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import models_pb2 as models_pb
+from nablad.v1.metrics_pb2 import Metrics
 from service.daemon.check import Check
 from service.daemon.cleanup import clean_up_after_crash
 from service.errors import DatabaseRowError, ServiceError
@@ -70,14 +71,14 @@ def _fill(stores: Stores) -> list[str]:
         stores.jobs.move(job_id, RUNNING, "test")
         for epoch in range(1, 5):
             point = jobs_pb.HistoryPoint(
-                epoch=epoch, step=epoch * 10, training_cost=1 / epoch, weights_sha256="ab" * 32
+                epoch=epoch, step=epoch * 10, training=Metrics(cost=1 / epoch), weights_sha256="ab" * 32
             )
-            step = jobs_pb.HistoryPoint(step=epoch, training_cost=2 / epoch)
+            step = jobs_pb.HistoryPoint(step=epoch, training=Metrics(cost=2 / epoch))
             stores.jobs.keep_figures(job_id, [(jobs_pb.Progress(epoch=epoch), point, f"epoch {epoch}")], [step])
         stores.jobs.keep_receipt(jobs_pb.Receipt(job_id=job_id, steps=40, final_weights_sha256="ab" * 32))
     stores.jobs.move(names[0], SUCCEEDED, "test", model_id=names[0])
     stores.datasets.add(datasets_pb.Dataset(name="digits", rows=5, sha256="cd" * 32))
-    stores.models.add(models_pb.Model(model_id=names[0], sha256="ef" * 32, training_cost=0.25))
+    stores.models.add(models_pb.Model(model_id=names[0], sha256="ef" * 32, training=Metrics(cost=0.25)))
     return names
 
 

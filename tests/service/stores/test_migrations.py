@@ -8,9 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from google.protobuf.message import Message
 
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
+from nablad.v1 import models_pb2 as models_pb
+from nablad.v1.metrics_pb2 import Metrics
 from service.stores import database as database_module
 from service.stores.catalogues import DatasetCatalogue, ModelCatalogue
 from service.stores.database import Database, DatabaseError
@@ -20,7 +23,7 @@ from service.stores.migrations import MIGRATIONS, Migration
 from service.stores.tables import EVENTS, TABLES
 
 # As released: databases with these schemas exist.
-SCRIPTS = ["3a564982", "05732d54", "41173c00", "2f6dc747"]
+SCRIPTS = ["3a564982", "05732d54", "41173c00", "2f6dc747", "e3b0c442"]
 OLD_STATES = [QUEUED, STARTING, RUNNING, SUCCEEDED, FAILED, CANCELLED]
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -137,6 +140,65 @@ def test_every_schema_leads_to_the_same(old: Path, tmp_path: Path, monkeypatch: 
         Database(stepwise).close()
     Database(old).close()
     assert _content(stepwise) == _content(old)
+
+
+@pytest.fixture
+def schema_4(tmp_path: Path) -> Path:
+    """A database that the release with schema 4 wrote: two jobs, of class labels and of values, and their models."""
+    path = tmp_path / "nablad.sqlite3"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.executescript((Path(__file__).parent / "data" / "schema4.sql").read_text())
+    return path
+
+
+def test_metrics_of_schema_4_are_there(schema_4: Path) -> None:
+    """In jobs, in their events, in their history and in models, all of them and no others."""
+    with closing(Database(schema_4)) as database:
+        assert [damage for table in TABLES for damage in table.damages(database)] == []
+        jobs = JobStore(database, lambda: NOW)
+        for job_id, labelled in (("classes-af5c27d8", True), ("values-36302fb0", False)):
+            expected = [_metrics_of_schema_4(epoch, labelled=labelled) for epoch in (1, 2)]
+            assert _metrics(jobs.get(job_id).progress) == expected[-1]
+            ends = [event.epoch_end for event in jobs.events(job_id, 1) if event.HasField("epoch_end")]
+            assert [_metrics(end) for end in ends] == expected
+            points, _ = jobs.history(job_id, jobs_pb.HISTORY_KIND_EPOCHS, None, 9)
+            assert [_metrics(point) for point in points] == expected
+            assert [(point.learning_rate, point.weights_sha256) for point in points] == [(0.1, "1" * 8), (0.1, "2" * 8)]
+            steps, _ = jobs.history(job_id, jobs_pb.HISTORY_KIND_STEPS, None, 9)
+            accuracy = {"accuracy": 0.5} if labelled else {}
+            assert [step.training for step in steps] == [Metrics(cost=0.75, **accuracy), Metrics(cost=0, **accuracy)]
+            model = ModelCatalogue(database).get(job_id)
+            validation = Metrics(cost=0.5, accuracy=0.75) if labelled else None
+            assert _metrics(model) == (Metrics(cost=0.5), validation)
+            messages = (jobs.get(job_id), model, *jobs.events(job_id, 1), *points, *steps)
+            assert all(_without_unknown(message) == message.SerializeToString() for message in messages)
+
+
+def test_a_damaged_row_of_schema_4_stays_damaged(schema_4: Path) -> None:
+    """A new digest would hide it."""
+    with closing(sqlite3.connect(schema_4)) as connection:
+        connection.execute("UPDATE history SET body = x'080a' WHERE step = 10 AND job_id LIKE 'values-%'")
+        connection.commit()
+    with closing(Database(schema_4)) as database:
+        (damage,) = [damage for table in TABLES for damage in table.damages(database)]
+        assert (damage.metadata["table"], damage.metadata["step"]) == ("history", "10")
+
+
+def _metrics_of_schema_4(epoch: int, *, labelled: bool) -> tuple[Metrics, Metrics | None]:
+    if not labelled:
+        return Metrics(cost=1 / epoch), None
+    validation = Metrics(cost=2 / (epoch + 2), accuracy=1 - 1 / (epoch + 2))
+    return Metrics(cost=1 / epoch, accuracy=1 - 1 / (epoch + 1)), validation
+
+
+def _metrics(message: jobs_pb.Progress | jobs_pb.HistoryPoint | models_pb.Model) -> tuple[Metrics, Metrics | None]:
+    return message.training, message.validation if message.HasField("validation") else None
+
+
+def _without_unknown(message: Message) -> bytes:
+    message.DiscardUnknownFields()
+    return message.SerializeToString()
 
 
 def test_old_jobs_go_on(migrated: Database) -> None:

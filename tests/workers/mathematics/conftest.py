@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from workers.mathematics.back_propagation import BackPropagation, Sums
+from workers.mathematics.back_propagation import BackPropagation
 from workers.mathematics.initialisations import initialise
 from workers.mathematics.network import Network
+from workers.mathematics.sums import Sums
 
 Array = npt.NDArray[Any]
 
@@ -30,7 +31,7 @@ class Case:
         return out, self.back_propagation.gradient(self.parameters, x, targets, out)
 
     def cost_at(self, parameters: Array) -> float:
-        return self.back_propagation.evaluate(parameters, self.x, self.targets).cost
+        return self.back_propagation.evaluate(parameters, self.x, self.targets).cost_sum
 
 
 def _values(cost: str, shape: tuple[int, int], generator: np.random.Generator) -> Array:

@@ -26,8 +26,8 @@ def test_order_of_samples(labels, make_case):
     gradient, sums = case.gradient()
     shuffled, again = case.gradient(np.random.default_rng(5).permutation(40))
     np.testing.assert_allclose(shuffled, gradient, rtol=1e-12, atol=1e-13)
-    assert again.cost == pytest.approx(sums.cost, rel=1e-13)
-    assert (again.samples, again.correct) == (sums.samples, sums.correct)
+    assert again.cost_sum == pytest.approx(sums.cost_sum, rel=1e-13)
+    assert (again.samples, again.correct_count) == (sums.samples, sums.correct_count)
 
 
 @settings(max_examples=40, deadline=None)
@@ -40,9 +40,9 @@ def test_micro_batches_add_up(cuts, make_case):
     parts = [case.gradient(slice(a, b)) for a, b in itertools.pairwise(bounds)]
     added = np.sum([gradient for gradient, _ in parts], axis=0)
     assert np.linalg.norm(added - whole) <= 1e-12 * np.linalg.norm(whole)
-    assert sum(part.cost for _, part in parts) == pytest.approx(sums.cost, rel=1e-12)
+    assert sum(part.cost_sum for _, part in parts) == pytest.approx(sums.cost_sum, rel=1e-12)
     assert sum(part.samples for _, part in parts) == sums.samples == 30
-    assert sum(part.correct for _, part in parts) == sums.correct
+    assert sum(part.correct_count for _, part in parts) == sums.correct_count
 
 
 def test_sparsity_takes_the_mean_over_the_micro_batch(make_case):
@@ -53,7 +53,7 @@ def test_sparsity_takes_the_mean_over_the_micro_batch(make_case):
     W, b = case.back_propagation.layout.views(case.parameters)[0]
     mean = (1 / (1 + np.exp(-(case.x @ W.T + b)))).mean(axis=0)[[3, 1]]
     divergence = 0.2 * np.log(0.2 / mean) + 0.8 * np.log(0.8 / (1 - mean))
-    without = BackPropagation(plain, np.float64).evaluate(case.parameters, case.x, case.targets).cost
+    without = BackPropagation(plain, np.float64).evaluate(case.parameters, case.x, case.targets).cost_sum
     assert case.cost_at(case.parameters) - without == pytest.approx(9 * 0.7 * divergence.sum(), rel=1e-11)
 
 
@@ -64,7 +64,7 @@ def test_no_samples(sparse, make_case):
     case = make_case(Network((6, 5, 3), ("sigmoid", "softmax"), "log_loss", inner_terms=terms), labels=True)
     gradient, sums = case.gradient(slice(0, 0))
     assert not gradient.any()
-    assert (sums.cost, sums.samples, sums.correct) == (0.0, 0, 0)
+    assert (sums.cost_sum, sums.samples, sums.correct_count) == (0.0, 0, 0)
 
 
 def test_evaluation_is_the_gradients_sums(make_case):
@@ -205,21 +205,21 @@ def test_class_is_the_largest_output():
     back_propagation, parameters = _identity_case(3)
     x = np.array([[0.1, 0.9, 0.3], [0.5, 0.5, 0.5], [0.5, 0.5, 0.5], [0.0, 0.7, 0.7], [0.2, 0.1, 0.4]])
     sums = back_propagation.evaluate(parameters, x, np.array([1, 0, 1, 2, 2], np.uint8))
-    assert sums.correct == 3
+    assert sums.correct_count == 3
 
 
 def test_two_classes_on_one_output():
     """With one output node the class is 1 from an activity of 0.5 on."""
     back_propagation, parameters = _identity_case(1)
     x = np.array([[0.4], [0.6], [0.5], [-2.0], [7.0]])
-    assert back_propagation.evaluate(parameters, x, np.array([0, 0, 1, 0, 1])).correct == 4
+    assert back_propagation.evaluate(parameters, x, np.array([0, 0, 1, 0, 1])).correct_count == 4
 
 
 def test_values_are_not_classified():
     """Values as targets count nothing as right."""
     back_propagation, parameters = _identity_case(2)
     x = np.ones((3, 2))
-    assert back_propagation.evaluate(parameters, x, x).correct == 0
+    assert back_propagation.evaluate(parameters, x, x).correct_count == 0
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.uint64])
@@ -229,8 +229,8 @@ def test_labels_are_one_hot_values(dtype, make_case):
     expected, sums = case.gradient()
     for targets in (case.targets.astype(dtype), np.eye(3)[case.targets], np.eye(3, dtype=np.float32)[case.targets]):
         out = np.empty_like(expected)
-        cost = case.back_propagation.gradient(case.parameters, case.x, targets, out).cost
-        assert (cost, out.tobytes()) == (sums.cost, expected.tobytes())
+        cost = case.back_propagation.gradient(case.parameters, case.x, targets, out).cost_sum
+        assert (cost, out.tobytes()) == (sums.cost_sum, expected.tobytes())
 
 
 def test_float32_is_near_float64(make_case):
@@ -239,7 +239,7 @@ def test_float32_is_near_float64(make_case):
     rounded, sums = make_case(NETWORK, samples=30, labels=True, dtype=np.float32).gradient()
     assert rounded.dtype == np.float32
     assert np.linalg.norm(rounded - exact) <= 1e-5 * np.linalg.norm(exact)
-    assert sums.cost == pytest.approx(exact_sums.cost, rel=1e-5)
+    assert sums.cost_sum == pytest.approx(exact_sums.cost_sum, rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_costs(cost, output, dtype):
     out = np.empty_like(parameters)
     for targets in (np.arange(len(x)) % 2, np.full((len(x), 2), 0.3, dtype), np.ones((len(x), 2), dtype)):
         sums = back_propagation.gradient(parameters, x, targets, out)
-        assert np.isfinite(sums.cost)
+        assert np.isfinite(sums.cost_sum)
         assert np.isfinite(out).all()
 
 
@@ -75,7 +75,7 @@ def test_inner_terms(term, output, dtype):
     out = np.empty_like(parameters)
     for rows in (x, x[np.all(x == 1e4, axis=1)], x[np.all(x == -1e4, axis=1)]):
         sums = back_propagation.gradient(parameters, rows, np.zeros(len(rows), np.int64), out)
-        assert np.isfinite(sums.cost)
+        assert np.isfinite(sums.cost_sum)
         assert np.isfinite(out).all()
 
 
@@ -97,4 +97,4 @@ def test_cancelled_costs_do_not_saturate(cost, dtype):
     back_propagation = BackPropagation(Network((1, 2), (output,), cost, bias=False), dtype)
     parameters = np.array([-5000.0, 5000.0], dtype)
     sums = back_propagation.evaluate(parameters, np.ones((1, 1), dtype), np.array([[1.0, 0.0]], dtype))
-    assert sums.cost == 10000.0
+    assert sums.cost_sum == 10000.0

@@ -85,7 +85,7 @@ def test_the_cost(study):
         for a, targets in samples
         for value, target in zip(a[3], targets, strict=True)
     )
-    assert back_propagation.evaluate(parameters, x, y).cost == pytest.approx(explicit, rel=1e-13)
+    assert back_propagation.evaluate(parameters, x, y).cost_sum == pytest.approx(explicit, rel=1e-13)
 
 
 def test_the_outputs(study):

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from workers.mathematics.sums import Sums
 from workers.transport.frames import (
     FIGURES,
     ORDER_BYTES,
@@ -35,10 +36,10 @@ reports = st.builds(
     Report,
     UINT8,
     UINT32,
-    st.builds(Result, TICKETS, UINT64, FLOAT64, UINT64, UINT64),
+    st.builds(Result, TICKETS, UINT64, st.builds(Sums, FLOAT64, UINT64, UINT64)),
     UINT64,
     UINT64,
-    st.lists(FLOAT64, min_size=len(FIGURES), max_size=len(FIGURES)),
+    st.tuples(*[FLOAT64] * len(FIGURES)),
 )
 
 
@@ -71,15 +72,15 @@ def test_a_part_says_where_it_belongs_and_nothing_else() -> None:
     """The result that it is a part of follows later."""
     part = Report.decode(Report.part(4096, 512).encode())
     assert (part.kind, part.offset, part.length) == (ReportKind.PART, 4096, 512)
-    assert part.result == Result(Ticket(0, 0, 0), 0, 0.0, 0, 0)
+    assert part.result == Result(Ticket(0, 0, 0), 0, Sums(0.0, 0))
     assert sum(part.figures) == 0
 
 
 def test_a_result_that_is_not_finite_arrives_as_it_is() -> None:
     """The parameter server must see that a training diverges."""
     for cost in (math.inf, -math.inf, math.nan):
-        report = Report(ReportKind.RESULT, 1, Result(Ticket(0, 1, 0), 0, cost, 1, 0), 0, 0, [0.0] * len(FIGURES))
-        assert struct.pack("<d", Report.decode(report.encode()).result.cost_sum) == struct.pack("<d", cost)
+        report = Report(ReportKind.RESULT, 1, Result(Ticket(0, 1, 0), 0, Sums(cost, 1)), 0, 0, [0.0] * len(FIGURES))
+        assert struct.pack("<d", Report.decode(report.encode()).result.sums.cost_sum) == struct.pack("<d", cost)
 
 
 def test_a_refusal_that_is_none_is_an_error() -> None:
@@ -105,7 +106,7 @@ def test_the_bytes_of_an_order() -> None:
 
 def test_the_bytes_of_a_report() -> None:
     """Golden bytes: the parameter server at the other end may be of another build."""
-    result = Result(Ticket(258, TicketKind.GRADIENT, 3), 257, 1.5, 250, 17)
+    result = Result(Ticket(258, TicketKind.GRADIENT, 3), 257, Sums(1.5, 250, 17))
     frame = Report(ReportKind.RESULT, 2, result, 8, 24332, [0.5, 1.0, 2.0, 4.0, 8.0, 4096.0]).encode()
     assert frame == (
         b"\x02" b"\x01" b"\x02\0\0\0" b"\x03\0\0\0"  # kinds of report and ticket, attempt, micro-batch

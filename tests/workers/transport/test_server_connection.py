@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from workers.mathematics.parameters import ParameterLayout
+from workers.mathematics.sums import Sums
 from workers.transport import server_connection as line_module
 from workers.transport.frames import FIGURES, Order, Report, ReportKind, encode_order
 from workers.transport.server_connection import ServerConnection
@@ -23,7 +24,7 @@ LAYOUT = ParameterLayout((4, 3, 2), bias=True)
 WIDE = ParameterLayout((200, 256, 200, 128), bias=True)
 PART_BYTES = 256 * 1024
 TICKET = Ticket(7, TicketKind.GRADIENT, 3)
-TOLD = [0.5] * len(FIGURES)
+TOLD = (0.5,) * len(FIGURES)
 WEIGHTS = np.arange(LAYOUT.size, dtype=np.float32)
 
 
@@ -66,7 +67,7 @@ def new_line(ends: tuple[socket.socket, socket.socket]) -> Iterator[NewLine]:
 
 
 def _result(gradient: np.ndarray | None) -> Result:
-    return Result(TICKET, 5, 1.5, 250, 17, gradient)
+    return Result(TICKET, 5, Sums(1.5, 250, 17), gradient)
 
 
 # -- orders ------------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import pytest
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
+from nablad.v1.metrics_pb2 import Sums
 from service.parameter_server import engine as engine_module
 from service.parameter_server.engine import Engine
 from service.parameter_server.training import Training
@@ -217,8 +218,8 @@ def make_bench(
         state = ps_pb.TrainingState(
             step=PLAN.steps,
             evaluated=True,
-            epoch=ps_pb.EpochSums(epoch=1, samples=10),
-            validation=ps_pb.EvaluationSums(samples=5),
+            epoch=ps_pb.EpochSums(epoch=1, sums=Sums(samples=10)),
+            validation=Sums(samples=5),
         )
         training = make_training(PLAN, size, state=state if ended else None)
         return Bench(training, loop, answer, monkeypatch, spec_pb.CheckpointsSpec(**checkpoints))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from workers.mathematics.sums import Sums
 from workers.transport.frames import FIGURES, Report, ReportKind
 from workers.transport.tickets import Result, Ticket
 
@@ -158,7 +159,7 @@ def test_a_line_that_has_nothing_to_send_any_more_lets_the_engine_sleep(make_ben
     assert peer.member.line.unsent
     with bench.busy():
         _drain(peer.socket)
-        unknown = Result(Ticket(99, 1, 0), 0, 0.0, 0, 0)
+        unknown = Result(Ticket(99, 1, 0), 0, Sums(0.0, 0))
         peer.socket.sendall(Report(ReportKind.RESULT, 2, unknown, 0, 0, [0.0] * len(FIGURES)).encode())
     bench.turn()
     assert not peer.member.line.unsent

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from service.parameter_server.training import Training
 from service.parameter_server.transport.members import Member
 from service.parameter_server.transport.worker_connection import WorkerConnectionError
+from workers.mathematics.sums import Sums
 from workers.plan import Plan
 from workers.transport.frames import FIGURES, REPORT_BYTES, Report
 from workers.transport.tickets import Result, Ticket
@@ -31,9 +32,7 @@ _reports = st.builds(
         Result,
         ticket=st.builds(Ticket, _small | _wide, _small | st.integers(0, 255), _small | _word),
         version=_small | _wide,
-        cost_sum=_double,
-        sample_count=_small | _wide,
-        correct_count=_small | _wide,
+        sums=st.builds(Sums, _double, _small | _wide, _small | _wide),
     ),
     offset=st.sampled_from([0, 8, 40, BYTES]) | _wide,
     length=st.sampled_from([0, 8, 40, BYTES]) | _wide,

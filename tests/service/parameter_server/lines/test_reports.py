@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from service.parameter_server.transport.worker_connection import WorkerConnectionError
+from workers.mathematics.sums import Sums
 from workers.transport.frames import FIGURES, Report, ReportKind
 from workers.transport.tickets import Result, Ticket, TicketKind
 
@@ -15,13 +16,13 @@ MakeEnds = Callable[..., Any]
 
 SIZE = 1000
 TICKET = Ticket(5, TicketKind.GRADIENT, 2)
-TOLD = [0.25] * len(FIGURES)
+TOLD = (0.25,) * len(FIGURES)
 
 
 def _result(gradient: np.ndarray | None = None, ticket: Ticket = TICKET, *, offset: int = 0) -> bytes:
     """The frame of a result with the numbers of a gradient."""
     data = b"" if gradient is None else gradient.tobytes()
-    return Report(ReportKind.RESULT, 1, Result(ticket, 3, 1.5, 10, 4), offset, len(data), TOLD).encode() + data
+    return Report(ReportKind.RESULT, 1, Result(ticket, 3, Sums(1.5, 10, 4)), offset, len(data), TOLD).encode() + data
 
 
 def _part(gradient: np.ndarray, start: int, stop: int) -> bytes:
@@ -46,7 +47,7 @@ def test_a_result_that_comes_byte_by_byte_is_one_result(ends: MakeEnds) -> None:
     assert (report.attempt, report.figures) == (1, TOLD)
     assert np.array_equal(report.result.gradient, gradient)
     report.result.gradient = None
-    assert report.result == Result(TICKET, 3, 1.5, 10, 4)
+    assert report.result == Result(TICKET, 3, Sums(1.5, 10, 4))
 
 
 def test_results_that_come_together_are_told_one_by_one(ends: MakeEnds) -> None:

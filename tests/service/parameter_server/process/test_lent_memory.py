@@ -1,6 +1,7 @@
 """Workers that write over their memory as soon as they may: what they had lent was read before, or copied."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -96,7 +97,7 @@ def test_a_lonely_gradient_stands_still_while_its_worker_goes_on(
     one, two = _two_that_share_a_step(served)
     # Part 2 comes to nothing and waits again; two's part 3 is then alone in the tree, and in two's memory.
     spoilt = two.compute()
-    spoilt.sample_count += 1
+    spoilt.sums = replace(spoilt.sums, samples=spoilt.sums.samples + 1)
     two.hand.send(spoilt)
     assert [refusal.name for refusal in two.hand.order().refusals] == ["WRONG_COUNT"]
     two.answer()

@@ -11,6 +11,7 @@ import pytest
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.parameter_server.engine import Engine
 from service.parameter_server.transport.members import Member
+from workers.mathematics.sums import Sums
 from workers.transport.frames import Order
 from workers.transport.tickets import Result, Ticket
 
@@ -70,7 +71,7 @@ def test_refused_results_do_not_disturb_the_training(
     order = hand.order()
     for ticket in order.tickets:
         hand.line.begin()
-        hand.send(Result(ticket, order.version, 0.0, 1, 0))
+        hand.send(Result(ticket, order.version, Sums(0.0, 1)))
     again, refused = [], []
     while len(refused) < len(order.tickets):
         told = hand.order()
@@ -104,7 +105,7 @@ def test_every_kind_of_rubbish_has_its_reason(
         told.extend(refusal and refusal.name for refusal in answer.refusals)
 
     send(hand.compute(order.tickets[0], 0), attempt=7)
-    send(Result(Ticket(2**63, 1, 0), 0, 0.0, 0, 0))
+    send(Result(Ticket(2**63, 1, 0), 0, Sums(0.0, 0)))
     send(hand.compute(order.tickets[1], 0))
     send(hand.compute(order.tickets[1], 0))
     not_finite = hand.compute(order.tickets[2], 0)

@@ -14,13 +14,10 @@ from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.parameter_server.progress.advice import Advice, Baseline, advice
 from service.parameter_server.progress.diagnostics import Diagnostics
-from service.parameter_server.progress.tracker import EpochFigures, Figures
-from service.parameter_server.scheduling.rounds import Round
-from service.parameter_server.shard.reduction import Buffers
 from workers.mathematics.arrays import Scratch
 from workers.mathematics.costs import cost_function
+from workers.mathematics.sums import Sums
 from workers.plan import Plan
-from workers.transport.tickets import Result, Ticket, TicketKind
 
 MakeJob = Callable[..., ps_pb.Assignment]
 Begin = Callable[[ps_pb.Assignment], Any]
@@ -127,7 +124,7 @@ def test_a_checkpoint_of_an_older_release_is_not_compared_with_its_middle(
 
 
 class Patient:
-    """Diagnostics of a plan, fed with figures."""
+    """Diagnostics of a plan, fed with sums."""
 
     def __init__(self, plan: Plan, layers: int = 2, baseline: Baseline | None = None) -> None:
         self._plan = plan
@@ -137,20 +134,14 @@ class Patient:
 
     def make_step(self, cost: float, *norms: float) -> None:
         """A step of four samples with this mean cost; its norms are looked at if the plan says so."""
-        round_ = Round(TicketKind.GRADIENT, 0, self._step, [4], Buffers(1, np.dtype(np.float64)))
-        result = Result(Ticket(self._step, TicketKind.GRADIENT, 0), self._step, 4 * cost, 4, 0)
-        round_.take(result, "w", 0.0, 0.0)
-        self._diagnostics.add_step(round_, norms if self._plan.is_checked(self._step) else ())
+        self._diagnostics.add_step(Sums(4 * cost, 4), norms if self._plan.is_checked(self._step) else ())
         self._step += 1
 
     def warnings(
         self, cost: float, validation: float | None = None, weights_norm: float = 1.0, *, at_end: bool = False
     ) -> list[jobs_pb.WarningKind.ValueType]:
         """Kinds of the new ones."""
-        figures = None if validation is None else Figures(4 * validation, 0, 4)
-        found = self._diagnostics.warnings(
-            self._step, EpochFigures(4 * cost, 0, 4), figures, lambda: weights_norm, at_end=at_end
-        )
+        found = self._diagnostics.warnings(self._step, 1, cost, validation, lambda: weights_norm, at_end=at_end)
         return [warning.kind for warning in found]
 
 

@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from service.parameter_server.progress.step_statistics import PHASES, RoundTimer, StepFigures, Time
+from service.parameter_server.progress.step_statistics import PHASES, RoundTimer, StepStatistics, Time
 from service.parameter_server.progress.telemetry import ACTIVITIES
 from service.parameter_server.scheduling.rounds import Round
 from service.parameter_server.shard.reduction import Buffers
 from service.parameter_server.training import Training
+from workers.mathematics.sums import Sums
 from workers.plan import Plan
 from workers.runtime.stopwatch import Stopwatch
 from workers.transport.tickets import Result, Ticket, TicketKind
@@ -102,7 +103,7 @@ def test_compute_is_that_of_the_worker_who_took_longest() -> None:
     """The others compute meanwhile."""
     round_ = Round(TicketKind.GRADIENT, 0, 0, [1, 1, 1], Buffers(1, np.dtype(np.float64)))
     for part, (worker, seconds) in enumerate((("a", 0.5), ("b", 2.0), ("a", 1.0))):
-        round_.take(Result(Ticket(0, TicketKind.GRADIENT, part), 0, 0.0, 1, 0, np.zeros(1)), worker, seconds, 0.0)
+        round_.take(Result(Ticket(0, TicketKind.GRADIENT, part), 0, Sums(0.0, 1), np.zeros(1)), worker, seconds, 0.0)
     assert round_.computed == 2.0
 
 
@@ -121,23 +122,23 @@ def test_lag_is_counted_from_the_first_result_of_the_round(times: list[float], k
     rounds = [Round(kind, 0, step, [1] * len(times), Buffers(1, np.float64)) for step in range(2)]
     for part, time in enumerate(sorted(times)):
         for step, round_ in enumerate(rounds):
-            result = Result(Ticket(step, kind, part), step, 0.0, 1, 0)
+            result = Result(Ticket(step, kind, part), step, Sums(0.0, 1))
             assert round_.take(result, "w", 0.0, time + step) == time + step - (min(times) + step)
 
 
-def _add(figures: StepFigures, seconds: list[float]) -> None:
+def _add(figures: StepStatistics, seconds: list[float]) -> None:
     for each in seconds:
         computed = _round(0, [0], 2 * each)
         figures.add(computed, Time(each, tuple(each * (activity == "waiting") for activity in ACTIVITIES)), None)
 
 
-def _told(figures: StepFigures) -> ps_pb.Telemetry:
+def _told(figures: StepStatistics) -> ps_pb.Telemetry:
     telemetry = ps_pb.Telemetry()
     figures.tell(telemetry)
     return telemetry
 
 
-def _of(figures: StepFigures, phase: str) -> ps_pb.PhaseFigures:
+def _of(figures: StepStatistics, phase: str) -> ps_pb.PhaseStatistics:
     return {told.phase: told for told in _told(figures).phases}[phase]
 
 
@@ -145,7 +146,7 @@ def _of(figures: StepFigures, phase: str) -> ps_pb.PhaseFigures:
 def test_quantiles_are_those_of_the_last_1024_steps(steps: int) -> None:
     """Sums and counts are of all."""
     seconds = np.random.default_rng(steps).exponential(size=steps)
-    figures = StepFigures()
+    figures = StepStatistics()
     _add(figures, seconds.tolist())
     wait, compute = _of(figures, "wait"), _of(figures, "compute")
     assert [wait.p50, wait.p90, wait.p99] == pytest.approx(np.quantile(seconds[-1024:], [0.5, 0.9, 0.99]))
@@ -155,9 +156,9 @@ def test_quantiles_are_those_of_the_last_1024_steps(steps: int) -> None:
 
 def test_every_phase_is_told_from_the_start() -> None:
     """So that a first step shows as an increase; and the first one is seen at once."""
-    figures = StepFigures()
+    figures = StepStatistics()
     assert [told.phase for told in _told(figures).phases] == list(PHASES)
-    assert _of(figures, "wait") == ps_pb.PhaseFigures(phase="wait")
+    assert _of(figures, "wait") == ps_pb.PhaseStatistics(phase="wait")
     _add(figures, [3.0])
     assert _of(figures, "wait").p50 == 3.0
 
@@ -166,7 +167,7 @@ def test_every_phase_is_told_from_the_start() -> None:
 def test_the_duration_of_every_step_is_counted_once(asked_every: int) -> None:
     """In the class whose upper bound is the first that is not exceeded; however often somebody asks."""
     seconds = [0.0, 0.0001, 0.00011, 0.5, 1.0, 99.0, 101.0] * 500
-    figures = StepFigures()
+    figures = StepStatistics()
     for number, each in enumerate(seconds):
         figures.add(_round(0, [0]), Time(each, NOTHING if number % 2 else ()), None)
         if number % asked_every == 0:
@@ -183,7 +184,7 @@ def _bounds(told: ps_pb.Telemetry) -> list[float]:
 
 def test_unasked_figures_do_not_grow() -> None:
     """A parameter server may go on for hours while nobody follows it."""
-    figures = StepFigures()
+    figures = StepStatistics()
     for number in range(10_000):
         figures.add(_round(0, [0]), Time(1e-3, () if number % 10 else NOTHING), None)
     assert len(figures._new_seconds) < 2048
@@ -244,7 +245,7 @@ def test_the_steps_that_are_looked_at_are_like_all(pattern: list[float]) -> None
 def _round(step: int, versions: list[int], computed: float = 0.0) -> Round:
     round_ = Round(TicketKind.GRADIENT, 0, step, [1] * len(versions), Buffers(1, np.float64))
     for part, version in enumerate(versions):
-        round_.take(Result(Ticket(step, 1, part), version, 0.0, 1, 0, np.zeros(1)), "w", computed, 0.0)
+        round_.take(Result(Ticket(step, 1, part), version, Sums(0.0, 1), np.zeros(1)), "w", computed, 0.0)
     return round_
 
 

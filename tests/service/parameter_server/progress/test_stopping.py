@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from service.parameter_server.progress.stopping import BestEpoch, Stopping, StoppingRules, stopping_rules
+from nablad.v1.metrics_pb2 import Metrics
+from service.parameter_server.progress.stopping import Stopping, StoppingRules, stopping_rules
 
 MakeJob = Callable[..., ps_pb.Assignment]
 Begin = Callable[[ps_pb.Assignment], Any]
@@ -19,7 +20,7 @@ def _enter(stopping: Stopping, costs: list[float]) -> tuple[int, str]:
     """The epoch that ends it, and why; 0 if none does."""
     for epoch, cost in enumerate(costs, 1):
         stopping.is_better(epoch, cost)
-        if ending := stopping.ending(epoch, cost, None):
+        if ending := stopping.ending(epoch, Metrics(cost=cost)):
             return epoch, ending
     return 0, ""
 
@@ -61,7 +62,7 @@ def test_a_later_attempt_goes_on_counting(costs: list[float], patience: int, dat
     for epoch in range(cut + 1, (ended or len(costs)) + 1):
         second.is_better(epoch, costs[epoch - 1])
     assert second.best == whole.best
-    assert second.ending(ended, costs[ended - 1], None) == ending if ended else not ending
+    assert second.ending(ended, Metrics(cost=costs[ended - 1])) == ending if ended else not ending
 
 
 def test_the_best_epoch_is_only_looked_for_when_somebody_asks() -> None:
@@ -72,7 +73,7 @@ def test_the_best_epoch_is_only_looked_for_when_somebody_asks() -> None:
     stopping = Stopping(StoppingRules(epochs=3, keep_best=True))
     assert stopping.is_better(1, 0.5)
     assert not stopping.is_better(2, 0.5)
-    assert stopping.best == BestEpoch(1, 0.5)
+    assert stopping.best == ps_pb.BestEpoch(epoch=1, validation_cost=0.5)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +103,7 @@ def job(make_job: MakeJob) -> ps_pb.Assignment:
 
 
 def _cost(epoch: ps_pb.EpochEnd, *, validated: bool = True) -> float:
-    return epoch.progress.validation_cost if validated else epoch.progress.training_cost
+    return (epoch.progress.validation if validated else epoch.progress.training).cost
 
 
 def _require_prefix(stopped: Any, undisturbed: Any, epochs: int) -> None:
@@ -136,8 +137,8 @@ def test_a_target_accuracy_ends_the_first_epoch_that_reaches_it(
     if not validated:
         job.ClearField("validation")
     undisturbed = begin(job).finish()
-    name = "validation_accuracy" if validated else "training_accuracy"
-    accuracies = [getattr(epoch.progress, name) for epoch in undisturbed.epochs()]
+    rows = "validation" if validated else "training"
+    accuracies = [getattr(epoch.progress, rows).accuracy for epoch in undisturbed.epochs()]
     job.spec.training.stopping.target_accuracy = target = accuracies[3]
     expected = next(number for number, accuracy in enumerate(accuracies, 1) if accuracy >= target)
     stopped = begin(job).finish()
@@ -160,7 +161,7 @@ def test_patience_leaves_the_best_weights_if_they_are_kept(
     left = 3 if keep_best is False else 1
     assert hashlib.sha256(stopped.training.result).hexdigest() == undisturbed.epochs()[left - 1].weights_sha256
     assert (stopped.training.snapshot().best is None) == (keep_best is False)
-    cost = undisturbed.epochs()[0].progress.validation_cost
+    cost = undisturbed.epochs()[0].progress.validation.cost
     assert stopped.training.ending == (
         f"the validation cost was not better than {cost:.6g} (epoch 1) for 2 epochs: stopped after epoch 3"
     )
@@ -212,7 +213,7 @@ def test_a_limit_ends_with_a_last_evaluation(
     assert stopped.training.parameters.tobytes() == undisturbed.training.parameters.tobytes()
     assert stopped.training.version == step
     assert stopped.training.position.evaluated == validated
-    assert stopped.training.progress().HasField("validation_cost") == validated
+    assert stopped.training.progress().HasField("validation") == validated
     assert stopped.training.rounds == step + validated * (1 + step // 5)
     assert len(stopped.epochs()) == step // 4
 

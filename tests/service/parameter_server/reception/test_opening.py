@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from nablad.v1 import job_spec_pb2 as spec_pb
+from workers.mathematics.sums import Sums
 from workers.transport.frames import FIGURES
 from workers.transport.server_connection import HANDSHAKE, ServerConnectionError
 from workers.transport.tickets import Result, Ticket
@@ -62,7 +63,7 @@ def test_a_line_brings_weights_and_takes_gradients(make_desk: MakeDesk, same_hos
         assert np.array_equal(worker.weights, desk.weights)
         worker.begin()
         worker.gradient[:] = 2 * worker.weights
-        worker.send(Result(TICKET, 1, 1.5, 10, 4, worker.gradient), 1, [0.0] * len(FIGURES))
+        worker.send(Result(TICKET, 1, Sums(1.5, 10, 4), worker.gradient), 1, [0.0] * len(FIGURES))
         while (report := line.report()) is None:
             pass
         assert np.array_equal(report.result.gradient, 2 * desk.weights)

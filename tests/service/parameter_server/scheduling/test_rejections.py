@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from service.parameter_server.training import Training
+from workers.mathematics.sums import Sums
 from workers.plan import Plan
 from workers.transport.tickets import Rejection, Result, Ticket, TicketKind
 
@@ -30,6 +31,10 @@ def _first_tickets(training: Training) -> list[Ticket]:
     return training.deal()["w"]
 
 
+def _with(result: Result, **sums: float) -> Result:
+    return replace(result, sums=replace(result.sums, **sums))
+
+
 NAN = np.full(SIZE, np.nan)
 BAD_RESULTS = {
     "nan gradient": (lambda r: replace(r, gradient=NAN), Rejection.NOT_FINITE),
@@ -38,15 +43,15 @@ BAD_RESULTS = {
         lambda r: replace(r, gradient=np.append(np.zeros(SIZE - 1), -np.inf)),
         Rejection.NOT_FINITE,
     ),
-    "nan cost": (lambda r: replace(r, cost_sum=math.nan), Rejection.NOT_FINITE),
-    "infinite cost": (lambda r: replace(r, cost_sum=-math.inf), Rejection.NOT_FINITE),
+    "nan cost": (lambda r: _with(r, cost_sum=math.nan), Rejection.NOT_FINITE),
+    "infinite cost": (lambda r: _with(r, cost_sum=-math.inf), Rejection.NOT_FINITE),
     "short gradient": (lambda r: replace(r, gradient=r.gradient[:-1]), Rejection.WRONG_SIZE),
     "matrix": (lambda r: replace(r, gradient=r.gradient.reshape(2, 3)), Rejection.WRONG_SIZE),
     "other dtype": (lambda r: replace(r, gradient=r.gradient.astype("f4")), Rejection.WRONG_SIZE),
     "no gradient": (lambda r: replace(r, gradient=None), Rejection.WRONG_SIZE),
-    "too many samples": (lambda r: replace(r, sample_count=r.sample_count + 1), Rejection.WRONG_COUNT),
-    "no samples": (lambda r: replace(r, sample_count=0, correct_count=0), Rejection.WRONG_COUNT),
-    "more right than there are": (lambda r: replace(r, correct_count=99), Rejection.WRONG_COUNT),
+    "too many samples": (lambda r: _with(r, samples=r.sums.samples + 1), Rejection.WRONG_COUNT),
+    "no samples": (lambda r: _with(r, samples=0, correct_count=0), Rejection.WRONG_COUNT),
+    "more right than there are": (lambda r: _with(r, correct_count=99), Rejection.WRONG_COUNT),
     "computed from other weights": (lambda r: replace(r, version=7), Rejection.WRONG_VERSION),
     "unknown step": (lambda r: replace(r, ticket=r.ticket._replace(step=1)), Rejection.UNKNOWN_TICKET),
     "a step beyond all": (lambda r: replace(r, ticket=r.ticket._replace(step=2**64 - 1)), Rejection.UNKNOWN_TICKET),
@@ -81,7 +86,7 @@ def test_large_gradients_are_not_mistaken_for_infinite_ones(make_training: MakeT
     training = make_training(ONE_ROW, SIZE, "float32")
     (ticket,) = _first_tickets(training)
     with np.errstate(over="ignore"):
-        assert training.take("w", 2, Result(ticket, 0, 1.0, 1, 0, np.full(SIZE, 3e38, np.float32))) is None
+        assert training.take("w", 2, Result(ticket, 0, Sums(1.0, 1), np.full(SIZE, 3e38, np.float32))) is None
 
 
 def test_a_result_of_another_attempt_is_refused(training: Training, answer: Answer) -> None:
@@ -144,8 +149,8 @@ def test_a_late_result_is_told_from_an_unknown_one(training: Training, answer: A
             training.book()
     late = Ticket(2, TicketKind.GRADIENT, 1), Ticket(3, TicketKind.EVALUATION, 0)
     unknown = Ticket(9, TicketKind.GRADIENT, 0), Ticket(2, TicketKind.EVALUATION, 0), Ticket(2, TicketKind.GRADIENT, 9)
-    assert {training.take("w", 2, Result(ticket, 0, 0.0, 0, 0)) for ticket in late} == {Rejection.LATE}
-    assert {training.take("w", 2, Result(ticket, 0, 0.0, 0, 0)) for ticket in unknown} == {Rejection.UNKNOWN_TICKET}
+    assert {training.take("w", 2, Result(ticket, 0, Sums(0.0, 0))) for ticket in late} == {Rejection.LATE}
+    assert {training.take("w", 2, Result(ticket, 0, Sums(0.0, 0))) for ticket in unknown} == {Rejection.UNKNOWN_TICKET}
 
 
 def test_a_ticket_that_is_never_finite_fails_the_job_with_advice(training: Training, answer: Answer) -> None:
@@ -169,7 +174,7 @@ def test_weights_that_overflow_fail_the_job(make_training: MakeTraining) -> None
     training.parameters[:] = np.finfo(np.float32).max
     (ticket,) = _first_tickets(training)
     with np.errstate(over="ignore"):
-        training.take("w", 2, Result(ticket, 0, 1.0, 1, 0, np.full(SIZE, -3e38, np.float32)))
+        training.take("w", 2, Result(ticket, 0, Sums(1.0, 1), np.full(SIZE, -3e38, np.float32)))
     training.book()
     assert "not finite after epoch 1: the training diverged; give a training.learning_rate" in training.failure
     assert training.diverged

@@ -109,7 +109,7 @@ def test_layers_are_told_with_the_norm_that_goes_into_the_history(
     assert training.progress().gradient_norm == pytest.approx(math.hypot(first.gradient_norm, second.gradient_norm))
 
 
-def _layers(training: Training) -> list[ps_pb.LayerFigures]:
+def _layers(training: Training) -> list[ps_pb.LayerStatistics]:
     telemetry = ps_pb.Telemetry()
     training.steps.tell(telemetry)
     return list(telemetry.layers)

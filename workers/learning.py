@@ -1,0 +1,30 @@
+"""Metrics of learning and their sums as messages."""
+
+from dataclasses import asdict, fields
+
+from nablad.learning_metrics import LEARNING_METRICS
+from nablad.v1 import metrics_pb2 as metrics_pb
+from workers.mathematics.sums import Sums
+
+__all__ = ["metrics_of", "read_sums", "sums_message"]
+
+
+def metrics_of(sums: Sums, *, labelled: bool) -> metrics_pb.Metrics:
+    """The metrics of these samples.
+
+    Args:
+        sums: Over the samples.
+        labelled: Whether the targets are class labels.
+    """
+    known = [metric.name for metric in LEARNING_METRICS if labelled or not metric.only_for_labels]
+    return metrics_pb.Metrics(**{name: getattr(sums, name) for name in known})
+
+
+def sums_message(sums: Sums) -> metrics_pb.Sums:
+    """The message with these sums."""
+    return metrics_pb.Sums(**asdict(sums))
+
+
+def read_sums(message: metrics_pb.Sums) -> Sums:
+    """The sums of a message."""
+    return Sums(**{field.name: getattr(message, field.name) for field in fields(Sums)})
