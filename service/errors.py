@@ -13,13 +13,11 @@ Whoever reads damaged data again ends the same way, so nothing tries again by it
 
 from collections.abc import Sequence
 from enum import Enum
-from typing import Final
 
 from nablad.errors import Violation
 from nablad.v1 import jobs_pb2 as jobs_pb
 
 __all__ = [
-    "CAUSES",
     "AttemptFailed",
     "AttemptLost",
     "CheckpointError",
@@ -30,9 +28,6 @@ __all__ = [
     "ServiceError",
     "StoredDatasetError",
 ]
-
-CAUSES: Final = ("parameter_server", "worker", "ray", "service")
-"""What can be lost of an attempt, as metrics write it."""
 
 
 class Reason(Enum):
@@ -128,7 +123,7 @@ class AttemptLost(Exception):  # noqa: N818 (not an error of the program)
     """The processes of the attempt are gone; another attempt may succeed. The message says what happened.
 
     Attributes:
-        cause: What was lost, one of CAUSES.
+        cause: What was lost, one of `LOSS_CAUSES`.
         error_lines: The last lines that the lost process wrote to its log; empty if there are none.
     """
 

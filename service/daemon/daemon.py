@@ -25,6 +25,7 @@ from service.cluster.client import ClusterClient, ClusterError
 from service.control.admission import Admission
 from service.control.attempt import Attempt, Records
 from service.control.controller import Controller
+from service.control.receipts import code_version
 from service.control.submission import Submission
 from service.control.warm_start import WarmStarts
 from service.daemon.cleanup import clean_up_after_crash
@@ -223,7 +224,7 @@ class _Service:
         address = _host_and_port(self._settings.metrics_address)
         try:
             return serve_metrics(
-                self._registry, self._observer, self._database_file, lambda: self._cluster.pid, address
+                self._registry, self._observer, self._database_file, code_version(), lambda: self._cluster.pid, address
             )
         except OSError as error:
             raise StartError(

@@ -15,7 +15,6 @@ from prometheus_client.registry import Collector
 from nablad.v1 import cluster_pb2 as cluster_pb
 from service.cluster.capacity import look_up_nodes
 from service.cluster.interfaces import ClusterLike
-from service.control.receipts import code_version
 from service.events.live_status import JobStatus, LiveStatus
 from service.events.watches import Watches
 from service.metrics.instruments import PRIORITIES, priority_class
@@ -93,11 +92,17 @@ class Observer:
 class ServiceCollector(Collector):
     """Gives the registry the gauges of the service."""
 
-    def __init__(self, standing: Callable[[], Standing], database: Path) -> None:
-        """`standing` is called at each scrape, on a thread of the scraper's; `database` is the file of the stores."""
+    def __init__(self, standing: Callable[[], Standing], database: Path, code_version: str) -> None:
+        """Looks nothing up yet.
+
+        Args:
+            standing: Called at each scrape, on a thread of the scraper's.
+            database: File of the stores.
+            code_version: Of nablad: the release, and after a plus the digest of the sources that make steps.
+        """
         self._standing = standing
         self._database = database
-        self._build = (*code_version().split("+"), platform.python_version(), grpc.__version__)
+        self._build = (*code_version.split("+"), platform.python_version(), grpc.__version__)
 
     def describe(self) -> Iterator[Metric]:
         """Nothing: what there is is known when it is collected."""

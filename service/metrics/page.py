@@ -111,6 +111,7 @@ def serve_metrics(
     registry: CollectorRegistry,
     observer: Observer,
     database: Path,
+    code_version: str,
     cluster_pid: Callable[[], int],
     address: tuple[str, int],
 ) -> MetricsServer:
@@ -120,6 +121,7 @@ def serve_metrics(
         registry: With what is counted as it happens; gets the rest.
         observer: Looks up where the service and its jobs stand.
         database: The file of the stores.
+        code_version: Of nablad: the release, and the digest of the sources that make steps.
         cluster_pid: Process id of the cluster process.
         address: Host and port to listen on; port 0 takes a free one.
 
@@ -129,7 +131,7 @@ def serve_metrics(
     loop = asyncio.get_running_loop()
     ProcessCollector(namespace="nablad", registry=registry)
     ProcessCollector(namespace="nablad_cluster", pid=cluster_pid, registry=registry)
-    registry.register(ServiceCollector(_on_loop(loop, observer.look), database))
+    registry.register(ServiceCollector(_on_loop(loop, observer.look), database, code_version))
     return MetricsServer(registry, _on_loop(loop, observer.jobs), *address)
 
 

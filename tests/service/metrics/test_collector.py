@@ -20,7 +20,7 @@ def database(tmp_path: Path) -> Path:
 
 def _registry(standing: Standing, database: Path) -> CollectorRegistry:
     registry = CollectorRegistry()
-    registry.register(ServiceCollector(lambda: standing, database))
+    registry.register(ServiceCollector(lambda: standing, database, "0.1.0+4b1d6f0c52aa"))
     return registry
 
 
@@ -41,7 +41,7 @@ def test_what_is_there_is_counted(database: Path) -> None:
         watchers=5,
         nodes=[cluster_pb.Node(cpus=4, free_cpus=1), cluster_pb.Node(cpus=8)],
     )
-    get = _registry(standing, database).get_sample_value
+    get = _registry(standing, database, "0.1.0+4b1d6f0c52aa").get_sample_value
     assert get("nablad_jobs", {"state": "running"}) == 2
     assert get("nablad_queue_jobs", {"priority": "high"}) == 3
     assert get("nablad_queue_oldest_seconds", {"priority": "high"}) == 4.5

@@ -110,7 +110,7 @@ def test_a_cost_that_is_no_number_is_written_as_prometheus_reads_it(sample: Get)
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e-300, 10**18])
 def test_openmetrics_takes_every_value(value: float) -> None:
     """Its grammar has them in any case, and exponents."""
-    live = JobStatus(jobs_pb.Progress(training_cost=value))
+    live = JobStatus(jobs_pb.Progress(training=Metrics(cost=value)))
     text = "".join(JobSeries().lines({"j": live}, is_openmetrics=True)) + "# EOF\n"
     found = [
         s.value for family in parse_openmetrics(text) for s in family.samples if s.name == "nablad_job_training_cost"

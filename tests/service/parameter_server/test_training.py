@@ -70,7 +70,7 @@ def test_everybody_asks_the_optimizer_for_the_learning_rate(make_training: MakeT
     training.join("w")
     for step in (1, 2, 3):
         (ticket,) = training.deal()["w"]
-        training.take("w", 2, Result(ticket, training.version, 1.0, 1, 0, np.ones(1)))
+        training.take("w", 2, Result(ticket, training.version, Sums(1.0, 1), np.ones(1)))
         training.book()
         weight -= 1 / 2**step
         (point,) = (told.step for told in training.pop_events() if told.HasField("step"))
