@@ -175,16 +175,23 @@ class Engine:
         self._training.stopwatch.lap("waiting")
         self._deal()
         while not self._closing:
-            ready = self._selector.select(_LOOK_SECONDS)
-            self._now = time.monotonic()
-            self._training.stopwatch.lap("waiting")
-            for key, _ in ready:
-                key.data()
+            self._await_files()
             if self._broken:
                 raise self._broken
             if self._now > self._next_look:
                 self._next_look = self._now + min(_LOOK_SECONDS, self._members.patience_seconds / 2)
                 self._members.give_up_silent(self._training.holds, self._now)
+
+    def _await_files(self) -> None:
+        """Waits for files that have something, and calls those who listen to them.
+
+        Holds none of them longer: a lost worker's memory is not kept until the next thing happens.
+        """
+        ready = self._selector.select(_LOOK_SECONDS)
+        self._now = time.monotonic()
+        self._training.stopwatch.lap("waiting")
+        for key, _ in ready:
+            key.data()
 
     def _safely(self, function: Callable[[], None]) -> None:
         """ThreadBridge what must not be left half done: if it is, the steps cannot go on."""
