@@ -3,17 +3,28 @@ PYTHON ?= python3
 BIN := .venv/bin
 STUBS := job_spec constraints metrics jobs datasets models parameter_server cluster
 SERVICES := jobs datasets models parameter_server cluster
+# Three tiers of tests, by markers of pytest; each test is in one of them.
+FAST := not system and not faults or happy
+SYSTEM := system and not faults and not happy
+FAULTS := faults
+PYTEST := $(BIN)/pytest --durations=15
 
-.PHONY: demo test test-unit lint format proto docs boards rules bench bench-load bench-soak bench-scrapes robustness robustness-long clean
+# Where nothing compiled may be kept, each of the many processes that tests start compiles our code again.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo test test-system test-faults lint format proto docs boards rules bench bench-load bench-soak bench-scrapes robustness robustness-long clean
 
 demo: .venv/installed
 	$(BIN)/nabla demo
 
 test: .venv/installed lint
-	$(BIN)/pytest
+	$(PYTEST) --numprocesses auto --maxprocesses 4 -m "$(FAST)"
 
-test-unit: .venv/installed
-	$(BIN)/pytest --ignore tests/system -m "not system"
+test-system: .venv/installed
+	$(PYTEST) -m "$(SYSTEM)"
+
+test-faults: .venv/installed
+	$(PYTEST) -m "$(FAULTS)"
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

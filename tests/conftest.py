@@ -1,5 +1,6 @@
 """What tests of several parts share: small data sets on disk, and a training loop in plain numpy to compare with."""
 
+import gc
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -10,6 +11,7 @@ from typing import Any
 import hypothesis
 import numpy as np
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from nablad.v1 import datasets_pb2 as datasets_pb
 from nablad.v1 import job_spec_pb2 as spec_pb
@@ -22,6 +24,35 @@ from workers.mathematics.parameters import ParameterLayout
 hypothesis.settings.register_profile("reproducible", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("explore", deadline=None, max_examples=1000)
 hypothesis.settings.load_profile("reproducible")
+
+
+class _WholeFiles(LoadFileScheduling):
+    """Gives a process whole files, whose tests share fixtures, and all tests with a daemon to one, as they share it."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "system" if nodeid.startswith("tests/system/") else super()._split_scope(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _WholeFiles:
+    config.option.loadscopereorder = False
+    return _WholeFiles(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts tests with real processes first: they are the longest."""
+    for item in items:
+        if item.get_closest_marker("happy") and item.get_closest_marker("faults"):
+            raise pytest.UsageError(f"{item.nodeid} is marked happy and faults: it would run in two tiers")
+    items.sort(key=lambda item: item.get_closest_marker("system") is None)
+
+
+def pytest_collection_finish() -> None:
+    """Hides what collection has made from the garbage collector: tests that collect garbage need not search it."""
+    gc.collect()
+    gc.freeze()
+
 
 _DEEP = (b"[" * 4000, b'{"a":' * 4000, b"(" * 4000)
 _LETTERS = b"[]{}(),:\"'0123456789eEnultr\\-"

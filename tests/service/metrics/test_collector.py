@@ -41,7 +41,7 @@ def test_what_is_there_is_counted(database: Path) -> None:
         watchers=5,
         nodes=[cluster_pb.Node(cpus=4, free_cpus=1), cluster_pb.Node(cpus=8)],
     )
-    get = _registry(standing, database, "0.1.0+4b1d6f0c52aa").get_sample_value
+    get = _registry(standing, database).get_sample_value
     assert get("nablad_jobs", {"state": "running"}) == 2
     assert get("nablad_queue_jobs", {"priority": "high"}) == 3
     assert get("nablad_queue_oldest_seconds", {"priority": "high"}) == 4.5

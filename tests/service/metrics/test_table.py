@@ -40,7 +40,7 @@ def test_every_name_is_there_once() -> None:
 
 def test_the_service_registers_the_table_and_nothing_else(tmp_path: Path) -> None:
     """Names, types, help and labels."""
-    (tmp_path / "db", "1+2").touch()
+    (tmp_path / "db").touch()
     registry = CollectorRegistry()
     Instruments(registry)
     registry.register(ServiceCollector(Standing, tmp_path / "db", "1+2"))
