@@ -17,7 +17,7 @@ def _tiers(**markers: bool) -> list[str]:
 
 @pytest.mark.parametrize(("system", "faults", "happy"), list(product((False, True), repeat=3)))
 def test_a_test_is_in_one_tier(system: bool, faults: bool, happy: bool) -> None:
-    """Whatever its markers are; what is happy and has faults would be in two, and is refused when tests are collected."""
+    """Whatever its markers are; one that is happy and has faults would be in two: conftest.py refuses it."""
     tiers = _tiers(system=system, faults=faults, happy=happy)
     assert len(tiers) == (2 if happy and faults else 1)
 
