@@ -25,7 +25,7 @@ def test_errors_pass_between_processes(kind: type[DamagedError]) -> None:
     assert (type(again), str(again), again.metadata) == (kind, "it is gone", {"path": "/x"})
 
 
-def test_clients_are_told_of_data_loss() -> None:
+async def test_clients_are_told_of_data_loss() -> None:
     """Whatever the kind: DATA_LOSS with the sentence, and for programs what it is about."""
 
     @answer_errors
@@ -49,4 +49,4 @@ def test_clients_are_told_of_data_loss() -> None:
                 assert (info.reason, dict(info.metadata)) == ("DAMAGED", {"path": "/x"})
         await server.stop(None)
 
-    asyncio.run(asyncio.wait_for(run(), SECONDS))
+    await asyncio.wait_for(run(), SECONDS)

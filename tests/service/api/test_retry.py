@@ -1,6 +1,5 @@
 """RetryJob says what to expect of the attempt."""
 
-import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -16,7 +15,7 @@ async def _no_nodes() -> None:
     return None
 
 
-def test_the_answer_says_what_to_expect_also_of_a_job_that_must_wait() -> None:
+async def test_the_answer_says_what_to_expect_also_of_a_job_that_must_wait() -> None:
     """Why it waits is told by every later answer; how it must end, by none."""
 
     async def scene() -> str:
@@ -33,4 +32,4 @@ def test_the_answer_says_what_to_expect_also_of_a_job_that_must_wait() -> None:
         answer = await servicer.RetryJob(jobs_pb.RetryJobRequest(job_id="a"), none)
         return answer.job.reason
 
-    assert asyncio.run(scene()) == EXPECTED
+    assert (await scene()) == EXPECTED

@@ -53,42 +53,34 @@ def test_who_asks_for_more_than_there_is_learns_what_to_do(
     assert all(word in sentence for word in words)
 
 
-def test_many_who_ask_at_once_cost_one_question() -> None:
+async def test_many_who_ask_at_once_cost_one_question() -> None:
     """And so do those that come shortly after; later ones get a new answer."""
-
-    async def act() -> None:
-        cluster, now = Cluster(), 0.0
-        known = KnownNodes(cluster, lambda: now)
-        asking = [asyncio.create_task(known.get()) for _ in range(100)]
-        asking[0].cancel()
-        cluster.may_answer.set()
-        answers = await asyncio.gather(*asking[1:])
-        assert all(answer == [cluster_pb.Node(cpus=2, free_cpus=1)] for answer in answers)
-        now = 0.9
-        await known.get()
-        assert cluster.questions == 1
-        now = 1.1
-        await known.get()
-        assert cluster.questions == 2
-
-    asyncio.run(act())
+    cluster, now = Cluster(), 0.0
+    known = KnownNodes(cluster, lambda: now)
+    asking = [asyncio.create_task(known.get()) for _ in range(100)]
+    asking[0].cancel()
+    cluster.may_answer.set()
+    answers = await asyncio.gather(*asking[1:])
+    assert all(answer == [cluster_pb.Node(cpus=2, free_cpus=1)] for answer in answers)
+    now = 0.9
+    await known.get()
+    assert cluster.questions == 1
+    now = 1.1
+    await known.get()
+    assert cluster.questions == 2
 
 
-def test_nobody_waits_for_a_cluster_that_is_away() -> None:
+async def test_nobody_waits_for_a_cluster_that_is_away() -> None:
     """Its nodes are just not known, and are asked for again later."""
-
-    async def act() -> None:
-        cluster, now = Cluster(), 0.0
-        cluster.lost = True
-        known = KnownNodes(cluster, lambda: now)
-        assert await known.get() is None
-        cluster.lost, now = False, 1.1
-        cluster.may_answer.set()
-        assert await known.get() == [cluster_pb.Node(cpus=2, free_cpus=1)]
-
-    asyncio.run(act())
+    cluster, now = Cluster(), 0.0
+    cluster.lost = True
+    known = KnownNodes(cluster, lambda: now)
+    assert await known.get() is None
+    cluster.lost, now = False, 1.1
+    cluster.may_answer.set()
+    assert await known.get() == [cluster_pb.Node(cpus=2, free_cpus=1)]
 
 
-def test_a_cluster_that_hangs_is_not_waited_for() -> None:
+async def test_a_cluster_that_hangs_is_not_waited_for() -> None:
     """After the time that was given, its nodes are not known."""
-    assert asyncio.run(look_up_nodes(Cluster(), 0.0)) is None
+    assert (await look_up_nodes(Cluster(), 0.0)) is None

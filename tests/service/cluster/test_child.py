@@ -1,6 +1,5 @@
 """The cluster process as the daemon starts it."""
 
-import asyncio
 import json
 import sys
 from pathlib import Path
@@ -17,7 +16,7 @@ print(json.dumps({"directory": os.getcwd(), "path": sys.path, "token": os.enviro
 """
 
 
-def test_it_runs_where_no_module_lies_and_looks_for_modules_where_the_daemon_does(
+async def test_it_runs_where_no_module_lies_and_looks_for_modules_where_the_daemon_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Files that are named relatively to the daemon's directory are found all the same."""
@@ -25,7 +24,7 @@ def test_it_runs_where_no_module_lies_and_looks_for_modules_where_the_daemon_doe
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "token")
     monkeypatch.syspath_prepend(tmp_path / "first")
     with pytest.raises(ClusterError) as said:
-        asyncio.run(Child.start([sys.executable, "-c", PROGRAM], "secret"))
+        await Child.start([sys.executable, "-c", PROGRAM], "secret")
     told = json.loads(str(said.value))
     assert told["directory"] == "/"
     assert told["token"] == str(tmp_path / "token")
@@ -33,12 +32,14 @@ def test_it_runs_where_no_module_lies_and_looks_for_modules_where_the_daemon_doe
     assert told["path"][: len(expected)] == expected
 
 
-def test_it_starts_although_the_daemon_s_directory_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_starts_although_the_daemon_s_directory_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Ray would ask for the directory that it is in."""
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
     with pytest.raises(ClusterError, match='"directory": "/"'):
-        asyncio.run(Child.start([sys.executable, "-c", PROGRAM], "secret"))
+        await Child.start([sys.executable, "-c", PROGRAM], "secret")
     with pytest.raises(FileNotFoundError):
         Path.cwd()

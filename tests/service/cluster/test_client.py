@@ -70,46 +70,38 @@ def opened(folder: Path) -> Opened:
     return open_link
 
 
-def test_a_link_leaves_nothing(opened: Opened) -> None:
+async def test_a_link_leaves_nothing(opened: Opened) -> None:
     """While it is open the nodes are known; when it is closed the process has ended and its folder is gone."""
-
-    async def run() -> None:
-        async with opened(READY) as bench:
-            assert bench.link.up.is_set()
-            assert [(node.cpus, node.free_cpus) for node in await bench.link.nodes()] == [(4, 4)]
-        benches.append(bench)
-
     benches: list[Bench] = []
-    asyncio.run(run())
+    async with opened(READY) as bench:
+        assert bench.link.up.is_set()
+        assert [(node.cpus, node.free_cpus) for node in await bench.link.nodes()] == [(4, 4)]
+    benches.append(bench)
     (bench,) = benches
     assert not Path(f"/proc/{bench.pid}").exists()
     assert not bench.files.exists()
     assert bench.told == []
 
 
-def test_only_the_user_can_enter_the_folder(opened: Opened) -> None:
+async def test_only_the_user_can_enter_the_folder(opened: Opened) -> None:
     """Who can connect to the socket can start processes."""
-
-    async def run() -> None:
-        async with opened(READY) as bench:
-            assert bench.files.stat().st_mode & 0o777 == 0o700
-
-    asyncio.run(run())
+    async with opened(READY) as bench:
+        assert bench.files.stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.parametrize(
     ("plan", "sentence"), [("no Ray here\n", "no Ray here"), ("\n", "ended with code 3 before it was ready")]
 )
-def test_a_process_that_cannot_start_says_why(folder: Path, plan: str, sentence: str) -> None:
+async def test_a_process_that_cannot_start_says_why(folder: Path, plan: str, sentence: str) -> None:
     """The first start fails with its sentence, or with its exit code if it has none; nothing is tried again."""
     bench = Bench(folder, plan)
     with pytest.raises(ClusterError, match=sentence):
-        asyncio.run(bench.link.start())
+        await bench.link.start()
     assert not bench.link.up.is_set()
 
 
 @pytest.mark.parametrize("what", ["a link", "a file"])
-def test_what_is_in_the_place_of_the_folder_is_refused(folder: Path, what: str) -> None:
+async def test_what_is_in_the_place_of_the_folder_is_refused(folder: Path, what: str) -> None:
     """A link may lead to where somebody else can write; nothing is removed there."""
     bench = Bench(folder, READY)
     (folder / "other").mkdir()
@@ -119,22 +111,22 @@ def test_what_is_in_the_place_of_the_folder_is_refused(folder: Path, what: str) 
     else:
         bench.files.touch()
     with pytest.raises(ClusterError, match=f"in the way of Ray's files: it is {what}, .* TMPDIR"):
-        asyncio.run(bench.link.start())
+        await bench.link.start()
     assert (folder / "other" / "precious").exists()
 
 
-def test_a_folder_of_another_user_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_folder_of_another_user_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who made it can put a socket of his own there; nothing is removed."""
     bench, own = Bench(folder, READY), os.geteuid()
     bench.files.mkdir()
     (bench.files / "precious").touch()
     monkeypatch.setattr(os, "geteuid", lambda: own + 1)
     with pytest.raises(ClusterError, match=r"in the way of Ray's files: it is a folder of user .* TMPDIR"):
-        asyncio.run(bench.link.start())
+        await bench.link.start()
     assert (bench.files / "precious").exists()
 
 
-def test_a_folder_that_an_older_release_left_open_is_closed_and_emptied(opened: Opened, folder: Path) -> None:
+async def test_a_folder_that_an_older_release_left_open_is_closed_and_emptied(opened: Opened, folder: Path) -> None:
     """Its Ray gave it to everybody; what somebody put there is gone before a process is started."""
     files = folder / "ray"
     files.mkdir()
@@ -142,128 +134,101 @@ def test_a_folder_that_an_older_release_left_open_is_closed_and_emptied(opened: 
     (files / "session").mkdir()
     files.chmod(0o777)
 
-    async def run() -> None:
-        async with opened(READY) as bench:
-            assert stat.S_IMODE(bench.files.stat().st_mode) == 0o700
-            assert [path.name for path in bench.files.iterdir()] == ["cluster"]
-
-    asyncio.run(run())
+    async with opened(READY) as bench:
+        assert stat.S_IMODE(bench.files.stat().st_mode) == 0o700
+        assert [path.name for path in bench.files.iterdir()] == ["cluster"]
 
 
-def test_a_temporary_directory_in_which_others_can_move_the_folder_is_warned_of(
+async def test_a_temporary_directory_in_which_others_can_move_the_folder_is_warned_of(
     opened: Opened, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Everybody's without the sticky bit, as some containers have it, where nobody else is."""
-
-    async def run() -> None:
-        async with opened(READY):
-            pass
-
     for mode, warned in ((0o700, False), (0o1777, False), (0o777, True)):
         caplog.clear()
         folder.chmod(mode)
-        asyncio.run(run())
+        async with opened(READY):
+            pass
         assert ("everybody may put another folder in the place of" in caplog.text) == warned
 
 
-def test_who_listens_in_the_place_of_the_process_is_told_nothing(folder: Path) -> None:
+async def test_who_listens_in_the_place_of_the_process_is_told_nothing(folder: Path) -> None:
     """The kernel says who does; the secrets of jobs go to the process that was started, and to no other."""
     bench = Bench(folder, "elsewhere\n")
     with pytest.raises(ClusterError, match="in place of the process that speaks to Ray"):
-        asyncio.run(asyncio.wait_for(bench.link.start(), 30))
+        await asyncio.wait_for(bench.link.start(), 30)
     assert not bench.link.up.is_set()
 
 
-def test_a_fleet_lives_until_it_is_stopped(opened: Opened) -> None:
+async def test_a_fleet_lives_until_it_is_stopped(opened: Opened) -> None:
     """It gets its CPUs and gives its address; when stop returns, the cluster process has stopped it."""
-
-    async def run() -> None:
-        async with opened(READY) as bench:
-            assert await bench.link.reserve(5, 1) is None
-            fleet = await bench.link.reserve(2, 1)
-            assert fleet is not None
-            assert await fleet.start(ps_pb.Assignment(job_id="a"), "secret") == "a:1"
-            assert not bench.stopped.exists()
-            await fleet.stop()
-            assert bench.stopped.exists()
-
-    asyncio.run(run())
+    async with opened(READY) as bench:
+        assert await bench.link.reserve(5, 1) is None
+        fleet = await bench.link.reserve(2, 1)
+        assert fleet is not None
+        assert await fleet.start(ps_pb.Assignment(job_id="a"), "secret") == "a:1"
+        assert not bench.stopped.exists()
+        await fleet.stop()
+        assert bench.stopped.exists()
 
 
-def test_who_waits_for_a_fleet_may_be_cancelled(opened: Opened) -> None:
+async def test_who_waits_for_a_fleet_may_be_cancelled(opened: Opened) -> None:
     """The fleet goes on."""
-
-    async def run() -> None:
-        async with opened(READY) as bench:
-            fleet = await bench.link.reserve(1, 1)
-            assert fleet is not None
-            waiting = asyncio.create_task(fleet.failure())
-            await asyncio.sleep(0)
-            waiting.cancel()
-            await asyncio.wait([waiting])
-            assert await fleet.start(ps_pb.Assignment(job_id="a"), "secret") == "a:1"
-            await fleet.stop()
-
-    asyncio.run(run())
+    async with opened(READY) as bench:
+        fleet = await bench.link.reserve(1, 1)
+        assert fleet is not None
+        waiting = asyncio.create_task(fleet.failure())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert await fleet.start(ps_pb.Assignment(job_id="a"), "secret") == "a:1"
+        await fleet.stop()
 
 
-def test_the_end_of_a_fleet_is_told_as_it_was(opened: Opened) -> None:
+async def test_the_end_of_a_fleet_is_told_as_it_was(opened: Opened) -> None:
     """Lost or failed, with the reason, what was lost, and the last lines of its log."""
-
-    async def run() -> None:
-        async with opened(READY) as bench:
-            fleet = await bench.link.reserve(1, 1)
-            assert fleet is not None
-            with pytest.raises(AttemptLost, match="the parameter server was lost: oh") as lost:
-                await fleet.start(ps_pb.Assignment(job_id="lost"), "secret")
-            assert (lost.value.cause, lost.value.error_lines) == ("parameter_server", "a\nb")
-            await fleet.stop()
-            fleet = await bench.link.reserve(1, 1)
-            assert fleet is not None
-            with pytest.raises(AttemptFailed, match="a worker failed: oh") as failed:
-                await fleet.start(ps_pb.Assignment(job_id="failed"), "secret")
-            assert failed.value.error_lines == "c"
-            await fleet.stop()
-
-    asyncio.run(run())
+    async with opened(READY) as bench:
+        fleet = await bench.link.reserve(1, 1)
+        assert fleet is not None
+        with pytest.raises(AttemptLost, match="the parameter server was lost: oh") as lost:
+            await fleet.start(ps_pb.Assignment(job_id="lost"), "secret")
+        assert (lost.value.cause, lost.value.error_lines) == ("parameter_server", "a\nb")
+        await fleet.stop()
+        fleet = await bench.link.reserve(1, 1)
+        assert fleet is not None
+        with pytest.raises(AttemptFailed, match="a worker failed: oh") as failed:
+            await fleet.start(ps_pb.Assignment(job_id="failed"), "secret")
+        assert failed.value.error_lines == "c"
+        await fleet.stop()
 
 
-def test_a_killed_process_loses_its_fleets_and_is_started_anew(opened: Opened) -> None:
+async def test_a_killed_process_loses_its_fleets_and_is_started_anew(opened: Opened) -> None:
     """As often as it takes; meanwhile Ray is away, and who asks is told why."""
-
-    async def run() -> None:
-        async with opened(f"{READY}not yet\n\n{READY}") as bench:
-            fleet = await bench.link.reserve(1, 1)
-            assert fleet is not None
-            os.kill(bench.pid, signal.SIGKILL)
-            with pytest.raises(AttemptLost, match=r"Ray was lost: .* was ended by SIGKILL") as lost:
-                await fleet.failure()
-            assert lost.value.cause == "ray"
-            await fleet.stop()
-            await bench.wait_told(1)
-            with pytest.raises(ClusterLostError, match="Ray is away"):
-                await bench.link.nodes()
-            await bench.link.up.wait()
-            assert len(await bench.link.nodes()) == 1
-            await bench.wait_told(2)
-            assert bench.link.restarts == 1
-            assert [sentence.partition(":")[0] for sentence in bench.told] == ["Ray was lost", "Ray is back"]
-
-    asyncio.run(run())
+    async with opened(f"{READY}not yet\n\n{READY}") as bench:
+        fleet = await bench.link.reserve(1, 1)
+        assert fleet is not None
+        os.kill(bench.pid, signal.SIGKILL)
+        with pytest.raises(AttemptLost, match=r"Ray was lost: .* was ended by SIGKILL") as lost:
+            await fleet.failure()
+        assert lost.value.cause == "ray"
+        await fleet.stop()
+        await bench.wait_told(1)
+        with pytest.raises(ClusterLostError, match="Ray is away"):
+            await bench.link.nodes()
+        await bench.link.up.wait()
+        assert len(await bench.link.nodes()) == 1
+        await bench.wait_told(2)
+        assert bench.link.restarts == 1
+        assert [sentence.partition(":")[0] for sentence in bench.told] == ["Ray was lost", "Ray is back"]
 
 
-def test_the_last_words_of_a_process_are_the_reason(opened: Opened) -> None:
+async def test_the_last_words_of_a_process_are_the_reason(opened: Opened) -> None:
     """It knows best why it ends."""
-
-    async def run() -> None:
-        async with opened(READY * 2) as bench:
-            fleet = await bench.link.reserve(1, 1)
-            assert fleet is not None
-            await fleet.set_workers(7)
-            with pytest.raises(AttemptLost, match="Ray was lost: it was told of 7 workers"):
-                await fleet.failure()
-
-    asyncio.run(run())
+    async with opened(READY * 2) as bench:
+        fleet = await bench.link.reserve(1, 1)
+        assert fleet is not None
+        await fleet.set_workers(7)
+        with pytest.raises(AttemptLost, match="Ray was lost: it was told of 7 workers"):
+            await fleet.failure()
 
 
 def test_the_process_ends_with_a_killed_daemon(folder: Path) -> None:

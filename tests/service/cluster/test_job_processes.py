@@ -77,49 +77,41 @@ async def _started(reservation: FakeReservation) -> JobProcesses:
     return fleet
 
 
-def test_workers_begin_when_the_parameter_server_listens() -> None:
+async def test_workers_begin_when_the_parameter_server_listens() -> None:
     """Their processes are there before; one that is added later works for the same one."""
-
-    async def run() -> None:
-        reservation = FakeReservation(2)
-        fleet = JobProcesses(reservation)
-        starting = asyncio.create_task(fleet.start(ASSIGNMENT, "secret"))
-        await _until(reservation, 2)
-        assert [worker.begun for worker in reservation.crew] == [None, None]
-        reservation.server.ready.set_result("address")
-        await starting
-        fleet.set_workers(3)
-        await _until(reservation, 3)
-        assert [worker.begun for worker in reservation.crew] == [("address", "secret")] * 3
-        await fleet.stop()
-
-    asyncio.run(run())
+    reservation = FakeReservation(2)
+    fleet = JobProcesses(reservation)
+    starting = asyncio.create_task(fleet.start(ASSIGNMENT, "secret"))
+    await _until(reservation, 2)
+    assert [worker.begun for worker in reservation.crew] == [None, None]
+    reservation.server.ready.set_result("address")
+    await starting
+    fleet.set_workers(3)
+    await _until(reservation, 3)
+    assert [worker.begun for worker in reservation.crew] == [("address", "secret")] * 3
+    await fleet.stop()
 
 
-def test_a_fleet_that_is_stopped_leaves_no_process() -> None:
+async def test_a_fleet_that_is_stopped_leaves_no_process() -> None:
     """Before it was started, while it starts, and afterwards; stopping twice is stopping once."""
+    reservation = FakeReservation(2)
+    await JobProcesses(reservation).stop()
+    assert reservation.given_back == 1
 
-    async def run() -> None:
-        reservation = FakeReservation(2)
-        await JobProcesses(reservation).stop()
-        assert reservation.given_back == 1
+    reservation = FakeReservation(2)
+    fleet = JobProcesses(reservation)
+    starting = asyncio.create_task(fleet.start(ASSIGNMENT, "secret"))
+    await _until(reservation, 2)
+    starting.cancel()
+    await asyncio.wait([starting])
+    await asyncio.gather(fleet.stop(), fleet.stop())
+    assert all(process.dismissed for process in (reservation.server, *reservation.crew))
 
-        reservation = FakeReservation(2)
-        fleet = JobProcesses(reservation)
-        starting = asyncio.create_task(fleet.start(ASSIGNMENT, "secret"))
-        await _until(reservation, 2)
-        starting.cancel()
-        await asyncio.wait([starting])
-        await asyncio.gather(fleet.stop(), fleet.stop())
-        assert all(process.dismissed for process in (reservation.server, *reservation.crew))
-
-        reservation = FakeReservation(2)
-        fleet = await _started(reservation)
-        await fleet.stop()
-        assert all(process.dismissed for process in (reservation.server, *reservation.crew))
-        assert reservation.given_back == 1
-
-    asyncio.run(run())
+    reservation = FakeReservation(2)
+    fleet = await _started(reservation)
+    await fleet.stop()
+    assert all(process.dismissed for process in (reservation.server, *reservation.crew))
+    assert reservation.given_back == 1
 
 
 @pytest.mark.parametrize(
@@ -132,19 +124,15 @@ def test_a_fleet_that_is_stopped_leaves_no_process() -> None:
         (MemoryError(), AttemptFailed),
     ],
 )
-def test_why_a_parameter_server_does_not_start(cause: Exception | None, outcome: type[Exception]) -> None:
+async def test_why_a_parameter_server_does_not_start(cause: Exception | None, outcome: type[Exception]) -> None:
     """What may be different the next time is a loss; what its program says of the job is a failure."""
-
-    async def run() -> None:
-        reservation = FakeReservation(1)
-        fleet = JobProcesses(reservation)
-        reservation.server.ready.set_exception(ProcessError("oh", cause, "last\nlines"))
-        with pytest.raises(outcome, match="the parameter server did not start: oh") as ended:
-            await fleet.start(ASSIGNMENT, "secret")
-        assert ended.value.error_lines == "last\nlines"  # type: ignore[attr-defined] (both have them)
-        await fleet.stop()
-
-    asyncio.run(run())
+    reservation = FakeReservation(1)
+    fleet = JobProcesses(reservation)
+    reservation.server.ready.set_exception(ProcessError("oh", cause, "last\nlines"))
+    with pytest.raises(outcome, match="the parameter server did not start: oh") as ended:
+        await fleet.start(ASSIGNMENT, "secret")
+    assert ended.value.error_lines == "last\nlines"  # type: ignore[attr-defined] (both have them)
+    await fleet.stop()
 
 
 @pytest.mark.parametrize(
@@ -156,33 +144,25 @@ def test_why_a_parameter_server_does_not_start(cause: Exception | None, outcome:
         (ValueError("not the data set"), AttemptFailed),
     ],
 )
-def test_why_a_worker_is_gone_for_good(cause: Exception | None, outcome: type[Exception]) -> None:
+async def test_why_a_worker_is_gone_for_good(cause: Exception | None, outcome: type[Exception]) -> None:
     """The loss of a process or a link is a loss; what another worker would run into again is a failure."""
-
-    async def run() -> None:
-        reservation = FakeReservation(2)
-        fleet = await _started(reservation)
-        reservation.crew[1].end.set_exception(ProcessError("oh", cause, "last"))
-        with pytest.raises(outcome, match="a worker failed: oh") as ended:
-            await fleet.failure()
-        assert ended.value.error_lines == "last"  # type: ignore[attr-defined] (both have them)
-        assert getattr(ended.value, "cause", "worker") == "worker"
-        await fleet.stop()
-
-    asyncio.run(run())
+    reservation = FakeReservation(2)
+    fleet = await _started(reservation)
+    reservation.crew[1].end.set_exception(ProcessError("oh", cause, "last"))
+    with pytest.raises(outcome, match="a worker failed: oh") as ended:
+        await fleet.failure()
+    assert ended.value.error_lines == "last"  # type: ignore[attr-defined] (both have them)
+    assert getattr(ended.value, "cause", "worker") == "worker"
+    await fleet.stop()
 
 
-def test_a_lost_parameter_server_is_a_loss() -> None:
+async def test_a_lost_parameter_server_is_a_loss() -> None:
     """Whatever becomes of its workers."""
-
-    async def run() -> None:
-        reservation = FakeReservation(1)
-        fleet = await _started(reservation)
-        reservation.crew[0].end.set_exception(ProcessError("cut off", ParameterServerLostError(), ""))
-        reservation.server.end.set_exception(ProcessError("killed", None, ""))
-        with pytest.raises(AttemptLost, match="the parameter server was lost: killed") as lost:
-            await fleet.failure()
-        assert lost.value.cause == "parameter_server"
-        await fleet.stop()
-
-    asyncio.run(run())
+    reservation = FakeReservation(1)
+    fleet = await _started(reservation)
+    reservation.crew[0].end.set_exception(ProcessError("cut off", ParameterServerLostError(), ""))
+    reservation.server.end.set_exception(ProcessError("killed", None, ""))
+    with pytest.raises(AttemptLost, match="the parameter server was lost: killed") as lost:
+        await fleet.failure()
+    assert lost.value.cause == "parameter_server"
+    await fleet.stop()

@@ -83,43 +83,35 @@ async def _news(call: Any) -> str | None:
     return None if response is grpc.aio.EOF else response.WhichOneof("news")
 
 
-def test_no_room_ends_the_call() -> None:
+async def test_no_room_ends_the_call() -> None:
     """With one message."""
-
-    async def run() -> None:
-        cluster = FakeCluster()
-        cluster.fleet = None
-        async with _served(cluster) as stub:
-            call = stub.RunFleet(metadata=METADATA)
-            await call.write(RESERVE)
-            assert (await call.read()).reserved is False
-            assert await _news(call) is None
-
-    asyncio.run(run())
+    cluster = FakeCluster()
+    cluster.fleet = None
+    async with _served(cluster) as stub:
+        call = stub.RunFleet(metadata=METADATA)
+        await call.write(RESERVE)
+        assert (await call.read()).reserved is False
+        assert await _news(call) is None
 
 
 @pytest.mark.parametrize("launched", [False, True])
 @pytest.mark.parametrize("cancelled", [False, True])
-def test_a_fleet_is_stopped_when_its_caller_has_finished_or_is_gone(launched: bool, cancelled: bool) -> None:
+async def test_a_fleet_is_stopped_when_its_caller_has_finished_or_is_gone(launched: bool, cancelled: bool) -> None:
     """Before it was started, and while it is being started."""
-
-    async def run() -> None:
-        cluster = FakeCluster()
-        assert cluster.fleet is not None
-        async with _served(cluster) as stub:
-            call = stub.RunFleet(metadata=METADATA)
-            await call.write(RESERVE)
-            assert (await call.read()).reserved
-            if launched:
-                await call.write(LAUNCH)
-            if cancelled:
-                call.cancel()
-            else:
-                await call.done_writing()
-                assert await _news(call) is None
-            await cluster.fleet.stopped.wait()
-
-    asyncio.run(run())
+    cluster = FakeCluster()
+    assert cluster.fleet is not None
+    async with _served(cluster) as stub:
+        call = stub.RunFleet(metadata=METADATA)
+        await call.write(RESERVE)
+        assert (await call.read()).reserved
+        if launched:
+            await call.write(LAUNCH)
+        if cancelled:
+            call.cancel()
+        else:
+            await call.done_writing()
+            assert await _news(call) is None
+        await cluster.fleet.stopped.wait()
 
 
 @pytest.mark.parametrize(
@@ -129,63 +121,51 @@ def test_a_fleet_is_stopped_when_its_caller_has_finished_or_is_gone(launched: bo
         (AttemptFailed("wrong", error_lines="last"), "failed"),
     ],
 )
-def test_a_fleet_is_launched_told_its_number_and_its_end_is_told(end: Exception, news: str) -> None:
+async def test_a_fleet_is_launched_told_its_number_and_its_end_is_told(end: Exception, news: str) -> None:
     """The end is the last message, and then everything is stopped."""
-
-    async def run() -> None:
-        cluster = FakeCluster()
-        fleet = cluster.fleet
-        assert fleet is not None
-        async with _served(cluster) as stub:
-            call = stub.RunFleet(metadata=METADATA)
-            await call.write(RESERVE)
-            assert (await call.read()).reserved
-            await call.write(LAUNCH)
-            fleet.address.set_result("host:1")
-            assert (await call.read()).address == "host:1"
-            await call.write(cluster_pb.RunFleetRequest(workers=3))
-            assert await fleet.wanted.get() == 3
-            fleet.end.set_exception(end)
-            response = await call.read()
-            told = getattr(response, news)
-            assert (response.WhichOneof("news"), told.reason, told.last_error_lines) == (news, str(end), "last")
-            assert await _news(call) is None
-            assert fleet.stopped.is_set()
-
-    asyncio.run(run())
+    cluster = FakeCluster()
+    fleet = cluster.fleet
+    assert fleet is not None
+    async with _served(cluster) as stub:
+        call = stub.RunFleet(metadata=METADATA)
+        await call.write(RESERVE)
+        assert (await call.read()).reserved
+        await call.write(LAUNCH)
+        fleet.address.set_result("host:1")
+        assert (await call.read()).address == "host:1"
+        await call.write(cluster_pb.RunFleetRequest(workers=3))
+        assert await fleet.wanted.get() == 3
+        fleet.end.set_exception(end)
+        response = await call.read()
+        told = getattr(response, news)
+        assert (response.WhichOneof("news"), told.reason, told.last_error_lines) == (news, str(end), "last")
+        assert await _news(call) is None
+        assert fleet.stopped.is_set()
 
 
-def test_a_start_that_fails_is_told() -> None:
+async def test_a_start_that_fails_is_told() -> None:
     """In place of the address."""
-
-    async def run() -> None:
-        cluster = FakeCluster()
-        assert cluster.fleet is not None
-        async with _served(cluster) as stub:
-            call = stub.RunFleet(metadata=METADATA)
-            await call.write(RESERVE)
-            assert (await call.read()).reserved
-            await call.write(LAUNCH)
-            cluster.fleet.address.set_exception(AttemptFailed("no such layer"))
-            assert (await call.read()).failed.reason == "no such layer"
-
-    asyncio.run(run())
+    cluster = FakeCluster()
+    assert cluster.fleet is not None
+    async with _served(cluster) as stub:
+        call = stub.RunFleet(metadata=METADATA)
+        await call.write(RESERVE)
+        assert (await call.read()).reserved
+        await call.write(LAUNCH)
+        cluster.fleet.address.set_exception(AttemptFailed("no such layer"))
+        assert (await call.read()).failed.reason == "no such layer"
 
 
 @pytest.mark.parametrize("metadata", [(), ((SECRET_KEY, ""),), ((SECRET_KEY, "Secret"),)])
-def test_a_call_without_the_secret_is_refused(metadata: tuple[tuple[str, str], ...]) -> None:
+async def test_a_call_without_the_secret_is_refused(metadata: tuple[tuple[str, str], ...]) -> None:
     """By every method, before it does anything."""
-
-    async def run() -> None:
-        cluster = FakeCluster()
-        assert cluster.fleet is not None
-        async with _served(cluster) as stub:
-            calls = {name: getattr(stub, name) for name in METHODS}
-            for name, call in calls.items():
-                with pytest.raises(grpc.aio.AioRpcError) as refused:
-                    await (call(metadata=metadata).read() if name == "RunFleet" else call(NODES, metadata=metadata))
-                assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
-            assert (await stub.ListNodes(NODES, metadata=METADATA)).nodes
-        assert not cluster.fleet.stopped.is_set()
-
-    asyncio.run(run())
+    cluster = FakeCluster()
+    assert cluster.fleet is not None
+    async with _served(cluster) as stub:
+        calls = {name: getattr(stub, name) for name in METHODS}
+        for name, call in calls.items():
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await (call(metadata=metadata).read() if name == "RunFleet" else call(NODES, metadata=metadata))
+            assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
+        assert (await stub.ListNodes(NODES, metadata=METADATA)).nodes
+    assert not cluster.fleet.stopped.is_set()

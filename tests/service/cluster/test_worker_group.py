@@ -56,165 +56,129 @@ async def _looks(count: int = 200) -> None:
         await asyncio.sleep(0)
 
 
-def test_more_workers_are_hired_as_there_are_cpus() -> None:
+async def test_more_workers_are_hired_as_there_are_cpus() -> None:
     """What is wanted and cannot be had now is had later."""
-
-    async def run() -> None:
-        stage = Stage(1, room=1)
-        stage.crew.want(3)
-        await stage.until(lambda: stage.crew.size == 2)
-        stage.room = 5
-        await stage.until(lambda: stage.crew.size == 3)
-        await _looks()
-        assert stage.room == 4
-        await stage.crew.close()
-
-    asyncio.run(run())
+    stage = Stage(1, room=1)
+    stage.crew.want(3)
+    await stage.until(lambda: stage.crew.size == 2)
+    stage.room = 5
+    await stage.until(lambda: stage.crew.size == 3)
+    await _looks()
+    assert stage.room == 4
+    await stage.crew.close()
 
 
-def test_a_hire_that_is_not_wanted_any_more_does_not_come() -> None:
+async def test_a_hire_that_is_not_wanted_any_more_does_not_come() -> None:
     """The number drops while CPUs are looked for, and while they are taken."""
+    stage = Stage(1)
+    stage.crew.want(3)
+    stage.crew.want(1)
+    stage.room = 2
+    await _looks()
+    assert stage.room == 2
+    asked, go = asyncio.Event(), asyncio.Event()
 
-    async def run() -> None:
-        stage = Stage(1)
-        stage.crew.want(3)
-        stage.crew.want(1)
-        stage.room = 2
-        await _looks()
-        assert stage.room == 2
-        asked, go = asyncio.Event(), asyncio.Event()
+    async def hiring() -> None:
+        asked.set()
+        await go.wait()
 
-        async def hiring() -> None:
-            asked.set()
-            await go.wait()
-
-        stage.hiring = hiring
-        stage.crew.want(2)
-        await asked.wait()
-        stage.crew.want(1)
-        go.set()
-        await stage.until(lambda: len(stage.workers) == 2)
-        await stage.workers[1].dismissed.wait()
-        assert stage.crew.size == 1
-        await stage.crew.close()
-
-    asyncio.run(run())
+    stage.hiring = hiring
+    stage.crew.want(2)
+    await asked.wait()
+    stage.crew.want(1)
+    go.set()
+    await stage.until(lambda: len(stage.workers) == 2)
+    await stage.workers[1].dismissed.wait()
+    assert stage.crew.size == 1
+    await stage.crew.close()
 
 
-def test_one_too_many_that_left_is_dismissed_and_not_replaced() -> None:
+async def test_one_too_many_that_left_is_dismissed_and_not_replaced() -> None:
     """Its CPUs are free for others."""
-
-    async def run() -> None:
-        stage = Stage(3, room=5)
-        stage.crew.want(2)
-        await stage.leave(2)
-        await _looks()
-        assert (stage.crew.size, stage.room) == (2, 5)
-        await stage.crew.close()
-
-    asyncio.run(run())
+    stage = Stage(3, room=5)
+    stage.crew.want(2)
+    await stage.leave(2)
+    await _looks()
+    assert (stage.crew.size, stage.room) == (2, 5)
+    await stage.crew.close()
 
 
-def test_after_the_training_nobody_is_hired() -> None:
+async def test_after_the_training_nobody_is_hired() -> None:
     """All leave though none is too many; also when more are wanted than there were."""
-
-    async def run() -> None:
-        stage = Stage(2)
-        stage.crew.want(3)
-        await stage.leave(0)
-        stage.room = 5
-        await stage.leave(1)
-        await _looks()
-        assert (stage.crew.size, stage.room) == (0, 5)
-        assert not stage.crew.failure.done()
-        await stage.crew.close()
-
-    asyncio.run(run())
+    stage = Stage(2)
+    stage.crew.want(3)
+    await stage.leave(0)
+    stage.room = 5
+    await stage.leave(1)
+    await _looks()
+    assert (stage.crew.size, stage.room) == (0, 5)
+    assert not stage.crew.failure.done()
+    await stage.crew.close()
 
 
-def test_a_number_that_drops_and_rises_again_is_reached() -> None:
+async def test_a_number_that_drops_and_rises_again_is_reached() -> None:
     """The one who was let go in between is replaced."""
-
-    async def run() -> None:
-        stage = Stage(3, room=5)
-        stage.crew.want(2)
-        stage.crew.want(3)
-        await stage.leave(2)
-        await stage.until(lambda: stage.crew.size == 3)
-        assert stage.room == 4
-        await stage.crew.close()
-
-    asyncio.run(run())
+    stage = Stage(3, room=5)
+    stage.crew.want(2)
+    stage.crew.want(3)
+    await stage.leave(2)
+    await stage.until(lambda: stage.crew.size == 3)
+    assert stage.room == 4
+    await stage.crew.close()
 
 
-def test_who_is_too_many_and_stays_is_killed_the_newest_first() -> None:
+async def test_who_is_too_many_and_stays_is_killed_the_newest_first() -> None:
     """And its end counts as no failure."""
-
-    async def run() -> None:
-        stage = Stage(3, patience_seconds=0)
-        stage.crew.want(1)
-        await stage.workers[2].dismissed.wait()
-        await stage.workers[1].dismissed.wait()
-        stage.workers[2].end.set_exception(ProcessError("killed", None, ""))
-        await _looks()
-        assert not stage.crew.failure.done()
-        assert not stage.workers[0].dismissed.is_set()
-        await stage.crew.close()
-
-    asyncio.run(run())
+    stage = Stage(3, patience_seconds=0)
+    stage.crew.want(1)
+    await stage.workers[2].dismissed.wait()
+    await stage.workers[1].dismissed.wait()
+    stage.workers[2].end.set_exception(ProcessError("killed", None, ""))
+    await _looks()
+    assert not stage.crew.failure.done()
+    assert not stage.workers[0].dismissed.is_set()
+    await stage.crew.close()
 
 
-def test_a_lost_worker_is_told_and_not_replaced() -> None:
+async def test_a_lost_worker_is_told_and_not_replaced() -> None:
     """The first one."""
-
-    async def run() -> None:
-        stage = Stage(2, room=5)
-        first = ProcessError("first", None, "")
-        stage.workers[1].end.set_exception(first)
-        assert await stage.crew.failure is first
-        stage.workers[0].end.set_exception(ProcessError("second", None, ""))
-        await _looks()
-        assert stage.room == 5
-        await stage.crew.close()
-
-    asyncio.run(run())
+    stage = Stage(2, room=5)
+    first = ProcessError("first", None, "")
+    stage.workers[1].end.set_exception(first)
+    assert await stage.crew.failure is first
+    stage.workers[0].end.set_exception(ProcessError("second", None, ""))
+    await _looks()
+    assert stage.room == 5
+    await stage.crew.close()
 
 
-def test_closing_dismisses_everybody() -> None:
+async def test_closing_dismisses_everybody() -> None:
     """Also who is being hired at that moment."""
+    stage = Stage(2, room=1)
+    asked, go = asyncio.Event(), asyncio.Event()
 
-    async def run() -> None:
-        stage = Stage(2, room=1)
-        asked, go = asyncio.Event(), asyncio.Event()
+    async def hiring() -> None:
+        asked.set()
+        await go.wait()
 
-        async def hiring() -> None:
-            asked.set()
-            await go.wait()
-
-        stage.hiring = hiring
-        stage.crew.want(3)
-        await asked.wait()
-        closing = asyncio.create_task(stage.crew.close())
-        await _looks(5)
-        assert not closing.done()
-        go.set()
-        await closing
-        assert len(stage.workers) == 3
-        assert all(worker.dismissed.is_set() for worker in stage.workers)
-
-    asyncio.run(run())
+    stage.hiring = hiring
+    stage.crew.want(3)
+    await asked.wait()
+    closing = asyncio.create_task(stage.crew.close())
+    await _looks(5)
+    assert not closing.done()
+    go.set()
+    await closing
+    assert len(stage.workers) == 3
+    assert all(worker.dismissed.is_set() for worker in stage.workers)
 
 
-def test_who_left_before_the_crew_was_told_is_no_end_of_the_training() -> None:
+async def test_who_left_before_the_crew_was_told_is_no_end_of_the_training() -> None:
     """The parameter server lets workers go at once; the number that it was told may come here a moment later."""
-
-    async def run() -> None:
-        stage = Stage(3)
-        await stage.leave(2)
-        stage.crew.want(2)
-        stage.crew.want(4)
-        stage.room = 2
-        await stage.until(lambda: stage.crew.size == 4)
-        await stage.crew.close()
-
-    asyncio.run(run())
+    stage = Stage(3)
+    await stage.leave(2)
+    stage.crew.want(2)
+    stage.crew.want(4)
+    stage.room = 2
+    await stage.until(lambda: stage.crew.size == 4)
+    await stage.crew.close()

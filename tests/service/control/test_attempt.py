@@ -119,7 +119,9 @@ def test_a_folder_that_is_gone_starts_nothing(tmp_path: Path, attempt: Callable[
 
 
 @pytest.mark.parametrize("verifies", ["", "other"])
-def test_a_damaged_history_costs_no_training_that_is_done(records: Records, database: Database, verifies: str) -> None:
+async def test_a_damaged_history_costs_no_training_that_is_done(
+    records: Records, database: Database, verifies: str
+) -> None:
     """The model gets the last figures, and the receipt what is left; but nothing is compared with a part of it."""
     jobs = records.jobs
     point = jobs_pb.HistoryPoint(epoch=1, step=3, training=Metrics(cost=0.5), weights_sha256="aa")
@@ -135,9 +137,9 @@ def test_a_damaged_history_costs_no_training_that_is_done(records: Records, data
 
     if verifies:
         with pytest.raises(DatabaseRowError):
-            asyncio.run(keep())
+            await keep()
         return
-    model, receipt = asyncio.run(keep())
+    model, receipt = await keep()
     assert (model.epoch, model.training.cost) == (2, 0.25)
     assert (receipt.final_weights_sha256, list(receipt.epoch_weights_sha256)) == ("bb", [])
     assert "history of job 'a-1' at step 3" in jobs.recent_events("a-1", 1)[0].message

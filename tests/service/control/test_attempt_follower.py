@@ -253,13 +253,13 @@ def test_a_parameter_server_that_stays_silent_is_lost(
     assert lost.value.cause == "parameter_server"
 
 
-def test_telemetry_is_asked_for_once_a_second(
+async def test_telemetry_is_asked_for_once_a_second(
     jobs: JobStore, job: jobs_pb.Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At first, and then when a second has passed since it came; the newest is known meanwhile."""
     server, live = CountingParameterServer([0.25] * 10), LiveStatus(lambda: 0.0)
     monkeypatch.setattr("service.control.attempt_follower.time", SimpleNamespace(monotonic=lambda: server.now))
     follower = AttemptFollower(jobs, EventPublisher(jobs, live.receive), job, lambda: NOW, lambda _: None)
-    asyncio.run(follower.run(server, ()))  # type: ignore[arg-type]
+    await follower.run(server, ())  # type: ignore[arg-type]
     assert server.telemetry_at == [0.0, 1.25, 2.5]
     assert live.snapshot()[job.job_id].telemetry.workers_lost == 3

@@ -3,8 +3,8 @@
 import asyncio
 import errno
 import sqlite3
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from typing import Any, NoReturn
 
@@ -197,26 +197,23 @@ class Stage:
         self.controller.wake()
 
 
-def _play(
+@asynccontextmanager
+async def _play(
     jobs: JobStore,
     cpus: int,
-    scene: Callable[[Stage], Awaitable[None]],
     time: datetime = NOW,
     *,
     after_crash: bool = False,
-) -> None:
-    async def run() -> None:
-        stage = Stage(jobs, cpus, time)
-        task = asyncio.create_task(stage.controller.run(after_crash=after_crash))
-        try:
-            await scene(stage)
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-        assert stage.cluster.free == stage.cluster.cpus
-
-    asyncio.run(run())
+) -> AsyncIterator[Stage]:
+    stage = Stage(jobs, cpus, time)
+    task = asyncio.create_task(stage.controller.run(after_crash=after_crash))
+    try:
+        yield stage
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+    assert stage.cluster.free == stage.cluster.cpus
 
 
 @pytest.fixture
@@ -228,10 +225,9 @@ def short_rest(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- the queue ---------------------------------------------------------------------------------------------------------
 
 
-def test_jobs_start_by_priority_then_age(jobs: JobStore) -> None:
+async def test_jobs_start_by_priority_then_age(jobs: JobStore) -> None:
     """As CPUs become free."""
-
-    async def scene(stage: Stage) -> None:
+    async with _play(jobs, 1) as stage:
         first = stage.submit()
         await stage.wait_started(1)
         low, older, newer, high = (stage.submit(priority=priority) for priority in (-1, 0, 0, 5))
@@ -241,13 +237,10 @@ def test_jobs_start_by_priority_then_age(jobs: JobStore) -> None:
             stage.attempts[job_id].succeed()
         await stage.wait_for(low, "succeeded")
 
-    _play(jobs, 1, scene)
 
-
-def test_a_small_job_passes_a_big_one_that_waits_but_not_for_ever(jobs: JobStore) -> None:
+async def test_a_small_job_passes_a_big_one_that_waits_but_not_for_ever(jobs: JobStore) -> None:
     """After a minute the big one's CPUs are kept for it."""
-
-    async def scene(stage: Stage) -> None:
+    async with _play(jobs, 4) as stage:
         first, big, small = stage.submit(3), stage.submit(4), stage.submit(1)
         await stage.wait_started(2)
         assert stage.started == [first, small]
@@ -263,13 +256,10 @@ def test_a_small_job_passes_a_big_one_that_waits_but_not_for_ever(jobs: JobStore
         await stage.wait_started(4)
         assert stage.started == [first, small, big, late]
 
-    _play(jobs, 4, scene)
 
-
-def test_a_job_that_was_cancelled_while_its_cpus_were_reserved_does_not_start(jobs: JobStore) -> None:
+async def test_a_job_that_was_cancelled_while_its_cpus_were_reserved_does_not_start(jobs: JobStore) -> None:
     """Nor one that wants another number of workers by then; the CPUs go back."""
-
-    async def scene(stage: Stage) -> None:
+    async with _play(jobs, 2) as stage:
         job_id = stage.submit(2)
         stage.cluster.on_reserve = lambda: (
             jobs.set_workers(job_id, 1, "scaled") and None if jobs.get(job_id).spec.distribution.workers == 2 else None
@@ -277,16 +267,13 @@ def test_a_job_that_was_cancelled_while_its_cpus_were_reserved_does_not_start(jo
         await stage.wait_started(1)
         assert stage.cluster.free == 1
 
-    _play(jobs, 2, scene)
-
 
 # -- ends --------------------------------------------------------------------------------------------------------------
 
 
-def test_an_attempt_that_ends_well_makes_a_model(jobs: JobStore) -> None:
+async def test_an_attempt_that_ends_well_makes_a_model(jobs: JobStore) -> None:
     """The job succeeds, says why it ended, and names the model."""
-
-    async def scene(stage: Stage) -> None:
+    async with _play(jobs, 1) as stage:
         job_id = stage.submit()
         await stage.wait_started(1)
         stage.attempts[job_id].succeed()
@@ -295,13 +282,10 @@ def test_an_attempt_that_ends_well_makes_a_model(jobs: JobStore) -> None:
         assert (job.reason, job.model_id) == ("done", "the-model")
         assert stage.attempts[job_id].cleaned_up == "succeeded"
 
-    _play(jobs, 1, scene)
 
-
-def test_a_failed_attempt_fails_the_job_with_its_sentence(jobs: JobStore) -> None:
+async def test_a_failed_attempt_fails_the_job_with_its_sentence(jobs: JobStore) -> None:
     """What another attempt would only repeat is not tried again."""
-
-    async def scene(stage: Stage) -> None:
+    async with _play(jobs, 1) as stage:
         job_id = stage.submit()
         await stage.wait_started(1)
         stage.attempts[job_id].end.set_exception(AttemptFailed("it diverged", error_lines="lines"))
@@ -309,13 +293,10 @@ def test_a_failed_attempt_fails_the_job_with_its_sentence(jobs: JobStore) -> Non
         assert (jobs.get(job_id).reason, jobs.get(job_id).last_error_lines) == ("it diverged", "lines")
         assert jobs.get(job_id).failure_kind == jobs_pb.FAILURE_KIND_ENVIRONMENT
 
-    _play(jobs, 1, scene)
 
-
-def test_a_lost_attempt_is_followed_by_another_later_each_time(jobs: JobStore) -> None:
+async def test_a_lost_attempt_is_followed_by_another_later_each_time(jobs: JobStore) -> None:
     """After 1, 2, 4… s; after the last that the limits allow the job fails, with cause, last lines and advice."""
-
-    async def scene(stage: Stage) -> None:
+    async with _play(jobs, 1) as stage:
         job_id = stage.submit(attempts=4)
         for attempt, pause in ((1, 1), (2, 2), (3, 4)):
             await stage.wait_started(attempt)
@@ -335,15 +316,12 @@ def test_a_lost_attempt_is_followed_by_another_later_each_time(jobs: JobStore) -
         assert f"nabla job retry {job_id}" in job.reason
         assert job.failure_kind == jobs_pb.FAILURE_KIND_LOST
 
-    _play(jobs, 1, scene)
-
 
 @pytest.mark.parametrize("days", [-1, 1])
 @pytest.mark.usefixtures("short_rest")
-def test_a_clock_that_is_set_shortens_and_lengthens_no_pause(jobs: JobStore, days: int) -> None:
+async def test_a_clock_that_is_set_shortens_and_lengthens_no_pause(jobs: JobStore, days: int) -> None:
     """The next attempt follows when it was said to, however the time of day is set meanwhile."""
-
-    async def scene(stage: Stage) -> None:
+    async with _play(jobs, 1) as stage:
         job_id = stage.submit(attempts=4)
         for attempt, pause in ((1, 1), (2, 2), (3, 4)):
             await stage.wait_started(attempt)
@@ -357,18 +335,16 @@ def test_a_clock_that_is_set_shortens_and_lengthens_no_pause(jobs: JobStore, day
             stage.pass_time(0.6)
         await stage.wait_started(4)
 
-    _play(jobs, 1, scene)
-
 
 @pytest.mark.parametrize(("days", "pause"), [(-1, 4.0), (-0.00002, 4.0), (0, 3.5), (1, 0.0)])
 @pytest.mark.usefixtures("short_rest")
-def test_a_clock_that_was_set_while_the_service_was_down_lengthens_no_pause(
+async def test_a_clock_that_was_set_while_the_service_was_down_lengthens_no_pause(
     jobs: JobStore, days: float, pause: float
 ) -> None:
     """A job waits at most for its whole pause, here of 4 s, of which half a second has passed."""
     submitted: list[str] = []
 
-    async def before(stage: Stage) -> None:
+    async with _play(jobs, 1) as stage:
         submitted.append(stage.submit(attempts=4))
         for attempt in (1, 2, 3):
             await stage.wait_started(attempt)
@@ -376,8 +352,7 @@ def test_a_clock_that_was_set_while_the_service_was_down_lengthens_no_pause(
             await stage.wait_for(submitted[0], "queued")
             if attempt < 3:
                 stage.pass_time(4)
-
-    async def after(stage: Stage) -> None:
+    async with _play(jobs, 1, NOW + timedelta(seconds=8.5, days=days)) as stage:
         if pause:
             stage.pass_time(0)
             await stage.settle()
@@ -387,16 +362,12 @@ def test_a_clock_that_was_set_while_the_service_was_down_lengthens_no_pause(
             stage.pass_time(0.02)
         await stage.wait_started(1)
 
-    _play(jobs, 1, before)
-    _play(jobs, 1, after, NOW + timedelta(seconds=8.5, days=days))
-
 
 @pytest.mark.parametrize("days", [-1, 1])
 @pytest.mark.usefixtures("short_rest")
-def test_a_clock_that_is_set_changes_nothing_about_who_is_passed(jobs: JobStore, days: int) -> None:
+async def test_a_clock_that_is_set_changes_nothing_about_who_is_passed(jobs: JobStore, days: int) -> None:
     """A minute at the head of the queue is a minute."""
-
-    async def scene(stage: Stage) -> None:
+    async with _play(jobs, 4) as stage:
         first, big, small = stage.submit(3), stage.submit(4), stage.submit(1)
         await stage.wait_started(2)
         await stage.wait_for_reason(big, "waits for free CPUs, for 4 workers with 1 CPU each")
@@ -416,13 +387,10 @@ def test_a_clock_that_is_set_changes_nothing_about_who_is_passed(jobs: JobStore,
         await stage.wait_started(4)
         assert stage.started[-1] == big
 
-    _play(jobs, 4, scene)
 
-
-def test_a_clock_that_is_set_back_makes_no_wait_negative(jobs: JobStore) -> None:
+async def test_a_clock_that_is_set_back_makes_no_wait_negative(jobs: JobStore) -> None:
     """Prometheus would take a histogram whose sum falls for a restart."""
-
-    async def scene(stage: Stage) -> None:
+    async with _play(jobs, 1) as stage:
         first, second = stage.submit(), stage.submit()
         await stage.wait_started(1)
         stage.set_time(-1000)
@@ -431,13 +399,10 @@ def test_a_clock_that_is_set_back_makes_no_wait_negative(jobs: JobStore) -> None
         assert stage.started == [first, second]
         assert stage.sample("nablad_queue_wait_seconds_sum", priority="normal") == 0
 
-    _play(jobs, 1, scene)
 
-
-def test_a_checkpoint_in_between_begins_the_count_anew(jobs: JobStore) -> None:
+async def test_a_checkpoint_in_between_begins_the_count_anew(jobs: JobStore) -> None:
     """Losses far apart do not add up."""
-
-    async def scene(stage: Stage) -> None:
+    async with _play(jobs, 1) as stage:
         job_id = stage.submit(attempts=2)
         for attempt in range(1, 5):
             await stage.wait_started(attempt)
@@ -447,13 +412,10 @@ def test_a_checkpoint_in_between_begins_the_count_anew(jobs: JobStore) -> None:
             stage.pass_time(60)
         await stage.wait_started(5)
 
-    _play(jobs, 1, scene)
 
-
-def test_the_loss_of_ray_is_not_one_of_the_attempts_that_a_job_has(jobs: JobStore) -> None:
+async def test_the_loss_of_ray_is_not_one_of_the_attempts_that_a_job_has(jobs: JobStore) -> None:
     """Not even with a single attempt; a loss of its own does."""
-
-    async def scene(stage: Stage) -> None:
+    async with _play(jobs, 1) as stage:
         job_id = stage.submit(attempts=1)
         for attempt in range(1, 4):
             await stage.wait_started(attempt)
@@ -465,13 +427,10 @@ def test_the_loss_of_ray_is_not_one_of_the_attempts_that_a_job_has(jobs: JobStor
         stage.attempts[job_id].lose()
         await stage.wait_for(job_id, "failed")
 
-    _play(jobs, 1, scene)
 
-
-def test_a_job_that_is_lost_with_ray_again_and_again_is_given_up(jobs: JobStore) -> None:
+async def test_a_job_that_is_lost_with_ray_again_and_again_is_given_up(jobs: JobStore) -> None:
     """Later each time, and not if there is headway in between; it is said what that may come from."""
-
-    async def scene(stage: Stage) -> None:
+    async with _play(jobs, 1) as stage:
         job_id = stage.submit(attempts=1)
         for attempt in range(1, 31):
             await stage.wait_started(attempt)
@@ -491,26 +450,20 @@ def test_a_job_that_is_lost_with_ray_again_and_again_is_given_up(jobs: JobStore)
         assert "given up after 20 attempts in a row were lost" in job.reason
         assert "memory" in job.reason
 
-    _play(jobs, 1, scene)
 
-
-def test_an_error_of_the_service_fails_only_that_job(jobs: JobStore) -> None:
+async def test_an_error_of_the_service_fails_only_that_job(jobs: JobStore) -> None:
     """The next job runs."""
-
-    async def scene(stage: Stage) -> None:
+    async with _play(jobs, 1) as stage:
         broken, sound = stage.submit(), stage.submit()
         await stage.wait_started(1)
         stage.attempts[broken].end.set_exception(RuntimeError("a bug"))
         await stage.wait_started(2)
         assert (stage.state(broken), stage.state(sound)) == ("failed", "running")
 
-    _play(jobs, 1, scene)
 
-
-def test_what_could_not_be_written_is_tried_again(jobs: JobStore) -> None:
+async def test_what_could_not_be_written_is_tried_again(jobs: JobStore) -> None:
     """A disk that was full for a moment costs an attempt, not the job."""
-
-    async def scene(stage: Stage) -> None:
+    async with _play(jobs, 1) as stage:
         job_id = stage.submit()
         await stage.wait_started(1)
         stage.attempts[job_id].end.set_exception(OSError(28, "No space left on device"))
@@ -519,15 +472,13 @@ def test_what_could_not_be_written_is_tried_again(jobs: JobStore) -> None:
         stage.pass_time(2)
         await stage.wait_started(2)
 
-    _play(jobs, 1, scene)
 
-
-def test_cpus_that_come_back_are_given_out_at_once(jobs: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cpus_that_come_back_are_given_out_at_once(jobs: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long the queue is left alone while nobody gives any back."""
     monkeypatch.setattr("service.control.controller._REST_SECONDS", 3600.0)
     monkeypatch.setattr("service.control.controller._LOOK_SECONDS", 3600.0)
 
-    async def scene(stage: Stage) -> None:
+    async with _play(jobs, 1) as stage:
         first = stage.submit()
         await stage.wait_started(1)
         second = stage.submit()
@@ -535,10 +486,8 @@ def test_cpus_that_come_back_are_given_out_at_once(jobs: JobStore, monkeypatch: 
         stage.attempts[first].succeed()
         await stage.wait_started(2)
 
-    _play(jobs, 1, scene)
 
-
-def test_a_loss_that_cannot_be_written_down_counts_once(jobs: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_loss_that_cannot_be_written_down_counts_once(jobs: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """However often it is tried again."""
     old = jobs.create(
         spec_pb.JobSpec(name="a", distribution=spec_pb.DistributionSpec(workers=1, cpus_per_worker=1)), ""
@@ -555,12 +504,10 @@ def test_a_loss_that_cannot_be_written_down_counts_once(jobs: JobStore, monkeypa
     monkeypatch.setattr(jobs, "move", full)
     monkeypatch.setattr("service.control.controller._LOOK_SECONDS", 0.01)
 
-    async def scene(stage: Stage) -> None:
+    async with _play(jobs, 1) as stage:
         await stage.wait_started(1)
         assert len(refused) == 2
         assert stage.sample("nablad_attempts_lost_total", cause="service") == 1
-
-    _play(jobs, 1, scene)
 
 
 def _full_until(jobs: JobStore, monkeypatch: pytest.MonkeyPatch, state: int) -> asyncio.Event:
@@ -576,11 +523,11 @@ def _full_until(jobs: JobStore, monkeypatch: pytest.MonkeyPatch, state: int) -> 
     return room
 
 
-def test_a_job_that_cannot_be_started_says_why(jobs: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_job_that_cannot_be_started_says_why(jobs: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its CPUs are free meanwhile, and it starts when there is room."""
     room = _full_until(jobs, monkeypatch, STARTING)
 
-    async def scene(stage: Stage) -> None:
+    async with _play(jobs, 1) as stage:
         job_id = stage.submit()
         await stage.wait_for_reason(job_id, "write down that it starts (database or disk is full)")
         await stage.settle()
@@ -589,14 +536,14 @@ def test_a_job_that_cannot_be_started_says_why(jobs: JobStore, monkeypatch: pyte
         stage.controller.wake()
         await stage.wait_started(1)
 
-    _play(jobs, 1, scene)
 
-
-def test_a_success_that_cannot_be_written_down_is_one_later(jobs: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_success_that_cannot_be_written_down_is_one_later(
+    jobs: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its model is not trained again; meanwhile the job says what became of it."""
     room = _full_until(jobs, monkeypatch, SUCCEEDED)
 
-    async def scene(stage: Stage) -> None:
+    async with _play(jobs, 1) as stage:
         job_id = stage.submit()
         await stage.wait_started(1)
         stage.attempts[job_id].succeed()
@@ -607,8 +554,6 @@ def test_a_success_that_cannot_be_written_down_is_one_later(jobs: JobStore, monk
         await stage.wait_for(job_id, "succeeded")
         job = jobs.get(job_id)
         assert (job.reason, job.model_id, job.attempt) == ("done", "the-model", 1)
-
-    _play(jobs, 1, scene)
 
 
 def test_a_loss_that_cannot_be_written_down_keeps_its_cause(jobs: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -628,10 +573,9 @@ def test_a_loss_that_cannot_be_written_down_keeps_its_cause(jobs: JobStore, monk
         assert lost == {"worker": 1, "service": 0}
 
 
-def test_a_damaged_job_is_in_nobody_s_way(jobs: JobStore, database: Database) -> None:
+async def test_a_damaged_job_is_in_nobody_s_way(jobs: JobStore, database: Database) -> None:
     """Though it is the first in the queue: it is passed by, once and for all, and the others start."""
-
-    async def scene(stage: Stage) -> None:
+    async with _play(jobs, 1) as stage:
         first = stage.submit()
         await stage.wait_started(1)
         damaged, other, later = stage.submit(priority=5), stage.submit(), stage.submit()
@@ -643,8 +587,6 @@ def test_a_damaged_job_is_in_nobody_s_way(jobs: JobStore, database: Database) ->
         assert stage.started == [first, other, later]
         with pytest.raises(DatabaseRowError):
             await stage.controller.commands.cancel(damaged)
-
-    _play(jobs, 1, scene)
 
 
 def _damage_events(jobs: JobStore, monkeypatch: pytest.MonkeyPatch) -> set[str]:
@@ -660,11 +602,13 @@ def _damage_events(jobs: JobStore, monkeypatch: pytest.MonkeyPatch) -> set[str]:
     return damaged
 
 
-def test_a_job_whose_events_are_damaged_is_in_nobody_s_way(jobs: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_job_whose_events_are_damaged_is_in_nobody_s_way(
+    jobs: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Neither when it is to start nor when it has no processes any more."""
     damaged = _damage_events(jobs, monkeypatch)
 
-    async def scene(stage: Stage) -> None:
+    async with _play(jobs, 1) as stage:
         first = stage.submit()
         await stage.wait_started(1)
         second, third = stage.submit(priority=5), stage.submit()
@@ -675,16 +619,14 @@ def test_a_job_whose_events_are_damaged_is_in_nobody_s_way(jobs: JobStore, monke
         assert [stage.state(job_id) for job_id in (first, second)] == ["running", "queued"]
         await stage.controller.drain()
 
-    _play(jobs, 1, scene)
 
-
-def test_what_was_to_be_written_down_of_a_deleted_job_stops_no_service(
+async def test_what_was_to_be_written_down_of_a_deleted_job_stops_no_service(
     jobs: JobStore, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A damaged one can be deleted while its end is still to be written down."""
     room = _full_until(jobs, monkeypatch, SUCCEEDED)
 
-    async def scene(stage: Stage) -> None:
+    async with _play(jobs, 1) as stage:
         job_id = stage.submit()
         await stage.wait_started(1)
         stage.attempts[job_id].succeed()
@@ -694,10 +636,10 @@ def test_what_was_to_be_written_down_of_a_deleted_job_stops_no_service(
         room.set()
         await stage.controller.drain()
 
-    _play(jobs, 1, scene)
 
-
-def test_what_waits_in_the_queue_alone_is_in_nobody_s_way(jobs: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_waits_in_the_queue_alone_is_in_nobody_s_way(
+    jobs: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Not even while it waits for its next attempt."""
     known = jobs.waiting
 
@@ -706,26 +648,21 @@ def test_what_waits_in_the_queue_alone_is_in_nobody_s_way(jobs: JobStore, monkey
 
     monkeypatch.setattr(jobs, "waiting", waiting)
 
-    async def scene(stage: Stage) -> None:
+    async with _play(jobs, 1) as stage:
         job_id = stage.submit()
         await stage.wait_started(1)
         assert stage.started == [job_id]
 
-    _play(jobs, 1, scene)
 
-
-def test_what_is_damaged_is_not_tried_again(jobs: JobStore) -> None:
+async def test_what_is_damaged_is_not_tried_again(jobs: JobStore) -> None:
     """Another attempt would read the same: the job fails at once, with the sentence."""
-
-    async def scene(stage: Stage) -> None:
+    async with _play(jobs, 1) as stage:
         job_id = stage.submit(attempts=3)
         await stage.wait_started(1)
         stage.attempts[job_id].end.set_exception(StoredDatasetError("data set 'd' is gone: add it again"))
         await stage.wait_for(job_id, "failed")
         assert jobs.get(job_id).reason == "data set 'd' is gone: add it again"
         assert jobs.get(job_id).attempt == 1
-
-    _play(jobs, 1, scene)
 
 
 @pytest.mark.parametrize(
@@ -736,26 +673,22 @@ def test_what_is_damaged_is_not_tried_again(jobs: JobStore) -> None:
         (OSError(errno.ESTALE, "Stale file handle", "/d/x"), "could not read or write: [Errno 116] Stale file handle"),
     ],
 )
-def test_only_a_failed_write_is_called_one(jobs: JobStore, error: Exception, sentence: str) -> None:
+async def test_only_a_failed_write_is_called_one(jobs: JobStore, error: Exception, sentence: str) -> None:
     """The next attempt follows all the same: such errors pass."""
-
-    async def scene(stage: Stage) -> None:
+    async with _play(jobs, 1) as stage:
         job_id = stage.submit()
         await stage.wait_started(1)
         stage.attempts[job_id].end.set_exception(error)
         await stage.wait_for(job_id, "queued")
         assert jobs.get(job_id).reason.startswith(f"the service {sentence}")
 
-    _play(jobs, 1, scene)
-
 
 # -- what clients ask for ----------------------------------------------------------------------------------------------
 
 
-def test_what_has_ended_stays_ended_while_its_processes_are_stopped(jobs: JobStore) -> None:
+async def test_what_has_ended_stays_ended_while_its_processes_are_stopped(jobs: JobStore) -> None:
     """A client that cancels in that moment is told so, and loses no model."""
-
-    async def scene(stage: Stage) -> None:
+    async with _play(jobs, 1) as stage:
         job_id = stage.submit()
         await stage.wait_started(1)
         stage.cluster.stopping = asyncio.Event()
@@ -769,14 +702,11 @@ def test_what_has_ended_stays_ended_while_its_processes_are_stopped(jobs: JobSto
             await cancel
         assert jobs.get(job_id).model_id == "the-model"
 
-    _play(jobs, 1, scene)
-
 
 @pytest.mark.parametrize("running", [True, False])
-def test_cancelling_frees_the_cpus(jobs: JobStore, running: bool) -> None:
+async def test_cancelling_frees_the_cpus(jobs: JobStore, running: bool) -> None:
     """Cancelling a running job lets the next one start; a waiting one is just taken out."""
-
-    async def scene(stage: Stage) -> None:
+    async with _play(jobs, 1) as stage:
         first, second, third = (stage.submit() for _ in range(3))
         await stage.wait_started(1)
         await stage.controller.commands.cancel(first if running else second)
@@ -787,26 +717,20 @@ def test_cancelling_frees_the_cpus(jobs: JobStore, running: bool) -> None:
         with pytest.raises(ServiceError, match="has ended already"):
             await stage.controller.commands.cancel(first if running else second)
 
-    _play(jobs, 1, scene)
 
-
-def test_only_one_of_two_cancels_at_once_succeeds(jobs: JobStore) -> None:
+async def test_only_one_of_two_cancels_at_once_succeeds(jobs: JobStore) -> None:
     """The other one is told that the job has ended."""
-
-    async def scene(stage: Stage) -> None:
+    async with _play(jobs, 1) as stage:
         job_id = stage.submit()
         await stage.wait_started(1)
         cancels = [stage.controller.commands.cancel(job_id) for _ in range(3)]
         outcomes = await asyncio.gather(*cancels, return_exceptions=True)
         assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Job", "ServiceError", "ServiceError"]
 
-    _play(jobs, 1, scene)
 
-
-def test_a_cancelled_job_is_not_written_to_any_more(jobs: JobStore) -> None:
+async def test_a_cancelled_job_is_not_written_to_any_more(jobs: JobStore) -> None:
     """What its attempt still does while it is being stopped comes before the last event."""
-
-    async def scene(stage: Stage) -> None:
+    async with _play(jobs, 1) as stage:
         job_id = stage.submit()
         await stage.wait_started(1)
         stage.attempts[job_id].last_word = lambda: jobs.event(job_id, "a last word", worker_joined=False)
@@ -816,13 +740,10 @@ def test_a_cancelled_job_is_not_written_to_any_more(jobs: JobStore) -> None:
             "cancelled: cancelled by a client",
         ]
 
-    _play(jobs, 1, scene)
 
-
-def test_a_paused_job_says_where_it_goes_on_and_waits(jobs: JobStore) -> None:
+async def test_a_paused_job_says_where_it_goes_on_and_waits(jobs: JobStore) -> None:
     """Its CPUs go to others; once resumed it is queued in its old place."""
-
-    async def scene(stage: Stage) -> None:
+    async with _play(jobs, 1) as stage:
         first, second = stage.submit(), stage.submit()
         await stage.wait_started(1)
         stage.attempts[first].checkpoints.append(jobs_pb.Checkpoint(step=7))
@@ -838,13 +759,10 @@ def test_a_paused_job_says_where_it_goes_on_and_waits(jobs: JobStore) -> None:
         with pytest.raises(ServiceError, match="only a paused job can be resumed"):
             stage.controller.commands.resume(first)
 
-    _play(jobs, 1, scene)
 
-
-def test_a_queued_job_is_paused_at_once(jobs: JobStore) -> None:
+async def test_a_queued_job_is_paused_at_once(jobs: JobStore) -> None:
     """It has nothing to write down, and can be cancelled while it is paused."""
-
-    async def scene(stage: Stage) -> None:
+    async with _play(jobs, 1) as stage:
         stage.submit()
         waiting = stage.submit()
         await stage.wait_started(1)
@@ -854,21 +772,16 @@ def test_a_queued_job_is_paused_at_once(jobs: JobStore) -> None:
         await stage.controller.commands.cancel(waiting)
         assert stage.state(waiting) == "cancelled"
 
-    _play(jobs, 1, scene)
-
 
 @pytest.mark.parametrize("error", [OSError(28, "full"), AttemptLost("gone", cause="parameter_server"), TimeoutError()])
-def test_a_job_is_paused_also_when_no_checkpoint_can_be_taken(jobs: JobStore, error: Exception) -> None:
+async def test_a_job_is_paused_also_when_no_checkpoint_can_be_taken(jobs: JobStore, error: Exception) -> None:
     """It says that it goes on from an earlier one."""
-
-    async def scene(stage: Stage) -> None:
+    async with _play(jobs, 1) as stage:
         job_id = stage.submit()
         await stage.wait_started(1)
         stage.attempts[job_id].checkpoints.append(error)
         paused = await stage.controller.commands.pause(job_id)
         assert "no checkpoint could be taken: it goes on from the one before" in paused.reason
-
-    _play(jobs, 1, scene)
 
 
 @pytest.mark.parametrize(
@@ -878,12 +791,11 @@ def test_a_job_is_paused_also_when_no_checkpoint_can_be_taken(jobs: JobStore, er
         (jobs_pb.FAILURE_KIND_ENVIRONMENT, "will end the same way unless the cause was removed"),
     ],
 )
-def test_a_retry_that_can_hardly_help_is_made_and_says_so(
+async def test_a_retry_that_can_hardly_help_is_made_and_says_so(
     jobs: JobStore, kind: jobs_pb.FailureKind.ValueType, expected: str
 ) -> None:
     """What another attempt will come to is known from how the one before failed; the job itself has not failed now."""
-
-    async def scene(stage: Stage) -> None:
+    async with _play(jobs, 1) as stage:
         job_id = stage.submit()
         await stage.wait_started(1)
         stage.attempts[job_id].end.set_exception(AttemptFailed("it diverged", kind=kind))
@@ -894,13 +806,10 @@ def test_a_retry_that_can_hardly_help_is_made_and_says_so(
         assert job.failure_kind == jobs_pb.FAILURE_KIND_UNSPECIFIED
         await stage.wait_started(2)
 
-    _play(jobs, 1, scene)
 
-
-def test_a_failed_job_can_be_tried_again(jobs: JobStore) -> None:
+async def test_a_failed_job_can_be_tried_again(jobs: JobStore) -> None:
     """It starts as if nothing had been lost; other jobs cannot be tried again."""
-
-    async def scene(stage: Stage) -> None:
+    async with _play(jobs, 1) as stage:
         job_id = stage.submit(attempts=1)
         await stage.wait_started(1)
         with pytest.raises(ServiceError, match="only a failed job can be tried again"):
@@ -912,13 +821,10 @@ def test_a_failed_job_can_be_tried_again(jobs: JobStore) -> None:
         assert (job.lost_attempts, job.last_error_lines, job.HasField("end_time")) == (0, "", False)
         await stage.wait_started(2)
 
-    _play(jobs, 1, scene)
 
-
-def test_workers_can_be_changed_until_the_job_has_ended(jobs: JobStore) -> None:
+async def test_workers_can_be_changed_until_the_job_has_ended(jobs: JobStore) -> None:
     """The running attempt is told, the job remembers it, and an event says it."""
-
-    async def scene(stage: Stage) -> None:
+    async with _play(jobs, 4) as stage:
         job_id = stage.submit(1)
         await stage.wait_started(1)
         job = await stage.controller.commands.scale(job_id, 2)
@@ -929,13 +835,10 @@ def test_workers_can_be_changed_until_the_job_has_ended(jobs: JobStore) -> None:
         with pytest.raises(ServiceError, match="has not ended"):
             await stage.controller.commands.scale(job_id, 3)
 
-    _play(jobs, 4, scene)
 
-
-def test_launches_waits_losses_and_ends_are_counted(jobs: JobStore) -> None:
+async def test_launches_waits_losses_and_ends_are_counted(jobs: JobStore) -> None:
     """By priority, by what was lost, by how it ended."""
-
-    async def scene(stage: Stage) -> None:
+    async with _play(jobs, 1) as stage:
         job_id = stage.submit(priority=7)
         await stage.wait_started(1)
         stage.attempts[job_id].lose("worker")
@@ -951,48 +854,42 @@ def test_launches_waits_losses_and_ends_are_counted(jobs: JobStore) -> None:
         assert stage.sample("nablad_jobs_ended_total", state="succeeded") == 1
         assert stage.sample("nablad_jobs_ended_total", state="failed") == 0
 
-    _play(jobs, 1, scene)
-
 
 # -- the end of the service --------------------------------------------------------------------------------------------
 
 
-def test_jobs_that_were_launched_when_the_service_ended_are_run_again(jobs: JobStore) -> None:
+async def test_jobs_that_were_launched_when_the_service_ended_are_run_again(jobs: JobStore) -> None:
     """A new daemon queues them anew: their processes are gone. That does not count as a loss."""
     distribution = spec_pb.DistributionSpec(workers=1, cpus_per_worker=1)
     old = jobs.create(spec_pb.JobSpec(name="a", distribution=distribution), "").job_id
     jobs.move(old, STARTING, "by a daemon that is gone")
 
-    async def scene(stage: Stage) -> None:
+    async with _play(jobs, 1) as stage:
         await stage.wait_started(1)
         assert stage.started == [old]
         assert (jobs.get(old).attempt, jobs.get(old).lost_attempts) == (2, 0)
 
-    _play(jobs, 1, scene)
 
-
-def _crash_while_it_runs(jobs: JobStore, job_id: str = "", *, told_to_end: bool = False) -> str:
+async def _crash_while_it_runs(jobs: JobStore, job_id: str = "", *, told_to_end: bool = False) -> str:
     """A service starts, launches the job, or one that it makes, and ends without another word."""
     ran = [job_id]
 
-    async def scene(stage: Stage) -> None:
+    async with _play(jobs, 1, after_crash=not told_to_end) as stage:
         ran[0] = ran[0] or stage.submit()
         await stage.wait_started(1)
-
-    _play(jobs, 1, scene, after_crash=not told_to_end)
     return ran[0]
 
 
-def test_a_job_that_the_service_ends_with_three_times_is_set_aside(jobs: JobStore) -> None:
+async def test_a_job_that_the_service_ends_with_three_times_is_set_aside(jobs: JobStore) -> None:
     """Others run then; it says why, is counted, and goes on when somebody resumes it."""
-    job_id = _crash_while_it_runs(jobs)
+    job_id = await _crash_while_it_runs(jobs)
     for count in (1, 2):
-        _crash_while_it_runs(jobs, job_id)
+        await _crash_while_it_runs(jobs, job_id)
         assert (jobs.get(job_id).attempt, jobs.get(job_id).lost_with_service) == (count + 1, count)
     told = " ".join(event.message for event in jobs.events(job_id, 1))
     assert "the service was restarted (2 times in a row while this job ran: after 3 it is set aside)" in told
 
-    async def scene(stage: Stage) -> None:
+    async with _play(jobs, 1, after_crash=True) as stage:
         other = stage.submit()
         await stage.wait_started(1)
         assert stage.started == [other]
@@ -1006,14 +903,12 @@ def test_a_job_that_the_service_ends_with_three_times_is_set_aside(jobs: JobStor
         await stage.wait_started(2)
         assert stage.started == [other, job_id]
 
-    _play(jobs, 1, scene, after_crash=True)
 
-
-def test_losses_after_the_start_are_not_taken_for_ends_of_the_service(
+async def test_losses_after_the_start_are_not_taken_for_ends_of_the_service(
     jobs: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A job that was taken over is one like the others."""
-    job_id = _crash_while_it_runs(jobs)
+    job_id = await _crash_while_it_runs(jobs)
     move = jobs.move
 
     def refuse_losses(*arguments: Any, **changes: Any) -> jobs_pb.Job:
@@ -1023,52 +918,49 @@ def test_losses_after_the_start_are_not_taken_for_ends_of_the_service(
 
     monkeypatch.setattr(jobs, "move", refuse_losses)
 
-    async def scene(stage: Stage) -> None:
+    async with _play(jobs, 1, after_crash=True) as stage:
         for count in range(1, 5):
             await stage.wait_started(count)
             stage.attempts[job_id].lose()
         await stage.wait_started(5)
         assert jobs.get(job_id).lost_with_service == 1
 
-    _play(jobs, 1, scene, after_crash=True)
 
-
-def test_ends_that_were_ordered_do_not_set_a_job_aside(jobs: JobStore) -> None:
+async def test_ends_that_were_ordered_do_not_set_a_job_aside(jobs: JobStore) -> None:
     """Not those that were cut off either; they do not make the others forgotten."""
-    job_id = _crash_while_it_runs(jobs)
-    _crash_while_it_runs(jobs, job_id)
+    job_id = await _crash_while_it_runs(jobs)
+    await _crash_while_it_runs(jobs, job_id)
     for _ in range(5):
-        _crash_while_it_runs(jobs, job_id, told_to_end=True)
+        await _crash_while_it_runs(jobs, job_id, told_to_end=True)
     assert (state_name(jobs.get(job_id).state), jobs.get(job_id).lost_with_service) == ("running", 1)
 
 
-def test_a_job_that_the_service_can_live_with_is_not_set_aside(jobs: JobStore) -> None:
+async def test_a_job_that_the_service_can_live_with_is_not_set_aside(jobs: JobStore) -> None:
     """A checkpoint after a long time makes the ends before forgotten, one after a short time does not."""
-    job_id = _crash_while_it_runs(jobs)
+    job_id = await _crash_while_it_runs(jobs)
     for _ in range(3):
-        _crash_while_it_runs(jobs, job_id)
-        _crash_while_it_runs(jobs, job_id)
+        await _crash_while_it_runs(jobs, job_id)
+        await _crash_while_it_runs(jobs, job_id)
         jobs.forget_losses(job_id)
         assert jobs.get(job_id).lost_with_service == 2
         jobs.forget_losses(job_id, proven=True)
         assert jobs.get(job_id).lost_with_service == 0
 
 
-def test_jobs_that_waited_have_nothing_to_do_with_a_crash(jobs: JobStore) -> None:
+async def test_jobs_that_waited_have_nothing_to_do_with_a_crash(jobs: JobStore) -> None:
     """Only those with processes are counted."""
-    job_id = _crash_while_it_runs(jobs)
+    job_id = await _crash_while_it_runs(jobs)
     waiting = jobs.create(jobs.get(job_id).spec, "").job_id
     paused = jobs.create(jobs.get(job_id).spec, "").job_id
     jobs.move(paused, PAUSED, "test")
     for _ in range(2):
-        _crash_while_it_runs(jobs, job_id)
+        await _crash_while_it_runs(jobs, job_id)
     assert [jobs.get(each).lost_with_service for each in (job_id, waiting, paused)] == [2, 0, 0]
 
 
-def test_a_service_that_goes_away_writes_down_where_its_jobs_are(jobs: JobStore) -> None:
+async def test_a_service_that_goes_away_writes_down_where_its_jobs_are(jobs: JobStore) -> None:
     """They are queued for the next start, and nothing else is started."""
-
-    async def scene(stage: Stage) -> None:
+    async with _play(jobs, 1) as stage:
         running, waiting = stage.submit(), stage.submit()
         await stage.wait_started(1)
         stage.attempts[running].checkpoints.append(jobs_pb.Checkpoint(step=3))
@@ -1077,16 +969,12 @@ def test_a_service_that_goes_away_writes_down_where_its_jobs_are(jobs: JobStore)
         assert [job.job_id for job in jobs.in_states([QUEUED])] == [running, waiting]
         assert stage.started == [running]
 
-    _play(jobs, 1, scene)
 
-
-def test_a_service_that_ends_without_that_leaves_its_jobs_for_the_next_start(jobs: JobStore) -> None:
+async def test_a_service_that_ends_without_that_leaves_its_jobs_for_the_next_start(jobs: JobStore) -> None:
     """Stopping ends the fleets but no job."""
     submitted: list[str] = []
 
-    async def scene(stage: Stage) -> None:
+    async with _play(jobs, 1) as stage:
         submitted.append(stage.submit())
         await stage.wait_started(1)
-
-    _play(jobs, 1, scene)
     assert jobs.get(submitted[0]).state not in ENDED

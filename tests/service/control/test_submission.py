@@ -130,7 +130,7 @@ async def _delete(datasets: DatasetCatalogue) -> None:
     datasets.delete("rows")
 
 
-def test_features_that_cannot_be_scaled_are_not_called_damaged(
+async def test_features_that_cannot_be_scaled_are_not_called_damaged(
     database: Database, jobs: JobStore, datasets: DatasetCatalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A warm start finds out when it is submitted; nothing is gone, and no backup helps."""
@@ -146,7 +146,7 @@ def test_features_that_cannot_be_scaled_are_not_called_damaged(
         spec = _spec()
         spec.training.warm_start.model = "a-1"
         with pytest.raises(ServiceError, match="cannot be scaled") as refused:
-            asyncio.run(submission.submit(spec, ""))
+            await submission.submit(spec, "")
     assert refused.value.reason == Reason.INVALID_DATA
 
 

@@ -177,18 +177,14 @@ def test_a_running_job_has_its_newest_progress_and_an_ended_one_its_own(live: Li
         Notice("a", "something"),
     ],
 )
-def test_every_event_of_a_job_notifies_those_who_wait_for_one(live: LiveStatus, event: JobEvent) -> None:
+async def test_every_event_of_a_job_notifies_those_who_wait_for_one(live: LiveStatus, event: JobEvent) -> None:
     """All of them are woken, and who asks later waits for the next event; only an end ends the wait for the end."""
-
-    async def scene() -> None:
-        change, end = live.next_change("a"), live.next_end("a")
-        assert live.next_change("a") is change
-        live.receive(event)
-        await asyncio.wait_for(change.wait(), 10)
-        assert not live.next_change("a").is_set()
-        assert end.is_set() == (isinstance(event, StateChanged) and event.job.state in ENDED)
-
-    asyncio.run(scene())
+    change, end = live.next_change("a"), live.next_end("a")
+    assert live.next_change("a") is change
+    live.receive(event)
+    await asyncio.wait_for(change.wait(), 10)
+    assert not live.next_change("a").is_set()
+    assert end.is_set() == (isinstance(event, StateChanged) and event.job.state in ENDED)
 
 
 def test_everybody_can_be_woken(live: LiveStatus) -> None:

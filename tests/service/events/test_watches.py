@@ -4,8 +4,8 @@ import asyncio
 import gc
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from itertools import chain
 
 import pytest
@@ -110,12 +110,10 @@ async def _watch(watches: Watches, job_id: str, from_event: int) -> AsyncIterato
             yield jobs_pb.WatchJobResponse.FromString(message)
 
 
-def _play(act: Callable[[Scene], Awaitable[None]]) -> None:
-    async def run() -> None:
-        async with asyncio.timeout(30):
-            await act(Scene())
-
-    asyncio.run(run())
+@asynccontextmanager
+async def _play() -> AsyncIterator[Scene]:
+    async with asyncio.timeout(30):
+        yield Scene()
 
 
 async def _next(watch: AsyncIterator[jobs_pb.WatchJobResponse]) -> jobs_pb.WatchJobResponse:
@@ -134,21 +132,17 @@ async def _still_waits(task: "asyncio.Task[object]") -> bool:
 
 
 @pytest.mark.parametrize("from_event", [0, 1, 2, 700, 1500, 2501])
-def test_events_come_in_order_and_without_gaps_from_any_number_on(from_event: int) -> None:
+async def test_events_come_in_order_and_without_gaps_from_any_number_on(from_event: int) -> None:
     """Whether they are kept in memory or not; after the last event of a job that has ended, the watch ends."""
-
-    async def act(scene: Scene) -> None:
+    async with _play() as scene:
         scene.job.add(2500)
         scene.job.end()
         assert await scene.numbers(from_event) == list(range(max(from_event, 1), 2502))
 
-    _play(act)
 
-
-def test_a_queued_job_tells_why_it_waits_each_time_that_changes() -> None:
+async def test_a_queued_job_tells_why_it_waits_each_time_that_changes() -> None:
     """After its events; what was told once is not told again, and a job that moves tells its progress again."""
-
-    async def act(scene: Scene) -> None:
+    async with _play() as scene:
         scene.job.add()
         scene.job.queue()
         scene.live.receive(WaitingExplained("a", "waits for CPUs"))
@@ -169,25 +163,19 @@ def test_a_queued_job_tells_why_it_waits_each_time_that_changes() -> None:
         told = await _next(watch)
         assert (told.HasField("waiting"), told.progress.step) == (False, 3)
 
-    _play(act)
-
 
 @pytest.mark.parametrize("from_event", [3, 10**18, 2**64 - 1])
-def test_beyond_the_end_of_a_job_that_has_ended_there_is_nothing(from_event: int) -> None:
+async def test_beyond_the_end_of_a_job_that_has_ended_there_is_nothing(from_event: int) -> None:
     """Such a watch ends at once."""
-
-    async def act(scene: Scene) -> None:
+    async with _play() as scene:
         scene.job.add()
         scene.job.end()
         assert await scene.numbers(from_event) == []
 
-    _play(act)
 
-
-def test_an_event_that_has_not_happened_yet_is_waited_for() -> None:
+async def test_an_event_that_has_not_happened_yet_is_waited_for() -> None:
     """Earlier ones are passed over in silence."""
-
-    async def act(scene: Scene) -> None:
+    async with _play() as scene:
         scene.job.add(2)
         task = asyncio.create_task(_next(scene.watch(5)))
         assert await _still_waits(task)
@@ -196,13 +184,10 @@ def test_an_event_that_has_not_happened_yet_is_waited_for() -> None:
         scene.job.add(2)
         assert _numbers(await task) == [5, 6]
 
-    _play(act)
 
-
-def test_what_happened_meanwhile_comes_in_one_message() -> None:
+async def test_what_happened_meanwhile_comes_in_one_message() -> None:
     """Events that happened while the watcher was busy come in one message, with the newest progress only."""
-
-    async def act(scene: Scene) -> None:
+    async with _play() as scene:
         scene.job.add()
         watch = scene.watch(1)
         await anext(watch)
@@ -213,13 +198,10 @@ def test_what_happened_meanwhile_comes_in_one_message() -> None:
         told = await anext(watch)
         assert (_numbers(told), told.progress.step) == ([2, 3, 4], 3)
 
-    _play(act)
 
-
-def test_progress_comes_after_the_last_event_and_once() -> None:
+async def test_progress_comes_after_the_last_event_and_once() -> None:
     """It says where the job stands after the events, and is not said again with the next ones."""
-
-    async def act(scene: Scene) -> None:
+    async with _play() as scene:
         scene.progress(7)
         scene.job.add(260)
         watch = scene.watch(1)
@@ -232,24 +214,18 @@ def test_progress_comes_after_the_last_event_and_once() -> None:
         scene.skip_interval()
         assert (await anext(watch)) == jobs_pb.WatchJobResponse(progress=jobs_pb.Progress(step=8))
 
-    _play(act)
 
-
-def test_a_job_that_has_ended_makes_no_progress() -> None:
+async def test_a_job_that_has_ended_makes_no_progress() -> None:
     """Its last figures are in its events."""
-
-    async def act(scene: Scene) -> None:
+    async with _play() as scene:
         scene.progress(7)
         scene.job.end()
         assert [told.HasField("progress") async for told in scene.watch(1)] == [False]
 
-    _play(act)
 
-
-def test_events_are_read_once_for_all_watchers() -> None:
+async def test_events_are_read_once_for_all_watchers() -> None:
     """Whoever joins, and whenever: no event of a watched job is read twice."""
-
-    async def act(scene: Scene) -> None:
+    async with _play() as scene:
         scene.job.add(400)
         early = [asyncio.create_task(scene.numbers(number)) for number in (1, 100, 300, 401)]
         for _ in range(3):
@@ -262,13 +238,10 @@ def test_events_are_read_once_for_all_watchers() -> None:
         assert [numbers[-1] for numbers in heard] == [416] * 6
         assert set(scene.job.reads.values()) == {1}
 
-    _play(act)
 
-
-def test_a_watcher_that_takes_nothing_costs_the_others_nothing() -> None:
+async def test_a_watcher_that_takes_nothing_costs_the_others_nothing() -> None:
     """The others hear everything to the end; when it goes on, so does it."""
-
-    async def act(scene: Scene) -> None:
+    async with _play() as scene:
         scene.job.add()
         slow = scene.watch(1)
         first = await anext(slow)
@@ -280,14 +253,12 @@ def test_a_watcher_that_takes_nothing_costs_the_others_nothing() -> None:
         rest = [told async for told in slow]
         assert _numbers(first, *rest) == list(range(1, 3003))
 
-    _play(act)
 
-
-def test_whatever_happens_in_whatever_order_everybody_hears_all_of_it_in_order() -> None:
+async def test_whatever_happens_in_whatever_order_everybody_hears_all_of_it_in_order() -> None:
     """Watchers that join, dawdle and go while events and progress come: no gap, nothing twice."""
     generator = random.Random(4)
 
-    async def act(scene: Scene) -> None:
+    async with _play() as scene:
         heard: list[tuple[int, AsyncIterator[jobs_pb.WatchJobResponse], list[int]]] = []
         total = 1
         scene.job.add()
@@ -314,13 +285,10 @@ def test_whatever_happens_in_whatever_order_everybody_hears_all_of_it_in_order()
                 whole += _numbers(told)
             assert whole == list(range(first, total + 2))
 
-    _play(act)
 
-
-def test_no_message_is_large() -> None:
+async def test_no_message_is_large() -> None:
     """Long sentences are spread over more messages; one that is too long for any still comes."""
-
-    async def act(scene: Scene) -> None:
+    async with _play() as scene:
         scene.job.add(100, "x" * 5000)
         scene.job.add(1, "x" * 200_000)
         scene.job.end()
@@ -330,13 +298,10 @@ def test_no_message_is_large() -> None:
         assert sizes[-2] <= 65536 + 2000
         assert sizes[-1] >= 200_000
 
-    _play(act)
 
-
-def test_watches_that_ended_leave_nothing() -> None:
+async def test_watches_that_ended_leave_nothing() -> None:
     """Neither those that were ended by the job nor those that nobody wanted any more."""
-
-    async def act(scene: Scene) -> None:
+    async with _play() as scene:
         scene.job.add(10)
         left = scene.watch(1)
         await anext(left)
@@ -353,17 +318,14 @@ def test_watches_that_ended_leave_nothing() -> None:
         await scene.numbers()
         assert _feeds() == 0
 
-    _play(act)
-
 
 def _feeds() -> int:
     return sum(type(thing).__name__ == "_Feed" for thing in gc.get_objects())
 
 
-def test_the_watches_of_a_deleted_job_end() -> None:
+async def test_the_watches_of_a_deleted_job_end() -> None:
     """Whoever waits is told that there is no such job, and so is who asks later."""
-
-    async def act(scene: Scene) -> None:
+    async with _play() as scene:
         scene.job.add()
         tasks = [asyncio.create_task(scene.numbers()) for _ in range(2)]
         assert await _still_waits(tasks[0])
@@ -373,13 +335,10 @@ def test_the_watches_of_a_deleted_job_end() -> None:
                 await task
             assert caught.value.reason is Reason.NOT_FOUND
 
-    _play(act)
 
-
-def test_a_service_that_goes_away_says_where_to_resume() -> None:
+async def test_a_service_that_goes_away_says_where_to_resume() -> None:
     """Whether a watcher waits for news or for the interval; nobody begins a watch any more."""
-
-    async def act(scene: Scene) -> None:
+    async with _play() as scene:
         scene.job.add(3)
         idle, eager = scene.watch(1), scene.watch(1)
         await anext(idle)
@@ -397,13 +356,10 @@ def test_a_service_that_goes_away_says_where_to_resume() -> None:
             assert caught.value.reason is Reason.GOING_AWAY
             assert caught.value.metadata == {"job_id": "a", "from_event": str(coming)}
 
-    _play(act)
 
-
-def test_a_failed_job_ends_a_watch_and_a_retried_one_goes_on(jobs: JobStore) -> None:
+async def test_a_failed_job_ends_a_watch_and_a_retried_one_goes_on(jobs: JobStore) -> None:
     """The watch that resumes after the failure hears of the next try, event by event."""
-
-    async def act(scene: Scene) -> None:
+    async with _play() as scene:
         watches = Watches(jobs, scene.live, scene.clock, INTERVAL_SECONDS)
         job_id = jobs.create(spec_pb.JobSpec(name="a"), "").job_id
 
@@ -420,13 +376,10 @@ def test_a_failed_job_ends_a_watch_and_a_retried_one_goes_on(jobs: JobStore) -> 
         states += chain.from_iterable([[event.state for event in told.events] async for told in rest])
         assert states == [jobs_pb.JOB_STATE_QUEUED, jobs_pb.JOB_STATE_CANCELLED]
 
-    _play(act)
 
-
-def test_a_watcher_gets_one_message_in_an_interval() -> None:
+async def test_a_watcher_gets_one_message_in_an_interval() -> None:
     """What happens meanwhile waits, and comes as a whole when it is over; whoever comes hears it at once."""
-
-    async def act(scene: Scene) -> None:
+    async with _play() as scene:
         scene.job.add()
         watch = scene.watch(1)
         await anext(watch)
@@ -442,13 +395,10 @@ def test_a_watcher_gets_one_message_in_an_interval() -> None:
         scene.skip_interval()
         assert _numbers(await anext(again)) == [5]
 
-    _play(act)
 
-
-def test_intervals_begin_for_all_at_the_same_time() -> None:
+async def test_intervals_begin_for_all_at_the_same_time() -> None:
     """Whenever in it they had their message."""
-
-    async def act(scene: Scene) -> None:
+    async with _play() as scene:
         scene.job.add()
         early, late = scene.watch(1), scene.watch(1)
         await anext(early)
@@ -458,13 +408,10 @@ def test_intervals_begin_for_all_at_the_same_time() -> None:
         scene.skip_interval(0.25)
         assert [_numbers(await anext(watch)) for watch in (early, late)] == [[2], [2]]
 
-    _play(act)
 
-
-def test_without_an_interval_nobody_waits() -> None:
+async def test_without_an_interval_nobody_waits() -> None:
     """Each event is told as soon as its watcher takes it."""
-
-    async def act(scene: Scene) -> None:
+    async with _play() as scene:
         watches = Watches(scene.job, scene.live, scene.clock, 0.0)
         scene.job.add()
         watch = _watch(watches, "a", 1)
@@ -472,24 +419,18 @@ def test_without_an_interval_nobody_waits() -> None:
             assert _numbers(await anext(watch)) == [number]
             scene.job.add()
 
-    _play(act)
 
-
-def test_the_messages_of_others_take_nothing_from_a_watcher() -> None:
+async def test_the_messages_of_others_take_nothing_from_a_watcher() -> None:
     """Whoever comes hears at once what there is, however many have just heard it."""
-
-    async def act(scene: Scene) -> None:
+    async with _play() as scene:
         scene.job.add(3)
         for _ in range(200):
             assert _numbers(await anext(scene.watch(1))) == [1, 2, 3]
 
-    _play(act)
 
-
-def test_the_interval_ends_by_itself() -> None:
+async def test_the_interval_ends_by_itself() -> None:
     """By a clock that goes on."""
-
-    async def act(scene: Scene) -> None:
+    async with _play() as scene:
         loop = asyncio.get_running_loop()
         watches = Watches(scene.job, scene.live, loop.time, 0.001)
         scene.job.add()
@@ -498,13 +439,10 @@ def test_the_interval_ends_by_itself() -> None:
             assert _numbers(await anext(watch)) == [number]
             scene.job.add()
 
-    _play(act)
 
-
-def test_the_past_comes_without_a_wait() -> None:
+async def test_the_past_comes_without_a_wait() -> None:
     """Of a job that goes on as of one that has ended: the interval begins when a watcher has heard everything."""
-
-    async def act(scene: Scene) -> None:
+    async with _play() as scene:
         scene.job.add(2000)
         watch = scene.watch(1)
         told = [await anext(watch) for _ in range(8)]
@@ -515,13 +453,10 @@ def test_the_past_comes_without_a_wait() -> None:
         scene.job.end()
         assert _numbers(await coming) == [2001, 2002]
 
-    _play(act)
 
-
-def test_a_crowd_hears_of_the_end_at_once() -> None:
+async def test_a_crowd_hears_of_the_end_at_once() -> None:
     """Whether a watcher waits for the interval or for news."""
-
-    async def act(scene: Scene) -> None:
+    async with _play() as scene:
         scene.job.add(3)
         crowd = [scene.watch(1) for _ in range(100)]
         for watch in crowd:
@@ -534,5 +469,3 @@ def test_a_crowd_hears_of_the_end_at_once() -> None:
         scene.job.end()
         heard = await asyncio.gather(*eager, *idle)
         assert [_numbers(told) for told in heard] == [[4, 5]] * 100
-
-    _play(act)

@@ -1,7 +1,7 @@
 """A full disk, through the API: what the refusals advise can be done, and the service says the truth about its jobs."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -177,27 +177,24 @@ class Service:
         (self.directory.dataset(name) / "features.npy").write_bytes(bytes(LARGE_BYTES))
 
 
-def _play(disk: Any, tmp_path: Path, scene: Callable[[Service], Awaitable[None]]) -> None:
-    async def run() -> None:
-        service = Service(disk)
-        file = tmp_path / "d.npz"
-        np.savez(file, x=np.random.default_rng(0).normal(size=(30, 6)), y=np.arange(30) % 3)
-        stored = store([StagedFile(file.name, file)], datasets_pb.DataFiles(), service.directory.dataset("d"))
-        service.datasets.add(datasets_pb.Dataset(name="d", **asdict(stored)))
-        try:
-            async with service.running():
-                await scene(service)
-        finally:
-            service.database.close()
-            service.directory.close()
-
-    asyncio.run(run())
+@asynccontextmanager
+async def _play(disk: Any, tmp_path: Path) -> AsyncIterator[Service]:
+    service = Service(disk)
+    file = tmp_path / "d.npz"
+    np.savez(file, x=np.random.default_rng(0).normal(size=(30, 6)), y=np.arange(30) % 3)
+    stored = store([StagedFile(file.name, file)], datasets_pb.DataFiles(), service.directory.dataset("d"))
+    service.datasets.add(datasets_pb.Dataset(name="d", **asdict(stored)))
+    try:
+        async with service.running():
+            yield service
+    finally:
+        service.database.close()
+        service.directory.close()
 
 
-def test_what_the_service_advises_makes_room(disk: Any, tmp_path: Path) -> None:
+async def test_what_the_service_advises_makes_room(disk: Any, tmp_path: Path) -> None:
     """Jobs are cancelled and paused, jobs, data sets and models deleted; then new work is accepted again."""
-
-    async def scene(service: Service) -> None:
+    async with _play(disk, tmp_path) as service:
         cancelled, paused = await service.submit_running(), await service.submit_running()
         service.keep_model("m")
         service.keep_dataset("spare")
@@ -223,32 +220,26 @@ def test_what_the_service_advises_makes_room(disk: Any, tmp_path: Path) -> None:
         assert disk.free_bytes() > LARGE_BYTES / 2
         assert (await service.call("submit", SPEC)).reason == "waits for its turn"
 
-    _play(disk, tmp_path, scene)
 
-
-def test_the_service_drains_on_a_full_disk(disk: Any, tmp_path: Path) -> None:
+async def test_the_service_drains_on_a_full_disk(disk: Any, tmp_path: Path) -> None:
     """The next start goes on with its jobs as after any end."""
-
-    async def scene(service: Service) -> None:
+    async with _play(disk, tmp_path) as service:
         jobs = [await service.submit_running() for _ in range(3)]
         disk.fill()
         await service.controller.drain()
         assert {state_name(service.jobs.get(job_id).state) for job_id in jobs} == {"queued"}
         assert service.jobs.get(jobs[0]).reason.startswith("the service goes away; no checkpoint could be taken")
 
-    _play(disk, tmp_path, scene)
-
 
 @pytest.mark.parametrize(
     ("ask", "state", "reason"),
     [("cancel", "cancelled", "cancelled by a client"), ("pause", "paused", "paused by a client; no checkpoint")],
 )
-def test_without_a_reserve_the_truth_is_written_later(
+async def test_without_a_reserve_the_truth_is_written_later(
     disk: Any, tmp_path: Path, ask: str, state: str, reason: str
 ) -> None:
     """What a client asked for is done; he is told that it is not written down, it is told meanwhile, and then kept."""
-
-    async def scene(service: Service) -> None:
+    async with _play(disk, tmp_path) as service:
         job_id = await service.submit_running()
         service.directory.reserve.unlink()
         disk.fill()
@@ -266,13 +257,12 @@ def test_without_a_reserve_the_truth_is_written_later(
         assert job.attempt == 1
         assert "restarted" not in " ".join(event.message for event in service.jobs.events(job_id, 1))
 
-    _play(disk, tmp_path, scene)
 
-
-def test_the_end_of_the_service_is_the_last_chance(disk: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_end_of_the_service_is_the_last_chance(
+    disk: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """What was kept in memory is written down if there is room by then; else the log says what is lost."""
-
-    async def scene(service: Service) -> None:
+    async with _play(disk, tmp_path) as service:
         job_id = await service.submit_running()
         service.directory.reserve.unlink()
         disk.fill()
@@ -284,13 +274,10 @@ def test_the_end_of_the_service_is_the_last_chance(disk: Any, tmp_path: Path, ca
         await service.controller.drain()
         assert service.jobs.get(job_id).reason == "cancelled by a client"
 
-    _play(disk, tmp_path, scene)
 
-
-def test_a_call_that_is_repeated_when_there_is_room_is_answered(disk: Any, tmp_path: Path) -> None:
+async def test_a_call_that_is_repeated_when_there_is_room_is_answered(disk: Any, tmp_path: Path) -> None:
     """Whether the service has written it down by then or not."""
-
-    async def scene(service: Service) -> None:
+    async with _play(disk, tmp_path) as service:
         job_id = await service.submit_running()
         service.directory.reserve.unlink()
         disk.fill()
@@ -301,10 +288,8 @@ def test_a_call_that_is_repeated_when_there_is_room_is_answered(disk: Any, tmp_p
         disk.filler.unlink()
         assert (await service.call("cancel", job_id)).reason == "cancelled by a client"
 
-    _play(disk, tmp_path, scene)
 
-
-def test_the_reserve_is_kept_up(disk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_reserve_is_kept_up(disk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """As soon as there is room, by itself."""
     monkeypatch.setattr("service.storage.reserve._REFILL_SECONDS", 0.0)
     disk.fill()
@@ -312,24 +297,20 @@ def test_the_reserve_is_kept_up(disk: Any, monkeypatch: pytest.MonkeyPatch) -> N
     reserve = Reserve(path, 1 << 20)
     assert path.stat().st_size == 0
 
-    async def run() -> None:
-        keeping = asyncio.create_task(reserve.keep())
-        for room in (True, False):
-            if room:
-                disk.filler.unlink()
-            for _ in range(3):
-                await asyncio.sleep(0)
-            assert path.stat().st_size == 1 << 20
-            path.unlink()
-        keeping.cancel()
-
-    asyncio.run(run())
+    keeping = asyncio.create_task(reserve.keep())
+    for room in (True, False):
+        if room:
+            disk.filler.unlink()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert path.stat().st_size == 1 << 20
+        path.unlink()
+    keeping.cancel()
 
 
-def test_failed_jobs_can_be_deleted(disk: Any, tmp_path: Path) -> None:
+async def test_failed_jobs_can_be_deleted(disk: Any, tmp_path: Path) -> None:
     """With their checkpoints, which are what takes the room."""
-
-    async def scene(service: Service) -> None:
+    async with _play(disk, tmp_path) as service:
         job_id = service.jobs.create(SPEC, "").job_id
         service.jobs.move(job_id, STARTING, "test")
         service.jobs.move(job_id, FAILED, "test")
@@ -340,5 +321,3 @@ def test_failed_jobs_can_be_deleted(disk: Any, tmp_path: Path) -> None:
         await service.call("delete_job", job_id)
         assert disk.free_bytes() > LARGE_BYTES / 2
         assert not folder.exists()
-
-    _play(disk, tmp_path, scene)

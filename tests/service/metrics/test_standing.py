@@ -1,6 +1,5 @@
 """The observer: what it sees of stores and cluster."""
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -47,7 +46,7 @@ def _observer(store: JobStore, clock: list[datetime], cluster: Cluster) -> Obser
     return Observer(store, live, Watches(store, live, lambda: 0.0, 0.0), cluster, lambda: clock[0])
 
 
-def test_the_queue_is_seen_by_class_of_priority(store: JobStore, clock: list[datetime]) -> None:
+async def test_the_queue_is_seen_by_class_of_priority(store: JobStore, clock: list[datetime]) -> None:
     """With how long the first one has been in it; what does not wait is no part of it."""
     for priority, count in ((-3, 1), (0, 2), (9, 1), (1, 1)):
         for _ in range(count):
@@ -55,12 +54,12 @@ def test_the_queue_is_seen_by_class_of_priority(store: JobStore, clock: list[dat
         clock[0] += timedelta(seconds=10)
     started = store.create(spec_pb.JobSpec(name="a"), "")
     store.move(started.job_id, 2, "test")
-    standing = asyncio.run(_observer(store, clock, Cluster()).look())
+    standing = await _observer(store, clock, Cluster()).look()
     assert standing.queue == {"low": QueueFigures(1, 40), "normal": QueueFigures(2, 30), "high": QueueFigures(2, 20)}
     assert standing.nodes == [cluster_pb.Node(cpus=4, free_cpus=1)]
 
 
-def test_the_longest_wait_need_not_be_that_of_the_first_job(store: JobStore, clock: list[datetime]) -> None:
+async def test_the_longest_wait_need_not_be_that_of_the_first_job(store: JobStore, clock: list[datetime]) -> None:
     """One that was launched and is queued anew waits since then; and nobody waits for less than no time."""
     first = store.create(spec_pb.JobSpec(name="a"), "").job_id
     clock[0] += timedelta(seconds=10)
@@ -68,15 +67,17 @@ def test_the_longest_wait_need_not_be_that_of_the_first_job(store: JobStore, clo
     store.move(first, 2, "test")
     clock[0] += timedelta(seconds=10)
     store.move(first, 1, "test")
-    assert asyncio.run(_observer(store, clock, Cluster()).look()).queue == {"normal": QueueFigures(2, 10)}
+    assert (await _observer(store, clock, Cluster()).look()).queue == {"normal": QueueFigures(2, 10)}
     clock[0] -= timedelta(hours=1)
-    assert asyncio.run(_observer(store, clock, Cluster()).look()).queue == {"normal": QueueFigures(2, 0)}
+    assert (await _observer(store, clock, Cluster()).look()).queue == {"normal": QueueFigures(2, 0)}
 
 
 @pytest.mark.parametrize("error", [ClusterLostError("away"), TimeoutError()])
-def test_a_ray_that_is_away_does_not_hide_the_rest(store: JobStore, clock: list[datetime], error: Exception) -> None:
+async def test_a_ray_that_is_away_does_not_hide_the_rest(
+    store: JobStore, clock: list[datetime], error: Exception
+) -> None:
     """Nor one that does not answer."""
     store.create(spec_pb.JobSpec(name="a"), "")
-    standing = asyncio.run(_observer(store, clock, Cluster(error)).look())
+    standing = await _observer(store, clock, Cluster(error)).look()
     assert standing.nodes is None
     assert standing.queue["normal"].jobs == 1

@@ -204,7 +204,9 @@ def test_neither_writing_nor_reading_holds_the_weights(
 
 
 @pytest.mark.parametrize("damage", ["gone", "flipped"])
-def test_an_export_answers_what_is_lost(model_job: MakeJob, tmp_path: Path, database: Database, damage: str) -> None:
+async def test_an_export_answers_what_is_lost(
+    model_job: MakeJob, tmp_path: Path, database: Database, damage: str
+) -> None:
     """DATA_LOSS with the sentence, before the first byte; a whole one goes out byte for byte."""
     directory, models = DataDirectory(tmp_path / "data"), ModelCatalogue(database)
     file = directory.model("m")
@@ -233,5 +235,5 @@ def test_an_export_answers_what_is_lost(model_job: MakeJob, tmp_path: Path, data
             assert caught.value.code() is grpc.StatusCode.DATA_LOSS
         await server.stop(None)
 
-    asyncio.run(asyncio.wait_for(run(), SECONDS))
+    await asyncio.wait_for(run(), SECONDS)
     directory.close()

@@ -87,10 +87,12 @@ def _files(directory: DataDirectory) -> list[str]:
     return [path.name for path in (directory.path / "models").iterdir()]
 
 
-def test_a_model_is_kept(trained: Any, model_job: MakeJob, directory: DataDirectory, models: ModelCatalogue) -> None:
+async def test_a_model_is_kept(
+    trained: Any, model_job: MakeJob, directory: DataDirectory, models: ModelCatalogue
+) -> None:
     """Its file has the weights, the catalogue what is known of it, and the digest is that of the vector."""
     job = model_job()
-    model, sha256 = asyncio.run(trained(Stub(lambda: _chunks(_data(job)))).keep(job, _described))
+    model, sha256 = await trained(Stub(lambda: _chunks(_data(job)))).keep(job, _described)
     path = directory.model("job-1")
     assert sha256 == hashlib.sha256(_data(job)).hexdigest()
     assert model == models.get("job-1")
@@ -101,10 +103,10 @@ def test_a_model_is_kept(trained: Any, model_job: MakeJob, directory: DataDirect
         assert np.concatenate([*file.pieces()]).tobytes() == _data(job)
 
 
-def test_a_digest_writes_nothing(trained: Any, model_job: MakeJob, directory: DataDirectory) -> None:
+async def test_a_digest_writes_nothing(trained: Any, model_job: MakeJob, directory: DataDirectory) -> None:
     """Who verifies compares only."""
     data = _data(model_job())
-    assert asyncio.run(trained(Stub(lambda: _chunks(data))).digest()) == hashlib.sha256(data).hexdigest()
+    assert (await trained(Stub(lambda: _chunks(data))).digest()) == hashlib.sha256(data).hexdigest()
     assert _files(directory) == []
 
 
@@ -117,18 +119,18 @@ def test_a_digest_writes_nothing(trained: Any, model_job: MakeJob, directory: Da
         (lambda chunks: [*chunks, b"more"], "sent no weights: the model has 640 bytes of weights, but more came"),
     ],
 )
-def test_a_stream_that_breaks_off_leaves_nothing(
+async def test_a_stream_that_breaks_off_leaves_nothing(
     trained: Any, model_job: MakeJob, directory: DataDirectory, change: Any, sentence: str
 ) -> None:
     """The attempt is lost, another one may succeed."""
     job = model_job()
     with pytest.raises(AttemptLost, match=sentence) as lost:
-        asyncio.run(trained(Stub(lambda: change(_chunks(_data(job))))).keep(job, _described))
+        await trained(Stub(lambda: change(_chunks(_data(job))))).keep(job, _described)
     assert lost.value.cause == "parameter_server"
     assert _files(directory) == []
 
 
-def test_a_full_disk_is_waited_for(
+async def test_a_full_disk_is_waited_for(
     trained: Any, model_job: MakeJob, directory: DataDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Told once, and tried again until there is room: the weights still are at their parameter server."""
@@ -149,7 +151,7 @@ def test_a_full_disk_is_waited_for(
 
     monkeypatch.setattr("service.models.model_files.ModelWriter", OnFullDisk)
     stub = Stub(lambda: _chunks(_data(job)))
-    model, _ = asyncio.run(trained(stub, make_room).keep(job, _described))
+    model, _ = await trained(stub, make_room).keep(job, _described)
     assert len(stub.calls) == 2
     assert told == [
         "the model could not be written: [Errno 28] No space left on device; it is tried again until there is room"
@@ -157,7 +159,7 @@ def test_a_full_disk_is_waited_for(
     assert model.sha256 == hashlib.sha256(directory.model("job-1").read_bytes()).hexdigest()
 
 
-def test_a_catalogue_that_takes_no_model_costs_no_second_fetch(
+async def test_a_catalogue_that_takes_no_model_costs_no_second_fetch(
     trained: Any, model_job: MakeJob, models: ModelCatalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The file stays until the model is known."""
@@ -172,30 +174,27 @@ def test_a_catalogue_that_takes_no_model_costs_no_second_fetch(
     tries: list[str] = []
     monkeypatch.setattr(trained_weights, "failpoint", full)
     stub = Stub(lambda: _chunks(_data(model_job())))
-    model, _ = asyncio.run(trained(stub, told.append).keep(model_job(), _described))
+    model, _ = await trained(stub, told.append).keep(model_job(), _described)
     assert (len(tries), len(told), len(stub.calls)) == (3, 1, 1)
     assert models.get("job-1") == model
 
 
-def test_who_is_cancelled_leaves_no_file(trained: Any, model_job: MakeJob, directory: DataDirectory) -> None:
+async def test_who_is_cancelled_leaves_no_file(trained: Any, model_job: MakeJob, directory: DataDirectory) -> None:
     """In the middle of the stream."""
     job = model_job()
 
-    async def run() -> None:
-        waits = asyncio.Event()
-        stub = Stub(lambda: [*_chunks(_data(job))[:3], waits])
-        keeping = asyncio.create_task(trained(stub).keep(job, _described))
-        await asyncio.wait_for(waits.wait(), 30)
-        assert len(_files(directory)) == 1
-        keeping.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await keeping
-
-    asyncio.run(run())
+    waits = asyncio.Event()
+    stub = Stub(lambda: [*_chunks(_data(job))[:3], waits])
+    keeping = asyncio.create_task(trained(stub).keep(job, _described))
+    await asyncio.wait_for(waits.wait(), 30)
+    assert len(_files(directory)) == 1
+    keeping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await keeping
     assert _files(directory) == []
 
 
-def test_the_disk_is_never_written_to_by_the_loop_s_thread(
+async def test_the_disk_is_never_written_to_by_the_loop_s_thread(
     trained: Any, model_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Other calls go on while it takes its time."""
@@ -212,13 +211,13 @@ def test_the_disk_is_never_written_to_by_the_loop_s_thread(
 
     monkeypatch.setattr("service.models.model_files.ModelWriter", Watched)
     job = model_job()
-    asyncio.run(trained(Stub(lambda: _chunks(_data(job)))).keep(job, _described))
+    await trained(Stub(lambda: _chunks(_data(job)))).keep(job, _described)
     assert threads
     assert threading.get_ident() not in threads
 
 
 @pytest.mark.parametrize("keep", [True, False])
-def test_a_large_model_takes_no_more_memory_than_a_small_one(
+async def test_a_large_model_takes_no_more_memory_than_a_small_one(
     trained: Any, model_job: MakeJob, allocating: Callable[[], Any], keep: bool
 ) -> None:
     """66 MB go through a few, on their way to a file and where they are only compared."""
@@ -226,6 +225,6 @@ def test_a_large_model_takes_no_more_memory_than_a_small_one(
     size = 8 * from_spec.size(job.spec)
     weights = trained(Stub(lambda: (bytes(min(CHUNK, size - start)) for start in range(0, size, CHUNK))))
     with allocating() as peak:
-        asyncio.run(weights.keep(job, _described) if keep else weights.digest())
+        await (weights.keep(job, _described) if keep else weights.digest())
     assert size > 60 << 20
     assert peak.bytes < MOST_BYTES

@@ -28,7 +28,7 @@ class Jobs(jobs_grpc.JobServiceServicer):
         yield events[0]
 
 
-def test_methods_may_answer_with_messages_and_with_bytes() -> None:
+async def test_methods_may_answer_with_messages_and_with_bytes() -> None:
     """Joined bytes of messages are one message with what is in all of them."""
 
     async def run() -> None:
@@ -46,4 +46,4 @@ def test_methods_may_answer_with_messages_and_with_bytes() -> None:
         await server.stop(None)
         assert told == [[1, 2, 3], [1]]
 
-    asyncio.run(asyncio.wait_for(run(), SECONDS))
+    await asyncio.wait_for(run(), SECONDS)
