@@ -132,6 +132,11 @@ class LocalService:
         return self._started[-1]
 
     @property
+    def is_running(self) -> bool:
+        """Whether its own process lives."""
+        return bool(self._started) and self.process.poll() is None
+
+    @property
     def metrics_url(self) -> str:
         """The metrics page, for Prometheus."""
         return f"http://{self.metrics_address}/metrics"
@@ -148,7 +153,7 @@ class LocalService:
         Raises:
             LocalServiceError: It is not installed, runs already, or did not become ready.
         """
-        if self._started and self.process.poll() is None:
+        if self.is_running:
             raise LocalServiceError(f"The service runs already, at {self.address}.")
         command = self._command or _installed()
         self._make_folder()

@@ -16,7 +16,16 @@ import grpc
 from nablad.local import ROLES, pids_of
 from nablad.v1 import cluster_pb2, cluster_pb2_grpc
 
-__all__ = ["Census", "Departure", "lower_priority", "send", "wait_until_gone", "what_stays"]
+__all__ = [
+    "Census",
+    "Departure",
+    "lower_priority",
+    "send",
+    "shared_files",
+    "until_empty",
+    "wait_until_gone",
+    "what_stays",
+]
 
 _SECONDS = 60.0
 _LOOK_SECONDS = 0.05
@@ -123,7 +132,7 @@ class Census:
             _regions(processes),
             _descriptors(pids_of("service", processes)),
             len(list(temporary.iterdir())),
-            len(_shared_files()),
+            len(shared_files()),
             len([path for path in data_directory.rglob(".*") if path.is_file()]),
             _free_cpus(processes),
         )
@@ -143,19 +152,25 @@ class Census:
 
 def what_stays(take: Callable[[], Census], before: Census) -> list[str]:
     """What there is more of than before after 60 s, as sentences; returns as soon as there is nothing."""
-    return _until_empty(lambda: list(take().more_than(before)))
+    return until_empty(lambda: list(take().more_than(before)))
 
 
-def _until_empty(look: Callable[[], list[str]]) -> list[str]:
+def until_empty(look: Callable[[], list[str]]) -> list[str]:
+    """Looks again and again until nothing is found, for at most 60 s; gives what is found then."""
     deadline = time.monotonic() + _SECONDS
     while (found := look()) and time.monotonic() < deadline:
         time.sleep(_LOOK_SECONDS)
     return found
 
 
-def _shared_files() -> list[str]:
-    """Of this user."""
-    return [entry.name for entry in os.scandir(_SHARED_MEMORY) if entry.stat().st_uid == os.getuid()]
+def shared_files() -> set[str]:
+    """Files in /dev/shm that belong to this user."""
+    found = set()
+    for entry in os.scandir(_SHARED_MEMORY):
+        with suppress(FileNotFoundError):  # removed in the meantime
+            if entry.stat().st_uid == os.getuid():
+                found.add(entry.name)
+    return found
 
 
 def _free_cpus(processes: dict[int, str]) -> int:

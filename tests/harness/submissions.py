@@ -51,14 +51,14 @@ class Storm:
     broken: list[str]
 
 
-def weather(service: Service, reference: Outcome, seed: int) -> Storm:
-    """Twenty clients submit, the service is killed and started again, and every job must end as the reference did."""
-    draw = random.Random(f"submissions {seed}")
-    requests = [str(UUID(int=draw.getrandbits(128), version=4)) for _ in range(CLIENTS)]
+def weather(service: Service, reference: Outcome, seed: int, clients: int = CLIENTS) -> Storm:
+    """Clients submit at once, the service is killed and started again, and every job must end as the reference did."""
+    draw = random.Random(f"submissions {seed}")  # a seed repeats a run
+    requests = [str(UUID(int=draw.getrandbits(128), version=4)) for _ in range(clients)]
     from_s = time.monotonic()
     told: dict[str, set[str]] = {request: set() for request in requests}
     with _submitting(service.daemon.address, told):
-        time.sleep(draw.uniform(0, _SUBMITTING_SECONDS))
+        time.sleep(draw.uniform(0, _SUBMITTING_SECONDS * clients / CLIENTS))
         service.daemon.kill()
         acknowledged = [job_id for answers in told.values() for job_id in answers]
         service.restart()
@@ -92,7 +92,7 @@ def _submitting(address: str, told: dict[str, set[str]]) -> Iterator[None]:
                 else:
                     return
 
-    with ThreadPoolExecutor(CLIENTS) as pool:
+    with ThreadPoolExecutor(len(told)) as pool:
         submissions = [pool.submit(submit, request) for request in told]
         begin.set()
         yield

@@ -1,15 +1,14 @@
-"""A service of a program's own; small programs stand in its place, but for one test."""
+"""A service of a program's own; small programs stand in its place. tests/system has real ones."""
 
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nablad.local import MARK, LocalService, LocalServiceError, pids_of
+from nablad.local import MARK, LocalService, LocalServiceError
 
 READY = """
 print("nablad: listening on 127.0.0.1:4711")
@@ -39,7 +38,9 @@ def test_a_service_is_there_for_as_long_as_the_block_lasts() -> None:
         assert service.metrics_address == "127.0.0.1:4712"
         assert service.metrics_url == "http://127.0.0.1:4712/metrics"
         assert [*service.processes()] == [service.process.pid]
+        assert service.is_running
     assert service.process.returncode == -signal.SIGTERM
+    assert not service.is_running
     assert service.processes() == {}
     assert not service.data_directory.parent.exists()
     assert not service.log_file.exists()
@@ -171,24 +172,3 @@ def test_without_the_server_s_packages_the_error_says_how_to_install_them(monkey
     monkeypatch.setattr("nablad.local.find_spec", lambda _: None)
     with pytest.raises(LocalServiceError, match=r"pip install '\.\[server\]'"):
         LocalService().start()
-
-
-@pytest.fixture
-def temporary_files(tmp_path: Path) -> Iterator[Path]:
-    """Folder for the temporary files of a service; empty again at the end."""
-    yield tmp_path
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.system
-def test_a_real_service_answers_and_its_processes_can_be_told_apart(temporary_files: Path) -> None:
-    """At the end it stops in good order, and leaves no process and no file."""
-    with LocalService(cpus=1, environment={"TMPDIR": str(temporary_files)}) as service:
-        with service.client() as client:
-            assert list(client.jobs()) == []
-        processes = service.processes()
-        assert pids_of("service", processes) == {service.process.pid}
-        assert len(pids_of("cluster process", processes)) == len(pids_of("raylet", processes)) == 1
-        assert pids_of("worker", processes) == set()
-    assert service.process.returncode == 0
-    assert service.processes() == {}

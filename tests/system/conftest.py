@@ -5,23 +5,27 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nablad import Client
+from nablad.errors import ConflictError
 from nablad.local import LocalService
-from tests.harness.processes import send
+from tests.harness.processes import send, shared_files, until_empty
+
+# Of the daemon that tests share. Jobs that need all of them start as many processes: so there are no more than needed.
+_CPUS = 4
+_FEW_CPUS = 3
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks all tests here as tests with real processes."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker("system")
-
-
-_CPUS = 8
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -50,7 +54,7 @@ def new_daemon(tmp_path: Path) -> Iterator[Callable[..., LocalService]]:
 
     def start(data_directory: Path | None = None, **options: Any) -> LocalService:
         service = LocalService(
-            data_directory or tmp_path / "data", **{"cpus": _CPUS, "log_file": tmp_path / "log", **options}
+            data_directory or tmp_path / "data", **{"cpus": _FEW_CPUS, "log_file": tmp_path / "log", **options}
         )
         started.append(service)
         return service.start()
@@ -67,6 +71,53 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalService]:
     with LocalService(cpus=_CPUS, log_file=tmp_path_factory.mktemp("daemon") / "log") as daemon:
         yield daemon
         assert daemon.stop() == 0, daemon.log_file.read_text()[-5000:]
+
+
+@pytest.fixture(scope="session")
+def mortal_temporary() -> Iterator[Path]:
+    """Folder for temporary files of `mortal`, of short path, as those of sockets have to be."""
+    with tempfile.TemporaryDirectory(prefix="m-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def mortal_traces(mortal_temporary: Path) -> Callable[[], list[str]]:
+    """Finds what `mortal` left when it had stopped, besides its data: temporary files, and files in shared memory."""
+    before = shared_files()
+
+    def look() -> list[str]:
+        return [*map(str, mortal_temporary.iterdir()), *until_empty(lambda: sorted(shared_files() - before))]
+
+    return look
+
+
+@pytest.fixture(scope="session")
+def mortal_service(
+    tmp_path_factory: pytest.TempPathFactory, mortal_temporary: Path, mortal_traces: Callable[[], list[str]]
+) -> Iterator[LocalService]:
+    """The service of `mortal`; at the end it must stop cleanly, and nothing may be left but its data directory."""
+    folder = tmp_path_factory.mktemp("mortal")
+    environment = {"TMPDIR": str(mortal_temporary)}
+    service = LocalService(folder / "data", cpus=_FEW_CPUS, log_file=folder / "log", environment=environment)
+    yield service
+    if not service.is_running:
+        service.start()  # it sweeps what the last one has left
+    assert service.stop() == 0, service.log_file.read_text()[-5000:]
+    assert service.processes() == {}
+    assert mortal_traces() == []
+
+
+@pytest.fixture
+def mortal(mortal_service: LocalService) -> Iterator[LocalService]:
+    """A daemon that a test may stop or kill; the next one starts it again, over the same data. Its jobs are ended."""
+    if not mortal_service.is_running:
+        mortal_service.start()
+    yield mortal_service
+    if mortal_service.is_running:
+        with mortal_service.client() as client:
+            for job in client.jobs():
+                with suppress(ConflictError):
+                    client.cancel(job.job_id)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ Nabla = Callable[..., "CompletedProcess[str]"]
 MNIST = Path(__file__).parents[3] / "shared" / "data" / "mnist"
 
 
+@pytest.mark.happy
 def test_four_mistakes_are_all_named(nabla: Nabla, digits: None, tmp_path: Path) -> None:
     """A misspelt key, a misspelt value, a number out of range, an unknown data set: one answer, and nothing queued."""
     before = nabla("job", "list", "-o", "json").stdout

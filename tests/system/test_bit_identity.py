@@ -27,7 +27,7 @@ distribution: {{workers: {workers}, micro_batches: 4, transport: {transport}}}
 """
 TRANSPORTS = ("shared", "inline", "auto")
 # Long enough for somebody to be killed in the middle.
-LONG_EPOCHS = 120
+LONG_EPOCHS = 60
 
 
 def _submit(
@@ -66,6 +66,7 @@ distribution: {{workers: {workers}}}
 """
 
 
+@pytest.mark.happy
 def test_the_workers_of_a_short_job_file_leave_the_same_file(client: Client, daemon: Any, digits: None) -> None:
     """Nothing that a job file leaves out follows from the number of workers; not even where some have nothing to do."""
     jobs = []
@@ -84,6 +85,7 @@ def undisturbed(daemon: Any, digits: None) -> bytes:
         return _file(daemon, _finish(client, _submit(client, 2, epochs=LONG_EPOCHS)))
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(("transport", "victims"), [("shared", 1), ("inline", 1), ("auto", 2)])
 def test_killed_workers_leave_no_trace(
     client: Client, daemon: Any, undisturbed: bytes, transport: str, victims: int

@@ -33,6 +33,7 @@ print(jobs_pb2.JobState.Name(stub.GetJob(jobs_pb2.GetJobRequest(job_id=job.job_i
 """
 
 
+@pytest.mark.happy
 def test_a_client_made_from_the_contract_alone_trains(daemon: Any, digits: None, tmp_path: Path) -> None:
     """Stubs generated afresh from the .proto files submit a job and watch it to its end."""
     files = sorted((ROOT / "proto").rglob("*.proto"))
@@ -54,6 +55,7 @@ def test_a_client_made_from_the_contract_alone_trains(daemon: Any, digits: None,
     assert lines[-1] == "JOB_STATE_SUCCEEDED"
 
 
+@pytest.mark.happy
 @pytest.mark.parametrize("service", ["", *SERVICES])
 def test_health_checks_are_answered(daemon: Any, service: str) -> None:
     """The server as a whole and each service say that they serve."""
@@ -63,6 +65,7 @@ def test_health_checks_are_answered(daemon: Any, service: str) -> None:
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
+@pytest.mark.happy
 def test_reflection_tells_the_whole_contract(daemon: Any) -> None:
     """A tool without the .proto files finds the services, their methods and messages."""
     with grpc.insecure_channel(daemon.address) as channel:

@@ -18,8 +18,9 @@ import pytest
 from nablad import Client
 from nablad.errors import UnavailableError
 from nablad.jobspec import parse
+from nablad.local import LocalService, pids_of
 from nablad.v1 import jobs_pb2 as jobs_pb
-from tests.harness.processes import wait_until_gone
+from tests.harness.processes import send, shared_files, until_empty, wait_until_gone
 
 NewDaemon = Callable[..., Any]
 # The command lines of a fleet's processes.
@@ -48,29 +49,12 @@ def _wait_running(address: str, job_id: str) -> None:
 @pytest.fixture
 def nothing_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Shared memory is after the test what it was before, and the folder for temporary files is empty."""
-    shared = set(os.listdir("/dev/shm"))  # noqa: S108, PTH208 (only looked at)
+    shared = shared_files()
     with tempfile.TemporaryDirectory(prefix="t-") as folder:
         monkeypatch.setenv("TMPDIR", folder)
         yield
         assert list(Path(folder).iterdir()) == []
-    assert set(os.listdir("/dev/shm")) <= shared  # noqa: S108, PTH208
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_stopping_leaves_nothing_behind_but_the_data_directory(
-    new_daemon: NewDaemon, nothing_left: None, number: signal.Signals
-) -> None:
-    """In the middle of a job: exit code 0, no process, no shared memory, no temporary folder.
-
-    The signal comes twice, as wrappers send it.
-    """
-    daemon = new_daemon()
-    _wait_running(daemon.address, _submit(daemon.address, 1_000_000))
-    assert len(daemon.processes()) > 5
-    daemon.process.send_signal(number)
-    daemon.process.send_signal(number)
-    assert daemon.process.wait(SECONDS) == 0, daemon.log_file.read_text()
-    assert daemon.processes() == {}
+    assert until_empty(lambda: sorted(shared_files() - shared)) == []
 
 
 def test_it_runs_where_little_is_as_usual(
@@ -116,26 +100,34 @@ def _has_ipv6() -> bool:
     return True
 
 
-def test_ended_jobs_leave_no_process(new_daemon: NewDaemon) -> None:
-    """After a job, only Ray's own processes are there."""
-    daemon = new_daemon()
+def test_ended_jobs_leave_no_process(daemon: LocalService) -> None:
+    """After a job, only Ray's own processes are there, each of which can be told by its command line."""
     job_id = _submit(daemon.address, 1)
     with Client(daemon.address) as client:
         list(client.watch(job_id))
     wait_until_gone(daemon.processes(), _FLEET)
-    assert not [line for line in daemon.processes().values() if re.search(_FLEET, line)]
+    processes = daemon.processes()
+    assert not [line for line in processes.values() if re.search(_FLEET, line)]
+    assert pids_of("service", processes) == {daemon.process.pid}
+    for role in ("cluster process", "raylet", "gcs_server"):
+        assert len(pids_of(role, processes)) == 1
 
 
-def test_a_job_goes_on_after_a_restart_and_its_watcher_with_it(new_daemon: NewDaemon) -> None:
-    """SIGTERM in the middle: the watcher is told where to resume, and the next daemon ends the job."""
-    first = new_daemon()
-    job_id = _submit(first.address, 1_000_000)
-    _wait_running(first.address, job_id)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stopping_leaves_nothing_behind_and_a_job_goes_on_after_a_restart(
+    mortal: LocalService, mortal_traces: Callable[[], list[str]], number: signal.Signals
+) -> None:
+    """In the middle of a job: exit code 0, no process, no shared memory, no temporary folder.
+
+    Its watcher is told where to resume, and the next daemon ends the job. The signal comes twice, as wrappers send it.
+    """
+    job_id = _submit(mortal.address, 1_000_000)
+    _wait_running(mortal.address, job_id)
     told: list[str] = []
     watching = threading.Event()
 
     def watch() -> None:
-        with Client(first.address, patience_s=0) as client:
+        with Client(mortal.address, patience_s=0) as client:
             try:
                 for _ in client.watch(job_id):
                     watching.set()
@@ -145,12 +137,17 @@ def test_a_job_goes_on_after_a_restart_and_its_watcher_with_it(new_daemon: NewDa
     watcher = threading.Thread(target=watch)
     watcher.start()
     assert watching.wait(30)
-    assert first.stop() == 0
+    assert len(mortal.processes()) > 5
+    mortal.process.send_signal(number)
+    mortal.process.send_signal(number)
+    assert mortal.process.wait(SECONDS) == 0, mortal.log_file.read_text()[-5000:]
+    assert mortal.processes() == {}
+    assert mortal_traces() == []
     watcher.join(30)
     assert "resume from event" in told[0]
-    second = new_daemon(first.data_directory)
-    _wait_running(second.address, job_id)
-    with Client(second.address) as client:
+    mortal.start()
+    _wait_running(mortal.address, job_id)
+    with mortal.client() as client:
         assert client.cancel(job_id).attempt == 2
         events = [news for news in client.watch(job_id) if isinstance(news, jobs_pb.Event)]
     assert [event.number for event in events] == list(range(1, len(events) + 1))
@@ -160,59 +157,60 @@ def test_a_job_goes_on_after_a_restart_and_its_watcher_with_it(new_daemon: NewDa
     assert any(f"goes on from the checkpoint of step {left.group(1)}" in event.message for event in events)
 
 
-def _try_to_stop(daemon: Any) -> int | None:
+def _try_to_stop(daemon: LocalService) -> int | None:
     """SIGTERM; gives the exit code if it ends soon after."""
     daemon.process.send_signal(signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
-        return int(daemon.process.wait(0.1))
+        return daemon.process.wait(0.1)
     return None
 
 
-def test_a_second_signal_ends_the_service_at_once(new_daemon: NewDaemon) -> None:
+@pytest.mark.faults
+def test_a_second_signal_ends_the_service_at_once(mortal: LocalService) -> None:
     """Though no checkpoint can be had of a process that hangs; its processes end, and the next service goes on.
 
     It is sent until it counts: not before a second after the first.
     """
-    first = new_daemon()
-    job_id = _submit(first.address, 1_000_000)
-    _wait_running(first.address, job_id)
-    servers = [pid for pid, line in first.processes().items() if "_ParameterServerProcess" in line]
-    for pid in servers:
-        os.kill(pid, signal.SIGSTOP)
-    with Client(first.address, patience_s=0) as client:
+    job_id = _submit(mortal.address, 1_000_000)
+    _wait_running(mortal.address, job_id)
+    send(signal.SIGSTOP, pids_of("parameter server", mortal.processes()))
+    with Client(mortal.address, patience_s=0) as client:
         watch = client.watch(job_id)
         next(watch)
-        first.process.send_signal(signal.SIGTERM)
+        mortal.process.send_signal(signal.SIGTERM)
         with pytest.raises(UnavailableError):
             list(watch)
-    while (code := _try_to_stop(first)) is None:
+    while (code := _try_to_stop(mortal)) is None:
         pass
     assert code == 128 + signal.SIGTERM
-    wait_until_gone(first.processes())
-    second = new_daemon(first.data_directory)
-    _wait_running(second.address, job_id)
-    with Client(second.address) as client:
+    wait_until_gone(mortal.processes())
+    mortal.start()
+    _wait_running(mortal.address, job_id)
+    with mortal.client() as client:
         assert client.job(job_id).lost_with_service == 0  # it was told to end
-    assert second.stop() == 0
 
 
-def test_a_killed_daemon_loses_no_job(new_daemon: NewDaemon, nothing_left: None) -> None:
-    """SIGKILL in the middle: its processes end by themselves, and the next daemon ends the job and sweeps the rest."""
-    first = new_daemon()
-    job_id = _submit(first.address, 300)
-    with Client(first.address) as client:
+@pytest.mark.faults
+def test_a_killed_daemon_loses_no_job(mortal: LocalService) -> None:
+    """SIGKILL in the middle: Ray and all other processes end by themselves, and the next daemon ends the job.
+
+    Nothing is left of Ray, not even its agents: the cluster process notices, and takes it down in order.
+    """
+    job_id = _submit(mortal.address, 150)
+    with mortal.client() as client:
         next(news for news in client.watch(job_id) if isinstance(news, jobs_pb.Event) and news.checkpoint)
-    first.kill()
-    wait_until_gone(first.processes())
-    second = new_daemon(first.data_directory)
-    with Client(second.address) as client:
+    processes = mortal.processes()
+    assert pids_of("cluster process", processes)
+    mortal.kill()
+    wait_until_gone(processes)
+    mortal.start()
+    with mortal.client() as client:
         messages = [news.message for news in client.watch(job_id) if isinstance(news, jobs_pb.Event)]
         assert client.job(job_id).state == jobs_pb.JOB_STATE_SUCCEEDED
         assert client.job(job_id).lost_attempts == 0
         assert client.job(job_id).lost_with_service == 1
     assert any("the service was restarted" in message for message in messages)
     assert any("attempt 2 goes on from the checkpoint of step" in message for message in messages)
-    assert second.stop() == 0
 
 
 def _refusal(*options: str | Path) -> str:
@@ -224,23 +222,27 @@ def _refusal(*options: str | Path) -> str:
     return ran.stderr.strip().splitlines()[-1]
 
 
-def test_a_daemon_on_a_cluster_takes_its_cpus_and_gives_them_back(
-    daemon: Any, new_daemon: NewDaemon, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With --ray the fleets run on somebody else's Ray, here that of another daemon, and leave it as they found it.
+@pytest.fixture
+def cluster(daemon: LocalService, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Address of a Ray cluster, that of the shared daemon, which processes of the test may join.
 
     The user has its token; nobody else could read it out of the environment of its processes.
     """
-    ((pid, address),) = {
-        (pid, found.group(1))
-        for pid, line in daemon.processes().items()
-        if line.split()[0].endswith("/raylet") and (found := re.search(r"--gcs-address=(\S+)", line))
-    }
+    processes = daemon.processes()
+    (pid,) = pids_of("raylet", processes)
+    address, *_ = re.findall(r"--gcs-address=(\S+)", processes[pid])
     (token,) = re.findall(rb"RAY_AUTH_TOKEN=(\w+)", Path(f"/proc/{pid}/environ").read_bytes())
     monkeypatch.setenv("RAY_AUTH_TOKEN", token.decode())
     # Else Ray would look for a cluster of this host at the address that others see of it; that one listens at none.
     monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    guest = new_daemon(ray=address)
+    return address
+
+
+def test_a_daemon_on_a_cluster_takes_its_cpus_and_gives_them_back(
+    daemon: LocalService, new_daemon: NewDaemon, cluster: str
+) -> None:
+    """With --ray the fleets run on somebody else's Ray, here that of another daemon, and leave it as they found it."""
+    guest = new_daemon(ray=cluster)
     job_id = _submit(guest.address, 3)
     with Client(guest.address) as client:
         list(client.watch(job_id))
@@ -258,13 +260,12 @@ def test_a_data_directory_in_use_is_refused(daemon: Any) -> None:
     assert f"another nablad (process {daemon.process.pid} on " in refusal
 
 
-def test_an_address_in_use_is_refused(daemon: Any, tmp_path: Path) -> None:
+def test_an_address_in_use_is_refused(daemon: LocalService, cluster: str, tmp_path: Path) -> None:
     """The sentence names the option that helps."""
-    options = ("--data-dir", tmp_path, "--metrics-address", "127.0.0.1:0")
-    assert "--address" in _refusal(*options, "--address", daemon.address)
-    metrics = daemon.metrics_url.removeprefix("http://").removesuffix("/metrics")
+    options = ("--data-dir", tmp_path, "--ray", cluster)
+    assert "--address" in _refusal(*options, "--address", daemon.address, "--metrics-address", "127.0.0.1:0")
     assert "--metrics-address" in _refusal(
-        "--data-dir", tmp_path, "--address", "127.0.0.1:0", "--metrics-address", metrics
+        *options, "--address", "127.0.0.1:0", "--metrics-address", daemon.metrics_address
     )
 
 

@@ -177,6 +177,7 @@ def test_a_result_can_be_verified(client: Client, daemon: Any, undisturbed: jobs
     assert len(list(client.models())) == len(list((daemon.data_directory / "models").glob("*.safetensors")))
 
 
+@pytest.mark.happy
 def test_a_warm_start_goes_on_from_a_model(client: Client, digits: None) -> None:
     """Its first weights are the model's, whatever becomes of the model, and a verification begins with them too."""
     first = _finish(client, _submit(client))
@@ -215,6 +216,7 @@ def test_a_warm_start_that_does_not_fit_is_refused(client: Client, digits: None)
     assert "model.layers: got [64, 41, 10]" in str(other.value.violations[0])
 
 
+@pytest.mark.happy
 def test_checkpoints_are_listed_and_go_with_the_job(client: Client, daemon: Any, digits: None, nabla: Nabla) -> None:
     """By epochs while the job runs, the newest two; a job can start from them; deleting the job removes them."""
     job = _submit(client, epochs=1_000_000, top="checkpoints: {every_epochs: 3}")
@@ -233,6 +235,7 @@ def test_checkpoints_are_listed_and_go_with_the_job(client: Client, daemon: Any,
     assert not (daemon.data_directory / "checkpoints" / job.job_id).exists()
 
 
+@pytest.mark.happy
 def test_history_is_there_for_a_job_shorter_than_a_scrape(client: Client, digits: None, nabla: Nabla) -> None:
     """As a table, CSV and JSON, by epochs and by steps."""
     job = _finish(client, _submit(client, epochs=2))
@@ -258,9 +261,9 @@ def test_what_happened_is_told_by_get(client: Client, digits: None, nabla: Nabla
 
 def test_jobs_of_higher_priority_go_first(client: Client, digits: None) -> None:
     """Whatever their age."""
-    blocker = _submit(client, epochs=1_000_000, workers=8)
+    blocker = _submit(client, epochs=1_000_000, workers=4)
     _wait_for(client, blocker.job_id, "running")
-    jobs = {priority: _submit(client, epochs=1, workers=8, top=f"priority: {priority}") for priority in (-5, 0, 7)}
+    jobs = {priority: _submit(client, epochs=1, workers=4, top=f"priority: {priority}") for priority in (-5, 0, 7)}
     client.cancel(blocker.job_id)
     started = {priority: _finish(client, job).start_time.ToNanoseconds() for priority, job in jobs.items()}
     assert started[7] < started[0] < started[-5]

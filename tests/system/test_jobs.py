@@ -89,6 +89,7 @@ def test_every_optimizer_trains(client: Client, digits: None, optimizer: str) ->
     assert ends[-1].training.cost < ends[0].training.cost / 2
 
 
+@pytest.mark.happy
 def test_a_regression_on_csv_trains_and_predicts(client: Client, tmp_path: Path) -> None:
     """Values as targets: identity outputs and squared error by default, no accuracy, predictions near the truth."""
     rows = [(x / 50 - 1, y / 10 - 1) for x in range(100) for y in range(20)]
@@ -124,11 +125,11 @@ def test_a_diverging_job_fails_with_advice(client: Client, digits: None) -> None
 
 def test_a_cancelled_job_leaves_no_process(client: Client, daemon: Any, digits: None) -> None:
     """The fleet of a cancelled job ends, and the CPUs are free for the next job."""
-    job_id = _long_job(client, workers=8)
+    job_id = _long_job(client, workers=4)
     _wait_running(client, job_id)
     assert client.cancel(job_id).state == jobs_pb.JOB_STATE_CANCELLED
     wait_until_gone(daemon.processes(), "_WorkerProcess|_ParameterServerProcess")
-    next_job = _long_job(client, workers=8)
+    next_job = _long_job(client, workers=4)
     _wait_running(client, next_job)
     client.cancel(next_job)
     with pytest.raises(ConflictError, match="has ended already"):
@@ -137,7 +138,7 @@ def test_a_cancelled_job_leaves_no_process(client: Client, daemon: Any, digits: 
 
 def test_what_does_not_fit_waits_its_turn(client: Client, digits: None) -> None:
     """Two jobs that need all CPUs run one after the other; one that needs more than there are is told so."""
-    first, second, giant = _long_job(client, 8), _long_job(client, 8), _long_job(client, 9)
+    first, second, giant = _long_job(client, 4), _long_job(client, 4), _long_job(client, 5)
     _wait_running(client, first)
     assert client.job(second).state == jobs_pb.JOB_STATE_QUEUED
     client.cancel(first)
@@ -146,7 +147,7 @@ def test_what_does_not_fit_waits_its_turn(client: Client, digits: None) -> None:
     last = _long_job(client)
     _wait_running(client, last)
     assert client.job(giant).state == jobs_pb.JOB_STATE_QUEUED
-    assert "needs 9 workers with 1 CPU each, but the cluster has room for 8" in client.job(giant).reason
+    assert "needs 5 workers with 1 CPU each, but the cluster has room for 4" in client.job(giant).reason
     for job_id in (giant, last):
         client.cancel(job_id)
 
@@ -159,11 +160,11 @@ def test_a_job_that_is_too_big_for_the_cluster_says_so_at_once(client: Client, d
     checked, job = client.submit(spec, validate_only=True), client.submit(spec)
     for warned, job_id in ((checked, "ID"), (job, job.job_id)):
         (warning,) = warned.warnings
-        assert warning.message.startswith("needs 64 workers with 1 CPU each, but the cluster has room for 8: ")
-        assert f"`nabla job scale {job_id} 8`" in warning.message
+        assert warning.message.startswith("needs 64 workers with 1 CPU each, but the cluster has room for 4: ")
+        assert f"`nabla job scale {job_id} 4`" in warning.message
     waiting = next(news for news in client.watch(job.job_id) if isinstance(news, jobs_pb.Waiting))
     assert waiting.reason == client.job(job.job_id).reason == job.warnings[0].message
-    assert client.scale(job.job_id, 8).warnings == []
+    assert client.scale(job.job_id, 4).warnings == []
     assert _finish(client, job.job_id).state == jobs_pb.JOB_STATE_SUCCEEDED
 
 
@@ -178,6 +179,7 @@ def test_a_deleted_job_is_gone(client: Client, digits: None) -> None:
         client.job(job_id)
 
 
+@pytest.mark.faults
 def test_a_lost_parameter_server_costs_an_attempt_and_not_the_result(client: Client, daemon: Any, digits: None) -> None:
     """SIGKILL of the parameter server: the job runs again from its beginning and ends."""
     job = _submit(
@@ -194,6 +196,7 @@ def test_a_lost_parameter_server_costs_an_attempt_and_not_the_result(client: Cli
     assert any("the parameter server was lost" in message for message in messages)
 
 
+@pytest.mark.happy
 def test_watchers_see_the_same_events_from_any_number_on(client: Client, digits: None) -> None:
     """Ordered, unique, without gaps; a late watcher sees the rest of what an early one saw."""
     job = _submit(client, "data: {train: digits-train}\nmodel: {layers: [64, 10]}\ntraining: {epochs: 8}")

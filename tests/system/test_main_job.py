@@ -31,11 +31,13 @@ def trained(nabla: Nabla, digits: None) -> str:
     )
 
 
+@pytest.mark.happy
 def test_the_digits_are_learned(trained: str, client: Client) -> None:
     """At least 96 % of the held-out digits are read right."""
     assert client.model(trained).validation.accuracy >= 0.96
 
 
+@pytest.mark.happy
 def test_the_exported_model_predicts_what_the_service_predicts(
     trained: str, nabla: Nabla, client: Client, tmp_path: Path
 ) -> None:
@@ -55,6 +57,7 @@ def test_the_exported_model_predicts_what_the_service_predicts(
     assert predicted.comparison.accuracy == client.model(trained).validation.accuracy
 
 
+@pytest.mark.happy
 def test_metrics_show_the_same_numbers(trained: str, daemon: object, client: Client) -> None:
     """What Prometheus scrapes of an ended job is what the job itself says."""
     with urllib.request.urlopen(daemon.metrics_url) as page:  # type: ignore[attr-defined]  # noqa: S310

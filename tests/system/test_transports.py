@@ -16,8 +16,9 @@ import pytest
 
 from nablad import Client
 from nablad.jobspec import parse
+from nablad.local import LocalService
 from nablad.v1 import jobs_pb2 as jobs_pb
-from tests.harness.processes import wait_until_gone
+from tests.harness.processes import send, shared_files, until_empty, wait_until_gone
 
 Nabla = Callable[..., "CompletedProcess[str]"]
 
@@ -52,6 +53,7 @@ def _wait_joined(client: Client, job_id: str) -> list[str]:
     pytest.fail(f"the job ended: {client.job(job_id).reason}")
 
 
+@pytest.mark.happy
 def test_a_job_file_names_its_transport(nabla: Nabla, digits: None, tmp_path: Path) -> None:
     """It is trained with, and shown; left out it is auto."""
     for given, shown in (("transport: inline", "inline"), ("policy: sync", "auto")):
@@ -96,42 +98,35 @@ def _mappings(pid: int) -> list[_Mapping]:
     return [_Mapping(name.removeprefix("/memfd:"), mode, int(inode)) for _, mode, _, _, inode, name, *_ in fields]
 
 
-def _shared_files() -> set[str]:
-    """What lies in /dev/shm."""
-    return {path.name for path in Path("/dev/shm").iterdir()}  # noqa: S108 (only looked at)
-
-
 def _living() -> list[int]:
     return [int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdecimal()]
 
 
-def test_when_everything_is_killed_no_memory_is_left_and_the_job_ends_with_the_same_bits(
-    new_daemon: Callable[..., Any],
-) -> None:
+@pytest.mark.faults
+def test_when_everything_is_killed_no_memory_is_left_and_the_job_ends_with_the_same_bits(mortal: LocalService) -> None:
     """SIGKILL of daemon, Ray, parameter server and workers in the middle of a job that shares memory."""
-    epochs, before = 120, _shared_files()
-    first = new_daemon()
-    with Client(first.address) as client:
-        client.add_dataset("digits-train", [DIGITS])
+    epochs, before = 60, shared_files()
+    with mortal.client() as client:
+        if "digits-train" not in {dataset.name for dataset in client.datasets()}:
+            client.add_dataset("digits-train", [DIGITS])
         job_id = _submit(client, "shared", epochs)
         next(news for news in client.watch(job_id) if isinstance(news, jobs_pb.Progress) and news.step > 0)
-    processes = first.processes()
+    processes = mortal.processes()
     regions = {mapping.inode for pid in processes for mapping in _mappings(pid)}
     assert len(regions) >= 2  # the weights, and the gradient of each worker that has joined already
-    for pid in processes:
-        os.kill(pid, signal.SIGKILL)
-    first.stop()
-    wait_until_gone(first.processes())
-    assert _shared_files() <= before
+    send(signal.SIGKILL, processes)
+    mortal.process.wait()
+    wait_until_gone(mortal.processes())
+    assert until_empty(lambda: sorted(shared_files() - before)) == []
     assert not [pid for pid in _living() for mapping in _mappings(pid) if mapping.inode in regions]
-    second = new_daemon(first.data_directory)
-    with Client(second.address) as client:
+    mortal.start()
+    with mortal.client() as client:
         files = set()
         for each in (job_id, _submit(client, "inline", epochs, workers=1)):
             list(client.watch(each))
             done = client.job(each)
             assert done.state == jobs_pb.JOB_STATE_SUCCEEDED, done.reason
-            files.add((second.data_directory / "models" / f"{done.model_id}.safetensors").read_bytes())
+            files.add((mortal.data_directory / "models" / f"{done.model_id}.safetensors").read_bytes())
         assert client.job(job_id).attempt == 2
     assert len(files) == 1
 
@@ -163,6 +158,7 @@ def _run(daemon: Any, transport: str) -> Iterator[Running]:
     wait_until_gone(daemon.processes(), FLEET)
 
 
+@pytest.mark.faults
 def test_the_region_of_a_killed_worker_goes_with_it(daemon: Any, client: Client, digits: None) -> None:
     """The parameter server keeps the memory of those that are there, and of nobody else."""
     with _run(daemon, "shared") as running:

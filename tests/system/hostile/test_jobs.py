@@ -101,7 +101,7 @@ def test_a_crowd_of_watchers_and_jobs(
     watches = [stub.WatchJob(jobs_pb.WatchJobRequest(job_id=giant, from_event=firsts[n % 3])) for n in range(200)]
     assert [next(watch).events[0].number for watch in watches[::3]] == [1] * 67
     spec = spec_pb.JobSpec(data={"train": "digits-train"}, model={"layers": [0, 8, 0]})
-    spec.training.epochs, spec.training.batch_size, spec.distribution.workers = 1_000_000, 1, 8
+    spec.training.epochs, spec.training.batch_size, spec.distribution.workers = 1_000_000, 1, 4
     calls = [stub.CreateJob.future(jobs_pb.CreateJobRequest(spec=spec), timeout=_SECONDS) for _ in range(100)]
     jobs = [call.result().job.job_id for call in calls]
     with ThreadPoolExecutor(50) as pool:
@@ -136,10 +136,11 @@ def _http_rubbish(url: str) -> None:
     assert b"nablad_jobs{" in _scrape(url)
 
 
+@pytest.mark.faults
 def test_a_stopped_worker_changes_nothing(client: Client, daemon: Any, digits: None) -> None:
     """A worker that is stopped until it counts as lost, and then goes on, leaves the weights of a run without."""
     text = (
-        "data: {train: digits-train, scaling: unit}\nmodel: {layers: [64, 30, 10]}\ntraining: {epochs: 100}\n"
+        "data: {train: digits-train, scaling: unit}\nmodel: {layers: [64, 30, 10]}\ntraining: {epochs: 40}\n"
         "distribution: {workers: 2, micro_batches: 2}"
     )
     stopped_job = _submit(client, text)
