@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from nablad.local import MARK, LocalService
-from tests.harness import HarnessError
+from tests.harness import PROMPT, HarnessError
 from tests.harness.hosts import Host, TwoHosts
 
 __all__ = ["Cluster", "Setup"]
@@ -70,6 +70,7 @@ class Cluster:
             self.service = LocalService(
                 self._folder / "data",
                 ray=self._gcs,
+                options=PROMPT,
                 address=address,
                 metrics_address=address,
                 environment=token,

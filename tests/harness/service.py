@@ -8,6 +8,7 @@ from typing import Self
 
 from nablad import Client
 from nablad.local import LocalService, pids_of
+from tests.harness import PROMPT
 from tests.harness.fuses import Fuses
 from tests.harness.processes import Census, Departure, lower_priority, send
 from tests.harness.trace import Trace
@@ -54,7 +55,9 @@ class Service:
             folder.mkdir()
         self.fuses = Fuses(root / "fuses")
         environment = {**self.fuses.environment, "TMPDIR": str(self.temporary)}
-        self.daemon = LocalService(self.data_directory, cpus=_CPUS, environment=environment, log_file=root / "log")
+        self.daemon = LocalService(
+            self.data_directory, cpus=_CPUS, options=PROMPT, environment=environment, log_file=root / "log"
+        )
         try:
             self.daemon.start()
             self.client = Client(self.daemon.address, patience_s=0)

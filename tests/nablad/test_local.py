@@ -50,7 +50,7 @@ def test_it_is_started_on_free_ports_with_a_directory_of_its_own() -> None:
     """Nothing of another service comes into it, though this program's environment has settings of one."""
     with _local(TELLING) as service:
         options, _ = _said(service).splitlines()
-        directory = f"--data-dir {service.storage.data_directory}"
+        directory = f"--data-dir {service.data_directory}"
         assert options == f"{directory} --address 127.0.0.1:0 --metrics-address 127.0.0.1:0"
 
 

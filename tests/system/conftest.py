@@ -14,6 +14,7 @@ import pytest
 from nablad import Client
 from nablad.errors import ConflictError
 from nablad.local import LocalService
+from tests.harness import PROMPT
 from tests.harness.processes import send, shared_files, until_empty
 
 # Of the daemon that tests share. Jobs that need all of them start as many processes: so there are no more than needed.
@@ -39,23 +40,14 @@ def temporary_folder() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session", autouse=True)
-def prompt_watches() -> Iterator[None]:
-    """Tests that wait for an event of a job hear of it within a tenth of a second."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NABLAD_WATCH_INTERVAL", "0.1")
-        yield
-
-
 @pytest.fixture
 def new_daemon(tmp_path: Path) -> Iterator[Callable[..., LocalService]]:
     """Starts daemons for one test; those that still run at its end are killed."""
     started: list[LocalService] = []
 
     def start(data_directory: Path | None = None, **options: Any) -> LocalService:
-        service = LocalService(
-            data_directory or tmp_path / "data", **{"cpus": _FEW_CPUS, "log_file": tmp_path / "log", **options}
-        )
+        defaults = {"cpus": _FEW_CPUS, "options": PROMPT, "log_file": tmp_path / "log"}
+        service = LocalService(data_directory or tmp_path / "data", **{**defaults, **options})
         started.append(service)
         return service.start()
 
@@ -68,7 +60,7 @@ def new_daemon(tmp_path: Path) -> Iterator[Callable[..., LocalService]]:
 @pytest.fixture(scope="session")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalService]:
     """The daemon that tests share; at the end it must stop cleanly."""
-    with LocalService(cpus=_CPUS, log_file=tmp_path_factory.mktemp("daemon") / "log") as daemon:
+    with LocalService(cpus=_CPUS, options=PROMPT, log_file=tmp_path_factory.mktemp("daemon") / "log") as daemon:
         yield daemon
         assert daemon.stop() == 0, daemon.log_file.read_text()[-5000:]
 
@@ -97,8 +89,13 @@ def mortal_service(
 ) -> Iterator[LocalService]:
     """The service of `mortal`; at the end it must stop cleanly, and nothing may be left but its data directory."""
     folder = tmp_path_factory.mktemp("mortal")
-    environment = {"TMPDIR": str(mortal_temporary)}
-    service = LocalService(folder / "data", cpus=_FEW_CPUS, log_file=folder / "log", environment=environment)
+    service = LocalService(
+        folder / "data",
+        cpus=_FEW_CPUS,
+        options=PROMPT,
+        environment={"TMPDIR": str(mortal_temporary)},
+        log_file=folder / "log",
+    )
     yield service
     if not service.is_running:
         service.start()  # it sweeps what the last one has left
