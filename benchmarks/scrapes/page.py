@@ -127,10 +127,10 @@ async def _metrics_of_a_service(database: Path, jobs: int, workers: int, layers:
 class _Cluster:
     """Has one node."""
 
-    async def nodes(self) -> list[cluster_pb.Node]:
+    async def list_nodes(self) -> list[cluster_pb.Node]:
         return [cluster_pb.Node(cpus=8, free_cpus=4)]
 
-    async def reserve(self, workers: int, cpus_per_worker: int) -> None:
+    async def reserve_cpus(self, workers: int, cpus_per_worker: int) -> None:
         raise NotImplementedError(f"{workers} workers with {cpus_per_worker} CPUs: nothing is run here")
 
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from nablad.v1 import parameter_server_pb2 as nablad_dot_v1_dot_parameter__server__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17nablad/v1/cluster.proto\x12\tnablad.v1\x1a nablad/v1/parameter_server.proto\"\x12\n\x10ListNodesRequest\"3\n\x11ListNodesResponse\x12\x1e\n\x05nodes\x18\x01 \x03(\x0b\x32\x0f.nablad.v1.Node\"\'\n\x04Node\x12\x0c\n\x04\x63pus\x18\x01 \x01(\r\x12\x11\n\tfree_cpus\x18\x02 \x01(\r\"|\n\x0fRunFleetRequest\x12)\n\x07reserve\x18\x01 \x01(\x0b\x32\x16.nablad.v1.ReservationH\x00\x12#\n\x06launch\x18\x02 \x01(\x0b\x32\x11.nablad.v1.LaunchH\x00\x12\x11\n\x07workers\x18\x03 \x01(\rH\x00\x42\x06\n\x04step\"7\n\x0bReservation\x12\x0f\n\x07workers\x18\x01 \x01(\r\x12\x17\n\x0f\x63pus_per_worker\x18\x02 \x01(\r\"C\n\x06Launch\x12)\n\nassignment\x18\x01 \x01(\x0b\x32\x15.nablad.v1.Assignment\x12\x0e\n\x06secret\x18\x02 \x01(\t\"\x8d\x01\n\x10RunFleetResponse\x12\x12\n\x08reserved\x18\x01 \x01(\x08H\x00\x12\x11\n\x07\x61\x64\x64ress\x18\x02 \x01(\tH\x00\x12#\n\x04lost\x18\x03 \x01(\x0b\x32\x13.nablad.v1.FleetEndH\x00\x12%\n\x06\x66\x61iled\x18\x04 \x01(\x0b\x32\x13.nablad.v1.FleetEndH\x00\x42\x06\n\x04news\"C\n\x08\x46leetEnd\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x18\n\x10last_error_lines\x18\x02 \x01(\t\x12\r\n\x05\x63\x61use\x18\x03 \x01(\t2\xa1\x01\n\x0e\x43lusterService\x12\x46\n\tListNodes\x12\x1b.nablad.v1.ListNodesRequest\x1a\x1c.nablad.v1.ListNodesResponse\x12G\n\x08RunFleet\x12\x1a.nablad.v1.RunFleetRequest\x1a\x1b.nablad.v1.RunFleetResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17nablad/v1/cluster.proto\x12\tnablad.v1\x1a nablad/v1/parameter_server.proto\"\x12\n\x10ListNodesRequest\"3\n\x11ListNodesResponse\x12\x1e\n\x05nodes\x18\x01 \x03(\x0b\x32\x0f.nablad.v1.Node\"\'\n\x04Node\x12\x0c\n\x04\x63pus\x18\x01 \x01(\r\x12\x11\n\tfree_cpus\x18\x02 \x01(\r\"\x83\x01\n\x16RunJobProcessesRequest\x12)\n\x07reserve\x18\x01 \x01(\x0b\x32\x16.nablad.v1.ReservationH\x00\x12#\n\x06launch\x18\x02 \x01(\x0b\x32\x11.nablad.v1.LaunchH\x00\x12\x11\n\x07workers\x18\x03 \x01(\rH\x00\x42\x06\n\x04step\"7\n\x0bReservation\x12\x0f\n\x07workers\x18\x01 \x01(\r\x12\x17\n\x0f\x63pus_per_worker\x18\x02 \x01(\r\"C\n\x06Launch\x12)\n\nassignment\x18\x01 \x01(\x0b\x32\x15.nablad.v1.Assignment\x12\x0e\n\x06secret\x18\x02 \x01(\t\"\xa3\x01\n\x17RunJobProcessesResponse\x12\x12\n\x08reserved\x18\x01 \x01(\x08H\x00\x12\x11\n\x07\x61\x64\x64ress\x18\x02 \x01(\tH\x00\x12*\n\x04lost\x18\x03 \x01(\x0b\x32\x1a.nablad.v1.JobProcessesEndH\x00\x12,\n\x06\x66\x61iled\x18\x04 \x01(\x0b\x32\x1a.nablad.v1.JobProcessesEndH\x00\x42\x07\n\x05\x65vent\"J\n\x0fJobProcessesEnd\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x18\n\x10last_error_lines\x18\x02 \x01(\t\x12\r\n\x05\x63\x61use\x18\x03 \x01(\t2\xb6\x01\n\x0e\x43lusterService\x12\x46\n\tListNodes\x12\x1b.nablad.v1.ListNodesRequest\x1a\x1c.nablad.v1.ListNodesResponse\x12\\\n\x0fRunJobProcesses\x12!.nablad.v1.RunJobProcessesRequest\x1a\".nablad.v1.RunJobProcessesResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,16 +38,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTNODESRESPONSE']._serialized_end=143
   _globals['_NODE']._serialized_start=145
   _globals['_NODE']._serialized_end=184
-  _globals['_RUNFLEETREQUEST']._serialized_start=186
-  _globals['_RUNFLEETREQUEST']._serialized_end=310
-  _globals['_RESERVATION']._serialized_start=312
-  _globals['_RESERVATION']._serialized_end=367
-  _globals['_LAUNCH']._serialized_start=369
-  _globals['_LAUNCH']._serialized_end=436
-  _globals['_RUNFLEETRESPONSE']._serialized_start=439
-  _globals['_RUNFLEETRESPONSE']._serialized_end=580
-  _globals['_FLEETEND']._serialized_start=582
-  _globals['_FLEETEND']._serialized_end=649
-  _globals['_CLUSTERSERVICE']._serialized_start=652
-  _globals['_CLUSTERSERVICE']._serialized_end=813
+  _globals['_RUNJOBPROCESSESREQUEST']._serialized_start=187
+  _globals['_RUNJOBPROCESSESREQUEST']._serialized_end=318
+  _globals['_RESERVATION']._serialized_start=320
+  _globals['_RESERVATION']._serialized_end=375
+  _globals['_LAUNCH']._serialized_start=377
+  _globals['_LAUNCH']._serialized_end=444
+  _globals['_RUNJOBPROCESSESRESPONSE']._serialized_start=447
+  _globals['_RUNJOBPROCESSESRESPONSE']._serialized_end=610
+  _globals['_JOBPROCESSESEND']._serialized_start=612
+  _globals['_JOBPROCESSESEND']._serialized_end=686
+  _globals['_CLUSTERSERVICE']._serialized_start=689
+  _globals['_CLUSTERSERVICE']._serialized_end=871
 # @@protoc_insertion_point(module_scope)

@@ -65,7 +65,7 @@ class Node(_message.Message):
     cpus: _builtins.int
     """CPUs, busy or not."""
     free_cpus: _builtins.int
-    """CPUs that nobody has."""
+    """Unallocated CPUs."""
     def __init__(
         self,
         *,
@@ -81,15 +81,15 @@ class Node(_message.Message):
 Global___Node: _TypeAlias = Node  # noqa: Y015
 
 @_typing.final
-class RunFleetRequest(_message.Message):
+class RunJobProcessesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RESERVE_FIELD_NUMBER: _builtins.int
     LAUNCH_FIELD_NUMBER: _builtins.int
     WORKERS_FIELD_NUMBER: _builtins.int
     workers: _builtins.int
-    """Afterwards: how many workers there shall be. More are started as there are CPUs for them; fewer are reaped as they
-    leave.
+    """Later messages: the wanted number of workers. More are started as CPUs become free; surplus workers are stopped
+    when the parameter server has released them.
     """
     @_builtins.property
     def reserve(self) -> Global___Reservation:
@@ -114,7 +114,7 @@ class RunFleetRequest(_message.Message):
     _WhichOneofArgType_step: _TypeAlias = _typing.Literal["step", b"step"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_step) -> _WhichOneofReturnType_step | None: ...
 
-Global___RunFleetRequest: _TypeAlias = RunFleetRequest  # noqa: Y015
+Global___RunJobProcessesRequest: _TypeAlias = RunJobProcessesRequest  # noqa: Y015
 
 @_typing.final
 class Reservation(_message.Message):
@@ -145,7 +145,7 @@ class Launch(_message.Message):
     ASSIGNMENT_FIELD_NUMBER: _builtins.int
     SECRET_FIELD_NUMBER: _builtins.int
     secret: _builtins.str
-    """The job's."""
+    """Secret of the job."""
     @_builtins.property
     def assignment(self) -> _parameter_server_pb2.Assignment: ...
     def __init__(
@@ -163,7 +163,7 @@ class Launch(_message.Message):
 Global___Launch: _TypeAlias = Launch  # noqa: Y015
 
 @_typing.final
-class RunFleetResponse(_message.Message):
+class RunJobProcessesResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RESERVED_FIELD_NUMBER: _builtins.int
@@ -171,15 +171,15 @@ class RunFleetResponse(_message.Message):
     LOST_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
     reserved: _builtins.bool
-    """Whether the CPUs were there; if not, the call ends."""
+    """Whether the CPUs are reserved; if not, the call ends."""
     address: _builtins.str
-    """Where the parameter server listens."""
+    """Address of the parameter server."""
     @_builtins.property
-    def lost(self) -> Global___FleetEnd:
+    def lost(self) -> Global___JobProcessesEnd:
         """The processes are gone; another attempt may succeed."""
 
     @_builtins.property
-    def failed(self) -> Global___FleetEnd:
+    def failed(self) -> Global___JobProcessesEnd:
         """The job cannot succeed; another attempt would end the same way."""
 
     def __init__(
@@ -187,21 +187,21 @@ class RunFleetResponse(_message.Message):
         *,
         reserved: _builtins.bool = ...,
         address: _builtins.str = ...,
-        lost: Global___FleetEnd | None = ...,
-        failed: Global___FleetEnd | None = ...,
+        lost: Global___JobProcessesEnd | None = ...,
+        failed: Global___JobProcessesEnd | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "failed", b"failed", "lost", b"lost", "news", b"news", "reserved", b"reserved"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "event", b"event", "failed", b"failed", "lost", b"lost", "reserved", b"reserved"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "failed", b"failed", "lost", b"lost", "news", b"news", "reserved", b"reserved"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "event", b"event", "failed", b"failed", "lost", b"lost", "reserved", b"reserved"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_news: _TypeAlias = _typing.Literal["reserved", "address", "lost", "failed"]  # noqa: Y015
-    _WhichOneofArgType_news: _TypeAlias = _typing.Literal["news", b"news"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_news) -> _WhichOneofReturnType_news | None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["reserved", "address", "lost", "failed"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
-Global___RunFleetResponse: _TypeAlias = RunFleetResponse  # noqa: Y015
+Global___RunJobProcessesResponse: _TypeAlias = RunJobProcessesResponse  # noqa: Y015
 
 @_typing.final
-class FleetEnd(_message.Message):
+class JobProcessesEnd(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REASON_FIELD_NUMBER: _builtins.int
@@ -226,4 +226,4 @@ class FleetEnd(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___FleetEnd: _TypeAlias = FleetEnd  # noqa: Y015
+Global___JobProcessesEnd: _TypeAlias = JobProcessesEnd  # noqa: Y015

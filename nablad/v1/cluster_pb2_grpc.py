@@ -39,10 +39,10 @@ class ClusterServiceStub:
                 request_serializer=nablad_dot_v1_dot_cluster__pb2.ListNodesRequest.SerializeToString,
                 response_deserializer=nablad_dot_v1_dot_cluster__pb2.ListNodesResponse.FromString,
                 _registered_method=True)
-        self.RunFleet = channel.stream_stream(
-                '/nablad.v1.ClusterService/RunFleet',
-                request_serializer=nablad_dot_v1_dot_cluster__pb2.RunFleetRequest.SerializeToString,
-                response_deserializer=nablad_dot_v1_dot_cluster__pb2.RunFleetResponse.FromString,
+        self.RunJobProcesses = channel.stream_stream(
+                '/nablad.v1.ClusterService/RunJobProcesses',
+                request_serializer=nablad_dot_v1_dot_cluster__pb2.RunJobProcessesRequest.SerializeToString,
+                response_deserializer=nablad_dot_v1_dot_cluster__pb2.RunJobProcessesResponse.FromString,
                 _registered_method=True)
 
 
@@ -50,15 +50,15 @@ class ClusterServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def ListNodes(self, request, context):
-        """The nodes that are there.
+        """Returns the nodes that are alive.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def RunFleet(self, request_iterator, context):
-        """One fleet: first its CPUs, then its processes, then their number. It lives as long as the caller sends; when the caller
-        has finished sending, or is gone, everything is stopped and given back, and the call ends.
+    def RunJobProcesses(self, request_iterator, context):
+        """Runs the processes of one attempt: reserves CPUs, starts the processes, then scales the workers. When the caller has
+        finished sending, or is gone, the processes are stopped, their CPUs released, and the call ends.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -72,10 +72,10 @@ def add_ClusterServiceServicer_to_server(servicer, server):
                     request_deserializer=nablad_dot_v1_dot_cluster__pb2.ListNodesRequest.FromString,
                     response_serializer=nablad_dot_v1_dot_cluster__pb2.ListNodesResponse.SerializeToString,
             ),
-            'RunFleet': grpc.stream_stream_rpc_method_handler(
-                    servicer.RunFleet,
-                    request_deserializer=nablad_dot_v1_dot_cluster__pb2.RunFleetRequest.FromString,
-                    response_serializer=nablad_dot_v1_dot_cluster__pb2.RunFleetResponse.SerializeToString,
+            'RunJobProcesses': grpc.stream_stream_rpc_method_handler(
+                    servicer.RunJobProcesses,
+                    request_deserializer=nablad_dot_v1_dot_cluster__pb2.RunJobProcessesRequest.FromString,
+                    response_serializer=nablad_dot_v1_dot_cluster__pb2.RunJobProcessesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -116,7 +116,7 @@ class ClusterService:
             _registered_method=True)
 
     @staticmethod
-    def RunFleet(request_iterator,
+    def RunJobProcesses(request_iterator,
             target,
             options=(),
             channel_credentials=None,
@@ -129,9 +129,9 @@ class ClusterService:
         return grpc.experimental.stream_stream(
             request_iterator,
             target,
-            '/nablad.v1.ClusterService/RunFleet',
-            nablad_dot_v1_dot_cluster__pb2.RunFleetRequest.SerializeToString,
-            nablad_dot_v1_dot_cluster__pb2.RunFleetResponse.FromString,
+            '/nablad.v1.ClusterService/RunJobProcesses',
+            nablad_dot_v1_dot_cluster__pb2.RunJobProcessesRequest.SerializeToString,
+            nablad_dot_v1_dot_cluster__pb2.RunJobProcessesResponse.FromString,
             options,
             channel_credentials,
             insecure,

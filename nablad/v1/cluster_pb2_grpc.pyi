@@ -34,20 +34,20 @@ class ClusterServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ClusterServiceAsyncStub: ...
     ListNodes: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.ListNodesRequest, _cluster_pb2.ListNodesResponse]
-    """The nodes that are there."""
-    RunFleet: _grpc.StreamStreamMultiCallable[_cluster_pb2.RunFleetRequest, _cluster_pb2.RunFleetResponse]
-    """One fleet: first its CPUs, then its processes, then their number. It lives as long as the caller sends; when the caller
-    has finished sending, or is gone, everything is stopped and given back, and the call ends.
+    """Returns the nodes that are alive."""
+    RunJobProcesses: _grpc.StreamStreamMultiCallable[_cluster_pb2.RunJobProcessesRequest, _cluster_pb2.RunJobProcessesResponse]
+    """Runs the processes of one attempt: reserves CPUs, starts the processes, then scales the workers. When the caller has
+    finished sending, or is gone, the processes are stopped, their CPUs released, and the call ends.
     """
 
 @_typing.type_check_only
 class ClusterServiceAsyncStub(ClusterServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListNodes: _aio.UnaryUnaryMultiCallable[_cluster_pb2.ListNodesRequest, _cluster_pb2.ListNodesResponse]  # type: ignore[assignment]
-    """The nodes that are there."""
-    RunFleet: _aio.StreamStreamMultiCallable[_cluster_pb2.RunFleetRequest, _cluster_pb2.RunFleetResponse]  # type: ignore[assignment]
-    """One fleet: first its CPUs, then its processes, then their number. It lives as long as the caller sends; when the caller
-    has finished sending, or is gone, everything is stopped and given back, and the call ends.
+    """Returns the nodes that are alive."""
+    RunJobProcesses: _aio.StreamStreamMultiCallable[_cluster_pb2.RunJobProcessesRequest, _cluster_pb2.RunJobProcessesResponse]  # type: ignore[assignment]
+    """Runs the processes of one attempt: reserves CPUs, starts the processes, then scales the workers. When the caller has
+    finished sending, or is gone, the processes are stopped, their CPUs released, and the call ends.
     """
 
 class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -57,16 +57,16 @@ class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _cluster_pb2.ListNodesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_cluster_pb2.ListNodesResponse, _abc.Awaitable[_cluster_pb2.ListNodesResponse]]:
-        """The nodes that are there."""
+        """Returns the nodes that are alive."""
 
     @_abc_1.abstractmethod
-    def RunFleet(
+    def RunJobProcesses(
         self,
-        request_iterator: _MaybeAsyncIterator[_cluster_pb2.RunFleetRequest],
+        request_iterator: _MaybeAsyncIterator[_cluster_pb2.RunJobProcessesRequest],
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_cluster_pb2.RunFleetResponse], _abc.AsyncIterator[_cluster_pb2.RunFleetResponse]]:
-        """One fleet: first its CPUs, then its processes, then their number. It lives as long as the caller sends; when the caller
-        has finished sending, or is gone, everything is stopped and given back, and the call ends.
+    ) -> _typing.Union[_abc.Iterator[_cluster_pb2.RunJobProcessesResponse], _abc.AsyncIterator[_cluster_pb2.RunJobProcessesResponse]]:
+        """Runs the processes of one attempt: reserves CPUs, starts the processes, then scales the workers. When the caller has
+        finished sending, or is gone, the processes are stopped, their CPUs released, and the call ends.
         """
 
 def add_ClusterServiceServicer_to_server(servicer: ClusterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -98,7 +98,7 @@ class DatasetServicer(datasets_grpc.DatasetServiceServicer):
                 job_id=job_id,
             )
         self._datasets.delete(request.name)
-        self._directory.drop_dataset(request.name)
+        self._directory.remove_dataset(request.name)
         return datasets_pb.DeleteDatasetResponse()
 
     def _check(self, header: datasets_pb.AddDatasetHeader) -> None:

@@ -7,7 +7,7 @@ from nablad.jobspec.names import names, one_of
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import jobs_pb2_grpc as jobs_grpc
 from service.checkpoints.folder import CheckpointFolder
-from service.cluster.capacity import KnownNodes
+from service.cluster.capacity import NodeCache
 from service.control.controller import Controller
 from service.control.job_warnings import job_warnings
 from service.control.submission import Submission
@@ -43,7 +43,7 @@ class JobServicer(jobs_grpc.JobServiceServicer):
         submission: Submission,
         controller: Controller,
         watches: Watches,
-        nodes: KnownNodes,
+        nodes: NodeCache,
     ) -> None:
         self._directory = directory
         self._jobs = jobs
@@ -161,7 +161,7 @@ class JobServicer(jobs_grpc.JobServiceServicer):
         """The job itself, with its newest progress, why it waits, and warnings."""
         # Only of jobs that wait does it matter how large the cluster is.
         waits = job.state in (jobs_pb.JOB_STATE_UNSPECIFIED, QUEUED)
-        nodes = await self._nodes.get() if waits else None
+        nodes = await self._nodes.get_nodes() if waits else None
         self._live.brought_up_to_date(job)
         job.warnings.extend(job_warnings(job, nodes))
         return job

@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.errors import CheckpointError
 from service.storage.digests import open_stored
-from service.storage.tensor_files import Layout, Tensor, TensorFile, TensorFileError
+from service.storage.tensor_files import Tensor, TensorFile, TensorFileError, TensorLayout
 
 __all__ = [
     "CheckpointError",
@@ -209,12 +209,12 @@ def _layout(
     size: int,
     description: Mapping[str, Any],
     state: ps_pb.TrainingState,
-) -> Layout:
+) -> TensorLayout:
     """Of a file with vectors of these names."""
     # Python writes a double so that the same one is read; JSON's missing infinity and NaN are texts in protobuf's JSON.
     described = {**description, _STATE: json_format.MessageToDict(state, preserving_proto_field_name=True)}
     shapes = dict.fromkeys(names, (dtype, (size,)))
-    return Layout(shapes, {_FORMAT: json.dumps(described, sort_keys=True)})
+    return TensorLayout(shapes, {_FORMAT: json.dumps(described, sort_keys=True)})
 
 
 def _require_short_header(path: Path) -> None:

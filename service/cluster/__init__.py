@@ -1,1 +1,1 @@
-"""Ray, and the process of its own that speaks to it: it may die with Ray while the service goes on."""
+"""Cluster: the process that speaks to Ray, which may die with Ray while the service goes on, and its client."""

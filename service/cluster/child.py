@@ -1,4 +1,4 @@
-"""The cluster process, as the daemon sees it."""
+"""Child process of the daemon: the start, the watch and the end of a cluster process."""
 
 import asyncio
 import os
@@ -15,9 +15,9 @@ from service.cluster.errors import ClusterError
 __all__ = ["READY", "Child"]
 
 READY: Final = "ready"
-"""The first line that it says when it is; any other is a sentence that says why there is no Ray."""
+"""First line of a cluster process that is ready; any other first line is a sentence that says why there is no Ray."""
 
-# Nobody but the superuser can put modules there, on whatever host a worker is; and it cannot be removed.
+# Only the superuser can put modules there, on any host; and the directory cannot be removed.
 _DIRECTORY: Final = "/"
 # Variables with the path of a file, which may be relative.
 _FILES: Final = ("RAY_AUTH_TOKEN_PATH", "RAY_TLS_SERVER_CERT", "RAY_TLS_SERVER_KEY", "RAY_TLS_CA_CERT")
@@ -30,47 +30,47 @@ class Child:
 
     Attributes:
         pid: Its process id.
-        end: Done when it has ended; how, as a sentence.
+        end: Task that is done when it has ended; the result says how, as a sentence.
     """
 
     def __init__(self, process: Process) -> None:
-        """`process` is ready."""
+        """Watches a process that is ready."""
         self._process = process
         self.pid = process.pid
         self.end = asyncio.create_task(_watch(process))
 
     @classmethod
     async def start(cls, command: Sequence[str], secret: str) -> "Child":
-        """Starts it, tells it the secret that calls have to carry, and waits until it is ready.
+        """Starts a cluster process, passes it the secret that calls have to carry, and waits until it is ready.
 
         Raises:
-            ClusterError: It says why, or ended without a word.
+            ClusterError: The process reported an error, or ended without a message.
         """
         try:
             process = await asyncio.create_subprocess_exec(
                 *command,
                 stdin=PIPE,
                 stdout=PIPE,
-                # So that what it leaves behind can be found.
+                # The processes that it leaves behind are found by their group.
                 process_group=0,
-                # Ray's workers look for modules in the directory that this process is in before all others.
+                # Ray's workers look for modules in the directory of this process before all others.
                 cwd=_DIRECTORY,
                 env=_environment(),
             )
         except OSError as error:
             raise ClusterError(f"the process that speaks to Ray cannot be started: {error}") from error
         try:
-            _tell(process, secret)
+            _send_secret(process, secret)
             await _require_ready(process)
         except BaseException:
             _kill(process)
             await asyncio.shield(process.wait())
-            _sweep(process)
+            _kill_group(process)
             raise
         return cls(process)
 
     async def stop(self) -> None:
-        """Ends it in order; kills it if that takes too long."""
+        """Ends the process in order; kills it after half a minute."""
         with suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGTERM)
         done, _ = await asyncio.wait([self.end], timeout=_STOP_SECONDS)
@@ -79,18 +79,18 @@ class Child:
             await self.end
 
     def kill(self) -> None:
-        """Ends it at once, and an embedded Ray with it."""
+        """Kills the process, and an embedded Ray with it."""
         _kill(self._process)
 
 
 def _environment() -> dict[str, str]:
-    """That of this process, for one in another directory."""
+    """Returns the environment of this process, with relative paths of files made absolute."""
     files = {name: os.path.abspath(os.environ[name]) for name in _FILES if os.environ.get(name)}  # noqa: PTH100
     return child_environment({**os.environ, **files}, sys.path)
 
 
-def _tell(process: Process, secret: str) -> None:
-    """On its standard input, where nobody else can read it, and which its own processes do not inherit."""
+def _send_secret(process: Process, secret: str) -> None:
+    """Writes the secret to the standard input, which others cannot read and Ray's processes do not inherit."""
     assert process.stdin is not None  # noqa: S101 (a pipe was asked for)
     process.stdin.write(f"{secret}\n".encode())
 
@@ -99,21 +99,23 @@ async def _require_ready(process: Process) -> None:
     assert process.stdout is not None  # noqa: S101 (a pipe was asked for)
     try:
         async with asyncio.timeout(_START_SECONDS):
-            said = (await process.stdout.readline()).decode().strip()
+            line = (await process.stdout.readline()).decode().strip()
     except TimeoutError as error:
         raise ClusterError(f"Ray was not there within {_START_SECONDS:.0f} s") from error
-    if not said:
-        raise ClusterError(f"the process that speaks to Ray {_ending(await process.wait())} before it was ready")
-    if said != READY:
-        raise ClusterError(said)
+    if not line:
+        ending = _describe_exit(await process.wait())
+        raise ClusterError(f"the process that speaks to Ray {ending} before it was ready")
+    if line != READY:
+        raise ClusterError(line)
 
 
 async def _watch(process: Process) -> str:
+    """Waits for the end of the process; returns its last line, or how it ended if it wrote none."""
     assert process.stdout is not None  # noqa: S101 (a pipe was asked for)
-    said = [line.decode().strip() async for line in process.stdout]
+    lines = [line.decode().strip() async for line in process.stdout]
     code = await process.wait()
-    _sweep(process)
-    return said[-1] if said else f"the process that speaks to it {_ending(code)}"
+    _kill_group(process)
+    return lines[-1] if lines else f"the process that speaks to it {_describe_exit(code)}"
 
 
 def _kill(process: Process) -> None:
@@ -121,11 +123,11 @@ def _kill(process: Process) -> None:
         process.kill()
 
 
-def _sweep(process: Process) -> None:
-    """Ray's processes would end by themselves, but some of them only after a minute."""
+def _kill_group(process: Process) -> None:
+    """Kills Ray's processes, because some of them would end by themselves only after a minute."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _ending(code: int) -> str:
+def _describe_exit(code: int) -> str:
     return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"

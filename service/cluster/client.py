@@ -1,4 +1,4 @@
-"""The daemon's way to Ray: keeps a cluster process running, and speaks to it."""
+"""Client of the cluster: keeps a cluster process running, and calls it."""
 
 import asyncio
 import logging
@@ -30,49 +30,49 @@ __all__ = ["ClusterClient", "ClusterError", "ClusterLostError", "JobProcessesCli
 
 _log = logging.getLogger(__name__)
 
-# -P: not what lies in the directory that it runs in.
+# -P: modules in its working directory are not imported.
 _PROGRAM: Final = (sys.executable, "-P", "-m", "service.cluster.process")
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
     ("grpc.enable_http_proxy", 0),
 )
-# A cluster process is started anew after so long, doubled with every one that ends before it was up for a minute.
+# Pause before a cluster process is started anew; it doubles with each that ends within a minute.
 _FIRST_PAUSE_SECONDS: Final = 0.5
 _LONGEST_PAUSE_SECONDS: Final = 10.0
 _PROVEN_SECONDS: Final = 60.0
-# A cluster process that does not answer for so long hangs; groups may wait for their CPUs one after the other.
+# A cluster process that does not answer by then hangs. Reservations may have to wait for each other.
 _ANSWER_SECONDS: Final = 20.0
 _RESERVE_SECONDS: Final = 60.0
-# Between the end of a call and the end of the process that had it.
-_LAST_WORDS_SECONDS: Final = 5.0
+# Longest time between the end of a call and the end of the process that answered it.
+_EXIT_SECONDS: Final = 5.0
 _SECRET_BYTES: Final = 32
-# Ray opens its folder to everybody at each start of a process; the one above stays closed. Short, because Ray adds
-# 64 characters to it for a socket, and the path of one has at most 107.
+# Ray makes its folder accessible to everybody at each start of a process; the folder above stays closed. The name is
+# short, because Ray adds 64 characters to it for a socket, and the path of a socket has at most 107.
 _RAY_FOLDER: Final = "r"
 
 
 @dataclass(frozen=True)
 class _Connection:
-    """A cluster process that is up."""
+    """Connection to a cluster process that is up."""
 
     child: Child
     channel: grpc.aio.Channel
     stub: "cluster_grpc.ClusterServiceAsyncStub"
     metadata: tuple[tuple[str, str]]
 
-    async def how_lost(self, error: grpc.aio.AioRpcError) -> str:
-        """How the process ended, given how a call broke."""
-        await asyncio.wait([self.child.end], timeout=_LAST_WORDS_SECONDS)
+    async def explain_loss(self, error: grpc.aio.AioRpcError) -> str:
+        """Returns how the process ended, or the error of the call if the process has not ended."""
+        await asyncio.wait([self.child.end], timeout=_EXIT_SECONDS)
         return self.child.end.result() if self.child.end.done() else str(error.details())
 
 
 class ClusterClient:
-    """Ray, while it is there.
+    """Client of a cluster process, which is started anew whenever it ends; see `ClusterLike`.
 
     Attributes:
-        up: Set while it is.
-        restarts: How often the cluster process was started anew.
+        up: Set while Ray is there.
+        restarts: Number of times that the cluster process was started anew.
     """
 
     def __init__(
@@ -85,16 +85,16 @@ class ClusterClient:
         program: Sequence[str] = _PROGRAM,
         first_pause_seconds: float = _FIRST_PAUSE_SECONDS,
     ) -> None:
-        """Does nothing yet.
+        """Prepares the client; `start` starts the cluster process.
 
         Args:
-            ray: Address of a running cluster; None for one of our own.
-            cpus: That one of our own offers.
-            folder: For the socket, and below it the files of a cluster of our own, of short path; nobody else may
-                enter it. What is in it is removed.
-            on_change: Told when Ray is lost and when it is back, as a sentence.
-            program: The cluster process.
-            first_pause_seconds: Before a cluster process is started anew.
+            ray: Address of a running Ray cluster; None for an embedded Ray.
+            cpus: CPUs that an embedded Ray offers.
+            folder: Folder of short path for the socket and for the files of an embedded Ray. It is emptied, and closed
+                to other users.
+            on_change: Called with a sentence when Ray is lost and when it is back.
+            program: Command of the cluster process.
+            first_pause_seconds: Pause before a cluster process is started anew.
         """
         self.up = asyncio.Event()
         self.restarts = 0
@@ -109,7 +109,7 @@ class ClusterClient:
         self._keeping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Starts the cluster process; it is started anew from then on whenever it ends.
+        """Starts the cluster process, and from then on starts it anew whenever it ends.
 
         Raises:
             ClusterError: Ray did not start, or cannot be reached.
@@ -130,12 +130,12 @@ class ClusterClient:
 
     @property
     def pid(self) -> int:
-        """Of the cluster process; -1 while there is none."""
-        connection = self._connection  # asked from other threads
+        """Process id of the cluster process; -1 while there is none."""
+        connection = self._connection  # read once, because other threads ask
         return connection.child.pid if connection else -1
 
-    async def nodes(self) -> list[cluster_pb.Node]:
-        """The nodes that are there.
+    async def list_nodes(self) -> list[cluster_pb.Node]:
+        """Returns the nodes that are alive.
 
         Raises:
             ClusterLostError: Ray is away.
@@ -151,18 +151,18 @@ class ClusterClient:
             raise ClusterLostError(f"Ray does not answer: {error.details()}") from error
         return list(response.nodes)
 
-    async def reserve(self, workers: int, cpus_per_worker: int) -> JobProcessesClient | None:
-        """The CPUs of a job, until the fleet is stopped; None when they cannot be had.
+    async def reserve_cpus(self, workers: int, cpus_per_worker: int) -> JobProcessesClient | None:
+        """Reserves the CPUs of a job until its processes are stopped; returns None if they are not free.
 
         Raises:
             ClusterLostError: Ray is away.
         """
         connection = self._require_connection()
-        fleet = JobProcessesClient(connection.stub, connection.metadata, connection.how_lost)
+        processes = JobProcessesClient(connection.stub, connection.metadata, connection.explain_loss)
         reserved = False
         try:
             async with asyncio.timeout(_RESERVE_SECONDS):
-                reserved = await fleet.reserve(workers, cpus_per_worker)
+                reserved = await processes.reserve_cpus(workers, cpus_per_worker)
         except (AttemptLost, AttemptFailed) as end:
             raise ClusterLostError(str(end)) from end
         except TimeoutError as error:
@@ -170,8 +170,8 @@ class ClusterClient:
             raise ClusterLostError(f"Ray does not answer: no CPUs after {_RESERVE_SECONDS:.0f} s") from error
         finally:
             if not reserved:
-                await fleet.stop()
-        return fleet if reserved else None
+                await processes.stop()
+        return processes if reserved else None
 
     def _require_connection(self) -> _Connection:
         if self._connection is None:
@@ -183,7 +183,7 @@ class ClusterClient:
         secret = secrets.token_hex(_SECRET_BYTES)
         child = await Child.start(self._command, secret)
         try:
-            # Either end knows the other: this one by what the kernel says, and that one by the secret of its own pipe.
+            # The kernel says which process listens there; the other end knows this one by the secret in its pipe.
             await asyncio.to_thread(require_process, self._socket, child.pid)
         except BaseException:
             child.kill()
@@ -201,14 +201,14 @@ class ClusterClient:
         self.up.clear()
 
     async def _keep_up(self, connection: _Connection) -> None:
-        losses = 0  # in a row, each before the cluster process was proven
+        losses = 0  # in a row, each within _PROVEN_SECONDS
         clock = asyncio.get_running_loop().time
         while True:
             since = clock()
             why = await asyncio.shield(connection.child.end)
             self._disconnect(why)
-            # Calls are about to end by themselves, and then know why.
-            await connection.channel.close(_LAST_WORDS_SECONDS)
+            # The calls end by themselves, and then explain the loss.
+            await connection.channel.close(_EXIT_SECONDS)
             self._on_change(f"Ray was lost: {why}; it is started or reached anew")
             if clock() - since > _PROVEN_SECONDS:
                 losses = 0
@@ -217,7 +217,7 @@ class ClusterClient:
             self._on_change("Ray is back")
 
     async def _reconnect(self, losses: int) -> tuple[_Connection, int]:
-        """Tries until it succeeds; returns the connection, and the losses so far with this one and every failed try."""
+        """Tries until it succeeds; returns the connection, and the losses including all failed tries."""
         while True:
             losses += 1
             await asyncio.sleep(back_off_seconds(losses, self._first_pause_seconds, _LONGEST_PAUSE_SECONDS))
@@ -229,17 +229,17 @@ class ClusterClient:
 
 
 def _prepare(folder: Path) -> None:
-    """An empty folder that only this user can enter; what is left of an earlier process is removed.
+    """Makes an empty folder that only this user can enter; files of an earlier process are removed.
 
     Raises:
-        ClusterError: It cannot be made, or somebody else has put something in its place.
+        ClusterError: The folder cannot be made, or another user has put something in its place.
     """
     try:
         with suppress(FileExistsError):
             folder.mkdir(mode=0o700)
         _require_own_folder(folder)
         folder.chmod(0o700)
-        # A process of Ray may still be writing its last lines there; then the folder is not empty, and no worse for it.
+        # A process of Ray may still write its last lines there. Then the folder is not empty, which does no harm.
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700, exist_ok=True)
         for path in (folder, *folder.iterdir()):

@@ -1,75 +1,68 @@
-"""What the controller works with, as it sees it: a cluster, its fleets, and attempts. Tests have others of them."""
+"""Interfaces of a cluster and of job processes: the same in the service, in the cluster process, and in tests.
 
-from dataclasses import dataclass
+The service has `ClusterClient` and `JobProcessesClient`, the cluster process `RayCluster` and `JobProcesses`.
+"""
+
 from typing import NoReturn, Protocol
 
 from nablad.v1 import cluster_pb2 as cluster_pb
-from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 
-__all__ = ["AttemptLike", "ClusterLike", "Ending", "JobProcessesLike"]
-
-
-@dataclass(frozen=True)
-class Ending:
-    """The training has come to its end.
-
-    Attributes:
-        reason: Why, as a sentence.
-        model_id: The model that was kept; empty if none was to be.
-    """
-
-    reason: str
-    model_id: str = ""
+__all__ = ["ClusterLike", "JobProcessesLike"]
 
 
 class JobProcessesLike(Protocol):
-    """The CPUs of one attempt, and then its processes."""
+    """Reserved CPUs of one attempt, and later the processes on them: a parameter server and workers."""
 
     async def start(self, assignment: ps_pb.Assignment, secret: str) -> str:
-        """Starts the processes; gives the address of the parameter server."""
+        """Starts the processes; returns the address of the parameter server.
+
+        Args:
+            assignment: Job, data and checkpoint of the attempt.
+            secret: Secret that calls of the parameter server have to carry.
+
+        Raises:
+            AttemptLost: They did not start.
+            AttemptFailed: They cannot start with this job.
+        """
         ...
 
-    async def failure(self) -> NoReturn:
-        """Waits until one fails for good, and raises AttemptFailed or AttemptLost."""
+    async def wait_for_failure(self) -> NoReturn:
+        """Waits until a process fails for good. A worker that merely dies is replaced and does not count.
+
+        Raises:
+            AttemptLost: The parameter server is gone, or a worker for good, or Ray.
+            AttemptFailed: A worker failed in a way that another attempt would repeat.
+        """
         ...
 
-    async def set_workers(self, workers: int) -> None:
-        """Says how many workers there shall be."""
+    async def scale_workers(self, workers: int) -> None:
+        """Sets the number of workers.
+
+        More are started as CPUs become free. A surplus worker is stopped when the parameter server has released it.
+        """
         ...
 
     async def stop(self) -> None:
-        """Stops them and gives the CPUs back."""
+        """Stops the processes, and returns when their CPUs are released."""
         ...
 
 
 class ClusterLike(Protocol):
-    """Where fleets run."""
+    """Nodes with CPUs on which job processes run."""
 
-    async def nodes(self) -> list[cluster_pb.Node]:
-        """The nodes that are there; raises ClusterLostError while nobody knows."""
+    async def list_nodes(self) -> list[cluster_pb.Node]:
+        """Returns the nodes that are alive.
+
+        Raises:
+            ClusterLostError: Ray is away.
+        """
         ...
 
-    async def reserve(self, workers: int, cpus_per_worker: int) -> JobProcessesLike | None:
-        """The CPUs of a job; None when they cannot be had."""
-        ...
+    async def reserve_cpus(self, workers: int, cpus_per_worker: int) -> JobProcessesLike | None:
+        """Reserves the CPUs of a job until its processes are stopped; returns None if they are not free.
 
-
-class AttemptLike(Protocol):
-    """One attempt of a job on a fleet."""
-
-    async def run(self) -> Ending:
-        """Trains, and keeps the model."""
-        ...
-
-    async def checkpoint(self) -> jobs_pb.Checkpoint | None:
-        """Takes a checkpoint now; None when there is nothing to take one of."""
-        ...
-
-    async def set_workers(self) -> None:
-        """Brings the number of workers to what the job asks for by now."""
-        ...
-
-    async def clean_up(self) -> None:
-        """Removes what nobody needs once the job has succeeded."""
+        Raises:
+            ClusterLostError: Ray is away.
+        """
         ...

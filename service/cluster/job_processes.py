@@ -1,4 +1,4 @@
-"""The processes of one attempt."""
+"""Job processes: the parameter server and the workers of one attempt, as the cluster process runs them."""
 
 import asyncio
 from typing import Any, Final, NoReturn, Protocol
@@ -20,53 +20,53 @@ class ServerLike(Protocol):
     """The process of a parameter server."""
 
     async def start(self, assignment: ps_pb.Assignment, secret: str) -> str:
-        """Starts to serve; gives the address. Raises ProcessError."""
+        """Starts to serve; returns the address. Raises ProcessError."""
         ...
 
     async def run(self) -> None:
         """Returns when it ends; raises ProcessError when it is lost."""
         ...
 
-    async def dismiss(self) -> None:
+    async def stop(self) -> None:
         """Ends the process; never raises."""
         ...
 
 
 class NewWorkerLike(WorkerLike, Protocol):
-    """The process of a worker that may not have begun yet."""
+    """The process of a worker that may not have started to work yet."""
 
-    def begin(self, address: str, secret: str, message_bytes: int) -> None:
-        """Sets it to work for the parameter server at this address."""
+    def start_work(self, address: str, secret: str, message_bytes: int) -> None:
+        """Makes it work for the parameter server at this address."""
         ...
 
 
 class ReservationLike(Protocol):
-    """The CPUs of a fleet."""
+    """Reserved CPUs of a job."""
 
     @property
     def workers(self) -> int:
-        """For how many the CPUs are reserved and not yet taken."""
+        """Number of workers whose CPUs are reserved and not in use yet."""
         ...
 
     async def start_server(self) -> ServerLike:
-        """The process of a parameter server."""
+        """Starts the process of a parameter server."""
         ...
 
     def start_worker(self) -> NewWorkerLike:
-        """The process of a worker, on CPUs that are reserved."""
+        """Starts the process of a worker on reserved CPUs."""
         ...
 
-    async def hire(self) -> NewWorkerLike | None:
-        """The process of one more worker; None when there are no CPUs for it."""
+    async def add_worker(self) -> NewWorkerLike | None:
+        """Starts the process of one more worker; returns None if there are no CPUs for it."""
         ...
 
-    async def give_back(self) -> None:
-        """The CPUs that nobody has taken; never raises."""
+    async def release(self) -> None:
+        """Releases the CPUs that are not in use; never raises."""
         ...
 
 
 class JobProcesses:
-    """The parameter server and the workers of one attempt."""
+    """The parameter server and the workers of one attempt, on reserved CPUs; see `JobProcessesLike`."""
 
     def __init__(self, reservation: ReservationLike) -> None:
         self._reservation = reservation
@@ -74,104 +74,105 @@ class JobProcesses:
         self._server: ServerLike | None = None
         self._server_run: asyncio.Task[None] | None = None
         self._idle: list[NewWorkerLike] = []
-        self._crew = WorkerGroup(self._hire)
+        self._group = WorkerGroup(self._add_worker)
         self._work: tuple[str, str, int] = ("", "", 0)  # address, secret, message_bytes
         self._stopping: asyncio.Task[None] | None = None
 
     async def start(self, assignment: ps_pb.Assignment, secret: str) -> str:
-        """Starts the processes.
-
-        Returns:
-            The address of the parameter server.
+        """Starts the processes; returns the address of the parameter server.
 
         Raises:
             AttemptLost: The parameter server did not start; another one may.
             AttemptFailed: It cannot start with this job.
         """
         self._server = await self._reservation.start_server()
-        # Their processes start while the parameter server's does.
+        # The workers' processes start while the parameter server's does.
         self._idle = [self._reservation.start_worker() for _ in range(self._reservation.workers)]
-        address = await _started(self._server, assignment, secret)
+        address = await _start_server(self._server, assignment, secret)
         self._server_run = asyncio.create_task(self._server.run())
         self._work = (address, secret, from_spec.message_bytes(assignment))
         for worker in self._idle:
-            worker.begin(*self._work)
+            worker.start_work(*self._work)
         workers, self._idle = self._idle, []
-        self._crew.begin(workers, self._wanted)
+        self._group.start(workers, self._wanted)
         return address
 
-    def set_workers(self, workers: int) -> None:
-        """Says how many workers there shall be.
-
-        More are started as CPUs become free; fewer are reaped as the parameter server lets them go.
-        """
+    async def scale_workers(self, workers: int) -> None:
+        """Sets the number of workers, also before they are started."""
         self._wanted = workers
         if self._server_run:
-            self._crew.want(workers)
+            self._group.scale(workers)
 
-    async def failure(self) -> NoReturn:
+    async def wait_for_failure(self) -> NoReturn:
         """Waits until a process fails for good. A worker that merely dies is replaced and does not count.
 
         Raises:
-            AttemptLost: The parameter server is gone, or a worker for good, with its process or its link.
+            AttemptLost: The parameter server is gone, or a worker for good, with its process or its connection.
             AttemptFailed: A worker failed in a way that a replacement would repeat.
         """
         run = self._server_run
         assert run is not None  # noqa: S101 (called after start)
-        ends: list[asyncio.Future[Any]] = [run, self._crew.failure]
+        ends: list[asyncio.Future[Any]] = [run, self._group.failure]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if run.done():
-            raise _server_lost(run.exception())
-        raise _worker_lost(self._crew.failure.result())
+            raise _server_loss(run.exception())
+        raise _worker_failure(self._group.failure.result())
 
     async def stop(self) -> None:
-        """Ends the processes that are left and gives the CPUs back."""
+        """Ends the processes that are left and releases the CPUs."""
         self._stopping = self._stopping or asyncio.create_task(self._stop())
         await asyncio.shield(self._stopping)
 
     async def _stop(self) -> None:
-        await self._crew.close()
+        await self._group.close()
         if self._server_run:
             self._server_run.cancel()
         if self._server:
-            await self._server.dismiss()
+            await self._server.stop()
         for worker in self._idle:
-            await worker.dismiss()
-        await self._reservation.give_back()
+            await worker.stop()
+        await self._reservation.release()
 
-    async def _hire(self) -> NewWorkerLike | None:
-        if worker := await self._reservation.hire():
-            worker.begin(*self._work)
+    async def _add_worker(self) -> NewWorkerLike | None:
+        if worker := await self._reservation.add_worker():
+            worker.start_work(*self._work)
         return worker
 
 
-async def _started(server: ServerLike, assignment: ps_pb.Assignment, secret: str) -> str:
+async def _start_server(server: ServerLike, assignment: ps_pb.Assignment, secret: str) -> str:
     try:
         async with asyncio.timeout(_START_SECONDS):
             return await server.start(assignment, secret)
     except ProcessError as error:
-        raise _not_started(error) from error
+        raise _start_failure(error) from error
     except TimeoutError as error:
-        late = f"the parameter server did not start within {_START_SECONDS:.0f} s"
-        raise AttemptLost(late, cause="parameter_server") from error
+        reason = f"the parameter server did not start within {_START_SECONDS:.0f} s"
+        raise AttemptLost(reason, cause="parameter_server") from error
 
 
-def _not_started(error: ProcessError) -> AttemptFailed | AttemptLost:
-    """What cannot be read now may be read later or elsewhere; any other error of the program would come again."""
+def _start_failure(error: ProcessError) -> AttemptFailed | AttemptLost:
+    """Returns how an attempt ends whose parameter server did not start.
+
+    A file that cannot be read may be readable later or on another node. Any other error of the program would be
+    repeated.
+    """
     reason = f"the parameter server did not start: {error}"
     if error.cause is not None and not isinstance(error.cause, CheckpointError | OSError):
         return AttemptFailed(reason, error_lines=error.error_lines)
     return AttemptLost(reason, cause="parameter_server", error_lines=error.error_lines)
 
 
-def _server_lost(error: BaseException | None) -> AttemptLost:
+def _server_loss(error: BaseException | None) -> AttemptLost:
     lines = error.error_lines if isinstance(error, ProcessError) else ""
     why = str(error) if error else "it ended"
     return AttemptLost(f"the parameter server was lost: {why}", cause="parameter_server", error_lines=lines)
 
 
-def _worker_lost(error: ProcessError) -> AttemptFailed | AttemptLost:
-    """An error of the program would come again, the loss of a process or a link need not."""
+def _worker_failure(error: ProcessError) -> AttemptFailed | AttemptLost:
+    """Returns how an attempt ends with the failure of a worker.
+
+    An error of the program would be repeated; the loss of a process or a connection need not be.
+    """
     reason = f"a worker failed: {error}"
     if error.cause is not None and not isinstance(error.cause, ParameterServerLostError):
         return AttemptFailed(reason, error_lines=error.error_lines)

@@ -1,4 +1,4 @@
-"""A fleet, as the daemon sees it: one call to the cluster process."""
+"""Client of job processes: one call of the cluster process, from the reservation of CPUs to their release."""
 
 import asyncio
 import logging
@@ -16,62 +16,62 @@ __all__ = ["JobProcessesClient"]
 
 _log = logging.getLogger(__name__)
 
-# A cluster process that has not stopped a fleet after so long is given up; the fleet's end is then its own.
+# Time after which the call is cancelled; the cluster process then stops the job's processes by itself.
 _STOP_SECONDS: Final = 30.0
 
-# How a call ends when the process at its other end does.
+# Codes of a call whose cluster process is gone.
 _LOST: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 _End = AttemptFailed | AttemptLost
-_News = TypeVar("_News")
+_Answer = TypeVar("_Answer")
 
 
 class JobProcessesClient:
-    """The CPUs of one attempt, and then its processes."""
+    """Reserved CPUs of one attempt, and later the processes on them; see `JobProcessesLike`."""
 
     def __init__(
         self,
         stub: "cluster_grpc.ClusterServiceAsyncStub",
         metadata: Sequence[tuple[str, str]],
-        how_lost: Callable[[grpc.aio.AioRpcError], Awaitable[str]],
+        explain_loss: Callable[[grpc.aio.AioRpcError], Awaitable[str]],
     ) -> None:
-        """Begins the call.
+        """Starts the call.
 
         Args:
-            stub: Of the cluster process.
-            metadata: That its calls have to carry.
-            how_lost: Says how the cluster process was lost, given how a call broke.
+            stub: Stub of the cluster process.
+            metadata: Metadata that its calls have to carry.
+            explain_loss: Returns how the cluster process was lost, given the error of a call.
         """
         loop = asyncio.get_running_loop()
-        self._how_lost = how_lost
-        self._requests: asyncio.Queue[cluster_pb.RunFleetRequest | None] = asyncio.Queue()
+        self._explain_loss = explain_loss
+        self._requests: asyncio.Queue[cluster_pb.RunJobProcessesRequest | None] = asyncio.Queue()
         self._reserved: asyncio.Future[bool] = loop.create_future()
         self._address: asyncio.Future[str] = loop.create_future()
         self._end: asyncio.Future[_End] = loop.create_future()
-        # gRPC would give up a call whose reader is cancelled: nobody who may be cancelled reads or writes.
-        self._call: Any = stub.RunFleet(self._sent(), metadata=metadata)
+        # gRPC cancels a call whose reader is cancelled. So a task of its own reads, and callers wait for futures.
+        self._call: Any = stub.RunJobProcesses(self._sent_requests(), metadata=metadata)
         self._reading = asyncio.create_task(self._read())
 
-    async def reserve(self, workers: int, cpus_per_worker: int) -> bool:
-        """Asks for the CPUs; whether they are there.
+    async def reserve_cpus(self, workers: int, cpus_per_worker: int) -> bool:
+        """Asks for the CPUs; returns whether they are reserved now.
 
         Raises:
             AttemptLost: The cluster process is gone.
         """
         self._send(reserve=cluster_pb.Reservation(workers=workers, cpus_per_worker=cpus_per_worker))
-        return await self._first_of(self._reserved)
+        return await self._wait_unless_ended(self._reserved)
 
     async def start(self, assignment: ps_pb.Assignment, secret: str) -> str:
-        """Starts the processes; gives the address of the parameter server.
+        """Starts the processes; returns the address of the parameter server.
 
         Raises:
             AttemptLost: They did not start.
             AttemptFailed: They cannot start with this job.
         """
         self._send(launch=cluster_pb.Launch(assignment=assignment, secret=secret))
-        return await self._first_of(self._address)
+        return await self._wait_unless_ended(self._address)
 
-    async def failure(self) -> NoReturn:
+    async def wait_for_failure(self) -> NoReturn:
         """Waits until a process fails for good.
 
         Raises:
@@ -80,43 +80,43 @@ class JobProcessesClient:
         """
         raise await asyncio.shield(self._end)
 
-    async def set_workers(self, workers: int) -> None:
-        """Says how many workers there shall be; more are started as CPUs become free."""
+    async def scale_workers(self, workers: int) -> None:
+        """Sets the number of workers; more are started as CPUs become free."""
         self._send(workers=workers)
 
     async def stop(self) -> None:
-        """Stops the processes; returns when everything is given back."""
+        """Stops the processes; returns when all CPUs are released."""
         self._requests.put_nowait(None)
         done, _ = await asyncio.wait([self._reading], timeout=_STOP_SECONDS)
         if not done:
-            _log.warning("a fleet did not stop within %.0f s", _STOP_SECONDS)
+            _log.warning("the processes of a job did not stop within %.0f s", _STOP_SECONDS)
             self._call.cancel()
 
     def _send(self, **step: Any) -> None:
-        self._requests.put_nowait(cluster_pb.RunFleetRequest(**step))
+        self._requests.put_nowait(cluster_pb.RunJobProcessesRequest(**step))
 
-    async def _sent(self) -> AsyncIterator[cluster_pb.RunFleetRequest]:
+    async def _sent_requests(self) -> AsyncIterator[cluster_pb.RunJobProcessesRequest]:
         while request := await self._requests.get():
             yield request
 
     async def _read(self) -> None:
         try:
             async for response in self._call:
-                self._take(response)
-            self._finish(AttemptLost("the fleet was stopped", cause="service"))
+                self._handle(response)
+            self._finish(AttemptLost("its processes were stopped", cause="service"))
         except grpc.aio.AioRpcError as error:
-            self._finish(await self._how_ended(error))
+            self._finish(await self._loss_by(error))
         except asyncio.CancelledError:
-            # Of this call, not of this task: the connection to a lost process is closed, or nobody wants the fleet.
+            # The call was cancelled, and not this task: by `stop`, or because the lost process's channel was closed.
             self._finish(AttemptLost("Ray was lost: the connection was closed", cause="ray"))
 
-    async def _how_ended(self, error: grpc.aio.AioRpcError) -> AttemptLost:
+    async def _loss_by(self, error: grpc.aio.AioRpcError) -> AttemptLost:
         if error.code() in _LOST:
-            return AttemptLost(f"Ray was lost: {await self._how_lost(error)}", cause="ray")
+            return AttemptLost(f"Ray was lost: {await self._explain_loss(error)}", cause="ray")
         return AttemptLost(f"its processes could not be managed: {error.details()}", cause="service")
 
-    def _take(self, response: cluster_pb.RunFleetResponse) -> None:
-        match response.WhichOneof("news"):
+    def _handle(self, response: cluster_pb.RunJobProcessesResponse) -> None:
+        match response.WhichOneof("event"):
             case "reserved":
                 self._reserved.set_result(response.reserved)
             case "address":
@@ -129,14 +129,14 @@ class JobProcessesClient:
                 self._finish(AttemptFailed(failed.reason, error_lines=failed.last_error_lines))
 
     def _finish(self, end: _End) -> None:
-        """The first end is the one that counts."""
+        """Records how the processes ended; only the first call counts."""
         if not self._end.done():
             self._end.set_result(end)
 
-    async def _first_of(self, news: "asyncio.Future[_News]") -> _News:
-        """The news, unless the end comes first."""
-        either: list[asyncio.Future[Any]] = [news, self._end]
+    async def _wait_unless_ended(self, answer: "asyncio.Future[_Answer]") -> _Answer:
+        """Returns the answer; raises the end of the processes if that comes first."""
+        either: list[asyncio.Future[Any]] = [answer, self._end]
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if news.done():
-            return news.result()
+        if answer.done():
+            return answer.result()
         raise self._end.result()

@@ -1,4 +1,4 @@
-"""Who listens at an address, and where this host can listen."""
+"""Checks of listeners: the process at an address, and the addresses at which this host can listen."""
 
 import os
 import socket
@@ -19,10 +19,10 @@ _LOOPBACK: Final = "127.0.0.1"
 
 
 def require_listener(address: str) -> None:
-    """Returns if somebody listens where a Ray cluster is said to be; Ray itself would try for minutes.
+    """Checks that a process listens at the address of a Ray cluster, because Ray itself would try for minutes.
 
     Raises:
-        ClusterError: Nobody does, or it is no address.
+        ClusterError: No process listens there, or the text is no address.
     """
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
@@ -35,21 +35,21 @@ def require_listener(address: str) -> None:
         ) from error
 
 
-def require_head(address: str, ask: Callable[..., Any], seconds: float = _ANSWER_SECONDS) -> None:
-    """Returns if the head of a Ray cluster answers at an address; Ray itself would ask anything else for two minutes.
+def require_head(address: str, call: Callable[..., Any], seconds: float = _ANSWER_SECONDS) -> None:
+    """Checks that the head of a Ray cluster answers, because Ray itself would call any other server for two minutes.
 
     Args:
-        address: Of somebody who listens.
-        ask: A call of gRPC that every head answers; takes its ``timeout`` in seconds.
-        seconds: That an answer may take.
+        address: Address at which a process listens.
+        call: gRPC call that every head answers; takes its ``timeout`` in seconds.
+        seconds: Longest time that the answer may take.
 
     Raises:
-        ClusterError: Something else answers there, or nothing at all.
+        ClusterError: Another server answers there, or none at all.
     """
     try:
-        ask(timeout=seconds)
+        call(timeout=seconds)
     except grpc.RpcError as error:
-        # A head that asks for a token does not give it away who has none: Ray's own words for that are good.
+        # A head rejects calls without its token; Ray's own message about that is good.
         if error.code() not in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
             raise ClusterError(
                 f"what listens at {address} is not the head of a Ray cluster ({error.code().name}: {error.details()}): "
@@ -58,10 +58,10 @@ def require_head(address: str, ask: Callable[..., Any], seconds: float = _ANSWER
 
 
 def require_loopback(address: str = _LOOPBACK) -> None:
-    """Returns if this host has the address at which an embedded Ray listens; Ray itself would wait for half a minute.
+    """Checks that this host has the address of an embedded Ray, because Ray itself would wait for half a minute.
 
     Raises:
-        ClusterError: It has none: there is no IPv4.
+        ClusterError: The host has no IPv4.
     """
     try:
         with socket.socket() as listener:
@@ -74,26 +74,30 @@ def require_loopback(address: str = _LOOPBACK) -> None:
 
 
 def process_at(path: str) -> int | None:
-    """The id of the process that listens at a Unix socket; None if it cannot be seen from here."""
-    with socket.socket(socket.AF_UNIX) as line:
+    """Returns the id of the process that listens at a Unix socket; None if it is not visible from here."""
+    with socket.socket(socket.AF_UNIX) as connection:
         try:
-            line.connect(path)
-            return peer_of(line).pid or None
+            connection.connect(path)
+            return peer_of(connection).pid or None
         except OSError:
             return None
 
 
 def require_process(path: Path, pid: int) -> None:
-    """Returns if this process listens at a Unix socket, and runs as this user.
+    """Checks that a process of this user listens at a Unix socket.
+
+    Args:
+        path: The socket.
+        pid: Id of the expected process.
 
     Raises:
-        ClusterError: It does not.
+        ClusterError: Another process listens there, or none.
     """
-    with socket.socket(socket.AF_UNIX) as line:
-        line.settimeout(_CONNECT_SECONDS)
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(_CONNECT_SECONDS)
         try:
-            line.connect(str(path))
-            found = peer_of(line)
+            connection.connect(str(path))
+            found = peer_of(connection)
         except OSError as error:
             raise ClusterError(f"the process that speaks to Ray cannot be reached at {path}: {error}") from error
     if (found.pid, found.user) != (pid, os.geteuid()):

@@ -1,129 +1,100 @@
-"""The gRPC side of the cluster process."""
+"""ClusterService: the gRPC side of the cluster process."""
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import NoReturn, Protocol
 
 from nablad.v1 import cluster_pb2 as cluster_pb
 from nablad.v1 import cluster_pb2_grpc as cluster_grpc
-from nablad.v1 import parameter_server_pb2 as ps_pb
+from service.cluster.interfaces import ClusterLike, JobProcessesLike
 from service.errors import AttemptFailed, AttemptLost
 from service.rpc.error_translation import Context, answer_errors, require_secret
 
-__all__ = ["ClusterLike", "ClusterServicer", "JobProcessesLike"]
-
-
-class JobProcessesLike(Protocol):
-    """The processes of one attempt."""
-
-    async def start(self, assignment: ps_pb.Assignment, secret: str) -> str:
-        """Starts them; gives the address of the parameter server."""
-        ...
-
-    def set_workers(self, workers: int) -> None:
-        """Says how many workers there shall be."""
-        ...
-
-    async def failure(self) -> NoReturn:
-        """Waits until one fails for good, and raises AttemptFailed or AttemptLost."""
-        ...
-
-    async def stop(self) -> None:
-        """Ends them, and gives their CPUs back."""
-        ...
-
-
-class ClusterLike(Protocol):
-    """Where fleets run."""
-
-    async def nodes(self) -> list[cluster_pb.Node]:
-        """The nodes that are there."""
-        ...
-
-    async def reserve(self, workers: int, cpus_per_worker: int) -> JobProcessesLike | None:
-        """A fleet's CPUs; None if they cannot be had."""
-        ...
+__all__ = ["ClusterServicer"]
 
 
 @answer_errors
 class ClusterServicer(cluster_grpc.ClusterServiceServicer):
-    """Serves one cluster."""
+    """Serves one cluster to callers that know the secret."""
 
     def __init__(self, cluster: ClusterLike, secret: str) -> None:
-        """Calls without the secret are refused."""
         self._cluster = cluster
         self._secret = secret
-        self._fleets: set[JobProcessesLike] = set()
+        self._running: set[JobProcessesLike] = set()
 
     async def close(self) -> None:
-        """Stops every fleet."""
-        await asyncio.gather(*(fleet.stop() for fleet in self._fleets))
+        """Stops the processes of all jobs."""
+        await asyncio.gather(*(processes.stop() for processes in self._running))
 
     async def ListNodes(self, request: cluster_pb.ListNodesRequest, context: Context) -> cluster_pb.ListNodesResponse:
-        """The nodes that are there."""
+        """Returns the nodes that are alive."""
         await require_secret(context, self._secret, "process")
-        return cluster_pb.ListNodesResponse(nodes=await self._cluster.nodes())
+        return cluster_pb.ListNodesResponse(nodes=await self._cluster.list_nodes())
 
-    # The generated base only knows generators; but grpc would close one only when it is collected, not when the caller
-    # is gone.
-    async def RunFleet(  # type: ignore[override]
-        self, requests: AsyncIterator[cluster_pb.RunFleetRequest], context: Context
+    # The generated base knows generators only. gRPC would close a generator when it is collected, and not at the moment
+    # when its caller is gone.
+    async def RunJobProcesses(  # type: ignore[override]
+        self, requests: AsyncIterator[cluster_pb.RunJobProcessesRequest], context: Context
     ) -> None:
-        """One fleet, until the caller has finished or the fleet has ended."""
+        """Runs the processes of one attempt until the caller has finished or a process has failed for good."""
         await require_secret(context, self._secret, "process")
         steps = aiter(requests)
-        asked = (await anext(steps)).reserve
-        fleet = await self._cluster.reserve(asked.workers, asked.cpus_per_worker)
-        if fleet is None:
-            await context.write(cluster_pb.RunFleetResponse(reserved=False))
+        reservation = (await anext(steps)).reserve
+        processes = await self._cluster.reserve_cpus(reservation.workers, reservation.cpus_per_worker)
+        if processes is None:
+            await context.write(cluster_pb.RunJobProcessesResponse(reserved=False))
             return
-        self._fleets.add(fleet)
+        self._running.add(processes)
         try:
-            await context.write(cluster_pb.RunFleetResponse(reserved=True))
-            if end := await _run(fleet, steps, context):
+            await context.write(cluster_pb.RunJobProcessesResponse(reserved=True))
+            if end := await _run(processes, steps, context):
                 await context.write(end)
         finally:
-            await fleet.stop()
-            self._fleets.discard(fleet)
+            await processes.stop()
+            self._running.discard(processes)
 
 
 async def _run(
-    fleet: JobProcessesLike, steps: AsyncIterator[cluster_pb.RunFleetRequest], context: Context
-) -> cluster_pb.RunFleetResponse | None:
-    """How the fleet ended; None if the caller wants it no more."""
+    processes: JobProcessesLike, steps: AsyncIterator[cluster_pb.RunJobProcessesRequest], context: Context
+) -> cluster_pb.RunJobProcessesResponse | None:
+    """Returns how the processes ended; None if the caller has finished before."""
     step = await anext(steps, None)
     if step is None:
         return None
-    life, orders = asyncio.ensure_future(_live(fleet, step.launch, context)), asyncio.ensure_future(_obey(steps, fleet))
+    run = asyncio.ensure_future(_run_until_failure(processes, step.launch, context))
+    scaling = asyncio.ensure_future(_scale_on_request(processes, steps))
     try:
-        await asyncio.wait([life, orders], return_when=asyncio.FIRST_COMPLETED)
-        if orders.done():
-            orders.result()
+        await asyncio.wait([run, scaling], return_when=asyncio.FIRST_COMPLETED)
+        if scaling.done():
+            scaling.result()
             return None
-        return life.result()
+        return run.result()
     finally:
-        life.cancel()
-        orders.cancel()
-        await asyncio.gather(life, orders, return_exceptions=True)
+        run.cancel()
+        scaling.cancel()
+        await asyncio.gather(run, scaling, return_exceptions=True)
 
 
-async def _live(fleet: JobProcessesLike, launch: cluster_pb.Launch, context: Context) -> cluster_pb.RunFleetResponse:
+async def _run_until_failure(
+    processes: JobProcessesLike, launch: cluster_pb.Launch, context: Context
+) -> cluster_pb.RunJobProcessesResponse:
     try:
-        address = await fleet.start(launch.assignment, launch.secret)
-        await context.write(cluster_pb.RunFleetResponse(address=address))
-        await fleet.failure()
+        address = await processes.start(launch.assignment, launch.secret)
+        await context.write(cluster_pb.RunJobProcessesResponse(address=address))
+        await processes.wait_for_failure()
     except AttemptLost as loss:
-        return cluster_pb.RunFleetResponse(lost=_end(loss))
+        return cluster_pb.RunJobProcessesResponse(lost=_end_message(loss))
     except AttemptFailed as failure:
-        return cluster_pb.RunFleetResponse(failed=_end(failure))
+        return cluster_pb.RunJobProcessesResponse(failed=_end_message(failure))
 
 
-async def _obey(steps: AsyncIterator[cluster_pb.RunFleetRequest], fleet: JobProcessesLike) -> None:
-    """Until the caller has no more orders."""
+async def _scale_on_request(
+    processes: JobProcessesLike, steps: AsyncIterator[cluster_pb.RunJobProcessesRequest]
+) -> None:
+    """Scales the workers at each request; returns when the caller has finished."""
     async for step in steps:
-        fleet.set_workers(step.workers)
+        await processes.scale_workers(step.workers)
 
 
-def _end(end: AttemptLost | AttemptFailed) -> cluster_pb.FleetEnd:
+def _end_message(end: AttemptLost | AttemptFailed) -> cluster_pb.JobProcessesEnd:
     cause = end.cause if isinstance(end, AttemptLost) else ""
-    return cluster_pb.FleetEnd(reason=str(end), last_error_lines=end.error_lines, cause=cause)
+    return cluster_pb.JobProcessesEnd(reason=str(end), last_error_lines=end.error_lines, cause=cause)

@@ -1,4 +1,4 @@
-"""Notices that Ray is gone: its processes have ended, or it does not answer any more."""
+"""Watchdog: notices that Ray is gone, because its processes have ended or because it does not answer."""
 
 import logging
 import os
@@ -12,76 +12,75 @@ __all__ = ["Watchdog"]
 
 _log = logging.getLogger(__name__)
 
-# Ray is asked this often, and is given so long for its answer.
-_ASK_SECONDS: Final = 2.0
-_PATIENCE_SECONDS: Final = 10.0
-_LOOK_SECONDS: Final = 0.5
+_PROBE_INTERVAL_SECONDS: Final = 2.0
+_TIMEOUT_SECONDS: Final = 10.0
+_CHECK_INTERVAL_SECONDS: Final = 0.5
 
 
 class Watchdog:
-    """Two threads, beside whatever hangs: one asks, the other looks whether there was an answer."""
+    """Two threads, because a probe may hang: one probes Ray, the other checks the time of the last answer."""
 
     def __init__(
         self,
         processes: Mapping[int, str],
-        ask: Callable[[], None],
-        lost: Callable[[str], None],
-        patience_seconds: float = _PATIENCE_SECONDS,
-        ask_seconds: float = _ASK_SECONDS,
+        probe: Callable[[], None],
+        on_loss: Callable[[str], None],
+        timeout_seconds: float = _TIMEOUT_SECONDS,
+        interval_seconds: float = _PROBE_INTERVAL_SECONDS,
     ) -> None:
-        """Begins to watch.
+        """Starts to watch.
 
         Args:
-            processes: Names by process id: none of these may end.
-            ask: Returns when Ray answers; raises, or never returns, when it does not.
-            lost: Called at most once, with a sentence.
-            patience_seconds: How long Ray may not answer.
-            ask_seconds: From an answer to the next question.
+            processes: Names by process id of the processes that must not end.
+            probe: Returns when Ray answers; raises, or never returns, when it does not.
+            on_loss: Called at most once, with a sentence.
+            timeout_seconds: Longest time that an answer may take.
+            interval_seconds: Time from an answer to the next probe.
         """
-        self._ask = ask
-        self._lost = lost
-        self._patience_seconds = patience_seconds
-        self._ask_seconds = ask_seconds
+        self._probe = probe
+        self._on_loss = on_loss
+        self._timeout_seconds = timeout_seconds
+        self._interval_seconds = interval_seconds
         self._stopped = threading.Event()
         self._answered = time.monotonic()
         self._names: dict[int, str] = {}
         self._ends = select.poll()
         for pid, name in processes.items():
             self._register(pid, name)
-        for work in (self._keep_asking, self._look):
+        for work in (self._keep_probing, self._check_until_lost):
             threading.Thread(target=work, daemon=True, name="watchdog").start()
 
     def stop(self) -> None:
-        """Watches no more; what ends from now on is to end."""
+        """Stops watching: processes that end from now on are expected to end."""
         self._stopped.set()
 
     def _register(self, pid: int, name: str) -> None:
         try:
             end = os.pidfd_open(pid)
         except OSError as error:
-            # Not to be seen from here, or ended already: then it does not answer either.
+            # The process is not visible here, or has ended already; then Ray does not answer the probe either.
             _log.debug("process %d of Ray cannot be watched: %s", pid, error)
             return
         self._names[end] = name
         self._ends.register(end, select.POLLIN)
 
-    def _keep_asking(self) -> None:
-        while not self._stopped.wait(self._ask_seconds):
+    def _keep_probing(self) -> None:
+        while not self._stopped.wait(self._interval_seconds):
             try:
-                self._ask()
-            except Exception as error:  # noqa: BLE001 (of whatever kind: it is no answer)
+                self._probe()
+            except Exception as error:  # noqa: BLE001 (an error of any kind is no answer)
                 _log.warning("Ray does not answer: %s", error)
             else:
                 self._answered = time.monotonic()
 
-    def _look(self) -> None:
+    def _check_until_lost(self) -> None:
         while not self._stopped.is_set():
-            ended = self._ends.poll(_LOOK_SECONDS * 1000)
+            ended = self._ends.poll(_CHECK_INTERVAL_SECONDS * 1000)
             if self._stopped.is_set():
                 return
             if ended:
-                self._lost(f"its {self._names[ended[0][0]]} has ended")
+                self._on_loss(f"its {self._names[ended[0][0]]} has ended")
                 return
-            if time.monotonic() - self._answered > self._patience_seconds + self._ask_seconds:
-                self._lost(f"it has not answered for {self._patience_seconds:.0f} s")
+            if time.monotonic() - self._answered > self._timeout_seconds + self._interval_seconds:
+                self._on_loss(f"it has not answered for {self._timeout_seconds:.0f} s")
                 return

@@ -1,4 +1,4 @@
-"""The workers of a fleet: as many as are wanted, as far as there are CPUs for them."""
+"""Worker group: as many workers of a job as are wanted, as far as there are CPUs for them."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -9,94 +9,100 @@ from workers.runtime.concurrency import wait_for_event
 
 __all__ = ["WorkerGroup", "WorkerLike"]
 
-# CPUs for a worker that is wanted are looked for this often.
-_LOOK_SECONDS: Final = 1.0
-# A worker too many that the parameter server does not let go is killed after so long.
-_PATIENCE_SECONDS: Final = 60.0
+# Interval between two attempts to get CPUs for a worker that is missing.
+_RETRY_SECONDS: Final = 1.0
+# A surplus worker is killed if the parameter server has not released it by then.
+_RELEASE_SECONDS: Final = 60.0
 
 
 class WorkerLike(Protocol):
     """A worker at work."""
 
     async def run(self) -> None:
-        """Returns when the parameter server has let it go; raises ProcessError when it is lost for good."""
+        """Returns when the parameter server has released it; raises ProcessError when it is lost for good."""
         ...
 
-    async def dismiss(self) -> None:
-        """Ends its process, if it has not ended, and gives its CPUs back; never raises."""
+    async def stop(self) -> None:
+        """Ends its process, if it has not ended, and releases its CPUs; never raises."""
         ...
 
 
 class WorkerGroup:
-    """Grows as CPUs become free, and shrinks as workers leave.
+    """Group that grows as CPUs become free, and shrinks as workers leave.
 
-    A worker whose run ends without an error has left. If no worker was too many, the training is over, and nobody is
-    hired any more.
+    A worker whose run ends without an error has left. If it was no surplus worker, the training is over, and no other
+    worker is started.
 
     Attributes:
-        failure: How the first worker ended that was lost for good.
+        failure: Error of the first worker that was lost for good.
     """
 
     def __init__(
         self,
-        hire: Callable[[], Awaitable[WorkerLike | None]],
-        look_seconds: float = _LOOK_SECONDS,
-        patience_seconds: float = _PATIENCE_SECONDS,
+        start_worker: Callable[[], Awaitable[WorkerLike | None]],
+        retry_seconds: float = _RETRY_SECONDS,
+        release_seconds: float = _RELEASE_SECONDS,
     ) -> None:
-        """`hire` starts a worker; it gives None when there are no CPUs for one."""
+        """Makes an empty group.
+
+        Args:
+            start_worker: Starts one more worker; returns None if there are no CPUs for it.
+            retry_seconds: Interval between two attempts to start a missing worker.
+            release_seconds: Time after which a surplus worker is killed.
+        """
         self.failure: asyncio.Future[ProcessError] = asyncio.get_running_loop().create_future()
-        self._hire = hire
-        self._look_seconds = look_seconds
-        self._patience_seconds = patience_seconds
+        self._start_worker = start_worker
+        self._retry_seconds = retry_seconds
+        self._release_seconds = release_seconds
         self._workers: list[WorkerLike] = []  # the newest last
         self._wanted = 0
         self._leaving = 0
         self._over = False
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._dismissals: set[asyncio.Task[None]] = set()
-        self._surplus: asyncio.Task[None] | None = None
+        self._stops: set[asyncio.Task[None]] = set()
+        self._killing: asyncio.Task[None] | None = None
 
     @property
     def size(self) -> int:
-        """Workers that are there, those who are about to leave included."""
+        """Number of workers, those included that are about to leave."""
         return len(self._workers)
 
-    def begin(self, workers: Sequence[WorkerLike], wanted: int) -> None:
-        """Takes the first workers on; from now on, more are hired if more are wanted."""
+    def start(self, workers: Sequence[WorkerLike], wanted: int) -> None:
+        """Adds the first workers; from now on, missing workers are started."""
         for worker in workers:
-            self._take_on(worker)
-        self._spawn(self._keep_hiring(), self._tasks)
-        self.want(wanted)
+            self._add(worker)
+        self._spawn(self._keep_filling(), self._tasks)
+        self.scale(wanted)
 
-    def want(self, workers: int) -> None:
-        """Says how many there shall be. Too many of them are to be let go by the parameter server."""
+    def scale(self, workers: int) -> None:
+        """Sets the wanted number of workers. The parameter server decides which surplus workers leave."""
         self._wanted = workers
         self._over = False
         surplus = len(self._workers) - workers
         self._leaving = max(self._leaving, surplus)
-        if self._surplus:
-            self._surplus.cancel()
-        self._surplus = self._spawn(self._dismiss_surplus(), self._tasks) if surplus > 0 else None
+        if self._killing:
+            self._killing.cancel()
+        self._killing = self._spawn(self._kill_surplus(), self._tasks) if surplus > 0 else None
         self._changed.set()
 
     async def close(self) -> None:
-        """Dismisses everybody."""
+        """Stops all workers."""
         self._over = True
         for task in self._tasks:
             task.cancel()
-        # Who was being hired at this moment is dismissed by the task that hired.
+        # A worker that is being started at this moment is stopped by the task that starts it.
         await asyncio.gather(*self._tasks, return_exceptions=True)
         while self._workers:
-            self._let_go(self._workers[-1])
-        await asyncio.gather(*self._dismissals)
+            self._remove(self._workers[-1])
+        await asyncio.gather(*self._stops)
 
-    def _take_on(self, worker: WorkerLike) -> None:
+    def _add(self, worker: WorkerLike) -> None:
         self._workers.append(worker)
-        self._spawn(self._attend(worker), self._tasks)
+        self._spawn(self._follow(worker), self._tasks)
 
-    async def _attend(self, worker: WorkerLike) -> None:
-        """Until the worker has left, or is lost."""
+    async def _follow(self, worker: WorkerLike) -> None:
+        """Waits until the worker has left or is lost."""
         try:
             await worker.run()
         except ProcessError as error:
@@ -105,39 +111,40 @@ class WorkerGroup:
             return
         if worker in self._workers:
             self._over = self._over or self._leaving == 0
-            self._let_go(worker)
+            self._remove(worker)
 
-    def _let_go(self, worker: WorkerLike) -> None:
+    def _remove(self, worker: WorkerLike) -> None:
         self._workers.remove(worker)
         self._leaving = max(self._leaving - 1, 0)
         self._changed.set()
-        # A task of its own, so that nobody stops half of it.
-        self._spawn(worker.dismiss(), self._dismissals)
+        # In a task of its own, which no cancellation interrupts halfway.
+        self._spawn(worker.stop(), self._stops)
 
-    async def _keep_hiring(self) -> None:
+    async def _keep_filling(self) -> None:
+        """Starts missing workers, one at a time."""
         while True:
             self._changed.clear()
             if self._is_short():
-                hiring = asyncio.ensure_future(self._hire())
+                starting = asyncio.ensure_future(self._start_worker())
                 try:
-                    worker = await asyncio.shield(hiring)
+                    worker = await asyncio.shield(starting)
                 except asyncio.CancelledError:
-                    await _dismiss_hired(hiring)
+                    await _stop_started(starting)
                     raise
                 if worker and self._is_short():
-                    self._take_on(worker)
+                    self._add(worker)
                     continue
                 if worker:
-                    await worker.dismiss()
-            await wait_for_event(self._changed, self._look_seconds)
+                    await worker.stop()
+            await wait_for_event(self._changed, self._retry_seconds)
 
     def _is_short(self) -> bool:
         return not self._over and len(self._workers) < self._wanted
 
-    async def _dismiss_surplus(self) -> None:
-        await asyncio.sleep(self._patience_seconds)
+    async def _kill_surplus(self) -> None:
+        await asyncio.sleep(self._release_seconds)
         for worker in self._workers[self._wanted :][::-1]:
-            self._let_go(worker)
+            self._remove(worker)
 
     def _spawn(self, work: Coroutine[Any, Any, None], tasks: "set[asyncio.Task[None]]") -> "asyncio.Task[None]":
         task = asyncio.create_task(work)
@@ -146,6 +153,6 @@ class WorkerGroup:
         return task
 
 
-async def _dismiss_hired(hiring: "asyncio.Future[WorkerLike | None]") -> None:
-    if worker := await hiring:
-        await worker.dismiss()
+async def _stop_started(starting: "asyncio.Future[WorkerLike | None]") -> None:
+    if worker := await starting:
+        await worker.stop()

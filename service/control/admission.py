@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 
 from nablad.v1 import cluster_pb2 as cluster_pb
-from service.cluster.capacity import asked, room_for, shortage
+from service.cluster.capacity import describe_request, explain_shortage, worker_capacity
 from service.stores.jobs import Waiting
 
 __all__ = ["Admission", "Decision"]
@@ -65,9 +65,9 @@ class Admission:
                 self._blocked.pop(job.job_id, None)
                 return Decision(job, workers, reasons)
             reasons[job.job_id] = (
-                f"waits for free CPUs, for {asked(workers, job.cpus_per_worker)}"
+                f"waits for free CPUs, for {describe_request(workers, job.cpus_per_worker)}"
                 if workers
-                else shortage(job.workers, job.cpus_per_worker, nodes, job.job_id)
+                else explain_shortage(job.workers, job.cpus_per_worker, nodes, job.job_id)
             )
             if workers and clock - self._blocked.setdefault(job.job_id, clock) >= self._passing_seconds:
                 break
@@ -76,7 +76,7 @@ class Admission:
 
 def _prospect(nodes: Sequence[cluster_pb.Node], wanted: int, cpus_per_worker: int, *, begun: bool) -> tuple[int, bool]:
     """With how many workers a job starts, 0 if the cluster is too small for it; and whether they find room now."""
-    room = room_for(nodes, cpus_per_worker)
+    room = worker_capacity(nodes, cpus_per_worker)
     workers = min(wanted, room) if begun else wanted
     if not 0 < workers <= room:
         return 0, False

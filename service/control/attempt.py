@@ -18,9 +18,10 @@ from nablad.v1 import parameter_server_pb2 as ps_pb
 from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
 from service.checkpoints.fetching import Checkpointing
 from service.checkpoints.folder import CheckpointFolder
-from service.cluster.interfaces import Ending, JobProcessesLike
+from service.cluster.interfaces import JobProcessesLike
 from service.control.assignments import make_assignment
 from service.control.attempt_follower import AttemptFollower
+from service.control.interfaces import Ending
 from service.control.receipts import code_version, make_receipt
 from service.control.verification import Verification
 from service.datasets import DatasetError, StoredDatasets
@@ -111,13 +112,13 @@ class Attempt:
                 self._not_written,
             )
             # A number of workers that was asked for while the processes were being started.
-            await self.set_workers()
+            await self.scale_workers()
             weights = TrainedWeights(
                 self._stub, self._secret, self._records.directory, self._records.models, self._records.now, self._note
             )
             try:
                 why = await _first_end(
-                    follower.run(self._stub, self._secret), self._fleet.failure(), self._checkpointing.run()
+                    follower.run(self._stub, self._secret), self._fleet.wait_for_failure(), self._checkpointing.run()
                 )
             finally:
                 # Nobody is to be asked any more.
@@ -140,14 +141,14 @@ class Attempt:
         """
         return await self._checkpointing.take() if self._checkpointing else None
 
-    async def set_workers(self) -> None:
+    async def scale_workers(self) -> None:
         """Brings the number of workers, at a step boundary, to what the job asks for by now."""
         async with self._scaling:
             if self._stub is None:
                 return
             workers = self._records.jobs.get(self._job.job_id).spec.distribution.workers
             # First: who is let go by the parameter server must not be taken for the end of the training.
-            await self._fleet.set_workers(workers)
+            await self._fleet.scale_workers(workers)
             try:
                 request = ps_pb.SetWorkersRequest(workers=workers)
                 await self._stub.SetWorkers(request, metadata=self._secret, timeout=_ANSWER_SECONDS)

@@ -79,7 +79,7 @@ class Commands:
             return job
         job = self._events.change_workers(job_id, workers, f"workers changed by a client from {before} to {workers}")
         if running := self._running.get(job_id):
-            await running.attempt.set_workers()
+            await running.attempt.scale_workers()
         self._wake()
         return job
 

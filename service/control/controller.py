@@ -12,10 +12,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from nablad.v1 import jobs_pb2 as jobs_pb
 from service.cluster.errors import ClusterLostError
-from service.cluster.interfaces import AttemptLike, ClusterLike, JobProcessesLike
+from service.cluster.interfaces import ClusterLike, JobProcessesLike
 from service.control.admission import Admission
 from service.control.back_off import BackOff, pause_seconds
 from service.control.commands import Commands
+from service.control.interfaces import AttemptLike
 from service.control.orphans import Orphans
 from service.control.transitions import RunningJob, RunningJobs, Transitions
 from service.errors import AttemptFailed, AttemptLost, DamagedError, DatabaseRowError, ServiceError
@@ -129,7 +130,7 @@ class Controller:
         if self._draining or not self._waiting:
             return False
         self._held = self._back_off.held(self._waiting)
-        decision = self._admission.decide(self._waiting, await self._cluster.nodes(), self._clock(), self._held)
+        decision = self._admission.decide(self._waiting, await self._cluster.list_nodes(), self._clock(), self._held)
         for job_id, reason in decision.reasons.items():
             self._explain_waiting(job_id, reason)
         return await self._launch(decision.job, decision.workers) if decision.job else False
@@ -137,7 +138,7 @@ class Controller:
     async def _launch(self, waiting: Waiting, workers: int) -> bool:
         if damage := self._jobs.damage_of(waiting):
             return self._pass_by(waiting.job_id, damage)
-        fleet = await self._cluster.reserve(workers, waiting.cpus_per_worker)
+        fleet = await self._cluster.reserve_cpus(workers, waiting.cpus_per_worker)
         if fleet is None:
             self._explain_waiting(waiting.job_id, "waits for CPUs that somebody else took")
             return False

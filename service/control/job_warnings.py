@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from nablad.v1 import cluster_pb2 as cluster_pb
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
-from service.cluster.capacity import shortage
+from service.cluster.capacity import explain_shortage
 from service.stores.job_states import ENDED, QUEUED
 
 __all__ = ["job_warnings"]
@@ -57,6 +57,6 @@ def _idle_workers(spec: spec_pb.JobSpec) -> Iterator[jobs_pb.JobWarning]:
 def _too_few_cpus(job: jobs_pb.Job, nodes: Sequence[cluster_pb.Node]) -> Iterator[jobs_pb.JobWarning]:
     """More workers than the cluster has room for: the job would wait for ever."""
     distribution = job.spec.distribution
-    sentence = shortage(distribution.workers, distribution.cpus_per_worker, nodes, job.job_id or "ID")
+    sentence = explain_shortage(distribution.workers, distribution.cpus_per_worker, nodes, job.job_id or "ID")
     if sentence:
         yield jobs_pb.JobWarning(kind=jobs_pb.WARNING_KIND_TOO_FEW_CPUS, field="distribution.workers", message=sentence)

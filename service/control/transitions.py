@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nablad.v1 import jobs_pb2 as jobs_pb
-from service.cluster.interfaces import AttemptLike
+from service.control.interfaces import AttemptLike
 from service.errors import DamagedError, ServiceError
 from service.events.job_events import EndUnwritten
 from service.events.publisher import EventPublisher

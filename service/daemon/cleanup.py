@@ -33,7 +33,7 @@ def clean_up_after_crash(directory: DataDirectory, jobs: JobStore, models: Model
     except (sqlite3.Error, DamagedError) as error:
         _log.error("nothing is tidied up at this start: %s", error)
         return
-    directory.drop_orphans(jobs.ids())
+    directory.remove_orphan_checkpoints(jobs.ids())
     for job_id in directory.jobs_with_checkpoints():
         if jobs.get(job_id).state == SUCCEEDED:
             CheckpointFolder(directory.checkpoints(job_id)).clear()

@@ -20,7 +20,7 @@ from service.api.datasets import DatasetServicer
 from service.api.jobs import JobServicer
 from service.api.models import ModelServicer
 from service.api.server import SERVICES, make_server
-from service.cluster.capacity import KnownNodes
+from service.cluster.capacity import NodeCache
 from service.cluster.client import ClusterClient, ClusterError
 from service.control.admission import Admission
 from service.control.attempt import Attempt, Records
@@ -39,7 +39,7 @@ from service.metrics.collector import Observer
 from service.metrics.event_metrics import EventMetrics
 from service.metrics.instruments import Instruments
 from service.metrics.page import MetricsServer, serve_metrics
-from service.rpc.descriptors import raise_limit
+from service.rpc.descriptors import raise_descriptor_limit
 from service.storage.data_directory import DataDirectory, DataDirectoryError
 from service.storage.private_files import OTHERS
 from service.storage.reserve import Reserve
@@ -70,7 +70,7 @@ def serve(settings: Settings) -> None:
     for address in (settings.address, settings.metrics_address):
         _host_and_port(address)
     check_failpoints()
-    raise_limit()
+    raise_descriptor_limit()
     # What the service and all processes that it starts make, Ray's included, is for its user alone.
     os.umask(OTHERS)
     with ExitStack() as stack:
@@ -134,7 +134,7 @@ class _Service:
             submission,
             self._controller,
             self._watches,
-            KnownNodes(self._cluster, time.monotonic),
+            NodeCache(self._cluster, time.monotonic),
         )
         self._dataset_servicer = DatasetServicer(directory, datasets, self._jobs, _now)
         self._model_servicer = ModelServicer(directory, models)
@@ -148,13 +148,13 @@ class _Service:
             asyncio.get_running_loop().add_signal_handler(number, self._signalled, number)
         async with AsyncExitStack() as stack:
             # Taken down in the opposite order: first no more calls, then the jobs, then their processes.
-            stack.push_async_callback(_cancelled, asyncio.create_task(self._reserve.keep()))
+            stack.push_async_callback(_cancelled, asyncio.create_task(self._reserve.keep_filled()))
             metrics = self._metrics()
             # On another thread: a scrape that goes on needs the loop to end.
             stack.push_async_callback(asyncio.to_thread, metrics.close)
             await self._start_cluster()
             stack.push_async_callback(self._cluster.close)
-            after_crash = not self._directory.take_stop_note()
+            after_crash = not self._directory.consume_stop_note()
             controller = asyncio.create_task(self._controller.run(after_crash=after_crash))
             stack.push_async_callback(_cancelled, controller)
             stack.push_async_callback(self._controller.drain)
@@ -163,7 +163,7 @@ class _Service:
             except StartError:
                 if not after_crash:
                     # The next start shall know as much of the service before as this one.
-                    self._directory.note_stop()
+                    self._directory.record_stop()
                 raise
             click.echo(f"nablad: listening on {address}")
             click.echo(f"nablad: metrics on http://{metrics.address}/metrics")
@@ -172,7 +172,7 @@ class _Service:
             await asyncio.wait([controller, stopping], return_when=asyncio.FIRST_COMPLETED)
             if controller.done():
                 controller.result()
-            self._directory.note_stop()
+            self._directory.record_stop()
             _log.info("going away: jobs that run are written down first; a later signal ends this at once")
 
     def _signalled(self, number: int) -> None:

@@ -20,7 +20,7 @@ from nablad.files import replacing
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.errors import ModelFileError
-from service.storage.tensor_files import Layout, Tensor, TensorFile, TensorFileError, open_intact
+from service.storage.tensor_files import Tensor, TensorFile, TensorFileError, TensorLayout, open_intact
 from workers import from_spec
 from workers.mathematics.parameters import ParameterLayout, View
 
@@ -57,7 +57,7 @@ class ModelWriter:
         shapes: _Shapes = {name: (figures.dtype, figures.shape) for name, figures in scaling.items()}
         shapes |= weights
         # One entry only: two might come in another order in another release of the library.
-        self._layout = Layout(shapes, {_FORMAT: _description(assignment)})
+        self._layout = TensorLayout(shapes, {_FORMAT: _description(assignment)})
         file.write(self._layout.header)
         for name, figures in scaling.items():
             file.seek(self._layout.tensors[name].start)
@@ -167,7 +167,7 @@ class ModelFile:
 
     def weights(self) -> list[View]:
         """W(N) and b(N), at index N, in memory that the system may have back: they stay when the file is closed."""
-        return self._layout.from_named(self._file.mapped())
+        return self._layout.from_named(self._file.map_tensors())
 
     def pieces(self) -> Iterator[NDArray[np.floating]]:
         """The parameter vector, of the spec's dtype, piece by piece.

@@ -4,7 +4,7 @@ import logging
 import resource
 from typing import Final
 
-__all__ = ["connection_options", "most_connections", "raise_limit"]
+__all__ = ["connection_options", "most_connections", "raise_descriptor_limit"]
 
 _log = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ _HANDSHAKE_SECONDS: Final = 10
 _IDLE_SECONDS: Final = 120
 
 
-def raise_limit() -> int:
+def raise_descriptor_limit() -> int:
     """Raises the limit of descriptors of this process, and of those that it starts, as far as is allowed and of use.
 
     Returns:

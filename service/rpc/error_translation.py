@@ -16,7 +16,7 @@ from service.rpc.status import status_of
 from service.storage.reserve import is_full_disk
 from workers.worker import SECRET_KEY
 
-__all__ = ["Context", "RejectUnreadable", "SendBytes", "answer_errors", "refuse", "require_secret", "with_method"]
+__all__ = ["Context", "RejectUnreadable", "SendBytes", "answer_errors", "reject_call", "require_secret", "with_method"]
 
 _log = logging.getLogger(__name__)
 
@@ -73,10 +73,10 @@ async def _answer(error: Exception, method: str, context: Context) -> NoReturn:
     if not isinstance(error, ServiceError):
         _log.error("%s failed", method, exc_info=error)
         await context.abort(grpc.StatusCode.INTERNAL, f"{method} failed in the service; its log says more")
-    await refuse(error, context)
+    await reject_call(error, context)
 
 
-async def refuse(error: ServiceError, context: Context) -> NoReturn:
+async def reject_call(error: ServiceError, context: Context) -> NoReturn:
     """Ends a call with the status of an error."""
     status = rpc_status.to_status(status_of(error))
     await context.abort(status.code, status.details, status.trailing_metadata)

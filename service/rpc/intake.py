@@ -11,7 +11,7 @@ from typing import Any, Final
 import grpc
 
 from service.errors import Reason, ServiceError
-from service.rpc.error_translation import Context, refuse
+from service.rpc.error_translation import Context, reject_call
 
 __all__ = ["Arrivals", "BoundIntake", "BytesInFlight"]
 
@@ -120,7 +120,7 @@ class BoundIntake(grpc.aio.ServerInterceptor):
         self._arrivals = Arrivals(arriving)
         self._streams = Arrivals(streams)
         self._bytes = BytesInFlight(most_bytes)
-        # Counted for themselves: a chunk is in hand for a moment, and to refuse one would end the whole file.
+        # Counted for themselves: a chunk is in hand for a moment, and to reject_call one would end the whole file.
         self._chunks = BytesInFlight(most_bytes)
 
     async def intercept_service(self, continuation: Callable[..., Awaitable[Any]], handler_call_details: Any) -> Any:
@@ -143,7 +143,7 @@ class BoundIntake(grpc.aio.ServerInterceptor):
                 message = _fitting(await self._arrivals.next_message(stream), limit)
                 held.enter_context(self._bytes.holding(len(message)))
             except ServiceError as error:
-                await refuse(error, context)
+                await reject_call(error, context)
             yield message
 
     @asynccontextmanager
@@ -158,7 +158,7 @@ class BoundIntake(grpc.aio.ServerInterceptor):
                 with self._chunks.holding(len(message)):
                     yield message
         except ServiceError as error:
-            await refuse(error, context)
+            await reject_call(error, context)
 
 
 def _fitting(message: bytes | None, limit: int) -> bytes:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nablad.files import sync_directory
 from service.storage.directory_lock import DirectoryLock, InUseError
-from service.storage.private_files import OTHERS, foreign_owner, other_writers, tighten
+from service.storage.private_files import OTHERS, foreign_owner, other_writers, restrict_to_owner
 from service.storage.scratch import scratch_folder
 
 __all__ = ["DataDirectory", "DataDirectoryError"]
@@ -74,14 +74,14 @@ class DataDirectory:
         """Lets another daemon have it."""
         self._lock.close()
 
-    def note_stop(self) -> None:
+    def record_stop(self) -> None:
         """Notes that the daemon was told to end: what is cut off from now on is nobody's fault."""
         try:
             self._stop_note.touch()
         except OSError as error:  # a full disk is no reason not to end
             _log.warning("it cannot be noted that the service was told to end: %s", error)
 
-    def take_stop_note(self) -> bool:
+    def consume_stop_note(self) -> bool:
         """Returns whether the daemon before was told to end, or there was none; asked again, that it was not."""
         try:
             self._stop_note.unlink()
@@ -124,7 +124,7 @@ class DataDirectory:
         """The folder of a job's checkpoints, which need not be there."""
         return self.path / "checkpoints" / job_id
 
-    def drop_orphans(self, job_ids: Collection[str]) -> None:
+    def remove_orphan_checkpoints(self, job_ids: Collection[str]) -> None:
         """Removes the checkpoints of all jobs but these: a crash left them when a job was made or deleted."""
         known = set(job_ids)
         for path in (self.path / "checkpoints").iterdir():
@@ -142,11 +142,11 @@ class DataDirectory:
 
     def adopt_dataset(self, folder: Path, name: str) -> None:
         """Moves a finished folder to where the data set of this name belongs; in place of what a crash left there."""
-        self.drop_dataset(name)
+        self.remove_dataset(name)
         folder.rename(self.dataset(name))
         sync_directory(self.path / "datasets")
 
-    def drop_dataset(self, name: str) -> None:
+    def remove_dataset(self, name: str) -> None:
         """Removes the folder of a data set, if there is one."""
         if self.dataset(name).exists():
             shutil.rmtree(self.dataset(name))
@@ -185,7 +185,7 @@ class DataDirectory:
         for path in self._entries():
             if path.stat().st_mode & OTHERS:
                 _log.info("taking the rights of others on %s away", path)
-                tighten(path.resolve())
+                restrict_to_owner(path.resolve())
 
     def _unusable(self, why: str) -> DataDirectoryError:
         return DataDirectoryError(

@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
-__all__ = ["OTHERS", "foreign_owner", "other_writers", "tighten"]
+__all__ = ["OTHERS", "foreign_owner", "other_writers", "restrict_to_owner"]
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def other_writers(found: os.stat_result) -> str | None:
     return None
 
 
-def tighten(top: Path) -> None:
+def restrict_to_owner(top: Path) -> None:
     """Takes every right from others on a folder, or file, and on all that is in it; the top comes last.
 
     So a folder whose own mode is tight has been done whole, whatever interrupted it. Links are left alone, and not

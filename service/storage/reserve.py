@@ -62,7 +62,7 @@ class Reserve:
         self._failure = ""
         self.refill()
 
-    def spend(self, write: Callable[[], _Result]) -> _Result:
+    def run_with_reserve(self, write: Callable[[], _Result]) -> _Result:
         """Calls `write`, again and again with more of the reserve given up for as long as it finds the disk full.
 
         What it did not use is taken back at once.
@@ -97,7 +97,7 @@ class Reserve:
         except OSError as error:
             self._complain(error)
 
-    async def keep(self) -> None:
+    async def keep_filled(self) -> None:
         """Refills it every few seconds, until cancelled."""
         while True:
             self.refill()

@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from nablad.files import CHUNK_BYTES
 from service.storage.digests import open_stored, sha256_of
 
-__all__ = ["Layout", "Tensor", "TensorFile", "TensorFileError", "open_intact"]
+__all__ = ["Tensor", "TensorFile", "TensorFileError", "TensorLayout", "open_intact"]
 
 _NAMES: Final[Mapping[str, str]] = {"float32": "F32", "float64": "F64"}
 _DTYPES: Final = {name: np.dtype(dtype) for dtype, name in _NAMES.items()}
@@ -61,7 +61,7 @@ class Tensor:
         return self.size * self.dtype.itemsize
 
 
-class Layout:
+class TensorLayout:
     """Where everything lies in a file that is to be written.
 
     Attributes:
@@ -144,7 +144,7 @@ class TensorFile:
         tensor = self.tensors[name]
         return self._read(tensor, 0, tensor.size).reshape(tensor.shape)
 
-    def mapped(self) -> dict[str, NDArray[np.floating]]:
+    def map_tensors(self) -> dict[str, NDArray[np.floating]]:
         """All tensors, by name, in memory that belongs to the page cache: the system may have it back at any time."""
         memory = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
         return {

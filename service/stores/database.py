@@ -99,7 +99,7 @@ class Database:
         Args:
             write: A transaction that may be tried again.
         """
-        return self._reserve.spend(write) if self._reserve else write()
+        return self._reserve.run_with_reserve(write) if self._reserve else write()
 
     def rows(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
         """The rows of a query.

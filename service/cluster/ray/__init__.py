@@ -1,1 +1,1 @@
-"""Ray: the one folder that imports it."""
+"""Ray: the only folder that imports it."""

@@ -1,4 +1,4 @@
-"""Ray's settings in the environment: it reads them when it is imported, and its processes when they start."""
+"""Environment of Ray: settings that Ray reads when it is imported, and its processes when they start."""
 
 import logging
 import os
@@ -12,32 +12,32 @@ __all__ = ["prepare_embedded", "prepare_guest"]
 _log = logging.getLogger(__name__)
 
 _NO_STATISTICS: Final = {"RAY_USAGE_STATS_ENABLED": "0"}
-# Of a Ray of our own.
+# Settings of an embedded Ray.
 _OWN_SETTINGS: Final = {
-    # When the cluster process is killed, Ray's own look for each other no longer than so many seconds, and end.
+    # Ray's processes end after so many seconds without each other, as when the cluster process was killed.
     "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
-    # Ray remembers what has ended, and would have a hundred times as much of it.
+    # Ray remembers ended actors and workers, by default a hundred times as many.
     "RAY_maximum_gcs_destroyed_actor_cached_count": "1000",
     "RAY_maximum_gcs_dead_worker_cached_count": "1000",
-    # Nobody looks at the history of its tasks.
+    # The history of tasks is not used.
     "RAY_task_events_report_interval_ms": "0",
-    # Ray's switch for systems on which it makes no clusters: the node's address is 127.0.0.1, and every process of
-    # Ray listens there alone. The argument _node_ip_address cannot say that: Ray replaces a loopback address.
+    # Ray's switch for systems without clusters: every process of Ray listens on 127.0.0.1 only. The argument
+    # _node_ip_address cannot do that, because Ray replaces a loopback address.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
 }
 _TOKEN_BYTES: Final = 32
-# What would lead an embedded Ray to another token than its own.
+# Variables that would make an embedded Ray use another token than its own.
 _FOREIGN_TOKENS: Final = ("RAY_AUTH_TOKEN_PATH", "RAY_ENABLE_K8S_TOKEN_AUTH")
 _TOKEN_FILE: Final = "~/.ray/auth_token"  # noqa: S105 (a path)
 
 
 def prepare_embedded(environment: MutableMapping[str, str]) -> None:
-    """Sets what a Ray of our own needs: loopback only, and a token that nothing but this environment holds.
+    """Prepares an embedded Ray: it listens on loopback only, and its token is in this environment only.
 
-    Without a token here, Ray would write one into the home directory, for all to read, or not start if it cannot.
+    Without a token, Ray would write one into the home directory, readable for all, or not start if it cannot.
 
     Args:
-        environment: Of this process, before it imports Ray.
+        environment: Environment of this process, before it imports Ray.
     """
     for name in _FOREIGN_TOKENS:
         environment.pop(name, None)
@@ -47,12 +47,12 @@ def prepare_embedded(environment: MutableMapping[str, str]) -> None:
 
 
 def prepare_guest(environment: MutableMapping[str, str]) -> None:
-    """Sets what is needed to join a cluster: the user's own token is sent if there is one.
+    """Prepares to join a cluster that runs elsewhere, with the user's own token if there is one.
 
-    A cluster asks for the token that was there when it was started, but those who join have to be told to send it.
+    A cluster requires the token with which it was started, but a process that joins sends one only if told to.
 
     Args:
-        environment: Of this process, before it imports Ray.
+        environment: Environment of this process, before it imports Ray.
     """
     for name, value in _NO_STATISTICS.items():
         environment.setdefault(name, value)
@@ -61,9 +61,9 @@ def prepare_guest(environment: MutableMapping[str, str]) -> None:
 
 
 def _has_token_file() -> bool:
-    """Whether Ray would find a token in the home directory."""
+    """Returns whether Ray would find a token in the home directory."""
     try:
         return os.access(Path(_TOKEN_FILE).expanduser(), os.R_OK)
     except RuntimeError as error:  # this user has no home directory
-        _log.debug("no token is looked for: %s", error)
+        _log.debug("the home directory is not searched for a token: %s", error)
         return False

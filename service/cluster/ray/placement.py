@@ -8,46 +8,45 @@ from typing import Any, Final
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 
-from service.cluster.ray.private import free_resources
-from service.cluster.ray.queries import list_nodes
+from service.cluster.ray.queries import free_resources, list_ray_nodes
 
-__all__ = ["node_of", "place", "remove", "try_to", "wait_until_free"]
+__all__ = ["log_failure", "node_of", "place_groups", "remove_groups", "wait_until_free"]
 
 _log = logging.getLogger(__name__)
 
-# How long placement groups may take to get their CPUs.
+# Longest time in which placement groups get their CPUs.
 _PLACING_SECONDS: Final = 10.0
-# How long CPUs that were given back may take to be free, and the interval between two checks.
+# Longest time in which released CPUs become free, and the interval between two checks.
 _FREEING_SECONDS: Final = 5.0
 _FREEING_CHECK_SECONDS: Final = 0.01
 
 
-def place(count: int, cpus: int) -> list[PlacementGroup]:
-    """Makes groups with their CPUs, one for each worker; none when there is no room, or somebody else took it.
+def place_groups(count: int, cpus: int) -> list[PlacementGroup]:
+    """Makes groups that have their CPUs, one for each worker; returns no group if there are too few free CPUs.
 
-    Ray loses the CPUs of a placement group that is removed while they are being given out (ray#64693). So groups are
-    made only when the CPUs are free, and are not removed before they have them or have waited for them in vain.
+    Ray loses the CPUs of a placement group that is removed while it gets them (ray#64693). So groups are made only
+    when the CPUs are free, and are removed only when they have them or have waited until the deadline.
     """
-    if sum(node.free_cpus // cpus for node in list_nodes()) < count:
+    if sum(node.free_cpus // cpus for node in list_ray_nodes()) < count:
         return []
     deadline = time.monotonic() + _PLACING_SECONDS
     groups = [placement_group([{"CPU": cpus}]) for _ in range(count)]
     if all([group.wait(max(deadline - time.monotonic(), 0)) for group in groups]):  # noqa: C419 (each has to wait)
         return groups
-    remove(groups)
+    remove_groups(groups)
     return []
 
 
-def remove(groups: Sequence[PlacementGroup]) -> None:
-    """Gives the CPUs of groups back; what Ray refuses is logged."""
+def remove_groups(groups: Sequence[PlacementGroup]) -> None:
+    """Removes groups and so releases their CPUs; errors of Ray are logged."""
     for group in groups:
-        try_to(remove_placement_group, group)
+        log_failure(remove_placement_group, group)
 
 
 def wait_until_free(groups: Sequence[PlacementGroup]) -> None:
     """Waits until the CPUs of removed groups are free again.
 
-    Ray says that a group is removed before the nodes have its CPUs back.
+    Ray reports a group as removed before its CPUs are free on the nodes.
     """
     bundles = tuple(group.id.hex() for group in groups)
     deadline = time.monotonic() + _FREEING_SECONDS
@@ -64,9 +63,9 @@ def node_of(group: PlacementGroup) -> str:
     return node
 
 
-def try_to(function: Callable[[Any], None], thing: Any) -> None:
-    """Calls a function of Ray that cleans something up; what it raises is logged."""
+def log_failure(clean_up: Callable[[Any], None], target: Any) -> None:
+    """Calls a function that cleans up in Ray; its errors are logged and not raised."""
     try:
-        function(thing)
+        clean_up(target)
     except (ray.exceptions.RayError, ValueError, RuntimeError) as error:
         _log.warning("Ray did not clean up: %s", error)

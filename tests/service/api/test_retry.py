@@ -27,7 +27,7 @@ async def test_the_answer_says_what_to_expect_also_of_a_job_that_must_wait() -> 
 
         none = cast("Any", None)
         controller = cast("Any", SimpleNamespace(commands=SimpleNamespace(retry=retry)))
-        nodes = cast("Any", SimpleNamespace(get=_no_nodes))
+        nodes = cast("Any", SimpleNamespace(get_nodes=_no_nodes))
         servicer = JobServicer(none, none, live, none, controller, none, nodes)
         answer = await servicer.RetryJob(jobs_pb.RetryJobRequest(job_id="a"), none)
         return answer.job.reason

@@ -1,7 +1,7 @@
-"""A cluster process without Ray: speaks the contract, and does what the test's plan says. Run by link's tests.
+"""Fake cluster process without Ray, which follows the plan of a test of the client.
 
 The plan is a file with one line for each start: `ready`, or `elsewhere` if another process shall listen in its place;
-anything else is said instead, and the process ends.
+anything else is line instead, and the process ends.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ CPUS = 4
 
 
 class Servicer(cluster_grpc.ClusterServiceServicer):
-    """A node of four CPUs; what a fleet does is decided by the id of its job."""
+    """A node of four CPUs; the id of a job decides how its processes end."""
 
     def __init__(self, stopped: Path) -> None:
         self._stopped = stopped
@@ -30,30 +30,30 @@ class Servicer(cluster_grpc.ClusterServiceServicer):
     async def ListNodes(self, request: Any, context: Any) -> cluster_pb.ListNodesResponse:  # noqa: N802 (gRPC's name)
         return cluster_pb.ListNodesResponse(nodes=[cluster_pb.Node(cpus=CPUS, free_cpus=CPUS)])
 
-    async def RunFleet(self, requests: AsyncIterator[Any], context: Any) -> None:  # noqa: N802 (gRPC's name)
+    async def RunJobProcesses(self, requests: AsyncIterator[Any], context: Any) -> None:  # noqa: N802 (gRPC's name)
         step = await anext(aiter(requests))
-        await context.write(cluster_pb.RunFleetResponse(reserved=step.reserve.workers <= CPUS))
+        await context.write(cluster_pb.RunJobProcessesResponse(reserved=step.reserve.workers <= CPUS))
         if step.reserve.workers > CPUS:
             return
         async for step in requests:
             match step.launch.assignment.job_id if step.HasField("launch") else "":
                 case "lost":
-                    end = cluster_pb.FleetEnd(
+                    end = cluster_pb.JobProcessesEnd(
                         reason="the parameter server was lost: oh", last_error_lines="a\nb", cause="parameter_server"
                     )
-                    await context.write(cluster_pb.RunFleetResponse(lost=end))
+                    await context.write(cluster_pb.RunJobProcessesResponse(lost=end))
                 case "failed":
-                    end = cluster_pb.FleetEnd(reason="a worker failed: oh", last_error_lines="c")
-                    await context.write(cluster_pb.RunFleetResponse(failed=end))
+                    end = cluster_pb.JobProcessesEnd(reason="a worker failed: oh", last_error_lines="c")
+                    await context.write(cluster_pb.RunJobProcessesResponse(failed=end))
                 case "":
-                    say(f"it was told of {step.workers} workers")
+                    report(f"it was scaled to {step.workers} workers")
                     os._exit(1)
                 case job_id:
-                    await context.write(cluster_pb.RunFleetResponse(address=f"{job_id}:1"))
+                    await context.write(cluster_pb.RunJobProcessesResponse(address=f"{job_id}:1"))
         self._stopped.touch()
 
 
-def say(sentence: str) -> None:
+def report(sentence: str) -> None:
     os.write(sys.stdout.fileno(), f"{sentence}\n".encode())
 
 
@@ -64,15 +64,15 @@ def end_with_input() -> None:
 
 
 def follow(plan: Path) -> None:
-    said, _, rest = plan.read_text().partition("\n")
+    line, _, rest = plan.read_text().partition("\n")
     plan.write_text(rest)
-    if said == "elsewhere":
+    if line == "elsewhere":
         serve_elsewhere(sys.argv)
     plan.with_name("pid").write_text(str(os.getpid()))
     threading.Thread(target=end_with_input, daemon=True).start()
-    if said != "ready":
-        if said:
-            say(said)
+    if line != "ready":
+        if line:
+            report(line)
         os._exit(3)
 
 
@@ -81,7 +81,7 @@ def serve_elsewhere(arguments: list[str]) -> None:
     Path(arguments[1]).write_text("ready\n")
     with subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
-        say(other.stdout.readline().strip())
+        report(other.stdout.readline().strip())
     os._exit(0)
 
 
@@ -90,7 +90,7 @@ async def serve(socket: str, servicer: Servicer) -> None:
     cluster_grpc.add_ClusterServiceServicer_to_server(servicer, server)
     server.add_insecure_port(f"unix:{socket}")
     await server.start()
-    say("ready")
+    report("ready")
     await server.wait_for_termination()
 
 

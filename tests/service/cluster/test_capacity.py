@@ -1,31 +1,31 @@
-"""The capacity of the cluster, and who is told of it."""
+"""Capacity of the cluster, and sentences about jobs that ask for more."""
 
 import asyncio
 
 import pytest
 
 from nablad.v1 import cluster_pb2 as cluster_pb
-from service.cluster.capacity import KnownNodes, look_up_nodes, shortage
+from service.cluster.capacity import NodeCache, explain_shortage, list_nodes_within
 from service.cluster.errors import ClusterLostError
 
 
 class Cluster:
-    """Answers when it is told to."""
+    """Cluster that answers when the test says so, or raises an error."""
 
     def __init__(self) -> None:
         self.questions = 0
         self.may_answer = asyncio.Event()
         self.lost = False
 
-    async def nodes(self) -> list[cluster_pb.Node]:
+    async def list_nodes(self) -> list[cluster_pb.Node]:
         self.questions += 1
         if self.lost:
             raise ClusterLostError("Ray is away")
         await self.may_answer.wait()
         return [cluster_pb.Node(cpus=2, free_cpus=1)]
 
-    async def reserve(self, workers: int, cpus_per_worker: int) -> None:
-        raise AssertionError("nobody starts jobs in these tests")
+    async def reserve_cpus(self, workers: int, cpus_per_worker: int) -> None:
+        raise AssertionError("these tests start no job")
 
 
 def _nodes(*cpus: int) -> list[cluster_pb.Node]:
@@ -44,43 +44,43 @@ def _nodes(*cpus: int) -> list[cluster_pb.Node]:
         (1, 1, (0,), ("no CPUs", "nablad serve --cpus")),
     ],
 )
-def test_who_asks_for_more_than_there_is_learns_what_to_do(
+def test_the_explanation_of_a_shortage_says_what_to_do(
     workers: int, cpus_per_worker: int, cpus: tuple[int, ...], words: tuple[str, ...]
 ) -> None:
-    """What is needed, what there is, and the command or the field that helps; nothing where there is room."""
-    sentence = shortage(workers, cpus_per_worker, _nodes(*cpus), "a")
+    """It says what is needed, what there is, and which command or field helps; it is empty where there is room."""
+    sentence = explain_shortage(workers, cpus_per_worker, _nodes(*cpus), "a")
     assert bool(sentence) is bool(words)
     assert all(word in sentence for word in words)
 
 
-async def test_many_who_ask_at_once_cost_one_question() -> None:
-    """And so do those that come shortly after; later ones get a new answer."""
+async def test_calls_within_a_second_share_one_answer() -> None:
+    """Later calls get a new answer; a cancelled call does not cancel the others."""
     cluster, now = Cluster(), 0.0
-    known = KnownNodes(cluster, lambda: now)
-    asking = [asyncio.create_task(known.get()) for _ in range(100)]
+    known = NodeCache(cluster, lambda: now)
+    asking = [asyncio.create_task(known.get_nodes()) for _ in range(100)]
     asking[0].cancel()
     cluster.may_answer.set()
     answers = await asyncio.gather(*asking[1:])
     assert all(answer == [cluster_pb.Node(cpus=2, free_cpus=1)] for answer in answers)
     now = 0.9
-    await known.get()
+    await known.get_nodes()
     assert cluster.questions == 1
     now = 1.1
-    await known.get()
+    await known.get_nodes()
     assert cluster.questions == 2
 
 
-async def test_nobody_waits_for_a_cluster_that_is_away() -> None:
-    """Its nodes are just not known, and are asked for again later."""
+async def test_the_nodes_of_a_cluster_that_is_away_are_not_known() -> None:
+    """They are requested again later."""
     cluster, now = Cluster(), 0.0
     cluster.lost = True
-    known = KnownNodes(cluster, lambda: now)
-    assert await known.get() is None
+    known = NodeCache(cluster, lambda: now)
+    assert await known.get_nodes() is None
     cluster.lost, now = False, 1.1
     cluster.may_answer.set()
-    assert await known.get() == [cluster_pb.Node(cpus=2, free_cpus=1)]
+    assert await known.get_nodes() == [cluster_pb.Node(cpus=2, free_cpus=1)]
 
 
-async def test_a_cluster_that_hangs_is_not_waited_for() -> None:
-    """After the time that was given, its nodes are not known."""
-    assert (await look_up_nodes(Cluster(), 0.0)) is None
+async def test_a_cluster_that_hangs_is_given_up() -> None:
+    """Its nodes are not known after the given time."""
+    assert (await list_nodes_within(Cluster(), 0.0)) is None

@@ -1,4 +1,4 @@
-"""A fleet on processes of the test's making: its order, and what the end of a process means."""
+"""Job processes on fake processes: the order of their starts, and the meaning of their ends."""
 
 import asyncio
 
@@ -23,95 +23,95 @@ class FakeProcess:
     def __init__(self) -> None:
         self.ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.begun: tuple[str, str] | None = None
-        self.dismissed = False
+        self.work: tuple[str, str] | None = None
+        self.stopped = False
 
     async def start(self, assignment: ps_pb.Assignment, secret: str) -> str:
         return await self.ready
 
-    def begin(self, address: str, secret: str, message_bytes: int) -> None:
-        self.begun = (address, secret)
+    def start_work(self, address: str, secret: str, message_bytes: int) -> None:
+        self.work = (address, secret)
 
     async def run(self) -> None:
         await self.end
 
-    async def dismiss(self) -> None:
-        self.dismissed = True
+    async def stop(self) -> None:
+        self.stopped = True
 
 
 class FakeReservation:
-    """CPUs for some workers."""
+    """Reservation that starts fake processes."""
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
         self.server = FakeProcess()
-        self.crew: list[FakeProcess] = []
-        self.given_back = 0
+        self.started: list[FakeProcess] = []
+        self.released = 0
 
     async def start_server(self) -> FakeProcess:
         return self.server
 
     def start_worker(self) -> FakeProcess:
         self.workers -= 1
-        self.crew.append(FakeProcess())
-        return self.crew[-1]
+        self.started.append(FakeProcess())
+        return self.started[-1]
 
-    async def hire(self) -> FakeProcess | None:
-        self.crew.append(FakeProcess())
-        return self.crew[-1]
+    async def add_worker(self) -> FakeProcess | None:
+        self.started.append(FakeProcess())
+        return self.started[-1]
 
-    async def give_back(self) -> None:
-        self.given_back += 1
+    async def release(self) -> None:
+        self.released += 1
 
 
 async def _until(reservation: FakeReservation, workers: int) -> None:
     async with asyncio.timeout(10):
-        while len(reservation.crew) < workers:  # noqa: ASYNC110 (there is no event)
+        while len(reservation.started) < workers:  # noqa: ASYNC110 (there is no event)
             await asyncio.sleep(0)
 
 
 async def _started(reservation: FakeReservation) -> JobProcesses:
-    fleet = JobProcesses(reservation)
+    processes = JobProcesses(reservation)
     reservation.server.ready.set_result("address")
-    assert await fleet.start(ASSIGNMENT, "secret") == "address"
-    return fleet
+    assert await processes.start(ASSIGNMENT, "secret") == "address"
+    return processes
 
 
-async def test_workers_begin_when_the_parameter_server_listens() -> None:
-    """Their processes are there before; one that is added later works for the same one."""
+async def test_workers_start_to_work_when_the_parameter_server_listens() -> None:
+    """Their processes start before; a worker that is added later works for the same parameter server."""
     reservation = FakeReservation(2)
-    fleet = JobProcesses(reservation)
-    starting = asyncio.create_task(fleet.start(ASSIGNMENT, "secret"))
+    processes = JobProcesses(reservation)
+    starting = asyncio.create_task(processes.start(ASSIGNMENT, "secret"))
     await _until(reservation, 2)
-    assert [worker.begun for worker in reservation.crew] == [None, None]
+    assert [worker.work for worker in reservation.started] == [None, None]
     reservation.server.ready.set_result("address")
     await starting
-    fleet.set_workers(3)
+    await processes.scale_workers(3)
     await _until(reservation, 3)
-    assert [worker.begun for worker in reservation.crew] == [("address", "secret")] * 3
-    await fleet.stop()
+    assert [worker.work for worker in reservation.started] == [("address", "secret")] * 3
+    await processes.stop()
 
 
-async def test_a_fleet_that_is_stopped_leaves_no_process() -> None:
-    """Before it was started, while it starts, and afterwards; stopping twice is stopping once."""
+async def test_a_stop_leaves_no_process() -> None:
+    """It may come before the start, during it, and afterwards; a second stop changes nothing."""
     reservation = FakeReservation(2)
     await JobProcesses(reservation).stop()
-    assert reservation.given_back == 1
+    assert reservation.released == 1
 
     reservation = FakeReservation(2)
-    fleet = JobProcesses(reservation)
-    starting = asyncio.create_task(fleet.start(ASSIGNMENT, "secret"))
+    processes = JobProcesses(reservation)
+    starting = asyncio.create_task(processes.start(ASSIGNMENT, "secret"))
     await _until(reservation, 2)
     starting.cancel()
     await asyncio.wait([starting])
-    await asyncio.gather(fleet.stop(), fleet.stop())
-    assert all(process.dismissed for process in (reservation.server, *reservation.crew))
+    await asyncio.gather(processes.stop(), processes.stop())
+    assert all(process.stopped for process in (reservation.server, *reservation.started))
 
     reservation = FakeReservation(2)
-    fleet = await _started(reservation)
-    await fleet.stop()
-    assert all(process.dismissed for process in (reservation.server, *reservation.crew))
-    assert reservation.given_back == 1
+    processes = await _started(reservation)
+    await processes.stop()
+    assert all(process.stopped for process in (reservation.server, *reservation.started))
+    assert reservation.released == 1
 
 
 @pytest.mark.parametrize(
@@ -124,15 +124,17 @@ async def test_a_fleet_that_is_stopped_leaves_no_process() -> None:
         (MemoryError(), AttemptFailed),
     ],
 )
-async def test_why_a_parameter_server_does_not_start(cause: Exception | None, outcome: type[Exception]) -> None:
-    """What may be different the next time is a loss; what its program says of the job is a failure."""
+async def test_a_parameter_server_that_does_not_start_is_a_loss_or_a_failure(
+    cause: Exception | None, outcome: type[Exception]
+) -> None:
+    """An error that may not come again is a loss; an error of the job is a failure."""
     reservation = FakeReservation(1)
-    fleet = JobProcesses(reservation)
+    processes = JobProcesses(reservation)
     reservation.server.ready.set_exception(ProcessError("oh", cause, "last\nlines"))
     with pytest.raises(outcome, match="the parameter server did not start: oh") as ended:
-        await fleet.start(ASSIGNMENT, "secret")
+        await processes.start(ASSIGNMENT, "secret")
     assert ended.value.error_lines == "last\nlines"  # type: ignore[attr-defined] (both have them)
-    await fleet.stop()
+    await processes.stop()
 
 
 @pytest.mark.parametrize(
@@ -144,25 +146,27 @@ async def test_why_a_parameter_server_does_not_start(cause: Exception | None, ou
         (ValueError("not the data set"), AttemptFailed),
     ],
 )
-async def test_why_a_worker_is_gone_for_good(cause: Exception | None, outcome: type[Exception]) -> None:
-    """The loss of a process or a link is a loss; what another worker would run into again is a failure."""
+async def test_a_worker_that_is_gone_for_good_is_a_loss_or_a_failure(
+    cause: Exception | None, outcome: type[Exception]
+) -> None:
+    """The loss of a process or a connection is a loss; an error that another worker would repeat is a failure."""
     reservation = FakeReservation(2)
-    fleet = await _started(reservation)
-    reservation.crew[1].end.set_exception(ProcessError("oh", cause, "last"))
+    processes = await _started(reservation)
+    reservation.started[1].end.set_exception(ProcessError("oh", cause, "last"))
     with pytest.raises(outcome, match="a worker failed: oh") as ended:
-        await fleet.failure()
+        await processes.wait_for_failure()
     assert ended.value.error_lines == "last"  # type: ignore[attr-defined] (both have them)
     assert getattr(ended.value, "cause", "worker") == "worker"
-    await fleet.stop()
+    await processes.stop()
 
 
 async def test_a_lost_parameter_server_is_a_loss() -> None:
-    """Whatever becomes of its workers."""
+    """The errors of its workers, which follow from it, do not matter."""
     reservation = FakeReservation(1)
-    fleet = await _started(reservation)
-    reservation.crew[0].end.set_exception(ProcessError("cut off", ParameterServerLostError(), ""))
+    processes = await _started(reservation)
+    reservation.started[0].end.set_exception(ProcessError("cut off", ParameterServerLostError(), ""))
     reservation.server.end.set_exception(ProcessError("killed", None, ""))
     with pytest.raises(AttemptLost, match="the parameter server was lost: killed") as lost:
-        await fleet.failure()
+        await processes.wait_for_failure()
     assert lost.value.cause == "parameter_server"
-    await fleet.stop()
+    await processes.stop()

@@ -1,4 +1,4 @@
-"""Who listens where Ray is said to be."""
+"""Checks of listeners, against real sockets."""
 
 import os
 import socket
@@ -18,15 +18,15 @@ from service.cluster.listeners import process_at, require_head, require_listener
 
 
 @pytest.mark.parametrize("address", ["nowhere", "127.0.0.1", "127.0.0.1:x", "127.0.0.1:99999", ":"])
-def test_what_is_no_address_of_ray_is_refused(address: str) -> None:
-    """With the address in the sentence."""
-    with pytest.raises(ClusterError, match="Ray cluster") as refused:
+def test_a_text_that_is_no_address_is_rejected(address: str) -> None:
+    """The sentence names the text."""
+    with pytest.raises(ClusterError, match="Ray cluster") as rejected:
         require_listener(address)
-    assert address in str(refused.value)
+    assert address in str(rejected.value)
 
 
-def test_an_address_is_taken_while_somebody_listens() -> None:
-    """And not afterwards."""
+def test_an_address_is_accepted_while_a_process_listens() -> None:
+    """It is rejected afterwards."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         require_listener(address)
@@ -35,7 +35,7 @@ def test_an_address_is_taken_while_somebody_listens() -> None:
 
 
 def test_the_process_behind_a_unix_socket_is_known() -> None:
-    """By its id; nobody is behind one that is not there."""
+    """The kernel gives its id; a socket that is not there has no process."""
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
         path = str(Path(folder, "socket"))
         assert process_at(path) is None
@@ -44,8 +44,8 @@ def test_the_process_behind_a_unix_socket_is_known() -> None:
         assert process_at(path) == os.getpid()
 
 
-def test_only_the_process_that_is_meant_may_listen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not another one, and not another user's; and somebody has to."""
+def test_only_the_expected_process_may_listen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No listener, another process and another user are errors."""
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
         path, own = Path(folder, "socket"), os.geteuid()
         with pytest.raises(ClusterError, match="cannot be reached"):
@@ -61,14 +61,14 @@ def test_only_the_process_that_is_meant_may_listen(monkeypatch: pytest.MonkeyPat
 
 
 @contextmanager
-def _asked(address: str) -> Iterator[Any]:
-    """A call of gRPC to a method that nobody else has."""
+def _call_to(address: str) -> Iterator[Any]:
+    """Client side of a method that only `Head` has."""
     with grpc.insecure_channel(address) as channel:
         yield partial(channel.unary_unary("/ray.Head/Ask"), b"")
 
 
 class Head(grpc.GenericRpcHandler):
-    """Ends each call with a status."""
+    """Handler that ends each call with a status."""
 
     def __init__(self, code: grpc.StatusCode) -> None:
         self._code = code
@@ -92,42 +92,42 @@ def _serving(*handlers: grpc.GenericRpcHandler) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.OK, grpc.StatusCode.UNAUTHENTICATED])
-def test_a_head_is_one_that_answers_or_asks_for_a_token(code: grpc.StatusCode) -> None:
-    """What the token is for is Ray's to say."""
-    with _serving(Head(code)) as address, _asked(address) as ask:
-        require_head(address, ask)
+def test_a_head_answers_or_asks_for_a_token(code: grpc.StatusCode) -> None:
+    """A missing token is reported later, by Ray itself."""
+    with _serving(Head(code)) as address, _call_to(address) as call:
+        require_head(address, call)
 
 
 def test_another_service_is_no_head() -> None:
-    """A gRPC server without the method, for instance this service itself; the sentence says what to give."""
+    """A gRPC server without the method, such as this service, is rejected; the sentence says which address to give."""
     with (
         _serving() as address,
-        _asked(address) as ask,
-        pytest.raises(ClusterError, match="ray start --head") as refused,
+        _call_to(address) as call,
+        pytest.raises(ClusterError, match="ray start --head") as rejected,
     ):
-        require_head(address, ask)
-    assert f"what listens at {address} is not the head of a Ray cluster (UNIMPLEMENTED" in str(refused.value)
+        require_head(address, call)
+    assert f"what listens at {address} is not the head of a Ray cluster (UNIMPLEMENTED" in str(rejected.value)
 
 
-def test_who_listens_and_says_nothing_is_no_head() -> None:
-    """After a bounded time."""
+def test_a_silent_listener_is_no_head() -> None:
+    """It is rejected after a bounded time."""
     with ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         address = f"127.0.0.1:{listener.getsockname()[1]}"
-        ask = stack.enter_context(_asked(address))
+        call = stack.enter_context(_call_to(address))
         with pytest.raises(ClusterError, match="not the head"):
-            require_head(address, ask, seconds=0.1)
+            require_head(address, call, seconds=0.1)
 
 
 def test_without_the_loopback_address_the_sentence_says_what_to_do() -> None:
-    """Those of 192.0.2.0/24 are nobody's, as 127.0.0.1 is where there is no IPv4."""
+    """No host has 192.0.2.1, as none without IPv4 has 127.0.0.1."""
     require_loopback()
     with pytest.raises(ClusterError, match=r"no 192\.0\.2\.1 .* needs IPv4: .* --ray"):
         require_loopback("192.0.2.1")
 
 
 def test_an_address_of_ipv6_may_stand_in_brackets() -> None:
-    """As everywhere."""
+    """The brackets are removed before the address is used."""
     with ExitStack() as stack:
         try:
             listener = stack.enter_context(socket.create_server(("::1", 0), family=socket.AF_INET6))

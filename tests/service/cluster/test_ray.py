@@ -1,4 +1,4 @@
-"""Fleets on a real Ray, through a real cluster process: placed, grown, lost, and given back."""
+"""Job processes on a real Ray, through a real cluster process: placed, scaled, lost, and stopped."""
 
 import asyncio
 import os
@@ -27,32 +27,32 @@ SECONDS = 60
 
 
 class Ray:
-    """A cluster process and the loop that its link lives in."""
+    """Cluster process, and the event loop of its client."""
 
     def __init__(self, mark: str, folder: Path) -> None:
         self._mark = f"NABLAD_TEST_MARK={mark}".encode()
         self._loop = asyncio.new_event_loop()
-        self.link = ClusterClient(None, CPUS, folder, lambda _: None)
-        self.run(self.link.start())
+        self.client = ClusterClient(None, CPUS, folder, lambda _: None)
+        self.run(self.client.start())
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
         self._loop.run_until_complete(asyncio.wait_for(work, SECONDS))
 
     def close(self) -> None:
-        self.run(self.link.close())
+        self.run(self.client.close())
         self._loop.close()
 
-    async def reserve(self, workers: int) -> JobProcessesClient:
-        fleet = await self.link.reserve(workers, 1)
-        assert fleet is not None
-        return fleet
+    async def reserve_cpus(self, workers: int) -> JobProcessesClient:
+        processes = await self.client.reserve_cpus(workers, 1)
+        assert processes is not None
+        return processes
 
     async def until_free(self, cpus: int) -> None:
-        while [node.free_cpus for node in await self.link.nodes()] != [cpus]:
+        while [node.free_cpus for node in await self.client.list_nodes()] != [cpus]:
             pass
 
     def process(self, name: str) -> int:
-        """The id of the only process of that name."""
+        """Returns the id of the only process of that name."""
         found = [int(folder.name) for folder in Path("/proc").iterdir() if self._is_ours(folder, name)]
         assert len(found) == 1
         return found[0]
@@ -67,7 +67,7 @@ class Ray:
 
 @pytest.fixture(scope="module")
 def ray() -> Iterator[Ray]:
-    """A Ray of four CPUs that the tests share."""
+    """Ray of four CPUs that the tests share."""
     mark = uuid.uuid4().hex
     with tempfile.TemporaryDirectory(prefix="t-") as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("NABLAD_TEST_MARK", mark)
@@ -78,7 +78,7 @@ def ray() -> Iterator[Ray]:
 
 @pytest.fixture
 def job(assignment: Callable[..., ps_pb.Assignment]) -> ps_pb.Assignment:
-    """A job that goes on until it is stopped."""
+    """Job that runs until it is stopped."""
     spec, violations = parse(
         "name: long\ndata: {train: train, validation: validation}\n"
         "model: {layers: [6, 3], output_activation: sigmoid}\n"
@@ -89,22 +89,22 @@ def job(assignment: Callable[..., ps_pb.Assignment]) -> ps_pb.Assignment:
     return assignment(complete(spec, None))
 
 
-def test_a_fleet_grows_and_shrinks_and_gives_everything_back(ray: Ray, job: ps_pb.Assignment) -> None:
-    """From one worker to three to two, by the CPUs that are free; more than there are does no harm."""
+def test_workers_are_scaled_up_and_down_and_all_cpus_are_released(ray: Ray, job: ps_pb.Assignment) -> None:
+    """One worker becomes three, then two, as CPUs are free; a number larger than the cluster does no harm."""
 
     async def run() -> None:
-        fleet = await ray.reserve(1)
-        address = await fleet.start(job, SECRET)
+        processes = await ray.reserve_cpus(1)
+        address = await processes.start(job, SECRET)
         await ray.until_free(CPUS - 1)
         async with grpc.aio.insecure_channel(address) as channel:
             stub = ps_grpc.ParameterServerServiceStub(channel)
             for wanted, taken in ((3, 3), (9, CPUS), (2, 2)):
                 await stub.SetWorkers(ps_pb.SetWorkersRequest(workers=wanted), metadata=((SECRET_KEY, SECRET),))
-                await fleet.set_workers(wanted)
+                await processes.scale_workers(wanted)
                 await ray.until_free(CPUS - taken)
-        assert await ray.link.reserve(3, 1) is None
-        await fleet.stop()
-        again = await ray.reserve(CPUS)
+        assert await ray.client.reserve_cpus(3, 1) is None
+        await processes.stop()
+        again = await ray.reserve_cpus(CPUS)
         await again.stop()
         await ray.until_free(CPUS)
 
@@ -112,60 +112,60 @@ def test_a_fleet_grows_and_shrinks_and_gives_everything_back(ray: Ray, job: ps_p
 
 
 def test_a_killed_parameter_server_is_a_loss(ray: Ray, job: ps_pb.Assignment) -> None:
-    """Told at once, as a sentence without Ray's guesses."""
+    """It is reported at once, as a sentence without Ray's guesses."""
 
     async def run() -> None:
-        fleet = await ray.reserve(2)
-        await fleet.start(job, SECRET)
+        processes = await ray.reserve_cpus(2)
+        await processes.start(job, SECRET)
         os.kill(ray.process("_ParameterServerProcess"), signal.SIGKILL)
         with pytest.raises(AttemptLost, match="the parameter server was lost: ActorDiedError: ") as lost:
-            await fleet.failure()
+            await processes.wait_for_failure()
         assert lost.value.cause == "parameter_server"
         assert "Some common causes" not in str(lost.value)
-        await fleet.stop()
+        await processes.stop()
         await ray.until_free(CPUS)
 
     ray.run(run())
 
 
-def test_a_parameter_server_that_refuses_the_job_is_a_failure(ray: Ray, job: ps_pb.Assignment) -> None:
-    """With the end of its traceback."""
+def test_a_parameter_server_that_rejects_the_job_is_a_failure(ray: Ray, job: ps_pb.Assignment) -> None:
+    """The failure carries the end of the traceback."""
 
     async def run() -> None:
         job.spec.training.optimizer.ClearField("name")
-        fleet = await ray.reserve(1)
+        processes = await ray.reserve_cpus(1)
         with pytest.raises(AttemptFailed, match="the parameter server did not start: ") as failed:
-            await fleet.start(job, SECRET)
+            await processes.start(job, SECRET)
         assert 'File "' in failed.value.error_lines
-        await fleet.stop()
+        await processes.stop()
 
     ray.run(run())
 
 
 def test_a_checkpoint_that_is_not_there_is_a_loss(ray: Ray, job: ps_pb.Assignment, tmp_path: Path) -> None:
-    """The next attempt may begin with another one."""
+    """The next attempt may start from another checkpoint."""
 
     async def run() -> None:
         job.start.path, job.start.sha256 = str(tmp_path / "none"), "0" * 64
-        fleet = await ray.reserve(1)
+        processes = await ray.reserve_cpus(1)
         with pytest.raises(AttemptLost, match="the parameter server did not start: "):
-            await fleet.start(job, SECRET)
-        await fleet.stop()
+            await processes.start(job, SECRET)
+        await processes.stop()
 
     ray.run(run())
 
 
 def test_a_worker_without_its_data_is_a_failure(ray: Ray, job: ps_pb.Assignment, tmp_path: Path) -> None:
-    """Its error says which directory."""
+    """Its error names the directory."""
 
     async def run() -> None:
         job.train.directory = str(tmp_path / "nowhere")
-        fleet = await ray.reserve(1)
-        await fleet.start(job, SECRET)
+        processes = await ray.reserve_cpus(1)
+        await processes.start(job, SECRET)
         with pytest.raises(AttemptFailed, match=r"a worker failed: .*nowhere") as failed:
-            await fleet.failure()
+            await processes.wait_for_failure()
         assert "nowhere" in failed.value.error_lines
-        await fleet.stop()
+        await processes.stop()
         await ray.until_free(CPUS)
 
     ray.run(run())

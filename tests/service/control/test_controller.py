@@ -14,9 +14,9 @@ from prometheus_client import CollectorRegistry
 from nablad.v1 import cluster_pb2 as cluster_pb
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
-from service.cluster.interfaces import Ending
 from service.control.admission import Admission
 from service.control.controller import Controller
+from service.control.interfaces import Ending
 from service.errors import AttemptFailed, AttemptLost, DatabaseRowError, ServiceError, StoredDatasetError
 from service.events.live_status import LiveStatus
 from service.events.publisher import EventPublisher
@@ -39,10 +39,10 @@ class FakeFleet:
     async def start(self, *_: object) -> str:
         raise AssertionError("attempts of these tests start nothing")
 
-    async def failure(self) -> NoReturn:
+    async def wait_for_failure(self) -> NoReturn:
         raise AssertionError("attempts of these tests do not fail by their fleet")
 
-    async def set_workers(self, *_: object) -> None:
+    async def scale_workers(self, *_: object) -> None:
         raise AssertionError("attempts of these tests do not scale")
 
     async def stop(self) -> None:
@@ -63,11 +63,11 @@ class FakeCluster:
         self.on_reserve: Callable[[], None] = lambda: None
         self.stopping: asyncio.Event | None = None
 
-    async def nodes(self) -> list[cluster_pb.Node]:
+    async def list_nodes(self) -> list[cluster_pb.Node]:
         self.looks += 1
         return [cluster_pb.Node(cpus=self.cpus, free_cpus=self.free)]
 
-    async def reserve(self, workers: int, cpus_per_worker: int) -> FakeFleet | None:
+    async def reserve_cpus(self, workers: int, cpus_per_worker: int) -> FakeFleet | None:
         self.on_reserve()
         if self.free < workers * cpus_per_worker:
             return None
@@ -101,7 +101,7 @@ class FakeAttempt:
             raise taken
         return taken
 
-    async def set_workers(self) -> None:
+    async def scale_workers(self) -> None:
         self.workers.append(self._stage.jobs.get(self._job_id).spec.distribution.workers)
 
     async def clean_up(self) -> None:

@@ -25,10 +25,10 @@ from nablad.v1 import models_pb2_grpc as models_grpc
 from service.api.datasets import DatasetServicer
 from service.api.jobs import JobServicer
 from service.api.models import ModelServicer
-from service.cluster.capacity import KnownNodes
-from service.cluster.interfaces import Ending
+from service.cluster.capacity import NodeCache
 from service.control.admission import Admission
 from service.control.controller import Controller
+from service.control.interfaces import Ending
 from service.control.submission import Submission
 from service.control.warm_start import WarmStarts
 from service.datasets import StagedFile, store
@@ -55,19 +55,19 @@ LARGE_BYTES = 2 << 20
 class Cluster:
     """Has CPUs for everybody, and is its own fleets."""
 
-    async def nodes(self) -> list[cluster_pb.Node]:
+    async def list_nodes(self) -> list[cluster_pb.Node]:
         return [cluster_pb.Node(cpus=8, free_cpus=8)]
 
-    async def reserve(self, *_: int) -> "Cluster":
+    async def reserve_cpus(self, *_: int) -> "Cluster":
         return self
 
     async def start(self, *_: object) -> str:
         raise AssertionError("attempts of these tests start nothing")
 
-    async def failure(self) -> NoReturn:
+    async def wait_for_failure(self) -> NoReturn:
         raise AssertionError("attempts of these tests do not fail by their fleet")
 
-    async def set_workers(self, *_: object) -> None:
+    async def scale_workers(self, *_: object) -> None:
         raise AssertionError("attempts of these tests start nothing")
 
     async def stop(self) -> None:
@@ -89,7 +89,7 @@ class Attempt:
     async def checkpoint(self) -> jobs_pb.Checkpoint | None:
         raise OSError(28, "No space left on device")
 
-    async def set_workers(self) -> None:
+    async def scale_workers(self) -> None:
         """Nobody works."""
 
     async def clean_up(self) -> None:
@@ -115,7 +115,7 @@ class Service:
         self.events = EventPublisher(self.jobs, self.live.receive)
         self.datasets, self.models = DatasetCatalogue(self.database), ModelCatalogue(self.database)
         cluster = Cluster()
-        self.nodes = KnownNodes(cluster, lambda: 0.0)
+        self.nodes = NodeCache(cluster, lambda: 0.0)
         self.controller = Controller(
             self.jobs,
             self.events,
@@ -297,7 +297,7 @@ async def test_the_reserve_is_kept_up(disk: Any, monkeypatch: pytest.MonkeyPatch
     reserve = Reserve(path, 1 << 20)
     assert path.stat().st_size == 0
 
-    keeping = asyncio.create_task(reserve.keep())
+    keeping = asyncio.create_task(reserve.keep_filled())
     for room in (True, False):
         if room:
             disk.filler.unlink()

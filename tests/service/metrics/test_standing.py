@@ -21,12 +21,12 @@ class Cluster:
     def __init__(self, error: Exception | None = None) -> None:
         self._error = error
 
-    async def nodes(self) -> list[cluster_pb.Node]:
+    async def list_nodes(self) -> list[cluster_pb.Node]:
         if self._error:
             raise self._error
         return [cluster_pb.Node(cpus=4, free_cpus=1)]
 
-    async def reserve(self, *_: Any) -> None:
+    async def reserve_cpus(self, *_: Any) -> None:
         raise AssertionError
 
 

@@ -23,7 +23,7 @@ import resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
 from service.rpc import descriptors
 descriptors._WANTED = {wanted}
-print(descriptors.raise_limit(), *resource.getrlimit(resource.RLIMIT_NOFILE))
+print(descriptors.raise_descriptor_limit(), *resource.getrlimit(resource.RLIMIT_NOFILE))
 """
 
 _SERVER = """

@@ -70,13 +70,13 @@ def test_a_full_disk_is_no_reason_not_to_start(tmp_path: Path, monkeypatch: pyte
 def test_it_is_known_whether_the_daemon_before_was_told_to_end(tmp_path: Path) -> None:
     """Once: the next end is another one."""
     directory = DataDirectory(tmp_path)
-    assert not directory.take_stop_note()
-    directory.note_stop()
-    directory.note_stop()
+    assert not directory.consume_stop_note()
+    directory.record_stop()
+    directory.record_stop()
     directory.close()
     directory = DataDirectory(tmp_path)
-    assert directory.take_stop_note()
-    assert not directory.take_stop_note()
+    assert directory.consume_stop_note()
+    assert not directory.consume_stop_note()
     directory.close()
 
 
@@ -203,7 +203,7 @@ def test_links_are_not_followed_out_of_it(tmp_path: Path) -> None:
         (data / folder).mkdir(parents=True)
         (data / folder / "link").symlink_to(outside)
     directory = DataDirectory(data)
-    directory.drop_orphans([])
+    directory.remove_orphan_checkpoints([])
     directory.close()
     assert _files(outside) == {".precious"}
     assert _files(data) == set()
@@ -215,6 +215,6 @@ def test_checkpoints_of_unknown_jobs_go(tmp_path: Path) -> None:
     directory = DataDirectory(tmp_path)
     _make(*(directory.checkpoints(job_id) / "1.safetensors" for job_id in ("a", "b", "c")))
     _make(tmp_path / "checkpoints" / "stray")
-    directory.drop_orphans(["b", "never-launched"])
+    directory.remove_orphan_checkpoints(["b", "never-launched"])
     directory.close()
     assert _files(tmp_path) == {"checkpoints/b/1.safetensors"}

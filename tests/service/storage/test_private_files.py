@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from service.storage.private_files import foreign_owner, other_writers, tighten
+from service.storage.private_files import foreign_owner, other_writers, restrict_to_owner
 
 USER, GROUP, ANOTHER = 1000, 2000, 3000
 FOLDER = stat.S_IFDIR
@@ -90,8 +90,8 @@ def test_a_file_alone_is_tightened(tmp_path: Path) -> None:
         path.touch()
         path.chmod(0o577)
     link.symlink_to(other)
-    tighten(file)
-    tighten(link)
+    restrict_to_owner(file)
+    restrict_to_owner(link)
     assert [stat.S_IMODE(path.stat().st_mode) for path in (file, other)] == [0o500, 0o577]
 
 
@@ -104,7 +104,7 @@ def test_the_top_is_tightened_last(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for path in paths:
         path.chmod(0o777)
     monkeypatch.setattr(Path, "chmod", lambda path, _: done.append(path))
-    tighten(tmp_path / "a")
+    restrict_to_owner(tmp_path / "a")
     assert done == paths
 
 
@@ -120,7 +120,7 @@ def test_what_cannot_be_changed_is_said(
         (tmp_path / name).touch()
         (tmp_path / name).chmod(0o644)
     monkeypatch.setattr(Path, "chmod", refuse)
-    tighten(tmp_path)
+    restrict_to_owner(tmp_path)
     (said,) = caplog.messages
     assert f"others may read {tmp_path}" in said
     assert "2 entries" in said

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
 from service.storage import tensor_files
-from service.storage.tensor_files import Layout, TensorFile, TensorFileError
+from service.storage.tensor_files import TensorFile, TensorFileError, TensorLayout
 
 Tensors = dict[str, np.ndarray]
 
@@ -36,7 +36,7 @@ def _written(path: Path, data: bytes) -> str:
 
 def _bytes(tensors: Tensors) -> bytes:
     """A file made of a layout."""
-    layout = Layout({name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}, METADATA)
+    layout = TensorLayout({name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}, METADATA)
     data = bytearray(layout.size_bytes)
     data[: len(layout.header)] = layout.header
     for name, place in layout.tensors.items():
@@ -60,7 +60,7 @@ def test_what_was_written_is_read(tmp_path: Path, tensors: Tensors, chunk: int) 
     with pytest.MonkeyPatch.context() as patch, TensorFile(path, sha256) as file:
         patch.setattr(tensor_files, "CHUNK_BYTES", chunk)
         assert file.metadata == METADATA
-        mapped = file.mapped()
+        mapped = file.map_tensors()
         assert mapped.keys() == file.tensors.keys() == tensors.keys()
         for name, tensor in tensors.items():
             pieces = list(file.pieces(name))
@@ -73,7 +73,7 @@ def test_what_is_mapped_stays(tmp_path: Path) -> None:
     """When the file is closed and gone; nobody can write to it."""
     path = tmp_path / "a"
     with TensorFile(path, _written(path, _bytes({"W0": _filled("float32", (3, 4))}))) as file:
-        mapped = file.mapped()["W0"]
+        mapped = file.map_tensors()["W0"]
     path.unlink()
     assert np.array_equal(mapped, _filled("float32", (3, 4)))
     assert not mapped.flags.writeable

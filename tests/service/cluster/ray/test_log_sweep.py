@@ -1,4 +1,4 @@
-"""Logs that nobody needs any more."""
+"""The log sweep: which logs are removed, and when."""
 
 import os
 from pathlib import Path
@@ -15,9 +15,9 @@ GONE = 2**22 + 1
     "name", ["worker-abc-01000000-{}.err", "python-core-worker-abc_{}.log", "events/event_CORE_WORKER_{}.log"]
 )
 def test_only_old_logs_of_processes_that_have_ended_go(tmp_path: Path, name: str) -> None:
-    """Those of living processes stay, those that ended of late stay, and whatever is not a process's.
+    """Logs of living processes, of those that ended recently, and other files stay.
 
-    The times of the files, which the time of day gives them, do not matter.
+    The times of the files do not matter.
     """
     (tmp_path / "events").mkdir()
     old, living, young, other = names = [
