@@ -11,9 +11,8 @@ from service.api.reflection import add_reflection
 from service.metrics.instruments import Instruments
 from service.metrics.rpcs import CountCalls
 from service.rpc.descriptors import connection_options
-from service.rpc.error_translation import RejectUnreadable, SendBytes
 from service.rpc.intake import BoundIntake
-from service.rpc.unimplemented import RejectUnimplemented
+from service.rpc.interceptors import RejectUnimplemented, RejectUnreadable, SendBytes
 
 __all__ = ["SERVER_OPTIONS", "SERVICES", "make_server"]
 

@@ -9,7 +9,8 @@ from typing import Any, Final
 import grpc
 
 from service.metrics.instruments import Instruments
-from service.rpc.error_translation import Context, with_method
+from service.rpc.error_translation import Context
+from service.rpc.interceptors import replace_method
 
 __all__ = ["CountCalls"]
 
@@ -33,7 +34,7 @@ class CountCalls(grpc.aio.ServerInterceptor):
         # Without the package: nablad.v1.JobService/GetJob is JobService/GetJob.
         method = handler_call_details.method.lstrip("/").rpartition(".")[2]
         timed = not handler.response_streaming
-        return with_method(handler, lambda function: self._wrap(method, function, timed=timed))
+        return replace_method(handler, lambda function: self._wrap(method, function, timed=timed))
 
     def _wrap(self, method: str, function: Callable[..., Any], *, timed: bool) -> Callable[..., Any]:
         async def call(request: Any, context: Context) -> Any:

@@ -18,8 +18,7 @@ from service.parameter_server.start import first_snapshot, share
 from service.parameter_server.training import Training
 from service.parameter_server.transport.acceptor import Acceptor
 from service.rpc.descriptors import connection_options
-from service.rpc.error_translation import RejectUnreadable
-from service.rpc.unimplemented import RejectUnimplemented
+from service.rpc.interceptors import RejectUnimplemented, RejectUnreadable
 from workers import from_spec
 from workers.from_spec import spec_digest
 from workers.mathematics.parameters import ParameterLayout

@@ -1,1 +1,1 @@
-"""What every RPC goes through: bounds on messages, error translation, pagination."""
+"""Common parts of all RPCs: bounds on messages, interceptors, error translation, pagination."""

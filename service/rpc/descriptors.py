@@ -1,4 +1,4 @@
-"""Descriptors: how many this process may have, and how many of them the connections of clients take."""
+"""File descriptors: the limit of this process, and the number that connections of clients may take."""
 
 import logging
 import resource
@@ -8,22 +8,22 @@ __all__ = ["connection_options", "most_connections", "raise_descriptor_limit"]
 
 _log = logging.getLogger(__name__)
 
-# Enough for every client that one service can serve; systems allow a process millions, which helps nobody.
+# Enough for every client that one service can serve. Systems may allow millions, which are of no use.
 _WANTED: Final = 65536
-# For what the process itself has open: files, stores, pipes, and the connections of scrapers.
+# Descriptors of the process itself: files, stores, pipes, and the connections of scrapers.
 _RESERVED: Final = 512
 _FEWEST_CONNECTIONS: Final = 64
-# What connects and says nothing is let go after so long, and a connection without a call a while later. Clients connect
-# anew with their next call, and do not notice.
+# A connection without a handshake is closed first, one without a call later. A client connects anew with its next call
+# and does not notice.
 _HANDSHAKE_SECONDS: Final = 10
 _IDLE_SECONDS: Final = 120
 
 
 def raise_descriptor_limit() -> int:
-    """Raises the limit of descriptors of this process, and of those that it starts, as far as is allowed and of use.
+    """Raises the limit of descriptors of this process and its children, as far as is allowed and of use.
 
     Returns:
-        The limit from now on.
+        The new limit.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = _WANTED if hard == resource.RLIM_INFINITY else min(hard, _WANTED)
@@ -38,21 +38,21 @@ def raise_descriptor_limit() -> int:
 
 
 def most_connections(limit: int) -> int:
-    """How many connections a server can have on each address that it listens at, of which localhost is two.
+    """Returns how many connections a server can have on each of its addresses; localhost may be two of them.
 
     Args:
-        limit: Of descriptors.
+        limit: Limit of descriptors.
     """
     return max((limit - _RESERVED) // 2, _FEWEST_CONNECTIONS)
 
 
 def connection_options(most: int | None = None) -> tuple[tuple[str, int], ...]:
-    """Channel arguments of gRPC's for a server whose clients cannot take all descriptors of this process.
+    """Returns gRPC channel arguments of a server whose clients cannot take all descriptors of this process.
 
-    One connection too many is closed at once, so that its client is told and does not wait.
+    A surplus connection is closed at once, so that its client gets an error and does not wait.
 
     Args:
-        most: Connections that are allowed, as far as there are descriptors for them; None: as many as those allow.
+        most: Largest number of connections, within the limit of descriptors; None for that limit.
     """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     possible = most_connections(_limit(soft))

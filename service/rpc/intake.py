@@ -1,4 +1,4 @@
-"""What clients send, bounded: the size of messages, how many are on their way, and how many bytes are worked on."""
+"""Intake: bounds on the size of messages, on how many arrive at a time, and on the bytes in use by methods."""
 
 import asyncio
 import inspect
@@ -12,37 +12,35 @@ import grpc
 
 from service.errors import Reason, ServiceError
 from service.rpc.error_translation import Context, reject_call
+from service.rpc.interceptors import METHOD_KINDS, method_of
 
 __all__ = ["Arrivals", "BoundIntake", "BytesInFlight"]
 
-# Names, ids and tokens are a small part of it. What is larger is refused before it is read, which would take long.
+# Names, ids and tokens are much smaller. A larger message is rejected before it is parsed, which would take long.
 _MOST_MESSAGE_BYTES: Final = 64 << 10
-# gRPC holds a message until all of it is there: each of these may take as much as the largest one. Messages of clients
-# that do not dawdle are on their way for no time at all, so that crowds of them are far below.
+# gRPC holds a message until it is complete, so that each of these may take as much memory as the largest one. Messages
+# of normal clients arrive at once, and so even thousands of clients stay far below the bound.
 _MOST_ARRIVING: Final = 128
-# Clients that send a file may be slow, and stop.
+# Clients that send a file may be slow, or stop.
 _MOST_STREAMS: Final = 64
-# All messages that methods have in hand; in memory they are several times as large. Those that are small come in any
-# number.
+# Bytes of all messages in use by methods; in memory they are several times as large. Small messages are never rejected.
 _MOST_BYTES: Final = 32 << 20
 _SMALL_BYTES: Final = 64 << 10
 
-_KINDS: Final = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
-
 
 class Arrivals:
-    """Calls that wait for a message of theirs. When one too many comes, the one that has waited longest is refused."""
+    """Calls that wait for a message to arrive. A surplus call replaces the one that has waited longest."""
 
     def __init__(self, most: int) -> None:
-        """None waits; `most` is how many may."""
+        """Starts empty; at most `most` calls may wait at a time."""
         self._most = most
-        self._waiting: dict[asyncio.Timeout, None] = {}  # those first that have waited longest
+        self._waiting: dict[asyncio.Timeout, None] = {}  # the longest waiting first
 
     async def next_message(self, stream: AsyncIterator[bytes]) -> bytes | None:
         """Waits for the next message of a stream; None at its end.
 
         Raises:
-            ServiceError: BUSY.
+            ServiceError: BUSY, because newer calls took the place of this one.
         """
         try:
             async with asyncio.timeout(None) as place:
@@ -65,23 +63,23 @@ class Arrivals:
 
 
 class BytesInFlight:
-    """Bytes of the messages that methods have in hand.
+    """Bytes of the messages that are in use by methods.
 
     Attributes:
-        held: How many there are.
+        held: Number of bytes at this moment.
     """
 
     def __init__(self, most: int) -> None:
-        """There are none; `most` is how many there may be."""
+        """Starts at zero; at most `most` bytes may be held at a time."""
         self._most = most
         self.held = 0
 
     @contextmanager
     def holding(self, size: int) -> Iterator[None]:
-        """Counts the bytes of a message until the block ends; small ones are let in always.
+        """Counts the bytes of a message until the block ends; small messages are never rejected.
 
         Raises:
-            ServiceError: BUSY.
+            ServiceError: BUSY, because too many bytes are held.
         """
         if size > _SMALL_BYTES and self.held + size > self._most:
             raise ServiceError(
@@ -97,7 +95,7 @@ class BytesInFlight:
 
 
 class BoundIntake(grpc.aio.ServerInterceptor):
-    """Reads the messages of all calls, within bounds. Has to come right before the interceptor that parses them."""
+    """Reads the messages of all calls within bounds. Has to stand right before the interceptor that parses them."""
 
     def __init__(
         self,
@@ -107,14 +105,14 @@ class BoundIntake(grpc.aio.ServerInterceptor):
         streams: int = _MOST_STREAMS,
         most_bytes: int = _MOST_BYTES,
     ) -> None:
-        """Reads nothing yet.
+        """Sets the bounds.
 
         Args:
-            limits: Bytes that the message of a method may have, by the method's path; others have 64 KiB. Where a call
-                sends many messages, gRPC's own limit holds.
-            arriving: Calls with one message that may be on its way at a time.
-            streams: Calls with many messages that may wait for the next one at a time.
-            most_bytes: Of all messages that methods have in hand, and as many again of calls with many messages.
+            limits: Largest size of a message in bytes, by the path of its method; 64 KiB for other methods. For calls
+                that send many messages, gRPC's own limit holds.
+            arriving: Largest number of calls that wait for their only message.
+            streams: Largest number of calls that wait for the next of many messages.
+            most_bytes: Bytes of all messages in use by methods, and as many again for calls with many messages.
         """
         self._limits = limits
         self._arrivals = Arrivals(arriving)
@@ -124,23 +122,22 @@ class BoundIntake(grpc.aio.ServerInterceptor):
         self._chunks = BytesInFlight(most_bytes)
 
     async def intercept_service(self, continuation: Callable[..., Awaitable[Any]], handler_call_details: Any) -> Any:
-        """The method's handler, which reads by itself what gRPC would have read before it was called."""
+        """Returns the method's handler, which reads the messages itself, while gRPC would read one before the call."""
         handler = await continuation(handler_call_details)
         if handler is None:  # no such method
             return None
-        kinds = {kind: getattr(handler, kind) for kind in _KINDS}
-        method = next(method for method in kinds.values() if method)
         limit = self._limits.get(handler_call_details.method, _MOST_MESSAGE_BYTES)
         read = self._many if handler.request_streaming else partial(self._one, limit)
         kind = "stream_stream" if handler.response_streaming else "stream_unary"
-        return handler._replace(**{**dict.fromkeys(kinds), kind: _reading(method, read)}, request_streaming=True)
+        methods = {**dict.fromkeys(METHOD_KINDS), kind: _read_first(method_of(handler), read)}
+        return handler._replace(**methods, request_streaming=True)
 
     @asynccontextmanager
     async def _one(self, limit: int, stream: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
-        """The only message of a call."""
+        """Reads the only message of a call."""
         with ExitStack() as held:
             try:
-                message = _fitting(await self._arrivals.next_message(stream), limit)
+                message = _require_fitting(await self._arrivals.next_message(stream), limit)
                 held.enter_context(self._bytes.holding(len(message)))
             except ServiceError as error:
                 await reject_call(error, context)
@@ -148,7 +145,7 @@ class BoundIntake(grpc.aio.ServerInterceptor):
 
     @asynccontextmanager
     async def _many(self, stream: AsyncIterator[bytes], context: Context) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The messages of a call that sends any number of them."""
+        """Reads the messages of a call that sends any number of them."""
         async with aclosing(self._messages(stream, context)) as messages:
             yield messages
 
@@ -161,12 +158,12 @@ class BoundIntake(grpc.aio.ServerInterceptor):
             await reject_call(error, context)
 
 
-def _fitting(message: bytes | None, limit: int) -> bytes:
-    """The message of a call, which has to be there and no larger than a limit."""
+def _require_fitting(message: bytes | None, limit: int) -> bytes:
+    """Returns the message of a call; raises ServiceError if there is none or it is larger than the limit."""
     if message is None:
         raise ServiceError(Reason.INVALID_REQUEST, "the call came without its message")
     if (size := len(message)) > limit:
-        del message  # or the error would hold it
+        del message  # else the traceback of the error would hold it
         raise ServiceError(
             Reason.TOO_LARGE,
             f"the message of the call has {size:,} bytes, but the service takes at most {limit:,} for this method: "
@@ -175,10 +172,10 @@ def _fitting(message: bytes | None, limit: int) -> bytes:
     return message
 
 
-def _reading(
+def _read_first(
     method: Callable[..., Any], read: Callable[[AsyncIterator[bytes], Context], AbstractAsyncContextManager[Any]]
 ) -> Callable[..., Any]:
-    """The method, given what is read of the stream in place of it."""
+    """Returns the method of a stream, which reads the argument of the given method from the stream."""
 
     async def call(stream: AsyncIterator[bytes], context: Context) -> Any:
         async with read(stream, context) as argument:

@@ -1,4 +1,4 @@
-"""Pages of a list: sizes and tokens."""
+"""Pagination of lists: sizes of pages, and tokens of where the next page begins."""
 
 import base64
 
@@ -10,20 +10,20 @@ _DEFAULT, _MOST = 50, 1000
 
 
 def page_size(asked: int) -> int:
-    """How many things a page holds: 50 if nothing is asked for, never more than 1000."""
+    """Returns the number of entries of a page: 50 if the client asks for none, and at most 1000."""
     return min(asked, _MOST) or _DEFAULT
 
 
 def encode_token(position: int | str | None) -> str:
-    """An opaque token for where the next page begins; empty when there is none."""
+    """Returns an opaque token of where the next page begins; an empty one if there is no next page."""
     return base64.urlsafe_b64encode(str(position).encode()).decode() if position else ""
 
 
 def decode_token(token: str) -> str:
-    """Where the page begins; empty for the first one.
+    """Returns where the page of a token begins; an empty text for the first page.
 
     Raises:
-        ServiceError: INVALID_REQUEST, for what this service did not make.
+        ServiceError: INVALID_REQUEST, because this service did not make the token.
     """
     try:
         return base64.b64decode(token, altchars=b"-_", validate=True).decode()
@@ -32,7 +32,7 @@ def decode_token(token: str) -> str:
 
 
 def decode_number(token: str) -> int | None:
-    """The same for lists that are in order of a number; None for the first page."""
+    """Returns where the page of a token begins in a list that is ordered by a number; None for the first page."""
     position = decode_token(token)
     if position and not (position.isascii() and position.isdecimal() and len(position) < 19):
         raise _invalid(token)

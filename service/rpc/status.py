@@ -1,4 +1,4 @@
-"""Statuses of gRPC: the errors of the service as google.rpc.Status, within what a client can receive."""
+"""Statuses of gRPC: errors of the service as google.rpc.Status, of a size that a client can receive."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,11 +12,11 @@ from service.errors import Reason, ServiceError
 __all__ = ["status_of"]
 
 _DOMAIN = "nablad"
-# Trailing metadata may have 8 KiB. The message goes twice: in the status, and with each byte as up to three beside it.
+# Trailing metadata may have 8 KiB. The message is sent twice, once in the status and once percent-encoded.
 _MOST_STATUS_BYTES = 5000
 _MOST_MESSAGE_BYTES = 800
 _MOST_VIOLATIONS = 25
-# When it may be worth to try again what came with too much else.
+# Delay after which a client may repeat a call that was rejected as BUSY.
 _RETRY_SECONDS = 1
 _MOST_PART_BYTES = 250
 
@@ -56,31 +56,31 @@ def status_of(error: ServiceError) -> status_pb2.Status:
 
 
 def _message(sentence: str, violations: Sequence[Violation]) -> str:
-    """The sentence with as many of the violations as there is room for, and how many more there are."""
-    told = [_cut(str(each)) for each in violations[:_MOST_VIOLATIONS]]
-    for count in range(len(told), 0, -1):
-        if len((message := _listed(sentence, told[:count], len(violations))).encode()) <= _MOST_MESSAGE_BYTES:
+    """Returns the sentence with as many violations as there is room for, and the number of the others."""
+    shown = [_cut(str(each)) for each in violations[:_MOST_VIOLATIONS]]
+    for count in range(len(shown), 0, -1):
+        if len((message := _listed(sentence, shown[:count], len(violations))).encode()) <= _MOST_MESSAGE_BYTES:
             return message
     return _cut(sentence, _MOST_MESSAGE_BYTES)
 
 
-def _listed(sentence: str, told: Sequence[str], count: int) -> str:
-    """The sentence with some of `count` violations."""
+def _listed(sentence: str, shown: Sequence[str], count: int) -> str:
+    """Returns the sentence with the first of `count` violations."""
     if count == 1:
-        return f"{sentence}: {told[0]}"
-    parts = [f"({number}) {violation}" for number, violation in enumerate(told, start=1)]
-    more = [f"and {count - len(told)} more"] if count > len(told) else []
+        return f"{sentence}: {shown[0]}"
+    parts = [f"({number}) {violation}" for number, violation in enumerate(shown, start=1)]
+    more = [f"and {count - len(shown)} more"] if count > len(shown) else []
     return f"{sentence}: {'; '.join([*parts, *more])}"
 
 
 def _bad_request(violations: Sequence[Violation], room_bytes: int) -> error_details_pb2.BadRequest:
-    """As many of the violations as there is room for, and how many more there are."""
-    told = [_field_violation(each) for each in violations[:_MOST_VIOLATIONS]]
-    while sum(each.ByteSize() for each in told) > room_bytes:
-        told.pop()
-    if len(violations) > len(told):
-        told.append(_field_violation(Violation("", f"and {len(violations) - len(told)} more")))
-    return error_details_pb2.BadRequest(field_violations=told)
+    """Returns as many violations as there is room for, and the number of the others."""
+    shown = [_field_violation(each) for each in violations[:_MOST_VIOLATIONS]]
+    while sum(each.ByteSize() for each in shown) > room_bytes:
+        shown.pop()
+    if len(violations) > len(shown):
+        shown.append(_field_violation(Violation("", f"and {len(violations) - len(shown)} more")))
+    return error_details_pb2.BadRequest(field_violations=shown)
 
 
 def _field_violation(violation: Violation) -> error_details_pb2.BadRequest.FieldViolation:
@@ -88,7 +88,7 @@ def _field_violation(violation: Violation) -> error_details_pb2.BadRequest.Field
 
 
 def _cut(text: str, most_bytes: int = _MOST_PART_BYTES) -> str:
-    """The text as it is, or its beginning if it takes more bytes in UTF-8."""
+    """Returns the text, cut if it takes more bytes in UTF-8."""
     encoded = text.encode()
     if len(encoded) <= most_bytes:
         return text

@@ -13,7 +13,8 @@ from nablad.v1 import jobs_pb2_grpc as jobs_grpc
 from service.errors import Reason, ServiceError
 from service.metrics.instruments import Instruments
 from service.metrics.rpcs import CountCalls
-from service.rpc.error_translation import RejectUnreadable, answer_errors
+from service.rpc.error_translation import answer_errors
+from service.rpc.interceptors import RejectUnreadable
 
 SECONDS = 20
 

@@ -1,4 +1,4 @@
-"""Limits of descriptors, and servers whose clients cannot take all of them; each in a process of its own."""
+"""Limits of descriptors, and servers whose clients cannot take all of them; each test has a process of its own."""
 
 import socket
 import subprocess
@@ -59,7 +59,7 @@ asyncio.run(main())
     [(64, 400, 1000, 400), (300, 300, 1000, 300), (100, 900, 500, 500), (600, 900, 500, 600)],
 )
 def test_the_limit_is_raised_as_far_as_is_allowed(soft: int, hard: int, wanted: int, limit: int) -> None:
-    """And as is of use; never lowered, and the hard limit stays, for it could not be raised again."""
+    """It is never lowered, and the hard limit stays, because it could not be raised again."""
     code = _RAISED.format(soft=soft, hard=hard, wanted=wanted)
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=_SECONDS, check=True)
     assert ran.stdout.split() == [str(limit), str(limit), str(hard)]
@@ -67,7 +67,7 @@ def test_the_limit_is_raised_as_far_as_is_allowed(soft: int, hard: int, wanted: 
 
 @given(st.integers(700, 10_000_000))
 def test_connections_leave_descriptors_for_the_service(limit: int) -> None:
-    """Also where it listens at two addresses, as localhost is; and scrapers have theirs."""
+    """They do so even at two addresses, which localhost may be; scrapers have theirs."""
     assert 2 * most_connections(limit) <= limit - 256
 
 
@@ -87,7 +87,7 @@ def port() -> Iterator[int]:
 
 
 def _check(port: int) -> grpc.StatusCode:
-    """How a call of a new client ends."""
+    """Returns the code of a call of a new client."""
     options = [("grpc.use_local_subchannel_pool", 1)]
     with grpc.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
         call = health_pb2_grpc.HealthStub(channel).Check.future(
@@ -97,8 +97,8 @@ def _check(port: int) -> grpc.StatusCode:
     return code
 
 
-def test_a_crowd_of_connections_leaves_nobody_hanging(port: int) -> None:
-    """More of them than there are descriptors: a new client is told at once, and served when some have gone."""
+def test_more_connections_than_descriptors_make_no_client_wait(port: int) -> None:
+    """A new client gets an error at once, and is served when others have gone."""
     with ExitStack() as stack:
         for _ in range(1100):
             stack.enter_context(closing(socket.create_connection(("127.0.0.1", port), timeout=_SECONDS)))
@@ -107,4 +107,4 @@ def test_a_crowd_of_connections_leaves_nobody_hanging(port: int) -> None:
         if (code := _check(port)) == grpc.StatusCode.OK:
             return
         assert code == grpc.StatusCode.UNAVAILABLE
-    pytest.fail("nobody is served any more")
+    pytest.fail("no client is served any more")

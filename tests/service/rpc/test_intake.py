@@ -1,4 +1,4 @@
-"""Bounds of what clients send, on a real server."""
+"""Bounds on messages of clients, on a real server."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,7 +18,7 @@ _LARGE = b"x" * 100_000
 
 
 class _Methods:
-    """One method of each kind, which answer with what came, or its length; and one that waits to be let go."""
+    """One method of each kind, which answers with the length of its messages; and one that waits for `go_on`."""
 
     def __init__(self) -> None:
         self.go_on = asyncio.Event()
@@ -41,7 +41,7 @@ class _Methods:
     async def wait(self, message: bytes, context: Any) -> bytes:
         self.begun.release()
         await self.go_on.wait()
-        return b"let go"
+        return b"done"
 
     def handlers(self) -> grpc.GenericRpcHandler:
         return grpc.method_handlers_generic_handler(
@@ -71,21 +71,21 @@ def _serve(intake: BoundIntake, use: Callable[[grpc.aio.Channel, _Methods], Awai
 
 
 async def _error(call: Any) -> grpc.aio.AioRpcError:
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
+    with pytest.raises(grpc.aio.AioRpcError) as rejected:
         await call
-    return refused.value
+    return rejected.value
 
 
 def _is_busy(error: grpc.aio.AioRpcError) -> bool:
-    """Whether the call may be made again in a moment, for people and for programs."""
+    """Returns whether the status says that the call may be repeated, to people and to programs."""
     status = rpc_status.from_call(error)  # type: ignore[arg-type]
     assert status is not None
-    told = [detail for detail in status.details if detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR)]
-    return error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED and len(told) == 1 and "try again" in status.message
+    retries = [detail for detail in status.details if detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR)]
+    return error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED and len(retries) == 1 and "try again" in status.message
 
 
 def test_methods_of_every_kind_get_what_was_sent() -> None:
-    """As if gRPC had read it."""
+    """The messages are the same as if gRPC had read them."""
 
     async def use(channel: grpc.aio.Channel, _: _Methods) -> None:
         assert await channel.unary_unary("/T/OneOne")(b"abc") == b"one-one 3"
@@ -98,8 +98,8 @@ def test_methods_of_every_kind_get_what_was_sent() -> None:
     _serve(BoundIntake(), use)
 
 
-def test_a_call_without_its_message_is_told_so() -> None:
-    """A stub of gRPC's cannot make one, but a fuzzer can."""
+def test_a_call_without_its_message_is_rejected() -> None:
+    """A stub of gRPC cannot make such a call, but a fuzzer can."""
 
     async def use(channel: grpc.aio.Channel, _: _Methods) -> None:
         error = await _error(channel.stream_unary("/T/OneOne")(iter([])))
@@ -109,7 +109,7 @@ def test_a_call_without_its_message_is_told_so() -> None:
 
 
 def test_a_message_may_be_as_large_as_its_method_allows() -> None:
-    """64 KiB if nothing is said; what is larger never reaches the method, and the answer is short."""
+    """The default is 64 KiB; a larger message never reaches the method."""
 
     async def use(channel: grpc.aio.Channel, _: _Methods) -> None:
         assert await channel.unary_unary("/T/OneOne")(b"x" * (64 << 10)) == b"one-one 65536"
@@ -122,8 +122,8 @@ def test_a_message_may_be_as_large_as_its_method_allows() -> None:
     _serve(BoundIntake({"/T/OneMany": 100_000}), use)
 
 
-def test_bytes_in_hand_are_bounded() -> None:
-    """A large message too many is refused with when to try again; small ones come through, and all do afterwards."""
+def test_bytes_in_use_are_bounded() -> None:
+    """A surplus large message is rejected as BUSY; small ones are accepted, and large ones again afterwards."""
     intake = BoundIntake({"/T/Wait": len(_LARGE)}, most_bytes=2 * len(_LARGE))
 
     async def use(channel: grpc.aio.Channel, methods: _Methods) -> None:
@@ -135,15 +135,15 @@ def test_bytes_in_hand_are_bounded() -> None:
         assert _is_busy(await _error(wait(_LARGE)))
         assert await channel.unary_unary("/T/OneOne")(b"abc") == b"one-one 3"
         methods.go_on.set()
-        assert [await call for call in held] == [b"let go"] * 2
-        assert await wait(_LARGE) == b"let go"
+        assert [await call for call in held] == [b"done"] * 2
+        assert await wait(_LARGE) == b"done"
 
     _serve(intake, use)
     assert intake._bytes.held == 0
 
 
-def test_chunks_of_files_count_as_long_as_they_are_in_hand() -> None:
-    """One after the other, however many there are in all."""
+def test_chunks_of_files_count_only_while_they_are_in_use() -> None:
+    """A file may have many more bytes than the bound."""
     intake = BoundIntake(most_bytes=len(_LARGE))
 
     async def use(channel: grpc.aio.Channel, _: _Methods) -> None:
@@ -155,8 +155,8 @@ def test_chunks_of_files_count_as_long_as_they_are_in_hand() -> None:
     assert intake._chunks.held == 0
 
 
-def test_a_file_is_not_refused_for_messages_of_others() -> None:
-    """Half of it may have been sent already."""
+def test_a_file_is_not_rejected_for_messages_of_others() -> None:
+    """Half of the file may have been sent already."""
     intake = BoundIntake({"/T/Wait": len(_LARGE)}, most_bytes=len(_LARGE))
 
     async def use(channel: grpc.aio.Channel, methods: _Methods) -> None:
@@ -164,14 +164,14 @@ def test_a_file_is_not_refused_for_messages_of_others() -> None:
         await methods.begun.acquire()
         assert await channel.stream_unary("/T/ManyOne")(iter([_LARGE] * 3)) == b"many-one 300000"
         methods.go_on.set()
-        assert await held == b"let go"
+        assert await held == b"done"
 
     _serve(intake, use)
 
 
 @pytest.mark.parametrize(("method", "bounds"), [("OneOne", {"arriving": 3}), ("ManyOne", {"streams": 3})])
-def test_of_those_that_wait_for_a_message_the_longest_waiting_makes_room(method: str, bounds: dict[str, int]) -> None:
-    """Clients that begin a call and send nothing hinder nobody, and hold no more than so many messages by halves."""
+def test_a_surplus_call_replaces_the_one_that_has_waited_longest(method: str, bounds: dict[str, int]) -> None:
+    """Clients that start calls and send nothing do not block others."""
     intake = BoundIntake(**bounds)  # type: ignore[arg-type]
     waiting = intake._arrivals if method == "OneOne" else intake._streams
 
@@ -186,7 +186,7 @@ def test_of_those_that_wait_for_a_message_the_longest_waiting_makes_room(method:
             calls.append(call(silent()))
             if number >= 3:
                 assert _is_busy(await _error(calls[number - 3]))
-            while len(waiting._waiting) < min(number + 1, 3):  # noqa: ASYNC110 (nobody says when)
+            while len(waiting._waiting) < min(number + 1, 3):  # noqa: ASYNC110 (there is no event)
                 await asyncio.sleep(0)
         assert [call.done() for call in calls] == [True] * 7 + [False] * 3
         assert (await call(iter([b"abc"]))).endswith(b" 3")
