@@ -1,1 +1,1 @@
-"""The service's public gRPC API, a servicer each for jobs, data sets and models."""
+"""Public gRPC API of the service: one servicer each for jobs, data sets and models."""

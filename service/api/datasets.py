@@ -1,4 +1,4 @@
-"""DatasetService."""
+"""DatasetService: registration, listing and deletion of data sets."""
 
 import re
 from collections.abc import AsyncIterator, Callable
@@ -11,7 +11,7 @@ from nablad.v1 import constraints_pb2
 from nablad.v1 import datasets_pb2 as datasets_pb
 from nablad.v1 import datasets_pb2_grpc as datasets_grpc
 from nablad.v1 import job_spec_pb2 as spec_pb
-from service.api.uploads import first_request, spool
+from service.api.uploads import receive_files, receive_first_request
 from service.datasets import DatasetError, DatasetTooLargeError, store
 from service.errors import Reason, ServiceError
 from service.rpc.error_translation import Context, answer_errors
@@ -23,12 +23,12 @@ from workers.runtime.concurrency import run_to_its_end
 
 __all__ = ["DatasetServicer", "data_error"]
 
-# A data set's name is what a job spec may name.
+# A data set's name must be one that a job spec can have.
 _NAME = spec_pb.DataSpec.DESCRIPTOR.fields_by_name["train"].GetOptions().Extensions[constraints_pb2.constraint]
 
 
 def data_error(error: DatasetError) -> ServiceError:
-    """What the client is told of files that cannot be used."""
+    """Returns the error of a call whose files cannot be used."""
     return ServiceError(
         Reason.TOO_LARGE if isinstance(error, DatasetTooLargeError) else Reason.INVALID_DATA, str(error)
     )
@@ -36,7 +36,7 @@ def data_error(error: DatasetError) -> ServiceError:
 
 @answer_errors
 class DatasetServicer(datasets_grpc.DatasetServiceServicer):
-    """Data sets: registered once, immutable."""
+    """Serves data sets, which are registered once and immutable."""
 
     def __init__(
         self,
@@ -53,11 +53,11 @@ class DatasetServicer(datasets_grpc.DatasetServiceServicer):
     async def AddDataset(
         self, requests: AsyncIterator[datasets_pb.AddDatasetRequest], context: Context
     ) -> datasets_pb.AddDatasetResponse:
-        """Takes the files, checks them, and registers the data set; or keeps nothing."""
-        header = (await first_request(requests)).header
+        """Receives files, checks them, and registers the data set; keeps nothing if a check fails."""
+        header = (await receive_first_request(requests)).header
         self._check(header)
         with self._directory.staging() as staging:
-            files = await spool(requests, header.data_files.files, staging)
+            files = await receive_files(requests, header.data_files.files, staging)
             stored_in = staging / "stored"
             try:
                 stored = await run_to_its_end(store, files, header.data_files, stored_in)
@@ -65,8 +65,8 @@ class DatasetServicer(datasets_grpc.DatasetServiceServicer):
                 raise data_error(error) from error
             dataset = datasets_pb.Dataset(name=header.name, **asdict(stored))
             dataset.create_time.FromDatetime(self._now())
-            # Nothing else runs between this check and the registration. Files without a registration, which a crash
-            # may leave, are in nobody's way: they are replaced.
+            # No other call runs between this check and the registration. Files without a registration, which a crash
+            # may leave, are replaced.
             self._datasets.require_free(header.name)
             self._directory.adopt_dataset(stored_in, header.name)
             self._datasets.add(dataset)
@@ -75,20 +75,20 @@ class DatasetServicer(datasets_grpc.DatasetServiceServicer):
     async def GetDataset(
         self, request: datasets_pb.GetDatasetRequest, context: Context
     ) -> datasets_pb.GetDatasetResponse:
-        """The data set."""
+        """Returns a data set."""
         return datasets_pb.GetDatasetResponse(dataset=self._datasets.get(request.name))
 
     async def ListDatasets(
         self, request: datasets_pb.ListDatasetsRequest, context: Context
     ) -> datasets_pb.ListDatasetsResponse:
-        """A page of data sets."""
+        """Returns a page of data sets."""
         found, rest = self._datasets.page(decode_token(request.page_token), page_size(request.page_size))
         return datasets_pb.ListDatasetsResponse(datasets=found, next_page_token=encode_token(rest))
 
     async def DeleteDataset(
         self, request: datasets_pb.DeleteDatasetRequest, context: Context
     ) -> datasets_pb.DeleteDatasetResponse:
-        """Forgets a data set that no open job uses."""
+        """Deletes a data set that no open job uses."""
         self._datasets.require(request.name)
         if job_id := self._jobs.user_of_dataset(request.name):
             raise ServiceError(

@@ -1,4 +1,4 @@
-"""JobService."""
+"""JobService: jobs as resources, and the commands of clients."""
 
 from collections.abc import AsyncIterator, Sequence
 
@@ -23,17 +23,17 @@ from workers.runtime.concurrency import run_to_its_end
 
 __all__ = ["JobServicer"]
 
-# A job is part of every list and of every answer about it, and those must stay below gRPC's 4 MiB.
+# A spec is part of every answer about its job, and answers must stay below gRPC's 4 MiB.
 _MOST_SPEC_BYTES = 1 << 20
 _LONGEST_REQUEST_ID = 128
 _MOST_WORKERS = 10_000
-# Events that come with a job: as many as one looks at.
+# Number of events in the answer of GetJob.
 _RECENT_EVENTS = 20
 
 
 @answer_errors
 class JobServicer(jobs_grpc.JobServiceServicer):
-    """Jobs as resources."""
+    """Serves jobs."""
 
     def __init__(
         self,
@@ -57,23 +57,23 @@ class JobServicer(jobs_grpc.JobServiceServicer):
         """Checks the spec, completes it and queues the job."""
         _check_size(request)
         if not request.validate_only and (known := self._jobs.requested(request.request_id)):
-            return jobs_pb.CreateJobResponse(job=await self._as_of_now(known))
+            return jobs_pb.CreateJobResponse(job=await self._with_status(known))
         spec = await self._submission.checked(request.spec)
         if request.validate_only:
-            return jobs_pb.CreateJobResponse(job=await self._as_of_now(jobs_pb.Job(spec=spec)))
+            return jobs_pb.CreateJobResponse(job=await self._with_status(jobs_pb.Job(spec=spec)))
         job = await self._submission.submit(spec, request.request_id)
         self._controller.wake()
-        return jobs_pb.CreateJobResponse(job=await self._as_of_now(job))
+        return jobs_pb.CreateJobResponse(job=await self._with_status(job))
 
     async def GetJob(self, request: jobs_pb.GetJobRequest, context: Context) -> jobs_pb.GetJobResponse:
-        """The job with its newest progress, and what happened to it."""
-        job = await self._as_of_now(self._jobs.get(request.job_id))
+        """Returns a job with its newest progress and its recent events."""
+        job = await self._with_status(self._jobs.get(request.job_id))
         return jobs_pb.GetJobResponse(job=job, recent_events=self._jobs.recent_events(request.job_id, _RECENT_EVENTS))
 
     async def ListJobs(self, request: jobs_pb.ListJobsRequest, context: Context) -> jobs_pb.ListJobsResponse:
-        """A page of jobs."""
+        """Returns a page of jobs."""
         position, most = decode_number(request.page_token), page_size(request.page_size)
-        bodies, rest = self._jobs.page(position, most, _known(request.states))
+        bodies, rest = self._jobs.page(position, most, _require_states(request.states))
         response = jobs_pb.ListJobsResponse(next_page_token=encode_token(rest))
         for body in bodies:
             job = response.jobs.add()
@@ -82,27 +82,27 @@ class JobServicer(jobs_grpc.JobServiceServicer):
         return response
 
     async def WatchJob(self, request: jobs_pb.WatchJobRequest, context: Context) -> AsyncIterator[bytes]:  # type: ignore[override]
-        """Events in order, progress in between: serialised messages, see SendBytes."""
+        """Yields events in order with progress in between, as serialised messages; see `SendBytes`."""
         async for response in self._watches.watch(request.job_id, request.from_event):
             yield response
 
     async def CancelJob(self, request: jobs_pb.CancelJobRequest, context: Context) -> jobs_pb.CancelJobResponse:
-        """Ends a job; its processes are told to end before the answer comes."""
+        """Cancels a job; the stop of its processes has begun when the answer comes."""
         return jobs_pb.CancelJobResponse(job=await self._controller.commands.cancel(request.job_id))
 
     async def PauseJob(self, request: jobs_pb.PauseJobRequest, context: Context) -> jobs_pb.PauseJobResponse:
-        """Takes a job's processes from it; there is a checkpoint before the answer comes."""
+        """Pauses a job; its checkpoint is written when the answer comes."""
         return jobs_pb.PauseJobResponse(job=await self._controller.commands.pause(request.job_id))
 
     async def ResumeJob(self, request: jobs_pb.ResumeJobRequest, context: Context) -> jobs_pb.ResumeJobResponse:
         """Queues a paused job."""
-        return jobs_pb.ResumeJobResponse(job=await self._as_of_now(self._controller.commands.resume(request.job_id)))
+        return jobs_pb.ResumeJobResponse(job=await self._with_status(self._controller.commands.resume(request.job_id)))
 
     async def RetryJob(self, request: jobs_pb.RetryJobRequest, context: Context) -> jobs_pb.RetryJobResponse:
         """Queues a failed job."""
         job = self._controller.commands.retry(request.job_id)
-        reason = job.reason  # what to expect of the attempt matters more here than why it waits
-        answer = await self._as_of_now(job)
+        reason = job.reason  # kept, because the expectation of the attempt matters more here than why it waits
+        answer = await self._with_status(job)
         answer.reason = reason
         return jobs_pb.RetryJobResponse(job=answer)
 
@@ -112,21 +112,21 @@ class JobServicer(jobs_grpc.JobServiceServicer):
             violation = Violation("workers", f"got {request.workers}; allowed: 1 to {_MOST_WORKERS}")
             raise ServiceError(Reason.INVALID_REQUEST, "that is no number of workers", violations=[violation])
         job = await self._controller.commands.scale(request.job_id, request.workers)
-        return jobs_pb.ScaleJobResponse(job=await self._as_of_now(job))
+        return jobs_pb.ScaleJobResponse(job=await self._with_status(job))
 
     async def VerifyJob(self, request: jobs_pb.VerifyJobRequest, context: Context) -> jobs_pb.VerifyJobResponse:
-        """Queues a job that runs another one again."""
+        """Queues a job that repeats another one."""
         _check_request_id(request.request_id)
         if known := self._jobs.requested(request.request_id):
-            return jobs_pb.VerifyJobResponse(job=await self._as_of_now(known))
+            return jobs_pb.VerifyJobResponse(job=await self._with_status(known))
         job = await self._submission.verify(request.job_id, request.request_id)
         self._controller.wake()
-        return jobs_pb.VerifyJobResponse(job=await self._as_of_now(job))
+        return jobs_pb.VerifyJobResponse(job=await self._with_status(job))
 
     async def ListJobHistory(
         self, request: jobs_pb.ListJobHistoryRequest, context: Context
     ) -> jobs_pb.ListJobHistoryResponse:
-        """A page of a job's history."""
+        """Returns a page of a job's history."""
         kind = request.kind or jobs_pb.HISTORY_KIND_EPOCHS
         if kind not in jobs_pb.HistoryKind.values():
             violation = Violation("kind", f"got {kind}; {one_of(names(jobs_pb.HistoryKind.DESCRIPTOR))}")
@@ -136,7 +136,7 @@ class JobServicer(jobs_grpc.JobServiceServicer):
         return jobs_pb.ListJobHistoryResponse(points=points, next_page_token=encode_token(rest))
 
     async def GetReceipt(self, request: jobs_pb.GetReceiptRequest, context: Context) -> jobs_pb.GetReceiptResponse:
-        """What a job's result can be traced to."""
+        """Returns the receipt of a job: the digests to which its result can be traced."""
         job, receipt = self._jobs.get(request.job_id), self._jobs.receipt(request.job_id)
         if receipt is None or not receipt.final_weights_sha256:
             sentence = f"job {job.job_id} has no receipt: it gets one when it succeeds ({job.reason})"
@@ -146,20 +146,20 @@ class JobServicer(jobs_grpc.JobServiceServicer):
     async def ListCheckpoints(
         self, request: jobs_pb.ListCheckpointsRequest, context: Context
     ) -> jobs_pb.ListCheckpointsResponse:
-        """A job's checkpoints, each of them read."""
+        """Returns a job's checkpoints, each of which is read and checked."""
         self._jobs.get(request.job_id)
         folder = CheckpointFolder(self._directory.checkpoints(request.job_id))
         return jobs_pb.ListCheckpointsResponse(checkpoints=await run_to_its_end(folder.list))
 
     async def DeleteJob(self, request: jobs_pb.DeleteJobRequest, context: Context) -> jobs_pb.DeleteJobResponse:
-        """Forgets a job that has ended, and removes its checkpoints."""
+        """Deletes a job that has ended, and removes its checkpoints."""
         self._controller.commands.delete(request.job_id)
         await run_to_its_end(CheckpointFolder(self._directory.checkpoints(request.job_id)).remove)
         return jobs_pb.DeleteJobResponse()
 
-    async def _as_of_now(self, job: jobs_pb.Job) -> jobs_pb.Job:
-        """The job itself, with its newest progress, why it waits, and warnings."""
-        # Only of jobs that wait does it matter how large the cluster is.
+    async def _with_status(self, job: jobs_pb.Job) -> jobs_pb.Job:
+        """Adds the newest progress, the reason of waiting and warnings to a job, and returns it."""
+        # The size of the cluster matters only to jobs that wait.
         waits = job.state in (jobs_pb.JOB_STATE_UNSPECIFIED, QUEUED)
         nodes = await self._nodes.get_nodes() if waits else None
         self._live.brought_up_to_date(job)
@@ -183,8 +183,8 @@ def _check_request_id(request_id: str) -> None:
         raise ServiceError(Reason.INVALID_REQUEST, "the request id is too long: give a UUID", violations=[violation])
 
 
-def _known(states: Sequence[State]) -> frozenset[State]:
-    """The states without repetition, if there are such states."""
+def _require_states(states: Sequence[State]) -> frozenset[State]:
+    """Returns the states without repetition; raises ServiceError if one does not exist."""
     unknown = frozenset(states) - MOVES.keys()
     if unknown:
         message = f"got {min(unknown)}; {one_of(names(jobs_pb.JobState.DESCRIPTOR))}"

@@ -1,4 +1,4 @@
-"""ModelService."""
+"""ModelService: listing, export and deletion of models, and predictions."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,7 +8,7 @@ from nablad.v1 import datasets_pb2 as datasets_pb
 from nablad.v1 import models_pb2 as models_pb
 from nablad.v1 import models_pb2_grpc as models_grpc
 from service.api.datasets import data_error
-from service.api.uploads import first_request, spool
+from service.api.uploads import receive_files, receive_first_request
 from service.datasets import DatasetError, read_for_prediction
 from service.models.model_files import open_model
 from service.models.prediction import Predictor
@@ -23,25 +23,25 @@ __all__ = ["ModelServicer"]
 
 @answer_errors
 class ModelServicer(models_grpc.ModelServiceServicer):
-    """Trained models."""
+    """Serves trained models."""
 
     def __init__(self, directory: DataDirectory, models: ModelCatalogue) -> None:
         self._directory = directory
         self._models = models
 
     async def GetModel(self, request: models_pb.GetModelRequest, context: Context) -> models_pb.GetModelResponse:
-        """The model."""
+        """Returns a model."""
         return models_pb.GetModelResponse(model=self._models.get(request.model_id))
 
     async def ListModels(self, request: models_pb.ListModelsRequest, context: Context) -> models_pb.ListModelsResponse:
-        """A page of models."""
+        """Returns a page of models."""
         models, rest = self._models.page(decode_number(request.page_token), page_size(request.page_size))
         return models_pb.ListModelsResponse(models=models, next_page_token=encode_token(rest))
 
     async def ExportModel(
         self, request: models_pb.ExportModelRequest, context: Context
     ) -> AsyncIterator[models_pb.ExportModelResponse]:
-        """The file, chunk by chunk."""
+        """Yields the file of a model, chunk by chunk."""
         model = self._models.get(request.model_id)
         with await run_to_its_end(open_model, self._directory.model(model.model_id), model.sha256) as file:
             while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
@@ -50,21 +50,21 @@ class ModelServicer(models_grpc.ModelServiceServicer):
     async def Predict(
         self, requests: AsyncIterator[models_pb.PredictRequest], context: Context
     ) -> AsyncIterator[models_pb.PredictResponse]:
-        """Predictions in blocks of rows, then the comparison if there are targets."""
-        header = (await first_request(requests)).header
+        """Yields predictions in blocks of rows, then the comparison if there are targets."""
+        header = (await receive_first_request(requests)).header
         model = self._models.get(header.model_id)
-        # The model knows what its targets are.
+        # The kind of the targets follows from the model, and not from the header.
         header.data_files.classes = model.classes
         header.data_files.target_kind = (
             datasets_pb.TARGET_KIND_LABELS if model.classes else datasets_pb.TARGET_KIND_VALUES
         )
         features = model.spec.model.layers[0]
         with self._directory.staging() as staging:
-            files = await spool(requests, header.data_files.files, staging)
+            files = await receive_files(requests, header.data_files.files, staging)
             rows = staging / "rows"
             try:
                 stored = await run_to_its_end(read_for_prediction, files, header.data_files, rows, features)
-                self._models.get(model.model_id)  # it may have been deleted while the files came
+                self._models.get(model.model_id)  # raises if it was deleted while the files arrived
                 file = self._directory.model(model.model_id)
                 predictor = await run_to_its_end(Predictor, file, model, rows, stored)
             except DatasetError as error:
@@ -77,7 +77,7 @@ class ModelServicer(models_grpc.ModelServiceServicer):
     async def DeleteModel(
         self, request: models_pb.DeleteModelRequest, context: Context
     ) -> models_pb.DeleteModelResponse:
-        """Forgets a model and removes its file."""
+        """Deletes a model and its file."""
         self._models.delete(request.model_id)
         self._directory.model(request.model_id).unlink(missing_ok=True)
         return models_pb.DeleteModelResponse()

@@ -1,4 +1,4 @@
-"""Server reflection in both of its versions: tools such as grpcurl ask for v1, older ones for v1alpha.
+"""Server reflection in both versions: tools such as grpcurl use v1, older ones v1alpha.
 
 grpcio-reflection has v1alpha alone. The messages of v1 are the same, byte for byte, under names of another package; so
 v1 is v1alpha's servicer under the other name, and a descriptor that is made from v1alpha's.
@@ -23,11 +23,11 @@ REFLECTION_SERVICES: Final = (_SERVICE, reflection.SERVICE_NAME)
 
 
 def add_reflection(names: Iterable[str], server: grpc.aio.Server) -> None:
-    """Lets clients ask the server for its contract.
+    """Adds both versions of the reflection service, from which clients get the server's contract.
 
     Args:
-        names: Full names of its other services.
-        server: Gets both versions of the reflection service.
+        names: Full names of the server's other services.
+        server: The server.
     """
     pool = descriptor_pool.Default()
     _define_stable(pool)
@@ -43,11 +43,11 @@ def add_reflection(names: Iterable[str], server: grpc.aio.Server) -> None:
 
 
 def _define_stable(pool: DescriptorPool) -> None:
-    """Adds the descriptor of v1 to the pool: whoever is told of a service may ask what it looks like."""
+    """Adds the descriptor of v1 to the pool, because clients may ask for the contract of every listed service."""
     file = descriptor_pb2.FileDescriptorProto()
     reflection_pb2.DESCRIPTOR.CopyToProto(file)
     file.name, file.package = f"{_STABLE.replace('.', '/')}/reflection.proto", _STABLE
-    # Of v1alpha's own: Java classes and the like.
+    # The options are those of v1alpha, such as Java classes.
     file.ClearField("options")
     for message in file.message_type:
         for field in message.field:

@@ -1,4 +1,4 @@
-"""The gRPC server of the API: its limits, what every call goes through, and the services it has."""
+"""GRPC server of the API: its limits, interceptors and services."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -21,22 +21,22 @@ SERVICES: Final = (
     datasets_pb2.DESCRIPTOR.services_by_name["DatasetService"].full_name,
     models_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
 )
-"""Full names of the services of the API, whose health is told one by one."""
+"""Full names of the services of the API, each of which has a health of its own."""
 
-# Each takes 17 KB, also while it idles.
+# An idle connection takes 17 KB.
 _MOST_CONNECTIONS: Final = 4096
-# Control calls are small; data sets and models go in chunks of a megabyte, and a job spec may have as much. gRPC itself
-# refuses what is larger, before it is there.
+# Chunks of data sets and models have a megabyte, and so may a job spec; other messages are small. gRPC rejects a larger
+# message before it is complete.
 _MESSAGE_BYTES: Final = 2 << 20
 _LIMITS: Final = {f"/{SERVICES[0]}/CreateJob": _MESSAGE_BYTES}
 SERVER_OPTIONS: Final = (
     ("grpc.max_receive_message_length", _MESSAGE_BYTES),
-    # Else a second daemon could listen at the same address, and get half of the calls.
+    # Without this, a second daemon could listen at the same address and get half of the calls.
     ("grpc.so_reuseport", 0),
-    # A client may ping every 10 s, with or without a call; more often is refused.
+    # A client may ping every 10 s, with or without a call; the server rejects more pings.
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
-    # A client that vanished is noticed, and what it left half done is removed.
+    # A client that vanished is noticed, and its unfinished uploads are removed.
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
 )
@@ -51,15 +51,15 @@ def make_server(
     instruments: Instruments,
     options: Iterable[tuple[str, int]] = (),
 ) -> grpc.aio.Server:
-    """The server, which listens nowhere yet.
+    """Makes the server, which has no address yet.
 
     Args:
         jobs: Serves the calls about jobs.
         datasets: Serves those about data sets.
         models: Serves those about models.
         health_servicer: Serves health checks.
-        instruments: Count all calls.
-        options: Channel arguments of gRPC that take the place of the server's own, or come to them.
+        instruments: Metrics that count all calls.
+        options: Channel arguments that replace the server's own, or are added to them.
     """
     interceptors = [
         CountCalls(instruments),

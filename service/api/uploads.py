@@ -1,4 +1,4 @@
-"""Files on their way in: from a stream of requests to files in a staging folder."""
+"""Uploads: receives files from a stream of requests into a staging folder."""
 
 import shutil
 from collections.abc import AsyncIterator, Sequence
@@ -10,12 +10,12 @@ from nablad.v1 import models_pb2 as models_pb
 from service.datasets import StagedFile
 from service.errors import Reason, ServiceError
 
-__all__ = ["Chunked", "first_request", "spool"]
+__all__ = ["Chunked", "receive_files", "receive_first_request"]
 
 _Request = TypeVar("_Request", datasets_pb.AddDatasetRequest, models_pb.PredictRequest)
 
 _MOST_FILES = 2
-# What must stay free on the disk of the data directory, for the database and for models.
+# Bytes that an upload leaves free on the disk, for the database and for models.
 _RESERVE_BYTES = 256 << 20
 
 
@@ -24,12 +24,12 @@ class Chunked(Protocol):
 
     @property
     def chunk(self) -> bytes:
-        """The next bytes; empty when the request is something else."""
+        """Next bytes; empty if the request has no chunk."""
         ...
 
 
-async def first_request(requests: AsyncIterator[_Request]) -> _Request:
-    """The request that begins an upload.
+async def receive_first_request(requests: AsyncIterator[_Request]) -> _Request:
+    """Receives the first request of an upload.
 
     Raises:
         ServiceError: INVALID_REQUEST when it holds no header.
@@ -40,10 +40,10 @@ async def first_request(requests: AsyncIterator[_Request]) -> _Request:
     return first
 
 
-async def spool(
+async def receive_files(
     requests: AsyncIterator[Chunked], files: Sequence[datasets_pb.DataFile], folder: Path
 ) -> list[StagedFile]:
-    """Writes the announced files below a folder, by number; their names are never used as paths.
+    """Receives the announced files into a folder, named by number; clients' names are never used as paths.
 
     Raises:
         ServiceError: INVALID_REQUEST when more or fewer bytes come than were announced, or too many files; TOO_LARGE
@@ -63,7 +63,7 @@ async def spool(
 
 
 async def _fill(target: BinaryIO, file: datasets_pb.DataFile, rest: bytes, requests: AsyncIterator[Chunked]) -> bytes:
-    """Writes one file, beginning with what is left of the last chunk; gives what is left then."""
+    """Writes one file, beginning with the rest of the last chunk; returns the rest of its own last chunk."""
     missing = file.size_bytes
     while True:
         target.write(rest[:missing])

@@ -1,4 +1,4 @@
-"""Looks through everything in a data directory that no daemon uses: the database, and every file that it names."""
+"""Check of a data directory that no daemon uses: reads the database, and every file that it names."""
 
 import sqlite3
 from collections import Counter
@@ -24,7 +24,7 @@ from service.stores.job_states import ENDED
 from service.stores.migrations import MIGRATIONS
 from service.stores.tables import DATASETS, JOBS, MODELS, TABLES
 
-__all__ = ["Check", "CheckError", "Finding"]
+__all__ = ["CheckError", "DirectoryCheck", "Finding"]
 
 _LOSSES = """
     SELECT job_id FROM jobs
@@ -44,15 +44,15 @@ _RESTORE = "restore the database from a backup"
 
 
 class CheckError(Exception):
-    """Nothing can be said of the directory; the message says why and what to do."""
+    """The directory cannot be checked; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is not as it should be.
+    """A defect or an oddity of the directory.
 
     Attributes:
-        sentence: What, where, and what to do.
+        sentence: Description with the place and what to do.
         harmless: Whether nothing is lost by it.
     """
 
@@ -60,15 +60,15 @@ class Finding:
     harmless: bool = False
 
 
-class Check:
-    """One look through a data directory, which the caller has locked. Changes nothing.
+class DirectoryCheck:
+    """One check of a data directory, which the caller has locked. Changes nothing.
 
     Attributes:
-        looked_at: Number of things looked at by their kind, such as ``events``.
+        counts: Number of checked entries by kind, such as ``events``.
     """
 
     def __init__(self, directory: DataDirectory) -> None:
-        self.looked_at: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
         self._directory = directory
         self._jobs: dict[str, jobs_pb.Job] = {}
         self._datasets: dict[str, datasets_pb.Dataset] = {}
@@ -76,7 +76,7 @@ class Check:
         self._names_are_known = True
 
     def run(self) -> Iterator[Finding]:
-        """Everything that is found, as it is found.
+        """Yields findings as they are found.
 
         Raises:
             CheckError: The database cannot be opened, because its disk is full.
@@ -113,7 +113,7 @@ class Check:
     def _rows(self, database: Database) -> Iterator[Finding]:
         for table in TABLES:
             ((count,),) = database.rows(f"SELECT count(*) FROM {table.name}")  # noqa: S608 (our names)
-            self.looked_at[table.name] = count
+            self.counts[table.name] = count
             damages = table.damages(database)
             yield from (Finding(str(damage)) for damage in damages)
             if damages and table in (JOBS, DATASETS, MODELS):
@@ -121,7 +121,7 @@ class Check:
         yield from _gaps(database)
         if self._names_are_known:
             yield from _left_over(database)
-        # One by one, and without what is not needed: specs may have a megabyte each.
+        # Row by row, and without unneeded fields, because a spec may have a megabyte.
         for row in filter(is_intact, JOBS.iterate(database)):
             job = jobs_pb.Job.FromString(row[-2])
             spec = spec_pb.JobSpec(data=job.spec.data)
@@ -142,7 +142,7 @@ class Check:
             yield from self._model(model)
         for job_id in sorted(self._directory.jobs_with_checkpoints()):
             yield from self._checkpoints(job_id)
-        # What a damaged row names is neither gone nor an orphan.
+        # A file that a damaged row names is neither gone nor an orphan.
         if self._names_are_known:
             yield from self._missing_datasets()
             yield from self._orphans()
@@ -178,7 +178,7 @@ class Check:
         except OSError as error:
             yield Finding(f"the checkpoints of job {job_id!r} cannot be read: {error}; look at {folder.path}")
             return
-        self.looked_at["checkpoints"] += len(checkpoints)
+        self.counts["checkpoints"] += len(checkpoints)
         for checkpoint in checkpoints:
             if checkpoint.damage:
                 yield Finding(
@@ -207,7 +207,7 @@ def _schema(path: Path) -> int:
 
 
 def _broken_structure(path: Path) -> list[str]:
-    """Of the tables and their indexes, as SQLite says it."""
+    """Returns SQLite's errors of tables and their indexes."""
     with closing(sqlite3.connect(path)) as connection:
         connection.text_factory = lambda text: text.decode(errors="backslashreplace")
         lines = [line for (line,) in connection.execute("PRAGMA integrity_check") if line != "ok"]
@@ -222,7 +222,7 @@ def _gaps(database: Database) -> Iterator[Finding]:
 
 
 def _left_over(database: Database) -> Iterator[Finding]:
-    """Jobs are deleted piece by piece. Rows that came to such an id by damage are told as that."""
+    """Yields the rows of deleted jobs, which are deleted in pieces. Damaged ids are reported as damage before."""
     for (job_id,) in database.rows(_LEFT_OVER):
         yield Finding(
             f"the database has rows of job {job_id!r}, which is not there: the next start removes those that its "

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from nablad.cli.exits import SentenceGroup
-from service.daemon.settings import Settings, data_dir_option, setting_options
+from service.daemon.settings import DaemonSettings, data_dir_option, setting_options
 
 __all__ = ["main"]
 
@@ -29,13 +29,13 @@ def serve(**options: object) -> None:
     Every option can also be given in the environment, as NABLAD_ADDRESS for --address. When the service is ready, it
     says so on standard output with the addresses it listens on; its log goes to standard error.
     """
-    settings = Settings(**options)  # type: ignore[arg-type]
+    settings = DaemonSettings(**options)  # type: ignore[arg-type]
     logging.basicConfig(
         stream=sys.stderr, level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     # Here, because importing Ray takes a second for which --help need not wait.
-    from service.daemon.daemon import StartError  # noqa: PLC0415
     from service.daemon.daemon import serve as run  # noqa: PLC0415
+    from service.daemon.startup import StartError  # noqa: PLC0415
 
     try:
         run(settings)
@@ -55,7 +55,7 @@ def check(data_dir: Path) -> None:
     Exit codes: 0 when everything is as it was stored, 1 when something is not, 2 when the directory cannot be looked
     through, for instance because a service uses it or because its disk is full.
     """
-    from service.daemon.check import Check, CheckError  # noqa: PLC0415 (slow to import)
+    from service.daemon.check import CheckError, DirectoryCheck  # noqa: PLC0415 (slow to import)
     from service.storage.data_directory import DataDirectory, DataDirectoryError  # noqa: PLC0415 (as above)
 
     if not data_dir.is_dir():
@@ -65,7 +65,7 @@ def check(data_dir: Path) -> None:
     except DataDirectoryError as error:
         raise click.UsageError(str(error)) from error
     with closing(directory):
-        found, checking = Counter[str](), Check(directory)
+        found, checking = Counter[str](), DirectoryCheck(directory)
         try:
             for finding in checking.run():
                 kind = "note" if finding.harmless else "damaged"
@@ -73,7 +73,7 @@ def check(data_dir: Path) -> None:
                 click.echo(f"{kind}: {finding.sentence}")
         except CheckError as error:
             raise click.UsageError(str(error)) from error
-    looked_at = ", ".join(f"{kind} {count:,}" for kind, count in checking.looked_at.items()) or "nothing else"
+    looked_at = ", ".join(f"{kind} {count:,}" for kind, count in checking.counts.items()) or "nothing else"
     verdict = f"damaged: {found['damaged']:,}" if found["damaged"] else "no damage"
     click.echo(f"nablad check: {verdict}, notes: {found['note']:,}; looked at: {looked_at}")
     if found["damaged"]:

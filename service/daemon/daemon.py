@@ -1,21 +1,21 @@
-"""The daemon: puts the parts together, runs them, and takes them down in order."""
+"""Daemon: builds the service from its rooms, runs it, and shuts it down in order."""
 
 import asyncio
 import logging
 import os
 import signal
-import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from datetime import UTC, datetime
+from enum import Enum, auto
 from functools import partial
+from typing import Final
 
 import click
 from grpc_health.v1 import health, health_pb2
 from prometheus_client import CollectorRegistry
 
-from nablad.address import DEFAULT_ADDRESS
 from service.api.datasets import DatasetServicer
 from service.api.jobs import JobServicer
 from service.api.models import ModelServicer
@@ -28,9 +28,8 @@ from service.control.controller import Controller
 from service.control.receipts import code_version
 from service.control.submission import Submission
 from service.control.warm_start import WarmStarts
-from service.daemon.cleanup import clean_up_after_crash
-from service.daemon.settings import Settings
-from service.daemon.stop_signals import StopOrder, StopSignals
+from service.daemon.settings import DaemonSettings
+from service.daemon.startup import StartError, clean_up_after_crash, explain_unusable, split_address
 from service.errors import DamagedError
 from service.events.live_status import LiveStatus
 from service.events.publisher import EventPublisher
@@ -49,29 +48,28 @@ from service.stores.database import Database, DatabaseError
 from service.stores.jobs import JobStore
 from workers.runtime.failpoints import check_failpoints
 
-__all__ = ["StartError", "serve"]
+__all__ = ["StopOrder", "StopSignals", "serve"]
 
 _log = logging.getLogger(__name__)
 
-# Calls that are under way get this long to end when the service goes away.
+# Time for running calls to end when the service shuts down.
 _GRACE_SECONDS = 2.0
+# Wrappers send a signal to the process and to its group, or repeat one of the terminal: several within a millisecond
+# mean one. A person needs longer than this to lose patience.
+_REPEAT_SECONDS: Final = 1.0
 
 
-class StartError(Exception):
-    """The service cannot start; the message says why and what to do."""
-
-
-def serve(settings: Settings) -> None:
+def serve(settings: DaemonSettings) -> None:
     """Runs the service until SIGTERM or SIGINT.
 
     Raises:
         StartError: It cannot start.
     """
     for address in (settings.address, settings.metrics_address):
-        _host_and_port(address)
+        split_address(address)
     check_failpoints()
     raise_descriptor_limit()
-    # What the service and all processes that it starts make, Ray's included, is for its user alone.
+    # Files of the service and of all its processes, Ray's included, are accessible to its user only.
     os.umask(OTHERS)
     with ExitStack() as stack:
         try:
@@ -88,12 +86,43 @@ def serve(settings: Settings) -> None:
         asyncio.run(service.run())
 
 
+class StopOrder(Enum):
+    """Meaning of one signal."""
+
+    IN_ORDER = auto()
+    """End in order."""
+    REPEATED = auto()
+    """Ignore: the signal repeats the one before."""
+    AT_ONCE = auto()
+    """End at once."""
+
+
+class StopSignals:
+    """Interprets each signal by the time since the first."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """Has seen no signal yet; `clock` returns monotonic seconds."""
+        self._clock = clock
+        self._first: float | None = None
+
+    def interpret_signal(self) -> StopOrder:
+        """Returns the meaning of the signal that has just come.
+
+        A signal within a second of the first repeats it; a later one ends the service at once.
+        """
+        now = self._clock()
+        if self._first is None:
+            self._first = now
+            return StopOrder.IN_ORDER
+        return StopOrder.REPEATED if now - self._first < _REPEAT_SECONDS else StopOrder.AT_ONCE
+
+
 class _Service:
-    """The parts of a running service."""
+    """A running service, built from its rooms."""
 
     def __init__(
         self,
-        settings: Settings,
+        settings: DaemonSettings,
         directory: DataDirectory,
         database: Database,
         reserve: Reserve,
@@ -143,14 +172,14 @@ class _Service:
         self._signals = StopSignals(time.monotonic)
 
     async def run(self) -> None:
-        """Until a signal comes."""
+        """Runs until a signal comes."""
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._signalled, number)
         async with AsyncExitStack() as stack:
-            # Taken down in the opposite order: first no more calls, then the jobs, then their processes.
+            # The shutdown runs in the opposite order: first the API, then the jobs, then their processes.
             stack.push_async_callback(_cancelled, asyncio.create_task(self._reserve.keep_filled()))
             metrics = self._metrics()
-            # On another thread: a scrape that goes on needs the loop to end.
+            # On another thread, because a running scrape needs the event loop to end.
             stack.push_async_callback(asyncio.to_thread, metrics.close)
             await self._start_cluster()
             stack.push_async_callback(self._cluster.close)
@@ -162,7 +191,7 @@ class _Service:
                 address = await stack.enter_async_context(self._grpc())
             except StartError:
                 if not after_crash:
-                    # The next start shall know as much of the service before as this one.
+                    # The next start must find the same stop note as this one.
                     self._directory.record_stop()
                 raise
             click.echo(f"nablad: listening on {address}")
@@ -176,10 +205,10 @@ class _Service:
             _log.info("going away: jobs that run are written down first; a later signal ends this at once")
 
     def _signalled(self, number: int) -> None:
-        """The first signal takes everything down in order. A later one is obeyed at once, and nothing is lost by it."""
-        if self._signals.order() is StopOrder.AT_ONCE:
+        """Handles a signal: the first shuts down in order, a later one at once, without loss of data."""
+        if self._signals.interpret_signal() is StopOrder.AT_ONCE:
             _log.warning("going away at once: jobs go on from their last checkpoints")
-            # The cluster process sees that this one is gone, and takes its own down.
+            # The cluster process notices the end of this one, and ends Ray.
             os._exit(128 + number)
         self._stop.set()
 
@@ -197,12 +226,12 @@ class _Service:
 
     @asynccontextmanager
     async def _grpc(self) -> AsyncIterator[str]:
-        """Serves the API; gives its address."""
+        """Serves the API; yields its address."""
         server = make_server(
             self._job_servicer, self._dataset_servicer, self._model_servicer, self._health, self._instruments
         )
-        host, wanted = _host_and_port(self._settings.address)
-        if reason := _why_taken(host, wanted):
+        host, wanted = split_address(self._settings.address)
+        if reason := explain_unusable(host, wanted):
             raise StartError(f"cannot listen on {self._settings.address}: {reason}. Choose another with --address")
         try:
             port = server.add_insecure_port(self._settings.address)
@@ -221,7 +250,7 @@ class _Service:
             await server.stop(_GRACE_SECONDS)
 
     def _metrics(self) -> MetricsServer:
-        address = _host_and_port(self._settings.metrics_address)
+        address = split_address(self._settings.metrics_address)
         try:
             return serve_metrics(
                 self._registry, self._observer, self._database_file, code_version(), lambda: self._cluster.pid, address
@@ -236,39 +265,6 @@ class _Service:
 async def _cancelled(task: "asyncio.Task[None]") -> None:
     task.cancel()
     await asyncio.wait([task])
-
-
-def _host_and_port(address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":")
-    if not _is_encodable(host) or not port.isdecimal() or len(port) > 5 or int(port) > 65535:
-        raise StartError(f"{address!r} is not an address: give HOST:PORT, such as {DEFAULT_ADDRESS}")
-    return host, int(port)
-
-
-def _why_taken(host: str, port: int) -> str:
-    """Returns why nothing can listen there, in the system's words; empty if something can. gRPC does not tell."""
-    reason = ""
-    try:
-        places = socket.getaddrinfo(host.strip("[]") or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError as error:
-        return error.strerror or str(error)
-    for family, kind, protocol, _, place in places:
-        try:
-            with socket.socket(family, kind, protocol) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(place)
-                return ""
-        except OSError as error:
-            reason = error.strerror or str(error)
-    return reason
-
-
-def _is_encodable(host: str) -> bool:
-    """Whether the name can be looked up at all."""
-    try:
-        return bool(host.encode("idna"))
-    except UnicodeError:
-        return False
 
 
 def _now() -> datetime:

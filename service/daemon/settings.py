@@ -1,4 +1,4 @@
-"""The settings of the daemon: each with its default and its help in one place."""
+"""Settings of the daemon: each with its default and its help in one place."""
 
 import os
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from platformdirs import user_data_path
 
 from nablad.address import DEFAULT_ADDRESS
 
-__all__ = ["Settings", "data_dir_option", "setting_options"]
+__all__ = ["DaemonSettings", "data_dir_option", "setting_options"]
 
 
 def _setting(default: Any, help_: str, **options: Any) -> Any:
@@ -19,7 +19,7 @@ def _setting(default: Any, help_: str, **options: Any) -> Any:
 
 
 def _user_data() -> Path:
-    """The user's data directory; asked for when no other was given, because not every user has one."""
+    """Returns the user's data directory; called only if no other is given, because not every user has one."""
     try:
         return user_data_path("nablad")
     except RuntimeError as error:
@@ -30,8 +30,8 @@ def _user_data() -> Path:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What `nablad serve` can be told, on the command line or as NABLAD_… in the environment."""
+class DaemonSettings:
+    """Settings of `nablad serve`, from the command line or from NABLAD_… in the environment."""
 
     data_dir: Path = _setting(
         _user_data,
@@ -66,7 +66,7 @@ class Settings:
 
 def setting_options(command: Any) -> Any:
     """Gives a click command an option for each setting."""
-    return _with_options(command, [setting.name for setting in fields(Settings)])
+    return _with_options(command, [setting.name for setting in fields(DaemonSettings)])
 
 
 def data_dir_option(command: Any) -> Any:
@@ -75,7 +75,7 @@ def data_dir_option(command: Any) -> Any:
 
 
 def _with_options(command: Any, names: Sequence[str]) -> Any:
-    for setting in reversed([setting for setting in fields(Settings) if setting.name in names]):
+    for setting in reversed([setting for setting in fields(DaemonSettings) if setting.name in names]):
         options: dict[str, Any] = {"show_default": True, **setting.metadata}
         name = setting.name.replace("_", "-")
         command = click.option(

@@ -13,7 +13,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from nablad.v1 import cluster_pb2 as cluster_pb
-from service.cluster.capacity import look_up_nodes
+from service.cluster.capacity import list_nodes_within
 from service.cluster.interfaces import ClusterLike
 from service.events.live_status import JobStatus, LiveStatus
 from service.events.watches import Watches
@@ -78,7 +78,7 @@ class Observer:
 
     async def look(self) -> Standing:
         """Where the service stands now."""
-        nodes = await look_up_nodes(self._cluster, _CLUSTER_SECONDS)
+        nodes = await list_nodes_within(self._cluster, _CLUSTER_SECONDS)
         return Standing(self._jobs.counts(), self._queue(), self._watches.watchers, nodes)
 
     def _queue(self) -> Mapping[str, QueueFigures]:

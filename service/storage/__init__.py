@@ -1,1 +1,1 @@
-"""Data directory: its layout, lock, permissions, reserve and file formats."""
+"""Storage: the data directory with its lock, permissions and reserve, and the formats of its files."""

@@ -1,4 +1,4 @@
-"""Where everything that lasts lies."""
+"""Data directory: the layout of everything that the service stores."""
 
 import logging
 import shutil
@@ -27,19 +27,19 @@ class DataDirectoryError(Exception):
 
 
 class DataDirectory:
-    """The service's data directory; one live daemon at a time uses it.
+    """The service's data directory, which one daemon at a time uses.
 
     ``nablad.sqlite3``, ``datasets/NAME/``, ``models/MODEL_ID.safetensors``, ``checkpoints/JOB_ID/``, ``staging/`` for
-    what is not finished, ``reserve``, which keeps room for a full disk, and ``lock``, which names the daemon that uses
-    it. All of it is for this user alone; what was there before, an older release's perhaps, is made so at the start.
+    unfinished files, ``reserve``, which keeps room for a full disk, and ``lock``, which names the daemon. All of it is
+    accessible to this user only; older files are made so at the start.
     """
 
     def __init__(self, path: Path, *, sweep: bool = True) -> None:
-        """Makes the directory if there is none, locks it, and removes what a crash left unfinished.
+        """Makes the directory if there is none, locks it, and removes unfinished files of a crash.
 
         Args:
-            path: Where.
-            sweep: Leave it off to keep what was left unfinished.
+            path: Path of the directory.
+            sweep: Whether unfinished files are removed.
 
         Raises:
             DataDirectoryError: It cannot be written, others may write to it, or another daemon uses it.
@@ -71,18 +71,18 @@ class DataDirectory:
             raise
 
     def close(self) -> None:
-        """Lets another daemon have it."""
+        """Unlocks the directory for another daemon."""
         self._lock.close()
 
     def record_stop(self) -> None:
-        """Notes that the daemon was told to end: what is cut off from now on is nobody's fault."""
+        """Notes that the daemon ends on request, so that the next one does not count a crash."""
         try:
             self._stop_note.touch()
-        except OSError as error:  # a full disk is no reason not to end
-            _log.warning("it cannot be noted that the service was told to end: %s", error)
+        except OSError as error:  # a full disk must not prevent the end
+            _log.warning("the note that the service ends on request cannot be written: %s", error)
 
     def consume_stop_note(self) -> bool:
-        """Returns whether the daemon before was told to end, or there was none; asked again, that it was not."""
+        """Returns whether the last daemon ended on request, and removes its note."""
         try:
             self._stop_note.unlink()
         except FileNotFoundError:
@@ -95,37 +95,37 @@ class DataDirectory:
 
     @property
     def scratch(self) -> Path:
-        """A folder of short path for what ends with the daemon; always the same, so that the next start sweeps it.
+        """Folder of short path for files that end with the daemon; the same at each start, which sweeps it.
 
         Raises:
-            ScratchError: There is no place for it.
+            ScratchError: No directory can hold it.
         """
         return scratch_folder(self.path)
 
     @property
     def database(self) -> Path:
-        """The SQLite file."""
+        """Path of the SQLite file."""
         return self.path / "nablad.sqlite3"
 
     @property
     def reserve(self) -> Path:
-        """The file whose room is given up when the disk is full."""
+        """Path of the file whose room is released when the disk is full."""
         return self.path / "reserve"
 
     def dataset(self, name: str) -> Path:
-        """The folder of a data set. Names are checked before: they hold no separators."""
+        """Returns the folder of a data set; its name was checked before and has no separators."""
         return self.path / "datasets" / name
 
     def model(self, model_id: str) -> Path:
-        """The file of a model."""
+        """Returns the path of a model's file."""
         return self.path / "models" / f"{model_id}.safetensors"
 
     def checkpoints(self, job_id: str) -> Path:
-        """The folder of a job's checkpoints, which need not be there."""
+        """Returns the folder of a job's checkpoints, which need not exist."""
         return self.path / "checkpoints" / job_id
 
     def remove_orphan_checkpoints(self, job_ids: Collection[str]) -> None:
-        """Removes the checkpoints of all jobs but these: a crash left them when a job was made or deleted."""
+        """Removes the checkpoints of all other jobs, which a crash left when a job was created or deleted."""
         known = set(job_ids)
         for path in (self.path / "checkpoints").iterdir():
             if path.name not in known:
@@ -133,15 +133,15 @@ class DataDirectory:
                 _remove(path)
 
     def jobs_with_checkpoints(self) -> list[str]:
-        """Ids of the jobs that have a folder of checkpoints."""
+        """Returns the ids of the jobs that have a folder of checkpoints."""
         return [path.name for path in (self.path / "checkpoints").iterdir()]
 
     def model_ids(self) -> list[str]:
-        """Ids of the models that have a file."""
+        """Returns the ids of the models that have a file."""
         return [path.stem for path in (self.path / "models").glob("*.safetensors")]
 
     def adopt_dataset(self, folder: Path, name: str) -> None:
-        """Moves a finished folder to where the data set of this name belongs; in place of what a crash left there."""
+        """Moves a finished folder to its place as the data set of this name; replaces what a crash left there."""
         self.remove_dataset(name)
         folder.rename(self.dataset(name))
         sync_directory(self.path / "datasets")
@@ -153,7 +153,7 @@ class DataDirectory:
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
-        """A folder for what is not finished; gone at the end unless it was moved away."""
+        """Makes a folder for unfinished files; removes it at the end unless it was moved away."""
         folder = Path(tempfile.mkdtemp(dir=self.path / "staging"))
         try:
             yield folder
@@ -168,12 +168,12 @@ class DataDirectory:
             )
 
     def _entries(self) -> list[Path]:
-        """Folders and files at the top that are the service's."""
+        """Returns the folders and files at the top that belong to the service."""
         names = (self.path / name for name in (*_FOLDERS, *_FILES))
         return [path for path in (*names, *self.path.glob("nablad.sqlite3*")) if path.exists()]
 
     def _require_own(self) -> None:
-        """Somebody who could write to it earlier may have left something there."""
+        """Rejects files of other users, who may have been able to write here earlier."""
         for path in self._entries():
             if owner := foreign_owner(path.stat()):
                 raise DataDirectoryError(
@@ -193,7 +193,7 @@ class DataDirectory:
         )
 
     def _sweep(self) -> None:
-        """Removes what is in staging, and unfinished models and checkpoints: their names begin with a dot."""
+        """Removes all files in staging, and unfinished models and checkpoints, whose names begin with a dot."""
         folders = [path for path in (self.path / "checkpoints").iterdir() if path.is_dir() and not path.is_symlink()]
         unfinished = [path for folder in (self.path / "models", *folders) for path in folder.glob(".*")]
         for path in (*(self.path / "staging").iterdir(), *unfinished):
@@ -202,10 +202,10 @@ class DataDirectory:
 
 
 def _absolute(path: Path) -> Path:
-    """The path for every process, in whatever directory, and for messages, which hold text.
+    """Returns the absolute path, because other processes have other working directories.
 
     Raises:
-        DataDirectoryError: There is no such path.
+        DataDirectoryError: The working directory is gone, or the path is no text, which messages need.
     """
     try:
         absolute = path.absolute()

@@ -1,4 +1,4 @@
-"""Digests of what is stored: files, and rows of the database."""
+"""Digests of stored files and of rows of the database."""
 
 import stat
 from collections.abc import Iterable, Sequence
@@ -12,10 +12,10 @@ __all__ = ["is_intact", "open_stored", "row_digest", "sha256_of"]
 
 
 def open_stored(path: Path) -> BinaryIO:
-    """Opens a file for reading, if it is one: opening a pipe would wait for ever.
+    """Opens a regular file for reading, because the opening of a pipe would wait for ever.
 
     Raises:
-        OSError: It is not there, no regular file, or cannot be read.
+        OSError: The file is missing, not regular, or cannot be read.
     """
     if not stat.S_ISREG(path.stat().st_mode):
         raise OSError(f"{path} is not a regular file")
@@ -23,7 +23,7 @@ def open_stored(path: Path) -> BinaryIO:
 
 
 def sha256_of(files: Iterable[BinaryIO]) -> str:
-    """SHA-256 over the rest of some files, one after the other, in hexadecimal; reads in bounded pieces."""
+    """Returns the SHA-256 of the rest of the files, joined, in hexadecimal; reads in bounded pieces."""
     digest = sha256()
     for file in files:
         while chunk := file.read(CHUNK_BYTES):
@@ -32,10 +32,10 @@ def sha256_of(files: Iterable[BinaryIO]) -> str:
 
 
 def row_digest(values: Sequence[object]) -> bytes:
-    """The digest of a row without its digest: 8 bytes of SHA-256.
+    """Returns the digest of a row without its digest: 8 bytes of SHA-256.
 
-    Covers the type of each value too. `ascii` writes the values before the body in one way only, now and in every
-    release of Python, and shows where they end.
+    Covers the type of each value too. `ascii` has one form of the values before the body, in every release of Python,
+    and that form shows where they end.
     """
     body = values[-1]
     content = ascii(values[:-1]).encode() + (body if isinstance(body, bytes) else ascii(body).encode())
@@ -43,5 +43,5 @@ def row_digest(values: Sequence[object]) -> bytes:
 
 
 def is_intact(row: Sequence[object]) -> bool:
-    """Whether a row is what was written."""
+    """Returns whether a row, digest last, is what was written."""
     return isinstance(row[-2], bytes) and bool(row[-1] == row_digest(row[:-1]))

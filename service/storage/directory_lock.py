@@ -1,4 +1,4 @@
-"""The lock of a data directory: one live daemon at a time, whatever becomes of the files in it."""
+"""Lock of a data directory: one live daemon at a time, even if files in it are removed."""
 
 import errno
 import fcntl
@@ -13,9 +13,9 @@ __all__ = ["DirectoryLock", "InUseError"]
 
 _log = logging.getLogger(__name__)
 
-# Of what another daemon wrote about itself.
+# Largest part of the lock file that is read.
 _MOST_BYTES: Final = 200
-# Of a file system that locks only files that are open for writing, as NFS, or no directories at all.
+# Errors of file systems that cannot lock directories; NFS locks only files that are open for writing.
 _NO_LOCKS_OF_DIRECTORIES: Final = frozenset(
     {errno.EBADF, errno.EISDIR, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}
 )
@@ -26,10 +26,10 @@ class InUseError(Exception):
 
 
 class DirectoryLock:
-    """Locks of a directory and of the file ``lock`` in it, which names the process that has them.
+    """Locks of a directory and of the file ``lock`` in it, which names the process that holds them.
 
-    The directory itself cannot be replaced under the process, as the file can. Where a file system cannot lock
-    directories, the file has to do. Both locks end with the process: those that it starts do not inherit them.
+    The file can be replaced while it is locked, the directory cannot. Where a file system cannot lock directories, the
+    lock of the file has to suffice. Both locks end with the process, because its children do not inherit them.
     """
 
     def __init__(self, path: Path) -> None:
@@ -49,7 +49,7 @@ class DirectoryLock:
             self._locks = locks.pop_all()
 
     def close(self) -> None:
-        """Lets another process have them."""
+        """Releases the locks."""
         self._locks.close()
 
     def _lock_directory(self, path: Path, locks: ExitStack) -> None:
@@ -63,13 +63,13 @@ class DirectoryLock:
             _log.info("%s cannot be locked itself (%s): do not remove the file `lock` in it", path, error.strerror)
 
     def _lock_file(self, locks: ExitStack) -> int:
-        """The descriptor of the locked file."""
+        """Returns the descriptor of the locked file."""
         while True:
             descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT, 0o600)
             with ExitStack() as attempt:
                 attempt.callback(os.close, descriptor)
                 self._lock(descriptor)
-                # It may have been removed since it was opened, and then keeps nobody out.
+                # A file that was removed since it was opened locks nothing.
                 if _is_same(descriptor, self._file):
                     locks.push(attempt.pop_all())
                     return descriptor
@@ -84,7 +84,7 @@ class DirectoryLock:
         try:
             with self._file.open("rb") as file:
                 name = file.read(_MOST_BYTES).decode("utf-8", "replace").strip()
-        except OSError:  # removed, or not to be read: the lock holds without the name
+        except OSError:  # removed or not readable: the lock holds without the name
             name = ""
         return f"another nablad ({name}) uses it" if name else "another nablad uses it"
 
@@ -100,5 +100,5 @@ def _name_this_process(descriptor: int) -> None:
     try:
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-    except OSError as error:  # a full disk is no reason not to start
+    except OSError as error:  # a full disk must not prevent the start
         _log.warning("the lock file cannot name this process: %s", error)

@@ -1,4 +1,4 @@
-"""Files and folders for this user alone: who else may write to them, and how that is ended."""
+"""Private files: other users with rights on files and folders, and the removal of those rights."""
 
 import grp
 import logging
@@ -13,18 +13,18 @@ __all__ = ["OTHERS", "foreign_owner", "other_writers", "restrict_to_owner"]
 _log = logging.getLogger(__name__)
 
 OTHERS: Final = 0o077
-"""The bits of a mode that let anybody but the owner do anything."""
+"""Bits of a mode with the rights of all users but the owner."""
 
 _ROOT: Final = 0
 
 
 def foreign_owner(found: os.stat_result) -> str | None:
-    """The user that something belongs to, if that is neither this one nor root, who can do anything anyway."""
+    """Returns the owner of a file; None if it is this user, or root, who has all rights anyway."""
     return None if found.st_uid in (os.geteuid(), _ROOT) else f"user {_user_name(found.st_uid)}"
 
 
 def other_writers(found: os.stat_result) -> str | None:
-    """Those besides this user and root who may write to a file or folder; None if nobody may."""
+    """Returns the users, besides this one and root, who may write to a file or folder; None if there are none."""
     if owner := foreign_owner(found):
         return owner
     if found.st_mode & stat.S_IWOTH:
@@ -35,23 +35,27 @@ def other_writers(found: os.stat_result) -> str | None:
 
 
 def restrict_to_owner(top: Path) -> None:
-    """Takes every right from others on a folder, or file, and on all that is in it; the top comes last.
+    """Removes all rights of others on a file, or on a folder and all its entries; the folder comes last.
 
-    So a folder whose own mode is tight has been done whole, whatever interrupted it. Links are left alone, and not
-    followed. What belongs to another user cannot be changed: a warning says so.
+    So a folder whose own mode is restricted has been processed completely. Links are neither changed nor followed.
+    Entries of another user cannot be changed, which a warning says.
     """
-    refused = 0
-    for folder, _, files in os.walk(top, topdown=False, onerror=lambda error: _log.warning("cannot look: %s", error)):
+    unchanged = 0
+    for folder, _, files in os.walk(top, topdown=False, onerror=_log_unreadable):
         for path in (*(Path(folder, name) for name in files), Path(folder)):
-            refused += not _tighten_one(path)
+            unchanged += not _restrict_one(path)
     if not top.is_dir():
-        refused += not _tighten_one(top)
-    if refused:
-        _log.warning("others may read %s, or something in it: %d entries are not this user's to change", top, refused)
+        unchanged += not _restrict_one(top)
+    if unchanged:
+        _log.warning("others may read %s, or something in it: %d entries are not this user's to change", top, unchanged)
 
 
-def _tighten_one(path: Path) -> bool:
-    """Whether others have no rights now."""
+def _log_unreadable(error: OSError) -> None:
+    _log.warning("a folder cannot be read: %s", error)
+
+
+def _restrict_one(path: Path) -> bool:
+    """Returns whether others have no rights now."""
     try:
         mode = path.lstat().st_mode
         if mode & OTHERS and not stat.S_ISLNK(mode):
@@ -64,9 +68,9 @@ def _tighten_one(path: Path) -> bool:
 
 
 def _is_group_of_one(group_id: int) -> bool:
-    """Whether nobody but this user, or root, is known to be in a group that this process is in.
+    """Returns whether a group of this process has no other member than this user and root.
 
-    So are the group that many systems give each user, and a number without a name that a container's platform gave.
+    Many systems give each user such a group; platforms of containers give a number without a name.
     """
     if group_id not in (os.getegid(), *os.getgroups()):
         return False

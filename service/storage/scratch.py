@@ -1,4 +1,4 @@
-"""The place of the folder for what ends with the daemon: sockets, and logs of an embedded Ray."""
+"""Scratch folder: the place of files that end with the daemon, such as sockets and logs of an embedded Ray."""
 
 import hashlib
 import os
@@ -8,23 +8,23 @@ from typing import Final
 
 __all__ = ["MOST_BYTES", "ScratchError", "scratch_folder"]
 
-# The path of a Unix socket has at most so many bytes; Ray puts its own so deep below a folder in the daemon's.
+# Longest path of a Unix socket, in bytes, and the deepest path of a socket that Ray makes below the folder.
 _SOCKET_BYTES: Final = 107
 _DEEPEST: Final = "/r/session_2026-01-31_23-59-59_999999_4194304/sockets/plasma_store"
 MOST_BYTES: Final = _SOCKET_BYTES - len(_DEEPEST)
-"""Bytes that the folder's path may have."""
+"""Longest path of the folder, in bytes."""
 
-# What the environment names comes first, as everywhere; then what is on a disk, and stays when a user logs out.
+# Directories of the environment come first, as usual; then those on a disk, which outlast the user's session.
 _NAMES: Final = ("TMPDIR", "TEMP", "TMP")
 _PLACES: Final = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 (the folder is for its owner alone)
 
 
 class ScratchError(Exception):
-    """There is no place for the folder; the message says what was tried and what to set."""
+    """No directory can hold the folder; the message says which were tried and what to set."""
 
 
 def _is_usable(place: Path) -> bool:
-    """Whether folders can be made there."""
+    """Returns whether folders can be made there."""
     return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
 
 
@@ -33,13 +33,13 @@ def scratch_folder(
 ) -> Path:
     """Returns the folder's path, the same at every start in the same environment, so that the next start sweeps it.
 
-    The first directory for temporary files is taken that can be used and leaves room for the sockets below: those of a
-    batch system have long paths.
+    Takes the first usable directory for temporary files whose path leaves room for the sockets below. Those of batch
+    systems are often too long.
 
     Args:
         owner: The absolute path of the data directory; the folder is named after it.
-        environment: Names directories for temporary files.
-        is_usable: Whether a folder can be made in a directory.
+        environment: Variables that name directories for temporary files.
+        is_usable: Returns whether a folder can be made in a directory.
 
     Raises:
         ScratchError: There is no such directory.

@@ -1,10 +1,10 @@
-"""Files of tensors in safetensors' format, written and read in pieces: nobody has to hold one in memory.
+"""Files of tensors in safetensors' format, written and read in pieces, so that none has to fit into memory.
 
     8 bytes          length of the header, little-endian
     header           JSON, padded with spaces to a multiple of 8 bytes
     tensors          float64 before float32, and by name; without gaps
 
-The header is made here, and not by the library, which wants all tensors at once; byte for byte it is the library's.
+The header is made here, because the library needs all tensors at once; the bytes are the same as the library's.
 """
 
 import json
@@ -33,7 +33,7 @@ _METADATA: Final = "__metadata__"
 
 
 class TensorFileError(Exception):
-    """A file cannot be used; the message says why, and goes on after the file's name."""
+    """A file cannot be used; the message is the predicate of a sentence about the file."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Tensor:
 
     Attributes:
         dtype: float32 or float64.
-        shape: As in numpy.
-        start: Bytes of the file before it.
+        shape: Shape as in numpy.
+        start: Offset in the file, in bytes.
     """
 
     dtype: np.dtype[np.floating]
@@ -52,28 +52,28 @@ class Tensor:
 
     @property
     def size(self) -> int:
-        """How many numbers it has."""
+        """Number of elements."""
         return math.prod(self.shape)
 
     @property
     def nbytes(self) -> int:
-        """How many bytes it has."""
+        """Size in bytes."""
         return self.size * self.dtype.itemsize
 
 
 class TensorLayout:
-    """Where everything lies in a file that is to be written.
+    """Layout of a file that is to be written.
 
     Attributes:
-        header: The bytes before the first tensor.
-        tensors: By name, in the order of the file.
-        size_bytes: Of the whole file.
+        header: Bytes before the first tensor.
+        tensors: Tensors by name, in the order of the file.
+        size_bytes: Size of the whole file.
     """
 
     def __init__(
         self, shapes: Mapping[str, tuple[np.dtype[np.floating], tuple[int, ...]]], metadata: Mapping[str, str]
     ) -> None:
-        """For tensors of these types and shapes, by name."""
+        """Computes the layout of tensors of these types and shapes, by name."""
         end = 0
         tensors: dict[str, Tensor] = {}
         for name in sorted(shapes, key=lambda name: (-shapes[name][0].itemsize, name)):
@@ -88,22 +88,22 @@ class TensorLayout:
 
 
 class TensorFile:
-    """A file that is read, and known to be what was written.
+    """An intact file that is open for reading.
 
     Attributes:
         metadata: Texts by name.
-        tensors: By name.
+        tensors: Tensors by name.
     """
 
     def __init__(self, path: Path, sha256: str) -> None:
-        """Opens the file, and goes through it once.
+        """Opens the file, and reads it once to compare its digest.
 
         Args:
             path: The file.
-            sha256: Its digest, in hexadecimal: the format itself does not notice flipped bits.
+            sha256: Expected digest in hexadecimal, because the format itself does not detect flipped bits.
 
         Raises:
-            TensorFileError: It cannot be read, is not what was written, or holds something else.
+            TensorFileError: The file cannot be read, is damaged, or has another format.
         """
         self._file = open_intact(path, sha256)
         try:
@@ -121,11 +121,11 @@ class TensorFile:
         self.close()
 
     def close(self) -> None:
-        """Lets go of the file; what is mapped stays."""
+        """Closes the file; mapped tensors stay valid."""
         self._file.close()
 
     def pieces(self, name: str) -> Iterator[NDArray[np.floating]]:
-        """The numbers of a tensor one after the other, at most `CHUNK_BYTES` of them at a time.
+        """Yields the numbers of a tensor in order, at most `CHUNK_BYTES` bytes at a time.
 
         Raises:
             TensorFileError: The file cannot be read.
@@ -136,7 +136,7 @@ class TensorFile:
             yield self._read(tensor, first, min(most, tensor.size - first))
 
     def read(self, name: str) -> NDArray[np.floating]:
-        """The whole tensor, in memory that may be written to.
+        """Returns the whole tensor, in memory that may be written to.
 
         Raises:
             TensorFileError: The file cannot be read.
@@ -145,7 +145,7 @@ class TensorFile:
         return self._read(tensor, 0, tensor.size).reshape(tensor.shape)
 
     def map_tensors(self) -> dict[str, NDArray[np.floating]]:
-        """All tensors, by name, in memory that belongs to the page cache: the system may have it back at any time."""
+        """Maps all tensors, by name, into read-only memory of the page cache, which the system may reclaim."""
         memory = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
         return {
             name: np.frombuffer(memory, tensor.dtype, tensor.size, tensor.start).reshape(tensor.shape)
@@ -153,7 +153,7 @@ class TensorFile:
         }
 
     def _read(self, tensor: Tensor, first: int, count: int) -> NDArray[np.floating]:
-        """So many of its numbers, from the first one on."""
+        """Reads `count` numbers of a tensor, from number `first` on."""
         try:
             self._file.seek(tensor.start + first * tensor.dtype.itemsize)
             numbers = np.fromfile(self._file, tensor.dtype, count)
@@ -165,10 +165,10 @@ class TensorFile:
 
 
 def open_intact(path: Path, sha256: str) -> BinaryIO:
-    """Opens a file, once it was read and compared with its digest.
+    """Opens a file, after it was read and compared with its digest.
 
     Raises:
-        TensorFileError: It is gone, cannot be read, or is not what was written.
+        TensorFileError: The file is gone, cannot be read, or is damaged.
     """
     try:
         with ExitStack() as stack:
@@ -190,7 +190,7 @@ def _unreadable(error: OSError) -> TensorFileError:
 
 
 def _header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """Length and JSON, for tensors whose places are counted from the header's end."""
+    """Returns length and JSON, for tensors whose offsets are counted from the header's end."""
     entries: dict[str, Any] = {_METADATA: metadata}
     for name, tensor in tensors.items():
         place = [tensor.start, tensor.start + tensor.nbytes]
@@ -201,9 +201,9 @@ def _header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes
 
 
 def _described(path: Path, file: BinaryIO) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Metadata and tensors, as the header tells them."""
+    """Returns the metadata and the tensors of the header."""
     try:
-        # The library knows what a header may say: places without gaps, as long as type and shape and the file want.
+        # The library checks the header: no gaps, and offsets that fit types, shapes and the file.
         with safe_open(path, framework="numpy"):
             pass
     except SafetensorError as error:

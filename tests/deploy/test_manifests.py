@@ -21,7 +21,7 @@ import yaml
 
 from nablad.cli import main as nabla
 from service.daemon.cli import main as nablad
-from service.daemon.settings import Settings
+from service.daemon.settings import DaemonSettings
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -195,7 +195,7 @@ def _variables() -> set[str]:
 def test_every_variable_is_a_setting() -> None:
     """What is set for the service is something that it reads."""
     assert _variables() == {"NABLAD_DATA_DIR", "NABLAD_ADDRESS", "NABLAD_METRICS_ADDRESS", "NABLAD_RAY"}
-    assert _variables() <= {f"NABLAD_{setting.name.upper()}" for setting in fields(Settings)}
+    assert _variables() <= {f"NABLAD_{setting.name.upper()}" for setting in fields(DaemonSettings)}
 
 
 def _code(path: Path) -> list[str]:

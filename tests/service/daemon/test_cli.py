@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from service.daemon import daemon
 from service.daemon.cli import main, serve
-from service.daemon.settings import Settings
+from service.daemon.settings import DaemonSettings
 
 VALUES = (
     *("", "-", "latin\udce9", "a\0b", "\x1b[31m\n", "x" * 100_000, "n/" * 3000, "../..", "-1", "9" * 5000, "1e999"),
@@ -24,9 +24,9 @@ VALUES = (
 class Started:
     """Takes the place of the running service: everything before it is real."""
 
-    settings: ClassVar[list[Settings]] = []
+    settings: ClassVar[list[DaemonSettings]] = []
 
-    def __init__(self, settings: Settings, *_: object) -> None:
+    def __init__(self, settings: DaemonSettings, *_: object) -> None:
         self.settings.append(settings)
 
     async def run(self) -> None:

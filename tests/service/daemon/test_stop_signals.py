@@ -1,15 +1,15 @@
-"""Which signal ends the service in order, and which at once."""
+"""Stop signals: the first ends the service in order, a later one at once."""
 
 import pytest
 
-from service.daemon.stop_signals import StopOrder, StopSignals
+from service.daemon.daemon import StopOrder, StopSignals
 
 
 def _orders(*moments: float) -> list[StopOrder]:
-    """Of signals that come at these moments, in seconds."""
+    """Returns the meanings of signals at these moments, in seconds."""
     clock = iter(moments)
     signals = StopSignals(lambda: next(clock))
-    return [signals.order() for _ in moments]
+    return [signals.interpret_signal() for _ in moments]
 
 
 def test_the_first_ends_it_in_order() -> None:

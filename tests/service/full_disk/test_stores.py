@@ -15,8 +15,8 @@ from nablad.v1 import datasets_pb2 as datasets_pb
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import models_pb2 as models_pb
-from service.daemon.cleanup import clean_up_after_crash
 from service.daemon.cli import main
+from service.daemon.startup import clean_up_after_crash
 from service.storage.data_directory import DataDirectory
 from service.storage.reserve import RESERVE_BYTES, Reserve
 from service.stores.catalogues import DatasetCatalogue, ModelCatalogue

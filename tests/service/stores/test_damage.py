@@ -15,8 +15,8 @@ from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import models_pb2 as models_pb
 from nablad.v1.metrics_pb2 import Metrics
-from service.daemon.check import Check
-from service.daemon.cleanup import clean_up_after_crash
+from service.daemon.check import DirectoryCheck
+from service.daemon.startup import clean_up_after_crash
 from service.errors import DatabaseRowError, ServiceError
 from service.storage.data_directory import DataDirectory
 from service.storage.digests import row_digest
@@ -372,7 +372,7 @@ def test_a_flipped_bit_is_never_read_as_the_truth(tmp_path: Path) -> None:
     known = {message.SerializeToString() for message in written}
     data, draw = directory.database.read_bytes(), random.Random(5)
     noticed = 0
-    quiet = [finding.sentence for finding in Check(directory).run()]
+    quiet = [finding.sentence for finding in DirectoryCheck(directory).run()]
     places = [place for place, byte in enumerate(data) if byte]  # most of a small database is empty
     for _ in range(150):
         changed = bytearray(data)
@@ -387,7 +387,7 @@ def test_a_flipped_bit_is_never_read_as_the_truth(tmp_path: Path) -> None:
         assert all("is damaged" in str(each) for each in lost if each is not None), lost
         if read != written:
             noticed += 1
-            assert [finding.sentence for finding in Check(directory).run()] != quiet
+            assert [finding.sentence for finding in DirectoryCheck(directory).run()] != quiet
     assert noticed > 60
     directory.close()
 

@@ -1,10 +1,11 @@
-"""What a crash near the end of a job leaves, and the next start removes."""
+"""Startup of the service: the cleanup after a crash, and addresses that are in use."""
 
+import socket
 from pathlib import Path
 
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import models_pb2 as models_pb
-from service.daemon.cleanup import clean_up_after_crash
+from service.daemon.startup import clean_up_after_crash, explain_unusable
 from service.storage.data_directory import DataDirectory
 from service.stores.catalogues import ModelCatalogue
 from service.stores.database import Database
@@ -16,8 +17,8 @@ def _files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_only_what_somebody_needs_stays(tmp_path: Path, database: Database, jobs: JobStore) -> None:
-    """Checkpoints of jobs that go on, the first one of jobs that succeeded, and models that are known or will be."""
+def test_only_files_that_are_needed_stay(tmp_path: Path, database: Database, jobs: JobStore) -> None:
+    """Checkpoints of open jobs, the first one of succeeded jobs, and models that are registered or will be."""
     directory, models = DataDirectory(tmp_path / "data"), ModelCatalogue(database)
     running, succeeded, cancelled = (jobs.create(spec_pb.JobSpec(name="a"), "").job_id for _ in range(3))
     for job_id in (running, succeeded):
@@ -40,3 +41,17 @@ def test_only_what_somebody_needs_stays(tmp_path: Path, database: Database, jobs
     }
     assert _files(directory.path / "models") == {f"{running}.safetensors", f"{succeeded}.safetensors"}
     directory.close()
+
+
+def test_a_port_in_use_is_explained_in_the_system_s_words() -> None:
+    """They say more than gRPC, which reports only that it failed."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert explain_unusable("127.0.0.1", port) == "Address already in use"
+    assert explain_unusable("127.0.0.1", port) == ""
+
+
+def test_an_unknown_name_is_explained_too() -> None:
+    """Port 0 is always free."""
+    assert explain_unusable("127.0.0.1", 0) == ""
+    assert explain_unusable("nowhere.invalid", 7471) != ""
