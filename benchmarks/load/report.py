@@ -5,6 +5,7 @@ from dataclasses import asdict
 from statistics import median
 
 from benchmarks.figures import Spread
+from benchmarks.load.training import WATCH_INTERVAL_SECONDS
 from benchmarks.load.trial import ALONE, CALLED, WATCHED, Trial
 from benchmarks.load.windows import by_name
 from benchmarks.report.tables import spread, table
@@ -83,7 +84,8 @@ def _windows(trial: Trial) -> str:
 def _heard(trial: Trial) -> str:
     endings = {ending: count for heard in trial.heard for ending, count in heard.endings.items()}
     return (
-        f"## Watchers\n\nThey heard {sum(heard.events for heard in trial.heard):,} events in "
+        f"## Watchers\n\nEach gets at most one message in {WATCH_INTERVAL_SECONDS:.0f} s. "
+        f"They heard {sum(heard.events for heard in trial.heard):,} events in "
         f"{sum(heard.messages for heard in trial.heard):,} messages. "
         f"Watches that ended before their time: {endings or 'none'}."
     )

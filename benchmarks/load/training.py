@@ -13,15 +13,19 @@ from nablad.local import LocalService
 from nablad.v1 import jobs_pb2
 from nablad.v1.job_spec_pb2 import JobSpec
 
-__all__ = ["service", "start_training"]
+__all__ = ["WATCH_INTERVAL_SECONDS", "service", "start_training"]
+
+WATCH_INTERVAL_SECONDS = 5.0
+"""Shortest time between two messages to a watcher, in seconds: what a thousand of them beside a training need."""
 
 _FOREVER = 1_000_000
 
 
 @contextmanager
 def service(rows: FirstRows) -> Iterator[tuple[LocalService, Client]]:
-    """A daemon of its own, with the training's data and the digits."""
-    with LocalService(cpus=cpus()) as daemon, daemon.client() as client:
+    """A daemon of its own, with the training's data and the digits, set up for a crowd as docs/operations.md says."""
+    options = ("--watch-interval", str(WATCH_INTERVAL_SECONDS))
+    with LocalService(cpus=cpus(), options=options) as daemon, daemon.client() as client:
         client.add_dataset(_spec().data.train, list(rows.files(PAPER_500.rows)))
         for name, file in digits.FILES.items():
             client.add_dataset(name, [file])
