@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from benchmarks.errors import JobError
 from benchmarks.figures import Measurement
 from nablad import Client
-from nablad.demo.scrape import scrape
+from nablad.demo import scrape
 from nablad.local import LocalService
 from nablad.v1 import jobs_pb2
 from nablad.v1.job_spec_pb2 import JobSpec

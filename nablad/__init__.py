@@ -5,7 +5,7 @@
     with Client("127.0.0.1:7471") as client:
         print(client.job("…").state)
 
-This package is the client's side: what talks to a service, the command ``nabla``, job files, errors.
+This package is the client's side: the client, the command ``nabla``, job files and errors.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -43,7 +43,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Imports the client, and with it gRPC, when it is first asked for."""
+    """Imports the client, and with it gRPC, at first use."""
     if name not in {"Client", "PredictionRun"}:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from nablad import client  # noqa: PLC0415  # see above

@@ -1,4 +1,4 @@
-"""The command `nablad`, also as `python -m nablad`: the service, from where it is installed."""
+"""The command `nablad`, also as `python -m nablad`: runs the installed service."""
 
 from importlib import import_module
 
@@ -8,14 +8,14 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Runs the command. Nothing that is not of the standard library is imported before the order is right."""
+    """Puts the import path in order, then runs the command; imports only the standard library before."""
     put_in_order()
     try:
-        # By name: this package is also installed without the service's.
+        # By name, because client machines have this package without the service.
         command = import_module("service.daemon.cli").main
     except ModuleNotFoundError as missing:
         raise SystemExit(
-            f"Error: the service is not installed whole, there is no {missing.name}: run "
+            f"Error: the service is not completely installed, {missing.name} is missing: run "
             "pip install '.[server]' in the folder of nablad's source"
         ) from missing
     command()

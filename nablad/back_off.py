@@ -4,7 +4,7 @@ from typing import Final
 
 __all__ = ["back_off_seconds"]
 
-# More of them than any pause needs, and fewer than a float can take.
+# 2^63 seconds are longer than any pause; far more doublings would overflow a float.
 _MOST_DOUBLINGS: Final = 63
 
 

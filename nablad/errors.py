@@ -1,16 +1,16 @@
-"""What can go wrong, as exceptions.
+"""Exceptions of the client and of the service.
 
     NablaError
     ├── InvalidRequestError      the request or a job file breaks rules; carries every violation
     ├── NotFoundError            no such job, data set or model
     ├── AlreadyExistsError       the name is taken
-    ├── ConflictError            the thing is in a state that does not allow this
-    ├── TooLargeError            more bytes or work than the service takes
-    ├── DataLossError            what the service kept of it is gone or damaged
-    ├── UnavailableError         the service cannot be reached, or is going away
+    ├── ConflictError            the state of the job, data set or model does not allow this
+    ├── TooLargeError            more bytes or work than the service accepts
+    ├── DataLossError            the stored data is gone or damaged
+    ├── UnavailableError         the service cannot be reached, or is shutting down
     └── InternalError            the service failed; its log says more
 
-Every message is a sentence that says what was expected, what came and what to do.
+Every message says what was expected, what came and what to do.
 """
 
 from collections.abc import Sequence
@@ -35,9 +35,8 @@ class Violation:
     """One broken rule.
 
     Attributes:
-        field: Path of the field, as in a job file: ``training.epochs``, ``cost.inner[1].layer``. Empty when the request
-            as a whole is meant.
-        message: What came, what is allowed and, for a name that looks misspelt, what was probably meant.
+        field: Path of the field as in a job file, such as ``cost.inner[1].layer``. Empty for the request as a whole.
+        message: Value that came, values that are allowed and, for a name that looks misspelt, a suggestion.
     """
 
     field: str
@@ -48,21 +47,21 @@ class Violation:
 
 
 def mistakes(violations: Sequence[Violation]) -> str:
-    """Returns violations as people read them: a single one as it is, several each on a line of its own."""
+    """Returns violations as text: a single one as it is, several with one line each."""
     if len(violations) == 1:
         return str(violations[0])
     return "\n".join([f"{len(violations)} mistakes:", *(f"  {violation}" for violation in violations)])
 
 
 class NablaError(Exception):
-    """Anything that the service, or the way to it, answers instead of doing what was asked."""
+    """Base of all errors that the service answers, and of failures to reach it."""
 
 
 class InvalidRequestError(NablaError):
     """The request or a job file breaks rules.
 
     Attributes:
-        violations: All of them, in the order of the fields.
+        violations: Broken rules, in the order of the fields.
     """
 
     def __init__(self, message: str, violations: Sequence[Violation] = ()) -> None:
@@ -79,20 +78,20 @@ class AlreadyExistsError(NablaError):
 
 
 class ConflictError(NablaError):
-    """The job, data set or model is in a state that does not allow this."""
+    """The state of the job, data set or model does not allow this."""
 
 
 class TooLargeError(NablaError):
-    """More bytes or work than the service takes."""
+    """The request has more bytes or needs more work than the service accepts."""
 
 
 class DataLossError(NablaError):
-    """What the service kept is gone, or not what was stored; calling again does not help."""
+    """Stored data is gone or damaged; calling again does not help."""
 
 
 class UnavailableError(NablaError):
-    """The service cannot be reached, or is going away; the call may be repeated."""
+    """The service cannot be reached, or is shutting down; the call may be repeated."""
 
 
 class InternalError(NablaError):
-    """The service failed at something that it should have been able to do; its log says more."""
+    """The service failed because of a bug or its machine; its log says more."""

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and go in chunks."""
+"""Files: atomic replacement, names in errors, and the size of a chunk on the wire."""
 
 import os
 from collections.abc import Iterator
@@ -9,13 +9,13 @@ from uuid import uuid4
 
 __all__ = ["CHUNK_BYTES", "naming", "replacing", "sync_directory"]
 
-# How much of a file, or of a parameter vector, goes into one message.
 CHUNK_BYTES = 1 << 20
+"""Largest part of a file or of a parameter vector in one message, in bytes."""
 
 
 @contextmanager
 def naming(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Adds the file's name to an OSError that has none, as those of reading and writing do."""
+    """Adds the file's name to an OSError without one, because read and write raise such errors."""
     try:
         yield
     except OSError as error:
@@ -26,7 +26,7 @@ def naming(path: str | os.PathLike[str]) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file beside ``path`` that takes its place, safely on the disk, when the block ends well; else it is removed."""
+    """Yields a temporary file. If the block succeeds, syncs it and atomically replaces ``path``; else removes it."""
     temporary = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
         with temporary.open("xb") as file:
@@ -40,7 +40,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def sync_directory(directory: Path) -> None:
-    """Waits until the names in a directory are on the disk."""
+    """Syncs the entries of a directory to disk."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -12,8 +12,7 @@ from typing import Self, TypeVar
 import grpc
 
 from benchmarks.errors import BenchmarkError
-from nablad import Client
-from nablad.demo import digits
+from nablad import Client, demo
 from nablad.jobspec import complete, load
 from nablad.v1 import jobs_pb2, jobs_pb2_grpc
 from nablad.v1.job_spec_pb2 import JobSpec
@@ -86,7 +85,7 @@ class Queue:
 
 def _specs() -> Iterator[JobSpec]:
     generator = random.Random(4)  # noqa: S311 (nothing secret)
-    spec = load(digits.JOB_FILE)
+    spec = load(demo.JOB_FILE)
     spec.training.epochs = 1
     spec.distribution.workers = spec.distribution.micro_batches = cpus()
     completed = complete(spec)

@@ -7,8 +7,7 @@ from benchmarks.errors import JobError
 from benchmarks.load.calls import cpus
 from benchmarks.mnist_files import FirstRows
 from benchmarks.works import PAPER_500
-from nablad import Client
-from nablad.demo import digits
+from nablad import Client, demo
 from nablad.local import LocalService
 from nablad.v1 import jobs_pb2
 from nablad.v1.job_spec_pb2 import JobSpec
@@ -27,7 +26,7 @@ def service(rows: FirstRows) -> Iterator[tuple[LocalService, Client]]:
     options = ("--watch-interval", str(WATCH_INTERVAL_SECONDS))
     with LocalService(cpus=cpus(), options=options) as daemon, daemon.client() as client:
         client.add_dataset(_spec().data.train, list(rows.files(PAPER_500.rows)))
-        for name, file in digits.FILES.items():
+        for name, file in demo.FILES.items():
             client.add_dataset(name, [file])
         yield daemon, client
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from benchmarks.errors import JobError
 from benchmarks.load.calls import cpus
 from benchmarks.soak.reading import Reading, read_at_rest
-from nablad import Client
-from nablad.demo import digits
+from nablad import Client, demo
 from nablad.jobspec import complete, load
 from nablad.local import LocalService
 from nablad.v1 import jobs_pb2
@@ -78,7 +77,7 @@ def _soak(
     temporary: Path,
     say: Callable[[str], None],
 ) -> None:
-    for name, file in digits.FILES.items():
+    for name, file in demo.FILES.items():
         client.add_dataset(name, [file])
     for number in range(1, extent.warm_up + extent.jobs + 1):
         soak.job_seconds.append(_run(client, spec))
@@ -92,7 +91,7 @@ def _soak(
 
 
 def _spec() -> JobSpec:
-    spec = load(digits.JOB_FILE)
+    spec = load(demo.JOB_FILE)
     spec.training.epochs = 2
     return complete(spec)
 

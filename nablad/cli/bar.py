@@ -8,7 +8,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from nablad.cli.progress import progress_line
+from nablad.cli.metrics import progress_line
 from nablad.jobspec.names import name_of
 from nablad.v1 import jobs_pb2
 
@@ -17,17 +17,17 @@ _EPOCHS_SHOWN = 20
 
 
 class ProgressBar:
-    """A bar over all steps with the newest figures below it and the events above it."""
+    """A bar over all steps with the newest metrics below it and the events above it."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(bar_width=None), TaskProgressColumn(), TimeRemainingColumn()
         )
         self._task = self._bar.add_task("", total=None)
-        self._figures = Text("", style="dim")
+        self._metrics = Text("", style="dim")
         self._checkpoint = ""
         self._waits = False
-        self._live = Live(Group(self._bar, self._figures), console=console, refresh_per_second=8)
+        self._live = Live(Group(self._bar, self._metrics), console=console, refresh_per_second=8)
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -47,7 +47,7 @@ class ProgressBar:
         if kind == "state":
             self._bar.update(self._task, description=name_of(jobs_pb2.JobState.DESCRIPTOR, event.state))
             if self._waits:
-                self._waits, self._figures.plain = False, ""
+                self._waits, self._metrics.plain = False, ""
         if kind == "epoch_end":
             self.progress(event.epoch_end)
         if kind != "epoch_end" or self._stays(event.epoch_end):
@@ -57,11 +57,11 @@ class ProgressBar:
         """Moves the bar."""
         self._waits = False
         self._bar.update(self._task, completed=progress.step, total=progress.steps or None)
-        self._figures.plain = f"{progress_line(progress)}{self._checkpoint}"
+        self._metrics.plain = f"{progress_line(progress)}{self._checkpoint}"
 
     def waiting(self, waiting: jobs_pb2.Waiting) -> None:
         """Shows the reason below the bar, until the job moves."""
-        self._waits, self._figures.plain = True, waiting.reason
+        self._waits, self._metrics.plain = True, waiting.reason
 
     @staticmethod
     def _stays(progress: jobs_pb2.Progress) -> bool:

@@ -1,11 +1,12 @@
-"""`nabla demo`: a whole training job, from the data to a prediction."""
+"""`nabla demo`: one whole training job, from its data to a prediction."""
 
 import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
@@ -19,17 +20,18 @@ if TYPE_CHECKING:
 _MODEL_FILE = "demo-model.safetensors"
 _LEAST_ACCURACY = 0.96
 _WORKERS = 2
+_STDERR = 2
 _METRICS = ("nablad_job_training_cost", "nablad_job_validation_cost", "nablad_job_validation_accuracy_ratio")
 
 
 @click.command()
-@click.option("--server", metavar="ADDRESS", help="Use the service there instead of starting one.")
+@click.option("--server", metavar="ADDRESS", help="Address of a running service to use instead of starting one.")
 @click.option(
     "--keep",
     default=".",
     metavar="DIR",
     type=click.Path(file_okay=False, path_type=Path),
-    help=f"Where {_MODEL_FILE} is written; here if left out.",
+    help=f"Folder for {_MODEL_FILE}. Default: the current folder.",
 )
 @click.pass_obj
 def demo(settings: Settings, server: str | None, keep: Path) -> None:
@@ -45,16 +47,16 @@ def demo(settings: Settings, server: str | None, keep: Path) -> None:
     seconds = time.monotonic() - begun_s
     if accuracy < _LEAST_ACCURACY:
         raise EndError(
-            f"{accuracy:.2%} of the held-out digits are right after {seconds:.1f} s; at least {_LEAST_ACCURACY:.0%} "
-            "were expected.",
+            f"The accuracy on the held-out digits is {accuracy:.2%} after {seconds:.1f} s; expected at least "
+            f"{_LEAST_ACCURACY:.0%}.",
             ExitCode.JOB_FAILED,
         )
-    click.echo(f"{accuracy:.2%} of the held-out digits are right. All of it took {seconds:.1f} s.")
+    click.echo(f"Accuracy on the held-out digits: {accuracy:.2%}. The demo took {seconds:.1f} s.")
 
 
 @contextmanager
 def _service(server: str | None) -> Iterator[tuple[Settings, str | None]]:
-    """The service at an address, or one for as long as the block lasts; and where its metrics are, if known."""
+    """Yields the service at an address, or else one that lives as long as the block, with the URL of its metrics."""
     if server is not None:
         yield Settings(server), None
         return
@@ -74,8 +76,24 @@ def _service(server: str | None) -> Iterator[tuple[Settings, str | None]]:
 
 @contextmanager
 def _stopped_by_signals() -> Iterator[None]:
-    """SIGTERM and a closed terminal do what Ctrl-C does, so that the service is stopped then, too."""
-    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGHUP)}
+    """Makes SIGTERM and a closed terminal do what Ctrl-C does, and says at once that the service is being stopped.
+
+    Its end may take many seconds, in which nothing else would be printed.
+    """
+    present = signal.getsignal(signal.SIGINT)
+    interrupt = present if callable(present) else signal.default_int_handler
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        try:
+            interrupt(number, frame)
+        except KeyboardInterrupt:
+            with suppress(OSError):  # not by click: the signal may have come in the middle of a print
+                os.write(_STDERR, b"\nStopping the service ...\n")
+            raise
+
+    ignored = present is signal.SIG_IGN  # as under nohup
+    numbers = (signal.SIGTERM, signal.SIGHUP, *(() if ignored else (signal.SIGINT,)))
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
     finally:
@@ -84,10 +102,10 @@ def _stopped_by_signals() -> Iterator[None]:
 
 
 def _run(client: "Client", service: Settings, metrics_url: str | None, model_file: Path) -> float:
-    """The demo itself.
+    """Trains, exports the model and predicts one digit.
 
     Returns:
-        The accuracy on the held-out digits.
+        Accuracy on the held-out digits.
     """
     job_id = _submit(client)
     _watch(client, service, job_id, private=metrics_url is not None)
@@ -102,21 +120,21 @@ def _run(client: "Client", service: Settings, metrics_url: str | None, model_fil
 
 def _submit(client: "Client") -> str:
     """Registers the digits, if they are not there yet, and queues the job."""
-    from nablad.demo import digits  # noqa: PLC0415  # not for `nabla --help`
+    from nablad.demo import FILES, JOB_FILE  # noqa: PLC0415  # not for `nabla --help`
     from nablad.errors import AlreadyExistsError  # noqa: PLC0415  # as above
     from nablad.jobspec import load  # noqa: PLC0415  # as above
 
-    for name, file in digits.FILES.items():
+    for name, file in FILES.items():
         try:
             added = client.add_dataset(name, [file])
         except AlreadyExistsError:
             added = client.dataset(name)
         click.echo(f"Data set {name}: {added.rows:,} rows, {added.features} features, {added.classes} classes.")
-    return client.submit(load(digits.JOB_FILE)).job_id
+    return client.submit(load(JOB_FILE)).job_id
 
 
 def _watch(client: "Client", service: Settings, job_id: str, *, private: bool) -> None:
-    """Looks on; a job of somebody else's service goes on after Ctrl-C, one of our own service ends with it."""
+    """Shows the job until it ends. After Ctrl-C, a job of a running service goes on; one of our own service ends."""
     from nablad.cli.watching import Watch, watch_job  # noqa: PLC0415  # as above
 
     ending = Watch(client, service, job_id).run("table") if private else watch_job(client, service, job_id, 1, "table")
@@ -125,7 +143,7 @@ def _watch(client: "Client", service: Settings, job_id: str, *, private: bool) -
 
 
 def _show_metrics(url: str, job_id: str) -> None:
-    from nablad.demo.scrape import scrape  # noqa: PLC0415  # as above
+    from nablad.demo import scrape  # noqa: PLC0415  # as above
 
     click.echo("The same numbers, as Prometheus reads them:")
     for sample in scrape(url, job_id, _METRICS):
@@ -133,12 +151,12 @@ def _show_metrics(url: str, job_id: str) -> None:
 
 
 def _predict_one(client: "Client", model_id: str) -> None:
-    """Asks the model for a digit that it has never seen, and draws it."""
-    from nablad.demo import digits  # noqa: PLC0415  # as above
+    """Draws a digit that the model has not been trained with, and predicts it."""
+    from nablad.demo import ONE_FILE, ONE_LABEL, draw  # noqa: PLC0415  # as above
 
-    with client.predict(model_id, [digits.ONE_FILE]) as run:
+    with client.predict(model_id, [ONE_FILE]) as run:
         prediction = next(run)
-    for line in digits.draw(digits.ONE_FILE.read_text()):
+    for line in draw(ONE_FILE.read_text()):
         click.echo(f"  {line}")
     sure = prediction.outputs[prediction.label]
-    click.echo(f"The model reads a {prediction.label} (output {sure:.3f}); it was written as a {digits.ONE_LABEL}.")
+    click.echo(f"The model reads a {prediction.label} (output {sure:.3f}); it was written as a {ONE_LABEL}.")

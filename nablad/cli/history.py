@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nablad.cli.measures import MEASURES, cells, headings
+from nablad.cli.metrics import MEASURES, cells, headings
 from nablad.cli.output import digest, moment, number, print_json_array, print_table
 from nablad.cli.settings import Settings, output_or_csv_option
 from nablad.learning_metrics import LEARNING_METRICS, ROW_SETS

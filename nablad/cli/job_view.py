@@ -1,13 +1,12 @@
-"""What people see of a job."""
+"""Views of a job for people: a row of a table, and a page with its recent events."""
 
 from collections.abc import Sequence
 from textwrap import indent
 
 import click
 
-from nablad.cli.measures import MEASURES, cells, headings
+from nablad.cli.metrics import MEASURES, cells, headings, performance, position
 from nablad.cli.output import moment, print_fields
-from nablad.cli.progress import performance, position
 from nablad.jobspec import to_yaml
 from nablad.jobspec.names import name_of
 from nablad.v1 import jobs_pb2
@@ -23,7 +22,7 @@ COLUMNS = (
 
 
 def row(job: jobs_pb2.Job) -> tuple[str, ...]:
-    """The job in a table with `COLUMNS`."""
+    """Returns a job as the row of a table with `COLUMNS`."""
     if job.damage:
         return (job.job_id, "damaged", *[""] * (len(COLUMNS) - 2))
     progress = job.progress
@@ -38,12 +37,12 @@ def row(job: jobs_pb2.Job) -> tuple[str, ...]:
 
 
 def print_job(job: jobs_pb2.Job, events: Sequence[jobs_pb2.Event]) -> None:
-    """Prints where a job stands, the last words of a failed process, what happened, and the spec."""
+    """Prints a job: its fields, the last log lines of a failed process, its recent events and its spec."""
     print_fields(_fields(job))
     if job.last_error_lines:
         click.echo(f"\nlast error lines:\n{indent(job.last_error_lines.rstrip(), '    ')}")
     if events:
-        click.echo("\nwhat happened:")
+        click.echo("\nrecent events:")
         for event in events:
             click.echo(f"{event.number:>6}  {moment(event.time)}  {event.message}")
     click.echo(f"\n{to_yaml(job.spec)}", nl=False)
@@ -65,7 +64,7 @@ def _fields(job: jobs_pb2.Job) -> list[tuple[str, str]]:
         ("lost with Ray", str(job.lost_with_ray or "")),
         ("next try", moment(job.retry_time)),
         ("progress", position(job.progress) if started else ""),
-        ("figures", performance(job.progress) if started else ""),
+        ("metrics", performance(job.progress) if started else ""),
         ("model", job.model_id),
     ]
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nablad.cli.measures import MEASURES, cells, headings
+from nablad.cli.metrics import MEASURES, cells, headings
 from nablad.cli.output import json_line, moment, print_json_array, print_table, share, size
 from nablad.cli.settings import Settings, data_options, output_option
 

@@ -9,8 +9,8 @@ import click
 
 from nablad.cli.bar import ProgressBar
 from nablad.cli.exits import EndError, ExitCode
+from nablad.cli.metrics import progress_line
 from nablad.cli.output import json_line, on_terminal
-from nablad.cli.progress import progress_line
 from nablad.cli.settings import Settings
 from nablad.errors import UnavailableError
 from nablad.v1 import jobs_pb2

@@ -75,6 +75,6 @@ def test_without_the_service_s_part_the_command_says_what_to_install(tmp_path: P
     assert said.returncode == 1
     assert (
         said.stderr
-        == "Error: the service is not installed whole, there is no service: run pip install '.[server]' in the "
+        == "Error: the service is not completely installed, service is missing: run pip install '.[server]' in the "
         "folder of nablad's source\n"
     )

@@ -1,6 +1,7 @@
 """`nabla demo`, against a service that is there already."""
 
 import hashlib
+import signal
 
 import grpc
 import pytest
@@ -86,3 +87,18 @@ def test_without_the_server_s_part_the_demo_says_what_to_install(nabla, monkeypa
     assert result.exit_code == ExitCode.REFUSED
     assert "pip install '.[server]'" in result.stderr
     assert "--server" in result.stderr
+
+
+def test_an_interrupted_start_is_announced_at_once(nabla, monkeypatch, capfd, tmp_path):
+    """Ctrl-C says that the service is being stopped before that is waited for."""
+    said_before = []
+
+    def start(_service):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            said_before.append(capfd.readouterr().err)
+
+    monkeypatch.setattr("nablad.local.LocalService.start", start)
+    assert nabla("demo", "--keep", str(tmp_path)).exit_code == ExitCode.INTERRUPTED
+    assert said_before == ["\nStopping the service ...\n"]

@@ -5,7 +5,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from nablad.demo.scrape import scrape
+from nablad.demo import scrape
 
 PAGE = b"""# HELP nablad_job_training_cost Mean cost.
 nablad_job_training_cost{job_id="mine"} 0.25
