@@ -16,7 +16,7 @@ from xdist.scheduler import LoadFileScheduling
 from nablad.v1 import datasets_pb2 as datasets_pb
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from service.datasets import StagedFile, fit_scaling, store
+from service.datasets import StagedFile, fit_scaling, store_dataset
 from workers import from_spec
 from workers.mathematics.parameters import ParameterLayout
 
@@ -80,7 +80,7 @@ def data_source(tmp_path: Path) -> Callable[..., ps_pb.DataSource]:
         x, labels = _labelled_rows(rows, features, classes, seed)
         file = tmp_path / f"{name}.npz"
         np.savez(file, x=x, y=labels)
-        stored = store([StagedFile(file.name, file)], datasets_pb.DataFiles(), tmp_path / name)
+        stored = store_dataset([StagedFile(file.name, file)], datasets_pb.DataFiles(), tmp_path / name)
         dataset = datasets_pb.Dataset(name=name, **asdict(stored))
         return ps_pb.DataSource(dataset=dataset, directory=str(tmp_path / name))
 

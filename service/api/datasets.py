@@ -12,7 +12,7 @@ from nablad.v1 import datasets_pb2 as datasets_pb
 from nablad.v1 import datasets_pb2_grpc as datasets_grpc
 from nablad.v1 import job_spec_pb2 as spec_pb
 from service.api.uploads import receive_files, receive_first_request
-from service.datasets import DatasetError, DatasetTooLargeError, store
+from service.datasets import DatasetError, DatasetTooLargeError, store_dataset
 from service.errors import Reason, ServiceError
 from service.rpc.error_translation import Context, answer_errors
 from service.rpc.pagination import decode_token, encode_token, page_size
@@ -60,7 +60,7 @@ class DatasetServicer(datasets_grpc.DatasetServiceServicer):
             files = await receive_files(requests, header.data_files.files, staging)
             stored_in = staging / "stored"
             try:
-                stored = await run_to_its_end(store, files, header.data_files, stored_in)
+                stored = await run_to_its_end(store_dataset, files, header.data_files, stored_in)
             except DatasetError as error:
                 raise data_error(error) from error
             dataset = datasets_pb.Dataset(name=header.name, **asdict(stored))
@@ -90,7 +90,7 @@ class DatasetServicer(datasets_grpc.DatasetServiceServicer):
     ) -> datasets_pb.DeleteDatasetResponse:
         """Deletes a data set that no open job uses."""
         self._datasets.require(request.name)
-        if job_id := self._jobs.user_of_dataset(request.name):
+        if job_id := self._jobs.job_using_dataset(request.name):
             raise ServiceError(
                 Reason.IN_USE,
                 f"data set {request.name!r} is used by job {job_id}: wait for its end, or cancel it",

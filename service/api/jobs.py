@@ -17,7 +17,7 @@ from service.events.watches import Watches
 from service.rpc.error_translation import Context, answer_errors
 from service.rpc.pagination import decode_number, encode_token, page_size
 from service.storage.data_directory import DataDirectory
-from service.stores.job_states import MOVES, QUEUED, State
+from service.stores.job_states import QUEUED, TRANSITIONS, State
 from service.stores.jobs import JobStore
 from workers.runtime.concurrency import run_to_its_end
 
@@ -56,12 +56,12 @@ class JobServicer(jobs_grpc.JobServiceServicer):
     async def CreateJob(self, request: jobs_pb.CreateJobRequest, context: Context) -> jobs_pb.CreateJobResponse:
         """Checks the spec, completes it and queues the job."""
         _check_size(request)
-        if not request.validate_only and (known := self._jobs.requested(request.request_id)):
+        if not request.validate_only and (known := self._jobs.find_by_request(request.request_id)):
             return jobs_pb.CreateJobResponse(job=await self._with_status(known))
-        spec = await self._submission.checked(request.spec)
+        spec = await self._submission.validate_spec(request.spec)
         if request.validate_only:
             return jobs_pb.CreateJobResponse(job=await self._with_status(jobs_pb.Job(spec=spec)))
-        job = await self._submission.submit(spec, request.request_id)
+        job = await self._submission.submit_job(spec, request.request_id)
         self._controller.wake()
         return jobs_pb.CreateJobResponse(job=await self._with_status(job))
 
@@ -78,7 +78,7 @@ class JobServicer(jobs_grpc.JobServiceServicer):
         for body in bodies:
             job = response.jobs.add()
             job.MergeFromString(body)
-            self._live.brought_up_to_date(job)
+            self._live.add_live_status(job)
         return response
 
     async def WatchJob(self, request: jobs_pb.WatchJobRequest, context: Context) -> AsyncIterator[bytes]:  # type: ignore[override]
@@ -117,9 +117,9 @@ class JobServicer(jobs_grpc.JobServiceServicer):
     async def VerifyJob(self, request: jobs_pb.VerifyJobRequest, context: Context) -> jobs_pb.VerifyJobResponse:
         """Queues a job that repeats another one."""
         _check_request_id(request.request_id)
-        if known := self._jobs.requested(request.request_id):
+        if known := self._jobs.find_by_request(request.request_id):
             return jobs_pb.VerifyJobResponse(job=await self._with_status(known))
-        job = await self._submission.verify(request.job_id, request.request_id)
+        job = await self._submission.submit_verification(request.job_id, request.request_id)
         self._controller.wake()
         return jobs_pb.VerifyJobResponse(job=await self._with_status(job))
 
@@ -162,7 +162,7 @@ class JobServicer(jobs_grpc.JobServiceServicer):
         # The size of the cluster matters only to jobs that wait.
         waits = job.state in (jobs_pb.JOB_STATE_UNSPECIFIED, QUEUED)
         nodes = await self._nodes.get_nodes() if waits else None
-        self._live.brought_up_to_date(job)
+        self._live.add_live_status(job)
         job.warnings.extend(job_warnings(job, nodes))
         return job
 
@@ -185,7 +185,7 @@ def _check_request_id(request_id: str) -> None:
 
 def _require_states(states: Sequence[State]) -> frozenset[State]:
     """Returns the states without repetition; raises ServiceError if one does not exist."""
-    unknown = frozenset(states) - MOVES.keys()
+    unknown = frozenset(states) - TRANSITIONS.keys()
     if unknown:
         message = f"got {min(unknown)}; {one_of(names(jobs_pb.JobState.DESCRIPTOR))}"
         violation = Violation("states", message)

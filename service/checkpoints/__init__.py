@@ -1,1 +1,1 @@
-"""Checkpoints: the file that holds where a training stands, and the folder in which a job's files lie."""
+"""Checkpoints: the file with the state of a training, the folder of a job's files, and the fetcher."""

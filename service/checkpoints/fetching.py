@@ -1,4 +1,4 @@
-"""Fetches checkpoints from a parameter server and keeps them, one after the other, as long as the training goes on."""
+"""Checkpoint fetcher: fetches checkpoints from a parameter server and writes them, as long as the training runs."""
 
 import asyncio
 import logging
@@ -16,18 +16,18 @@ from service.checkpoints.image import CheckpointError
 from service.errors import AttemptLost
 from workers.runtime.concurrency import on_thread, run_to_its_end
 
-__all__ = ["Checkpointing"]
+__all__ = ["CheckpointFetcher"]
 
 _log = logging.getLogger(__name__)
 
-# A checkpoint that could not be written, or fetched, is followed by another try after so long.
+# Pause after a checkpoint that could not be fetched or written.
 _RETRY_SECONDS: Final = 2.0
 
 Metadata = tuple[tuple[str, str], ...]
 
 
-class Checkpointing:
-    """The checkpoints of one attempt."""
+class CheckpointFetcher:
+    """Fetches the checkpoints of one attempt."""
 
     def __init__(
         self,
@@ -35,65 +35,65 @@ class Checkpointing:
         metadata: Metadata,
         folder: CheckpointFolder,
         attempt: int,
-        told: Callable[[int], Awaitable[None]],
+        wait_until_written: Callable[[int], Awaitable[None]],
         written: Callable[[jobs_pb.Checkpoint, float], None],
         failed: Callable[[str], None],
     ) -> None:
-        """What happened is told on the event loop.
+        """The callbacks run on the event loop.
 
         Args:
-            stub: Of the parameter server.
-            metadata: Of every call.
-            folder: Where the checkpoints of the job lie.
+            stub: Stub of the parameter server.
+            metadata: Metadata of every call.
+            folder: Folder of the job's checkpoints.
             attempt: Number of the attempt.
-            told: Waits until so many events are written down: a checkpoint counts only then, for who goes on from
-                it is not told again what was before.
-            written: Told each checkpoint that is safe, and the seconds that it took from its first byte on.
-            failed: Told, as a sentence, that one could not be written.
+            wait_until_written: Waits until so many events are written. A checkpoint is valid only then, because an
+                attempt that starts from it does not report earlier events again.
+            written: Called with each checkpoint that is on the disk, and the seconds since its first byte.
+            failed: Called with a sentence if a checkpoint could not be written.
         """
         self._stub = stub
         self._metadata = metadata
         self._folder = folder
         self._attempt = attempt
-        self._told = told
+        self._wait_until_written = wait_until_written
         self._written = written
         self._failed = failed
         self._writing = asyncio.Lock()
 
     async def run(self) -> None:
-        """Keeps every checkpoint that is due; returns when the training is over."""
+        """Fetches and writes every checkpoint that is due. Returns when the training is over."""
         while True:
             try:
-                if await self._take(now=False) is None:
+                if await self._fetch(now=False) is None:
                     return
             except (OSError, sqlite3.Error, AttemptLost) as error:
-                # A parameter server that is lost for good ends the attempt elsewhere.
-                _log.warning("a checkpoint could not be kept, the next try follows: %s", error)
+                # If the parameter server is lost for good, the follower ends the attempt.
+                _log.warning("could not fetch a checkpoint, will try again: %s", error)
                 await asyncio.sleep(_RETRY_SECONDS)
 
-    async def take(self) -> jobs_pb.Checkpoint | None:
-        """Takes and keeps a checkpoint now; None when the training is over.
+    async def fetch_now(self) -> jobs_pb.Checkpoint | None:
+        """Fetches and writes a checkpoint now. Returns None if the training is over.
 
         Raises:
             AttemptLost: The parameter server does not answer.
-            OSError: It cannot be written.
+            OSError: The checkpoint cannot be written.
         """
-        return await self._take(now=True)
+        return await self._fetch(now=True)
 
-    async def _take(self, *, now: bool) -> jobs_pb.Checkpoint | None:
+    async def _fetch(self, *, now: bool) -> jobs_pb.Checkpoint | None:
         call = self._stub.FetchCheckpoint(ps_pb.FetchCheckpointRequest(now=now), metadata=self._metadata)
         try:
             messages = aiter(call)
             async for first in messages:
                 async with self._writing:
-                    checkpoint, seconds = await self._keep(first, messages)
+                    checkpoint, seconds = await self._write(first, messages)
                 self._written(checkpoint, seconds)
                 return checkpoint
         except (grpc.aio.AioRpcError, CheckpointError) as error:
             why = error.details() if isinstance(error, grpc.aio.AioRpcError) else error
             raise AttemptLost(f"the parameter server sent no checkpoint: {why}", cause="parameter_server") from error
         except asyncio.CancelledError:
-            if not _cancelled():  # but the call is: its channel was closed
+            if not _cancelled():  # only the call was cancelled, because its channel was closed
                 raise AttemptLost("the attempt has ended meanwhile", cause="parameter_server") from None
             raise
         except OSError as error:
@@ -103,20 +103,20 @@ class Checkpointing:
             call.cancel()
         return None
 
-    async def _keep(
+    async def _write(
         self, first: ps_pb.FetchCheckpointResponse, messages: AsyncIterator[ps_pb.FetchCheckpointResponse]
     ) -> tuple[jobs_pb.Checkpoint, float]:
-        """Writes a checkpoint, chunk by chunk on another thread; gives it and the seconds that it took."""
+        """Writes a checkpoint chunk by chunk on another thread. Returns it, and the seconds that it took."""
         clock = asyncio.get_running_loop().time
         start = clock()
         async with on_thread(self._folder.writing(first.state.step, self._attempt)) as writer:
             async for message in messages:
                 await run_to_its_end(writer.write, message.chunk)
-            await self._told(first.events)
+            await self._wait_until_written(first.events)
         return writer.checkpoint, clock() - start
 
 
 def _cancelled() -> bool:
-    """Whether this task was told to end."""
+    """Returns whether this task was cancelled."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

@@ -1,4 +1,4 @@
-"""Attempt follower: asks a parameter server what has happened, and publishes it."""
+"""Attempt follower: polls the parameter server of an attempt, and publishes its events."""
 
 import asyncio
 import logging
@@ -24,15 +24,15 @@ __all__ = ["AttemptFollower"]
 
 _log = logging.getLogger(__name__)
 
-# A parameter server that does not answer for so long is taken for lost.
+# A parameter server that does not answer for so long counts as lost.
 _SILENCE_SECONDS: Final = 10.0
 _ANSWER_SECONDS: Final = 5.0
 _RETRY_SECONDS: Final = 0.5
-# What cannot be written, on a full disk, is tried again; the training goes on meanwhile.
-_WRITE_AGAIN_SECONDS: Final = 2.0
-# Between two questions: epochs that end faster than this are written down together.
-_PACE_SECONDS: Final = 0.1
-# Telemetry is for metrics alone, which are hardly scraped more often than this.
+# Pause before events are written again that a full disk did not take. The training goes on meanwhile.
+_REWRITE_SECONDS: Final = 2.0
+# Interval of polling. Epochs that end faster than this are written in one transaction.
+_POLL_SECONDS: Final = 0.1
+# Telemetry is only for metrics, which are hardly scraped more often than this.
 _TELEMETRY_SECONDS: Final = 1.0
 
 
@@ -51,14 +51,14 @@ class AttemptFollower:
         now: Callable[[], datetime],
         epoch_ended: Callable[[ps_pb.EpochEnd], None],
     ) -> None:
-        """Asks nothing yet.
+        """Calls nothing yet.
 
         Args:
             jobs: Store of the job's receipt.
-            events: Publisher of what happens.
+            events: Publisher of the job's events.
             job: The job, with the number of the attempt.
             now: Clock of the time of day.
-            epoch_ended: Called with each epoch that ended; may raise AttemptFailed.
+            epoch_ended: Called with the end of each epoch; may raise AttemptFailed.
         """
         self.progress = jobs_pb.Progress()
         self._jobs = jobs
@@ -68,74 +68,77 @@ class AttemptFollower:
         self._now = now
         self._epoch_ended = epoch_ended
         self._seen = 0
-        self._wrote = asyncio.Event()
+        self._written = asyncio.Event()
         self._running = False
         self._silent_since: float | None = None
         self._next_telemetry = -math.inf
 
     async def run(self, stub: "ps_grpc.ParameterServerServiceAsyncStub", metadata: tuple[tuple[str, str], ...]) -> str:
-        """Returns when the training has ended, with why it did.
+        """Follows the training to its end, and returns why it ended, as a sentence.
 
         Raises:
             AttemptFailed: The training cannot go on.
-            AttemptLost: The parameter server does not answer any more.
+            AttemptLost: The parameter server does not answer.
         """
         while True:
             try:
                 request = ps_pb.FollowRequest(seen=self._seen, telemetry=time.monotonic() >= self._next_telemetry)
-                told = await stub.Follow(request, metadata=metadata, timeout=_ANSWER_SECONDS)
+                response = await stub.Follow(request, metadata=metadata, timeout=_ANSWER_SECONDS)
                 self._silent_since = None
-                ending = self._write_down(told)
+                ending = self._publish(response)
                 if ending is not None:
                     return ending
-                await asyncio.sleep(_PACE_SECONDS)
+                await asyncio.sleep(_POLL_SECONDS)
             except grpc.aio.AioRpcError as error:
-                self._bear_silence(error.details() or "it does not answer")
+                self._tolerate_silence(error.details() or "it does not answer")
                 await asyncio.sleep(_RETRY_SECONDS)
             except (OSError, sqlite3.Error) as error:
-                _log.warning("job %s: what happened cannot be written down yet: %s", self._job_id, error)
-                await asyncio.sleep(_WRITE_AGAIN_SECONDS)
+                _log.warning("job %s: its events cannot be written yet: %s", self._job_id, error)
+                await asyncio.sleep(_REWRITE_SECONDS)
 
-    async def written(self, events: int) -> None:
-        """Waits until the first so many events are written down."""
+    async def wait_until_written(self, events: int) -> None:
+        """Waits until the first `events` events are written."""
         while self._seen < events:
-            self._wrote.clear()
-            await self._wrote.wait()
+            self._written.clear()
+            await self._written.wait()
 
-    def _count(self, events: int) -> None:
+    def _count_written(self, events: int) -> None:
         self._seen += events
-        self._wrote.set()
+        self._written.set()
 
-    def _bear_silence(self, why: str) -> None:
+    def _tolerate_silence(self, why: str) -> None:
         self._silent_since = self._silent_since or time.monotonic()
         if time.monotonic() - self._silent_since > _SILENCE_SECONDS:
             raise AttemptLost(f"the parameter server was lost: {why}", cause="parameter_server")
 
-    def _write_down(self, told: ps_pb.FollowResponse) -> str | None:
-        """Why the training ended, if it did. What was written down counts as seen, and is not told again."""
-        self.progress = told.progress
-        self._update(told)
-        figures: list[ps_pb.TrainingEvent] = []
-        for event in told.events:
+    def _publish(self, response: ps_pb.FollowResponse) -> str | None:
+        """Publishes the events of a response, and returns why the training ended, if it did.
+
+        Events that were written count as seen, and are not sent again.
+        """
+        self.progress = response.progress
+        self._publish_progress(response)
+        points: list[ps_pb.TrainingEvent] = []
+        for event in response.events:
             if event.WhichOneof("what") in ("epoch_end", "step"):
-                figures.append(event)
+                points.append(event)
                 continue
-            self._keep_figures(figures)
-            figures = []
-            if ending := self._take_note(event):
+            self._publish_history(points)
+            points = []
+            if ending := self._publish_event(event):
                 return ending
-            self._count(1)
-        self._keep_figures(figures)
+            self._count_written(1)
+        self._publish_history(points)
         return None
 
-    def _update(self, told: ps_pb.FollowResponse) -> None:
-        telemetry = told.telemetry if told.HasField("telemetry") else None
-        self._events.publish(ProgressReported(self._job_id, told.progress, telemetry))
+    def _publish_progress(self, response: ps_pb.FollowResponse) -> None:
+        telemetry = response.telemetry if response.HasField("telemetry") else None
+        self._events.publish(ProgressReported(self._job_id, response.progress, telemetry))
         if telemetry is not None:
             self._next_telemetry = time.monotonic() + _TELEMETRY_SECONDS
 
-    def _take_note(self, event: ps_pb.TrainingEvent) -> str:
-        """Why the training ended, if it did."""
+    def _publish_event(self, event: ps_pb.TrainingEvent) -> str:
+        """Publishes one event, and returns why the training ended; empty if it did not."""
         match event.WhichOneof("what"):
             case "worker_joined":
                 self._require_running("the first worker has joined")
@@ -145,7 +148,7 @@ class AttemptFollower:
             case "worker_left":
                 self._events.publish(WorkerGone(self._job_id, event.worker_left))
             case "arithmetic" | "first_weights_sha256":
-                self._note_on_receipt(event)
+                self._update_receipt(event)
             case "warning":
                 self._events.publish(WarningRaised(self._job_id, event.warning))
             case "failed":
@@ -153,13 +156,13 @@ class AttemptFollower:
             case "diverged":
                 raise AttemptFailed(event.diverged, kind=jobs_pb.FAILURE_KIND_DETERMINISTIC)
             case "finished":
-                # The checkpoint may have been one of the end.
+                # An attempt may start from a checkpoint of the end, before any worker has joined.
                 self._require_running("there is nothing left to do")
                 return event.finished
         return ""
 
-    def _keep_figures(self, events: Iterable[ps_pb.TrainingEvent]) -> None:
-        """In one transaction: each one waits for the disk, and tiny epochs end faster than that."""
+    def _publish_history(self, events: Iterable[ps_pb.TrainingEvent]) -> None:
+        """Publishes epochs and steps in one transaction, because each one waits for the disk."""
         ends = [event.epoch_end for event in events if event.HasField("epoch_end")]
         steps = [event.step for event in events if event.HasField("step")]
         if not ends and not steps:
@@ -168,25 +171,25 @@ class AttemptFollower:
             step.attempt = self._attempt
         epochs = [(end.progress, self._point(end), _sentence(end.progress)) for end in ends]
         self._events.publish(HistoryExtended(self._job_id, epochs, steps))
-        self._count(len(epochs) + len(steps))
+        self._count_written(len(epochs) + len(steps))
         for end in ends:
             self._epoch_ended(end)
 
     def _point(self, end: ps_pb.EpochEnd) -> jobs_pb.HistoryPoint:
-        """The end of an epoch as a line of the job's history."""
+        """Returns the end of an epoch as a point of the job's history."""
         names = jobs_pb.HistoryPoint.DESCRIPTOR.fields_by_name
         shared = {field.name: value for field, value in end.progress.ListFields() if field.name in names}
         point = jobs_pb.HistoryPoint(attempt=self._attempt, weights_sha256=end.weights_sha256, **shared)
         point.time.FromDatetime(self._now())
         return point
 
-    def _note_on_receipt(self, event: ps_pb.TrainingEvent) -> None:
+    def _update_receipt(self, event: ps_pb.TrainingEvent) -> None:
         receipt = self._jobs.receipt(self._job_id) or jobs_pb.Receipt(job_id=self._job_id)
         if event.first_weights_sha256:
             receipt.first_weights_sha256 = event.first_weights_sha256
         elif event.arithmetic not in receipt.arithmetics:
             receipt.arithmetics.append(event.arithmetic)
-        self._jobs.keep_receipt(receipt)
+        self._jobs.save_receipt(receipt)
 
     def _require_running(self, reason: str) -> None:
         if not self._running:

@@ -1,4 +1,4 @@
-"""What clients ask of jobs, and the end of the service of all of them."""
+"""Commands of clients on jobs (cancel, pause, resume, retry, scale, delete), and the drain at the service's end."""
 
 import asyncio
 import logging
@@ -18,17 +18,17 @@ __all__ = ["Commands"]
 
 _log = logging.getLogger(__name__)
 
-# How long a checkpoint may take when a job is paused or the service goes away; then the one before has to do.
+# Time for a last checkpoint when a job is paused or the service stops. After it the previous one has to do.
 _CHECKPOINT_SECONDS: Final = 60.0
-# What is to be expected of another attempt of a job that failed.
-_PROSPECTS: Final = {
+# Expected result of another attempt, by the kind of the failure.
+_RETRY_PROSPECTS: Final = {
     jobs_pb.FAILURE_KIND_DETERMINISTIC: ", and will end the same way unless the code or the machine is another one",
     jobs_pb.FAILURE_KIND_ENVIRONMENT: ", and will end the same way unless the cause was removed",
 }
 
 
 class Commands:
-    """Takes jobs out of the queue or off their processes, and puts them back."""
+    """Executes the commands of clients on jobs."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Commands:
         transitions: Transitions,
         wake: Callable[[], None],
     ) -> None:
-        """`wake` lets the controller look at the queue."""
+        """`wake` makes the controller reconcile the queue."""
         self._jobs = jobs
         self._events = events
         self._running = running
@@ -46,11 +46,11 @@ class Commands:
         self._wake = wake
 
     async def cancel(self, job_id: str) -> jobs_pb.Job:
-        """Cancels a job that has not ended; its processes are told to end before it is cancelled."""
+        """Cancels a job that has not ended, after its attempt has stopped."""
         return await _finish(self._withdraw(job_id, CANCELLED, "cancelled by a client"))
 
     async def pause(self, job_id: str) -> jobs_pb.Job:
-        """Takes the processes from a job, after a checkpoint."""
+        """Pauses a job: takes a checkpoint, and stops its processes."""
         return await _finish(self._withdraw(job_id, PAUSED, "paused by a client"))
 
     def resume(self, job_id: str) -> jobs_pb.Job:
@@ -59,10 +59,10 @@ class Commands:
         return self._queue(job_id, "resumed by a client: waits for its turn")
 
     def retry(self, job_id: str) -> jobs_pb.Job:
-        """Queues a failed job, and says if it must be expected to fail again."""
+        """Queues a failed job, with a reason that says whether it will probably fail again."""
         failed = self._require(job_id, FAILED, "only a failed job can be tried again")
         return self._queue(
-            job_id, f"tried again by a client{_PROSPECTS.get(failed.failure_kind, '')}: waits for its turn"
+            job_id, f"tried again by a client{_RETRY_PROSPECTS.get(failed.failure_kind, '')}: waits for its turn"
         )
 
     async def scale(self, job_id: str, workers: int) -> jobs_pb.Job:
@@ -88,15 +88,15 @@ class Commands:
         self._events.delete_job(job_id)
 
     async def drain(self) -> None:
-        """Takes a checkpoint of every job that runs, and queues it for the next start of the service."""
+        """Takes a checkpoint of every running job, and queues it for the next start of the service."""
         leave = [self._withdraw(job_id, QUEUED, "the service goes away") for job_id in self._running.ids()]
         for outcome in await asyncio.gather(*leave, return_exceptions=True):
             if isinstance(outcome, BaseException):
-                _log.error("a job could not be taken off in order; it goes on from its last checkpoint: %s", outcome)
+                _log.error("could not stop a job in order; it goes on from its last checkpoint: %s", outcome)
         self._transitions.write_all_unwritten()
 
     async def _withdraw(self, job_id: str, state: State, reason: str) -> jobs_pb.Job:
-        """Takes a job's processes from it, after a checkpoint if it is to go on later."""
+        """Stops the processes of a job, after a checkpoint if it is to go on later, and moves it."""
         with self._running.withdrawing(job_id):
             if (moved := self._write_unwritten(job_id)) and moved.state == state:
                 return moved
@@ -109,22 +109,22 @@ class Commands:
                 job = self._transitions.move(job_id, state, reason)
             except sqlite3.Error as error:
                 if self._transitions.is_unwritten(job_id) and is_full_disk(error):
-                    raise _not_written(job_id) from error
+                    raise _unwritten_error(job_id) from error
                 raise
         self._wake()
         return job
 
     def _write_unwritten(self, job_id: str) -> jobs_pb.Job | None:
-        """Writes what became of the job first, if that could not be done before.
+        """Writes the job's earlier move first, if it could not be written before.
 
         Raises:
-            ServiceError: TOO_LARGE, when it still cannot be.
+            ServiceError: TOO_LARGE, if it still cannot be written.
         """
         try:
             return self._transitions.write_unwritten(job_id)
         except sqlite3.Error as error:
             if is_full_disk(error):
-                raise _not_written(job_id) from error
+                raise _unwritten_error(job_id) from error
             raise
 
     def _queue(self, job_id: str, reason: str) -> jobs_pb.Job:
@@ -141,22 +141,22 @@ class Commands:
 
 
 async def _last_checkpoint(running: RunningJob) -> str:
-    """Takes one; where the job goes on, as a sentence."""
+    """Takes a last checkpoint, and returns where the job goes on, as a sentence."""
     try:
         async with asyncio.timeout(_CHECKPOINT_SECONDS):
             checkpoint = await running.attempt.checkpoint()
     except (OSError, sqlite3.Error, TimeoutError, AttemptLost) as error:
-        _log.warning("no checkpoint of job %s could be taken: %s", running.task.get_name(), error)
+        _log.warning("could not take a checkpoint of job %s: %s", running.task.get_name(), error)
         return "no checkpoint could be taken: it goes on from the one before"
     return f"it goes on from step {checkpoint.step}" if checkpoint else "it goes on from its last checkpoint, if any"
 
 
 async def _finish(work: Awaitable[jobs_pb.Job]) -> jobs_pb.Job:
-    """Runs as a task of its own, so that a client that goes away does not stop half of it."""
+    """Runs `work` as a task of its own, so that it finishes even if the client disconnects."""
     return await asyncio.shield(asyncio.ensure_future(work))
 
 
-def _not_written(job_id: str) -> ServiceError:
+def _unwritten_error(job_id: str) -> ServiceError:
     return ServiceError(
         Reason.TOO_LARGE,
         f"job {job_id} has no processes any more, but what became of it cannot be written down, because the service's "

@@ -1,4 +1,4 @@
-"""Receipts: what the result of a job can be traced to."""
+"""Receipts: the digests of spec, data, code and weights that a job's result can be traced to."""
 
 import hashlib
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ from workers.from_spec import spec_digest
 __all__ = ["code_version", "make_receipt"]
 
 _DIGITS = 12
-# Of the sources whose digest is part of the version: those that make steps.
+# Folders of the sources that compute steps; their digest is part of the version.
 _STEP_SOURCES = (Path(workers.__file__).parent, Path(parameter_server.__file__).parent)
 
 
 @cache
 def code_version() -> str:
-    """The release, and the beginning of a SHA-256 over the sources that make steps: ``0.1.0+4b1d6f0c52aa``."""
+    """Returns the release, and a short SHA-256 of the sources that compute steps: ``0.1.0+4b1d6f0c52aa``."""
     digest = hashlib.sha256()
     for root in _STEP_SOURCES:
         for file in sorted(root.rglob("*.py")):
@@ -40,16 +40,16 @@ def make_receipt(
     steps: int,
     ending: str,
 ) -> jobs_pb.Receipt:
-    """The receipt of a job whose training has ended.
+    """Returns the receipt of a job whose training has ended.
 
     Args:
-        assignment: Of its last attempt.
-        known: What its parameter servers told along the way: arithmetics, and the digest of the first weights.
-        code_version: Of nablad.
-        epoch_weights_sha256: Of the weights after each epoch, the first epoch first.
-        final_weights_sha256: Of the weights in the model.
-        steps: Updates of the weights in all.
-        ending: Why it ended, as a sentence.
+        assignment: Assignment of the job's last attempt.
+        known: Receipt so far, with what the parameter servers reported: arithmetics, digest of the first weights.
+        code_version: Version of nablad's code.
+        epoch_weights_sha256: SHA-256 of the weights after each epoch, the first epoch first.
+        final_weights_sha256: SHA-256 of the weights in the model.
+        steps: Number of updates of the weights.
+        ending: Why the training ended, as a sentence.
     """
     known = known or jobs_pb.Receipt()
     return jobs_pb.Receipt(

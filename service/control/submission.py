@@ -1,15 +1,17 @@
-"""Submission: from a spec that a client sends to a queued job."""
+"""Submission: validates the spec that a client sends, and queues the job."""
 
+import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
 
 from nablad.errors import Violation
-from nablad.jobspec import JobDatasets, merge
+from nablad.jobspec import Checked, JobDatasets, check, merge
 from nablad.jobspec.names import closest
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
 from service.checkpoints.folder import CheckpointFolder
 from service.control.assignments import make_assignment
-from service.control.spec_checks import SpecChecks
 from service.control.warm_start import WarmStarts
 from service.datasets import DatasetError
 from service.errors import Reason, ServiceError
@@ -21,9 +23,12 @@ from service.stores.jobs import JobStore
 
 __all__ = ["Submission"]
 
+# The check of a large spec takes a good part of a second.
+_SMALL_SPEC_BYTES: Final = 16 << 10
+
 
 class Submission:
-    """Checks specs, completes them, and queues jobs."""
+    """Validates specs, completes them with defaults, and queues jobs."""
 
     def __init__(
         self,
@@ -38,18 +43,18 @@ class Submission:
         self._events = events
         self._datasets = datasets
         self._warm_starts = warm_starts
-        self._checks = SpecChecks()
+        self._spec_checker = _SpecChecker()
 
-    async def checked(self, spec: spec_pb.JobSpec) -> spec_pb.JobSpec:
+    async def validate_spec(self, spec: spec_pb.JobSpec) -> spec_pb.JobSpec:
         """Returns the completed spec, checked with the data sets that are registered now.
 
         Raises:
-            ServiceError: INVALID_SPEC, with every rule that it breaks.
+            ServiceError: INVALID_SPEC, with every violation.
         """
         while True:
             datasets = self._registered(spec)
-            completed, found = await self._checks.check(spec, datasets)
-            if self._registered(spec) == datasets:  # they may be added and deleted meanwhile
+            completed, found = await self._spec_checker.check(spec, datasets)
+            if self._registered(spec) == datasets:  # data sets may be added and deleted meanwhile
                 break
         found = merge(found, self._unknown_names(spec, datasets))
         found = merge(found, self._warm_starts.violations(completed))
@@ -75,8 +80,8 @@ class Submission:
             known = ", ".join(registered) or "none; add one with `nabla dataset add`"
             yield Violation(f"data.{field}", f'there is no data set "{name}"; {hint}registered: {known}')
 
-    async def submit(self, spec: spec_pb.JobSpec, request_id: str) -> jobs_pb.Job:
-        """Queues the job of a checked spec. For a request id that was used before, returns the job that it made.
+    async def submit_job(self, spec: spec_pb.JobSpec, request_id: str) -> jobs_pb.Job:
+        """Queues the job of a checked spec. For a known request id, returns the job that it created.
 
         Raises:
             ServiceError: NOT_FOUND: the source of its warm start is gone; INVALID_DATA: its features cannot be scaled.
@@ -84,10 +89,10 @@ class Submission:
         """
         if not spec.training.HasField("warm_start"):
             return self._events.create_job(spec, request_id)
-        job_id = self._jobs.new_id(spec)
+        job_id = self._jobs.new_job_id(spec)
         try:
             assignment = make_assignment(self._directory, self._datasets, spec, job_id)
-            await self._warm_starts.lay_down(assignment)
+            await self._warm_starts.write_first_checkpoint(assignment)
             job = self._events.create_job(spec, request_id, job_id=job_id)
         except DatasetError as error:
             raise ServiceError(Reason.INVALID_DATA, str(error)) from error
@@ -95,11 +100,11 @@ class Submission:
             self._clear(job_id)
         return job
 
-    async def verify(self, job_id: str, request_id: str) -> jobs_pb.Job:
+    async def submit_verification(self, job_id: str, request_id: str) -> jobs_pb.Job:
         """Queues a job that runs another one again and compares the results.
 
         Raises:
-            ServiceError: NOT_FOUND, or WRONG_STATE if the other one left no receipt.
+            ServiceError: NOT_FOUND, or WRONG_STATE if the other job left no receipt.
         """
         job = self._jobs.get(job_id)
         if job.state != SUCCEEDED or job.verifies or self._jobs.receipt(job_id) is None:
@@ -115,10 +120,10 @@ class Submission:
         spec.name = f"verify-{spec.name}"[:63]
         # A verification ends after the steps of its original, however long they take.
         spec.limits.ClearField("wall_time_seconds")
-        new_id = self._jobs.new_id(spec)
+        new_id = self._jobs.new_job_id(spec)
         try:
             if spec.training.HasField("warm_start"):
-                await self._warm_starts.repeat(job_id, new_id)
+                await self._warm_starts.copy_first_checkpoint(job_id, new_id)
             return self._events.create_job(spec, request_id, job_id=new_id, verifies=job_id)
         finally:
             self._clear(new_id)
@@ -141,3 +146,21 @@ class Submission:
         """Removes the first checkpoint of a job that was not created after all."""
         if not self._jobs.has(job_id):
             CheckpointFolder(self._directory.checkpoints(job_id)).remove()
+
+
+class _SpecChecker:
+    """Checks specs on two threads of its own, beside the event loop.
+
+    One thread is for large specs, because several of them would take the interpreter from the event loop in turns. The
+    other one is for small specs, so that they do not wait for large ones.
+    """
+
+    def __init__(self) -> None:
+        """Starts no thread before it is needed."""
+        self._small = ThreadPoolExecutor(1, "check-small-spec")
+        self._large = ThreadPoolExecutor(1, "check-large-spec")
+
+    async def check(self, spec: spec_pb.JobSpec, datasets: JobDatasets) -> Checked:
+        """Returns `check(spec, datasets)`; neither may change meanwhile."""
+        thread = self._small if spec.ByteSize() <= _SMALL_SPEC_BYTES else self._large
+        return await asyncio.get_running_loop().run_in_executor(thread, check, spec, datasets)

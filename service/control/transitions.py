@@ -1,4 +1,4 @@
-"""Running jobs, whose processes this service has, and the transitions of all jobs between states."""
+"""Transitions of jobs between states, and the registry of running jobs, those with processes of this service."""
 
 import asyncio
 import logging
@@ -14,7 +14,7 @@ from service.control.interfaces import AttemptLike
 from service.errors import DamagedError, ServiceError
 from service.events.job_events import EndUnwritten
 from service.events.publisher import EventPublisher
-from service.stores.job_states import LAUNCHED, State, state_name
+from service.stores.job_states import ACTIVE, State, state_name
 from service.stores.jobs import JobStore
 
 __all__ = ["RunningJob", "RunningJobs", "Transitions"]
@@ -35,7 +35,7 @@ class _Transition:
 class Transitions:
     """Moves jobs between states.
 
-    If a job has no processes any more, and its move cannot be written, the move is kept until it can be.
+    If a job has lost its processes and its move cannot be written, the move is kept until it can be.
     """
 
     def __init__(self, jobs: JobStore, events: EventPublisher) -> None:
@@ -47,13 +47,13 @@ class Transitions:
         """Moves a job; see `EventPublisher.move_job`.
 
         Raises:
-            ServiceError: NOT_FOUND, or WRONG_STATE when no such move leads from its present state.
-            sqlite3.Error: The move cannot be written. If the job was on its processes, `write_unwritten` tries again.
+            ServiceError: NOT_FOUND, or WRONG_STATE if its state does not allow the move.
+            sqlite3.Error: The move cannot be written. If the job was active, `write_unwritten` tries again.
         """
         return self._make(job_id, _Transition(state, reason, lost_cause, changes))
 
     def write_unwritten(self, job_id: str) -> jobs_pb.Job | None:
-        """Makes the move of a job that could not be written before, if there is one.
+        """Writes the job's move that could not be written before, if there is one.
 
         Returns:
             The job, if it was moved.
@@ -65,12 +65,12 @@ class Transitions:
         return self._make(job_id, transition) if transition else None
 
     def write_all_unwritten(self) -> None:
-        """Makes all moves that could not be written before; those that cannot be even now are logged."""
+        """Writes all moves that could not be written before, and logs those that still cannot be."""
         for job_id, transition in list(self._unwritten.items()):
             try:
                 self._make(job_id, transition)
             except (sqlite3.Error, DamagedError, ServiceError) as error:
-                _log.error("job %s: that it is %s is lost: %s", job_id, state_name(transition.state), error)
+                _log.error("job %s: could not write that it is %s: %s", job_id, state_name(transition.state), error)
 
     def is_unwritten(self, job_id: str) -> bool:
         """Returns whether a move of the job is still to be written."""
@@ -81,7 +81,7 @@ class Transitions:
         try:
             job = self._events.move_job(job_id, state, reason, lost_cause=transition.lost_cause, **transition.changes)
         except sqlite3.Error as error:
-            if state not in LAUNCHED and self._jobs.get(job_id).state in LAUNCHED:
+            if state not in ACTIVE and self._jobs.get(job_id).state in ACTIVE:
                 self._unwritten[job_id] = transition
                 self._events.publish(EndUnwritten(job_id, f"{reason} (not written down yet: {error})"))
             raise
@@ -110,7 +110,7 @@ class RunningJobs:
         self._running[job_id] = job
 
     def remove(self, job_id: str) -> RunningJob:
-        """Unregisters a job that has none any more."""
+        """Unregisters a job that has no processes any more."""
         return self._running.pop(job_id)
 
     def get(self, job_id: str) -> RunningJob | None:
@@ -131,7 +131,7 @@ class RunningJobs:
 
     @contextmanager
     def withdrawing(self, job_id: str) -> Iterator[None]:
-        """Keeps a job from being launched in this block."""
+        """Prevents the start of a job in this block."""
         self._withdrawing[job_id] += 1
         try:
             yield

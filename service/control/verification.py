@@ -1,4 +1,4 @@
-"""Running a job again to see whether its result can be had a second time."""
+"""Verification: compares a second run of a job with the receipt of the first one."""
 
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
@@ -10,14 +10,14 @@ __all__ = ["Verification"]
 
 
 class Verification:
-    """The receipt that a job's weights are compared with; a job of its own is compared with nothing."""
+    """Comparison of a job with a receipt; for a job that verifies no other, there is none and nothing is compared."""
 
     def __init__(self, receipt: jobs_pb.Receipt | None) -> None:
         self._receipt = receipt
 
     @classmethod
-    def of(cls, job: jobs_pb.Job, jobs: JobStore) -> "Verification":
-        """What `job` is compared with.
+    def for_job(cls, job: jobs_pb.Job, jobs: JobStore) -> "Verification":
+        """Returns the verification of a job.
 
         Raises:
             AttemptFailed: The receipt is gone.
@@ -29,11 +29,11 @@ class Verification:
             raise AttemptFailed(f"the receipt of job {job.verifies} is gone: the job was deleted")
         return cls(receipt)
 
-    def prepare(self, assignment: ps_pb.Assignment) -> None:
-        """Makes sure that the same work is done, and no more of it.
+    def prepare_assignment(self, assignment: ps_pb.Assignment) -> None:
+        """Limits the assignment to the steps of the receipt, and checks that data and spec are the same.
 
         Raises:
-            AttemptFailed: The data are others by now.
+            AttemptFailed: Data or spec differ.
         """
         if self._receipt is None:
             return
@@ -65,7 +65,7 @@ class Verification:
             )
 
     def verdict(self, receipt: jobs_pb.Receipt) -> str:
-        """That nothing differs, as a sentence.
+        """Returns a sentence which says that nothing differs.
 
         Raises:
             AttemptFailed: The last weights differ, or the number of steps.

@@ -1,4 +1,4 @@
-"""Jobs that begin with the weights of another: they get a checkpoint of step 0, and go on from it like any attempt."""
+"""Warm starts: a checkpoint of step 0 with the weights of another job, from which the new job goes on."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -35,7 +35,7 @@ _FIELD = "training.warm_start"
 
 
 class WarmStarts:
-    """Finds the weights that a spec asks for, and lays them down for the job that starts from them."""
+    """Finds the weights that a spec asks for, and writes the first checkpoint of the job that starts from them."""
 
     def __init__(self, directory: DataDirectory, jobs: JobStore, models: ModelCatalogue) -> None:
         self._directory = directory
@@ -43,7 +43,7 @@ class WarmStarts:
         self._models = models
 
     def violations(self, spec: spec_pb.JobSpec) -> list[Violation]:
-        """What speaks against the warm start of a completed spec, other than rules of the spec alone."""
+        """Returns the violations of a completed spec that depend on the weights to start from."""
         start = spec.training.warm_start
         try:
             if model_id := self._model_id(start):
@@ -63,16 +63,16 @@ class WarmStarts:
             if mine != theirs
         ]
 
-    async def lay_down(self, assignment: ps_pb.Assignment) -> None:
-        """Writes the checkpoint that the job begins with.
+    async def write_first_checkpoint(self, assignment: ps_pb.Assignment) -> None:
+        """Writes the checkpoint of step 0 that the job starts from.
 
         Raises:
-            ServiceError: NOT_FOUND: there are no such weights any more.
-            DamagedError: They are gone, or not what was written.
-            OSError: It cannot be written.
+            ServiceError: NOT_FOUND: the weights do not exist any more.
+            DamagedError: The weights are gone, or not what was written.
+            OSError: The checkpoint cannot be written.
         """
         start = assignment.spec.training.warm_start
-        # The database is for this thread alone, and files take as long as the disk does.
+        # The database is read on this thread, which owns it, and the files on another one, because disks are slow.
         if model_id := self._model_id(start):
             model = self._models.get(model_id)
             source = _of_model(self._directory.model(model_id), model)
@@ -80,18 +80,18 @@ class WarmStarts:
             source = _of_checkpoint(self._folder(start.checkpoint_of))
         await run_to_its_end(_write_first, self._folder(assignment.job_id), assignment, source)
 
-    async def repeat(self, job_id: str, new_id: str) -> None:
-        """Lays down for a new job what another one began with.
+    async def copy_first_checkpoint(self, job_id: str, new_id: str) -> None:
+        """Copies the first checkpoint of a job for a new one.
 
         Raises:
-            ServiceError: NOT_FOUND, when there is none.
-            DamagedError: It is damaged.
-            OSError: It cannot be written.
+            ServiceError: NOT_FOUND, if there is none.
+            DamagedError: The checkpoint is damaged.
+            OSError: The checkpoint cannot be written.
         """
         await run_to_its_end(_copy_first, self._folder(job_id), self._folder(new_id))
 
     def _model_id(self, start: spec_pb.WarmStartSpec) -> str:
-        """The model that is meant, if one is: a job that has succeeded keeps no checkpoints, but left a model."""
+        """Returns the id of the model to start from; empty for a checkpoint. A job that succeeded has only a model."""
         if start.model or not start.checkpoint_of:
             return start.model
         job = self._jobs.get(start.checkpoint_of)
@@ -111,8 +111,8 @@ def _of_model(path: Path, model: models_pb.Model) -> Iterator[Pieces]:
 
 @contextmanager
 def _of_checkpoint(folder: CheckpointFolder) -> Iterator[Pieces]:
-    """Of the newest one."""
-    checkpoint = _whole(folder)
+    """Opens the parameters of the newest whole checkpoint."""
+    checkpoint = _whole_checkpoint(folder)
     with reading_parameters(folder.path_of(checkpoint), checkpoint.sha256) as pieces:
         yield pieces
 
@@ -120,7 +120,7 @@ def _of_checkpoint(folder: CheckpointFolder) -> Iterator[Pieces]:
 def _write_first(
     folder: CheckpointFolder, assignment: ps_pb.Assignment, source: AbstractContextManager[Pieces]
 ) -> None:
-    """Writes a checkpoint of step 0 with these weights, in the job's type, and what its optimizer begins with."""
+    """Writes a checkpoint of step 0 with these weights, in the job's dtype, and the optimizer's first moments."""
     dtype, rule = from_spec.dtype(assignment.spec), from_spec.update_rule(assignment.spec)
     with source as pieces:
 
@@ -140,13 +140,13 @@ def _write_first(
 
 
 def _copy_first(folder: CheckpointFolder, target: CheckpointFolder) -> None:
-    with folder.path_of(_whole(folder, step=0)).open("rb") as source, target.writing(0, 0) as writer:
+    with folder.path_of(_whole_checkpoint(folder, step=0)).open("rb") as source, target.writing(0, 0) as writer:
         while chunk := source.read(CHUNK_BYTES):
             writer.write(chunk)
 
 
-def _whole(folder: CheckpointFolder, step: int | None = None) -> jobs_pb.Checkpoint:
-    """The newest checkpoint that is whole, or that of a step."""
+def _whole_checkpoint(folder: CheckpointFolder, step: int | None = None) -> jobs_pb.Checkpoint:
+    """Returns the newest checkpoint that is whole, or that of a step."""
     damages = []
     for checkpoint in folder.list():
         if step in {None, checkpoint.step}:

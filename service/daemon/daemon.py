@@ -23,7 +23,7 @@ from service.api.server import SERVICES, make_server
 from service.cluster.capacity import NodeCache
 from service.cluster.client import ClusterClient, ClusterError
 from service.control.admission import Admission
-from service.control.attempt import Attempt, Records
+from service.control.attempt import Attempt, AttemptContext
 from service.control.controller import Controller
 from service.control.receipts import code_version
 from service.control.submission import Submission
@@ -141,8 +141,8 @@ class _Service:
         self._watches = Watches(self._jobs, self._live, time.monotonic, settings.watch_interval)
         datasets, models = DatasetCatalogue(database), ModelCatalogue(database)
         clean_up_after_crash(directory, self._jobs, models)
-        self._jobs.learn_datasets()
-        records = Records(directory, self._jobs, events, datasets, models, _now)
+        self._jobs.load_datasets_in_use()
+        records = AttemptContext(directory, self._jobs, events, datasets, models, _now)
         self._cluster = ClusterClient(settings.ray, settings.cpus, directory.scratch, self._cluster_changed)
         self._controller = Controller(
             self._jobs,

@@ -35,7 +35,7 @@ def clean_up_after_crash(directory: DataDirectory, jobs: JobStore, models: Model
     try:
         jobs.rebuild_indexes()
         models.rebuild_indexes()
-        jobs.drop_orphans()
+        jobs.delete_orphaned_rows()
     except (sqlite3.Error, DamagedError) as error:
         _log.error("nothing is tidied up at this start: %s", error)
         return

@@ -6,10 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.datasets.csv_layout import is_number, layout_of
-from service.datasets.errors import DatasetError, DatasetTooLargeError, shown
 from service.datasets.limits import MAXIMUM_COLUMNS, check_shape
-from service.datasets.source import StagedFile
-from service.datasets.streams import opened
+from service.datasets.staged_files import DatasetError, DatasetTooLargeError, StagedFile, open_inflated, quoted
 
 #: The longest line that is read: the most columns there can be, with 24 letters and a delimiter each.
 _LINE_BYTES = 25 * MAXIMUM_COLUMNS
@@ -77,7 +75,7 @@ class CsvFile:
     def _not_a_number(self, number: int, words: list[str]) -> DatasetError:
         column = next(column for column, word in enumerate(words) if not is_number(word))
         return DatasetError(
-            f"{self.name} holds {shown(words[column], 40)} in line {number:,}, {self.layout.column(column)}, where a "
+            f"{self.name} holds {quoted(words[column], 40)} in line {number:,}, {self.layout.column(column)}, where a "
             f"number with a decimal point is expected; columns are counted from 0. Correct or drop it."
         )
 
@@ -100,7 +98,7 @@ class CsvFile:
     def _lines(self) -> Iterator[tuple[int, str]]:
         """The lines that are not blank, without their ends, each with its number from 1."""
         number = total_bytes = 0
-        with opened(self._file) as stream:
+        with open_inflated(self._file) as stream:
             while line := stream.readline(_LINE_BYTES):
                 number += 1
                 total_bytes += len(line)

@@ -4,11 +4,11 @@ import csv
 import difflib
 from dataclasses import dataclass
 
-from service.datasets.errors import DatasetError, shown
+from service.datasets.staged_files import DatasetError, quoted
 
 
 @dataclass(frozen=True)
-class Layout:
+class CsvLayout:
     """How to read the lines of a CSV file.
 
     Attributes:
@@ -32,10 +32,10 @@ class Layout:
 
     def column(self, number: int) -> str:
         """A column as messages show it."""
-        return f"column {number} ({shown(self.header[number])})" if self.header else f"column {number}"
+        return f"column {number} ({quoted(self.header[number])})" if self.header else f"column {number}"
 
 
-def layout_of(first_line: str) -> Layout:
+def layout_of(first_line: str) -> CsvLayout:
     """Reads the first line of a file.
 
     The delimiter is the tab where the line has one, else the semicolon where it has one, else the comma. The line is a
@@ -43,10 +43,10 @@ def layout_of(first_line: str) -> Layout:
     columns without a name): ``age,height,label`` and ``0,1,2,label`` are headers, ``5.1,3.5,red`` is not.
     """
     delimiter = next((candidate for candidate in "\t;" if candidate in first_line), ",")
-    words = Layout(delimiter, 0, ()).words(first_line)
+    words = CsvLayout(delimiter, 0, ()).words(first_line)
     others = [word for column, word in enumerate(words) if word.strip() != str(column)]
     is_header = bool(others) and not any(is_number(word) for word in others)
-    return Layout(delimiter, len(words), tuple(word.strip() for word in words) if is_header else ())
+    return CsvLayout(delimiter, len(words), tuple(word.strip() for word in words) if is_header else ())
 
 
 def is_number(word: str) -> bool:
@@ -58,7 +58,7 @@ def is_number(word: str) -> bool:
     return "_" not in word
 
 
-def target_number(name: str, layout: Layout, target_column: str) -> int:
+def target_number(name: str, layout: CsvLayout, target_column: str) -> int:
     """The number of the target's column, from 0.
 
     Args:
@@ -73,22 +73,22 @@ def target_number(name: str, layout: Layout, target_column: str) -> int:
         return layout.columns - 1
     if layout.header.count(target_column) > 1:
         raise DatasetError(
-            f"{name} has {layout.header.count(target_column)} columns named {shown(target_column)}; "
+            f"{name} has {layout.header.count(target_column)} columns named {quoted(target_column)}; "
             f"give the number of the one that holds the target, from 0 to {layout.columns - 1}."
         )
     if target_column in layout.header:
         return layout.header.index(target_column)
     if target_column.isascii() and target_column.isdigit() and int(target_column[:9]) < layout.columns:
         return int(target_column[:9])
-    raise DatasetError(f"{name} has no column {shown(target_column)}; {_choices(layout, target_column)}.")
+    raise DatasetError(f"{name} has no column {quoted(target_column)}; {_choices(layout, target_column)}.")
 
 
-def _choices(layout: Layout, target_column: str) -> str:
+def _choices(layout: CsvLayout, target_column: str) -> str:
     numbers = f"a number from 0 to {layout.columns - 1}"
     if not layout.header:
         return f"it has no header line, so give {numbers}"
     close = difflib.get_close_matches(target_column, layout.header, n=1)
     if close:
-        return f"did you mean {shown(close[0])}? Give a name from its header line, or {numbers}"
-    names = ", ".join(shown(name, 30) for name in layout.header[:10])
+        return f"did you mean {quoted(close[0])}? Give a name from its header line, or {numbers}"
+    names = ", ".join(quoted(name, 30) for name in layout.header[:10])
     return f"give a name from its header line ({names}{', …' if layout.columns > 10 else ''}), or {numbers}"

@@ -7,10 +7,9 @@ from nablad.v1.datasets_pb2 import DataFiles
 from service.datasets import idx
 from service.datasets.csv_file import CsvFile
 from service.datasets.csv_layout import target_number
-from service.datasets.errors import DatasetError
 from service.datasets.numpy_files import NpyFile, open_npz
-from service.datasets.samples import Samples, side_by_side, split
-from service.datasets.source import Source, StagedFile
+from service.datasets.samples import Samples, Source, side_by_side, split
+from service.datasets.staged_files import DatasetError, StagedFile
 
 
 def open_samples(

@@ -13,10 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.datasets.errors import DatasetError
-from service.datasets.limits import by, check_shape
-from service.datasets.source import StagedFile
-from service.datasets.streams import opened
+from service.datasets.limits import check_shape, shape_text
+from service.datasets.staged_files import DatasetError, StagedFile, open_inflated
 
 #: Types of numbers by the third byte of the magic number.
 TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -35,7 +33,7 @@ class IdxFile:
     def __init__(self, file: StagedFile) -> None:
         self.name = file.name
         self._file = file
-        with opened(self._file) as stream:
+        with open_inflated(self._file) as stream:
             self.dtype, self.shape = self._header(stream)
             self._header_bytes = 4 + 4 * len(self.shape)
         check_shape(self.name, self.shape)
@@ -46,7 +44,7 @@ class IdxFile:
     def blocks(self, rows: int) -> Iterator[NDArray[Any]]:
         """See `Source.blocks`."""
         row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
-        with opened(self._file) as stream:
+        with open_inflated(self._file) as stream:
             _fill(stream, memoryview(bytearray(self._header_bytes)))
             for start in range(0, self.shape[0], rows):
                 count = min(rows, self.shape[0] - start)
@@ -74,7 +72,7 @@ class IdxFile:
         return bytes(part)
 
     def _check_length(self, came_bytes: int) -> None:
-        promise = f"its header promises {by(self.shape)} numbers of {self.dtype.itemsize * 8} bits"
+        promise = f"its header promises {shape_text(self.shape)} numbers of {self.dtype.itemsize * 8} bits"
         if came_bytes < self._promised_bytes:
             raise DatasetError(
                 f"{self.name} is truncated: {promise} ({self._promised_bytes:,} bytes), but the file ends after "

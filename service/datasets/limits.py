@@ -4,7 +4,7 @@ import math
 import shutil
 from pathlib import Path
 
-from service.datasets.errors import DatasetError, DatasetTooLargeError
+from service.datasets.staged_files import DatasetError, DatasetTooLargeError
 
 #: What the stored form of one data set may take on the disk, in bytes.
 DEFAULT_LIMIT_BYTES = 64 * 2**30
@@ -23,7 +23,7 @@ def check_shape(name: str, shape: tuple[int, ...]) -> None:
     """Refuses an array without rows, or with rows that no layer could take.
 
     Args:
-        name: Of the file, as it is shown.
+        name: Of the file, as it is quoted.
         shape: Rows first.
 
     Raises:
@@ -47,7 +47,7 @@ def check_room(name: str, needed_bytes: int, directory: Path, limit_bytes: int) 
     """Refuses what would take more than the limit, or more than the disk of ``directory`` has free.
 
     Args:
-        name: Of the file, as it is shown.
+        name: Of the file, as it is quoted.
         needed_bytes: What it is going to take under ``directory``.
         directory: An existing directory.
         limit_bytes: The most that one data set may take.
@@ -68,6 +68,6 @@ def check_room(name: str, needed_bytes: int, directory: Path, limit_bytes: int) 
         )
 
 
-def by(shape: tuple[int, ...]) -> str:
+def shape_text(shape: tuple[int, ...]) -> str:
     """A shape in words: ``60,000 × 28 × 28``."""
     return " × ".join(f"{length:,}" for length in shape)

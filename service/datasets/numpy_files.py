@@ -1,7 +1,7 @@
-"""NumPy's own files: .npy, and .npz as an archive of them.
+"""NumPy files: reading .npy files and .npz archives, writing .npy files.
 
-No header is believed: the array's size is held against the length of the file or of the archive's member before any
-memory or disk is taken, and pickled objects are refused.
+No header is trusted: before any memory or disk is used, the array's size is compared with the length of the file or of
+the archive's member. Pickled objects are rejected.
 """
 
 import io
@@ -11,7 +11,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -19,9 +19,8 @@ from typing import IO, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from service.datasets.errors import DatasetError, shown
-from service.datasets.limits import by, check_room, check_shape
-from service.datasets.source import StagedFile
+from service.datasets.limits import check_room, check_shape, shape_text
+from service.datasets.staged_files import DatasetError, StagedFile, quoted
 
 #: Names of features and targets in an .npz; the last pair is what ``np.savez(file, features, targets)`` gives them.
 KEYS = {
@@ -71,6 +70,26 @@ class NpyFile:
             yield self._array[start : start + rows]
 
 
+@contextmanager
+def npy_writer(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Iterator[Callable[[NDArray[Any]], None]]:
+    """Opens a new .npy file for an array of that type and shape, in C order, to be written block by block.
+
+    Writes with write(2) and not through a memory map: on a full disk the one raises `OSError`, the other kills the
+    process.
+
+    Yields:
+        A function that appends the next rows, of exactly that type.
+    """
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    with path.open("xb") as stream:
+        np.lib.format.write_array_header_1_0(stream, header)
+
+        def append(block: NDArray[Any]) -> None:
+            stream.write(np.ascontiguousarray(block).data)
+
+        yield append
+
+
 def open_npz(
     file: StagedFile, directory: Path, limit_bytes: int, targets_required: bool
 ) -> tuple[NpyFile, NpyFile | None]:
@@ -102,7 +121,7 @@ def _choose(name: str, keys: list[str], targets_required: bool) -> list[str]:
         pairs = [[x] for x in KEYS if x in keys]
     if len(pairs) == 1:
         return pairs[0]
-    held = ", ".join(shown(key, 30) for key in sorted(keys)[:20]) or "nothing"
+    held = ", ".join(quoted(key, 30) for key in sorted(keys)[:20]) or "nothing"
     wanted = ", ".join(f"{x}/{y}" for x, y in KEYS.items())
     raise DatasetError(
         f"{name} holds {held}, but exactly one pair of features and targets is expected under the names {wanted}; "
@@ -112,7 +131,7 @@ def _choose(name: str, keys: list[str], targets_required: bool) -> list[str]:
 
 def _unpack(name: str, archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> NpyFile:
     """Copies one member, as many bytes as its header promises."""
-    member_name = f"{shown(member.filename)} in {name}"
+    member_name = f"{quoted(member.filename)} in {name}"
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise DatasetError(f"{member_name} is packed in a way that NumPy does not use; save it with numpy.savez.")
     with archive.open(member) as stream:
@@ -126,7 +145,7 @@ def _unpack(name: str, archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: 
 
 @contextmanager
 def _archive(file: StagedFile) -> Iterator[zipfile.ZipFile]:
-    """The opened archive; what goes wrong while it is read becomes a `DatasetError`."""
+    """The open_inflated archive; what goes wrong while it is read becomes a `DatasetError`."""
     try:
         with _BoundedFile(file.path) as stream, zipfile.ZipFile(stream) as archive:
             yield archive
@@ -134,7 +153,7 @@ def _archive(file: StagedFile) -> Iterator[zipfile.ZipFile]:
         raise
     except _ARCHIVE_ERRORS as error:
         raise DatasetError(
-            f"{file.name} is not a whole .npz archive ({shown(str(error))}); copy it again, "
+            f"{file.name} is not a whole .npz archive ({quoted(str(error))}); copy it again, "
             f"or save it with numpy.savez."
         ) from error
 
@@ -171,14 +190,14 @@ def _header(name: str, stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dty
             f"{name} holds pickled Python objects, which could run code when they are read; save plain numbers."
         )
     if dtype.kind not in "biuf" or any(length < 0 for length in shape):
-        raise DatasetError(f"{name} holds {by(shape)} items of type {shown(str(dtype))}; save real numbers.")
+        raise DatasetError(f"{name} holds {shape_text(shape)} items of type {quoted(str(dtype))}; save real numbers.")
     return shape, fortran_order, dtype
 
 
 def _check_length(name: str, shape: tuple[int, ...], dtype: np.dtype[Any], came_bytes: int) -> None:
     """Refuses an array whose header promises another size than the ``came_bytes`` that follow it."""
     promised_bytes = math.prod(shape) * dtype.itemsize
-    promise = f"its header promises {by(shape)} numbers of type {dtype} ({promised_bytes:,} bytes)"
+    promise = f"its header promises {shape_text(shape)} numbers of type {dtype} ({promised_bytes:,} bytes)"
     if came_bytes < promised_bytes:
         raise DatasetError(f"{name} is truncated: {promise}, but only {came_bytes:,} follow; copy it again.")
     if came_bytes > promised_bytes:

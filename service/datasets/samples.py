@@ -3,14 +3,39 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.datasets.errors import DatasetError
-from service.datasets.limits import by, rows_per_block
-from service.datasets.source import Source
+from service.datasets.limits import rows_per_block, shape_text
+from service.datasets.staged_files import DatasetError
+
+
+class Source(Protocol):
+    """Reader of a file of numbers in rows, whose shape is known and checked before a number is read."""
+
+    @property
+    def name(self) -> str:
+        """Name of the file, as messages show it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the array, rows first."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the numbers: real numbers of any kind."""
+
+    def blocks(self, rows: int) -> Iterator[NDArray[Any]]:
+        """Yields all rows in order, ``rows`` at a time: arrays (rows, …), the last one shorter.
+
+        Each array is valid until the next one is requested.
+
+        Raises:
+            DatasetError: The file is damaged.
+        """
+
 
 #: Features (rows, features) and targets (rows, target columns) of some consecutive rows.
 Block = tuple[NDArray[Any], NDArray[np.float64]]
@@ -68,8 +93,8 @@ def side_by_side(features: Source, targets: Source | None) -> Samples:
     """
     if len(features.shape) < 2:
         raise DatasetError(
-            f"{features.name} holds {by(features.shape)} numbers in one dimension, but features need two or more, rows "
-            f"and columns; give the file of the features first, then that of the targets."
+            f"{features.name} holds {shape_text(features.shape)} numbers in one dimension, but features need two or "
+            f"more, rows and columns; give the file of the features first, then that of the targets."
         )
     if targets is not None:
         _check_targets(features, targets)
@@ -119,8 +144,8 @@ def split(table: Source, target: int | None) -> Samples:
 def _check_targets(features: Source, targets: Source) -> None:
     if len(targets.shape) > 2:
         raise DatasetError(
-            f"{targets.name} holds {by(targets.shape)} numbers, but targets have one dimension, or two: rows and "
-            f"columns; give the file of the features first, then that of the targets."
+            f"{targets.name} holds {shape_text(targets.shape)} numbers, but targets have one dimension, or two: rows "
+            f"and columns; give the file of the features first, then that of the targets."
         )
     if targets.shape[0] != features.shape[0]:
         raise DatasetError(

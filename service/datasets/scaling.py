@@ -7,9 +7,9 @@ import numpy as np
 
 from nablad.v1.job_spec_pb2 import SCALING_NONE, SCALING_UNIT, SCALING_UNSPECIFIED, Scaling
 from nablad.v1.parameter_server_pb2 import FeatureScaling
-from service.datasets.errors import DatasetError
+from service.datasets.integrity import damaged_dataset
+from service.datasets.staged_files import DatasetError
 from service.datasets.statistics import Statistics, load_statistics
-from service.datasets.stored import damaged_dataset
 from workers.rows import RowsError, map_array
 
 

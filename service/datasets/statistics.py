@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from service.datasets.integrity import damaged_dataset, open_stored_file
 from service.datasets.limits import rows_per_block
-from service.datasets.stored import damaged_dataset, open_file
 
 _FILENAME = "statistics.npz"
 
@@ -101,7 +101,7 @@ def load_statistics(directory: Path, sha256: str = "") -> Statistics:
         StoredDatasetError: They are gone, or not what was stored.
         OSError: They cannot be read now.
     """
-    with open_file(directory, _FILENAME) as file:
+    with open_stored_file(directory, _FILENAME) as file:
         data = file.read()
     came = hashlib.sha256(data).hexdigest()
     if sha256 and came != sha256:

@@ -22,11 +22,11 @@ import numpy as np
 from nablad.v1.datasets_pb2 import DataFiles
 from service.datasets.formats import open_samples
 from service.datasets.limits import DEFAULT_LIMIT_BYTES, check_room
-from service.datasets.npy_writer import npy_writer
+from service.datasets.numpy_files import npy_writer
 from service.datasets.samples import Samples
-from service.datasets.source import StagedFile
+from service.datasets.staged_files import StagedFile
 from service.datasets.statistics import compute_statistics, save_statistics
-from service.datasets.targets import settle_targets, value_range
+from service.datasets.targets import resolve_targets, value_range
 from service.storage.digests import sha256_of
 
 
@@ -64,7 +64,7 @@ class StoredData:
         return bool(self.classes or self.target_columns)
 
 
-def store(
+def store_dataset(
     files: Sequence[StagedFile], options: DataFiles, directory: Path, limit_bytes: int = DEFAULT_LIMIT_BYTES
 ) -> StoredData:
     """Stores a data set for training, with targets and statistics, safe from a power cut.
@@ -129,7 +129,7 @@ def _convert(samples: Samples, options: DataFiles, directory: Path, limit_bytes:
         for features, targets in samples.blocks():
             append_features(features)
             append_targets(targets)
-    classes = settle_targets(targets_path, samples.targets_name, options) if samples.target_columns else 0
+    classes = resolve_targets(targets_path, samples.targets_name, options) if samples.target_columns else 0
     smallest, largest = value_range(targets_path) if samples.target_columns and not classes else (None, None)
     return StoredData(
         rows=samples.rows,

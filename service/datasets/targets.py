@@ -8,15 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nablad.v1.datasets_pb2 import TARGET_KIND_LABELS, TARGET_KIND_VALUES, DataFiles
-from service.datasets.errors import DatasetError
 from service.datasets.limits import MAXIMUM_COLUMNS, rows_per_block
-from service.datasets.npy_writer import npy_writer
+from service.datasets.numpy_files import npy_writer
+from service.datasets.staged_files import DatasetError
 
 #: Whole numbers in one column count as labels, unless the client says what they are, when all are below this.
 LABELS_BELOW = 1000
 
 
-def settle_targets(path: Path, name: str, options: DataFiles) -> int:
+def resolve_targets(path: Path, name: str, options: DataFiles) -> int:
     """Decides what the targets are; labels are then stored as such, in place of the values.
 
     One column is labels when all its numbers are whole and from 0 to 999, two or more when each row is one-hot (a
@@ -35,7 +35,7 @@ def settle_targets(path: Path, name: str, options: DataFiles) -> int:
     """
     values = np.load(path, mmap_mode="r", allow_pickle=False)
     if options.target_kind == TARGET_KIND_VALUES:
-        _refuse_classes(name, options.classes)
+        _reject_classes(name, options.classes)
         return 0
     largest, wrong_row = _survey(values)
     if options.target_kind == TARGET_KIND_LABELS or options.classes:
@@ -112,7 +112,7 @@ def _replace_by_labels(path: Path, values: NDArray[np.float64]) -> None:
     labels_path.replace(path)
 
 
-def _refuse_classes(name: str, classes: int) -> None:
+def _reject_classes(name: str, classes: int) -> None:
     if classes:
         raise DatasetError(
             f"{name} should hold values, but {classes:,} classes were given; leave out the one or the other."

@@ -1,1 +1,1 @@
-"""Events of jobs: published once by the control plane, heard by live status and metrics."""
+"""Events of jobs: published once by the control plane, received by live status and metrics."""

@@ -80,7 +80,7 @@ class JobDeleted(JobEvent):
 
 @dataclass(frozen=True)
 class _Sentence(JobEvent):
-    """An event that is all said in a sentence.
+    """An event that consists of a sentence.
 
     Attributes:
         message: The sentence.
@@ -165,10 +165,10 @@ class CheckpointWritten(JobEvent):
 
 @dataclass(frozen=True)
 class CheckpointFailed(_Sentence):
-    """A checkpoint could not be written; the message is empty if that has been said before."""
+    """A checkpoint could not be written; the message is empty if the last one failed as well."""
 
 
-# -- events that nobody keeps ------------------------------------------------------------------------------------------
+# -- events that are not stored ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ class ProgressReported(JobEvent):
 
     Attributes:
         progress: The newest progress.
-        telemetry: The newest telemetry; None if it was not asked for.
+        telemetry: The newest telemetry; None if it was not requested.
     """
 
     progress: jobs_pb.Progress
@@ -186,7 +186,7 @@ class ProgressReported(JobEvent):
 
 @dataclass(frozen=True)
 class WaitingExplained(JobEvent):
-    """The controller found out why a queued job cannot start yet.
+    """The controller found why a queued job cannot start yet.
 
     Attributes:
         reason: A sentence.
@@ -200,7 +200,7 @@ class EndUnwritten(JobEvent):
     """A job without processes could not be moved, because the move cannot be written yet.
 
     Attributes:
-        reason: What became of the job, as a sentence.
+        reason: Reason of the move, as a sentence.
     """
 
     reason: str

@@ -19,30 +19,30 @@ from service.events.job_events import (
     WaitingExplained,
     WorkersChanged,
 )
-from service.stores.job_states import ENDED, LAUNCHED, PAUSED, QUEUED, STARTING
+from service.stores.job_states import ACTIVE, ENDED, PAUSED, QUEUED, STARTING
 
 __all__ = ["JobStatus", "LiveStatus"]
 
-# The series of a job stay this long after its end, for Prometheus to scrape the last figures.
+# Time that a job's series stay after its end, so that Prometheus scrapes the last values.
 _RETENTION_SECONDS = 900.0
 
 
 @dataclass
 class JobStatus:
-    """The newest figures of a job's present attempt.
+    """Live status of a job's present attempt.
 
     Attributes:
-        progress: As the parameter server told it.
-        telemetry: As the parameter server told it; up to a second and a half older, unless the job has come to its end.
-        attempt: Its number.
-        workers: How many the job asks for.
-        checkpoints: Written in this attempt.
-        checkpoint_failures: That could not be written in this attempt.
-        checkpoint_step: Of the newest checkpoint; None before the first one of the job.
-        checkpoint_time: When it was written, or the attempt began if that was later, in Unix seconds.
-        checkpoint_interval: How often the job wants one by time, in seconds.
-        begun_at: Step and samples where the attempt began; None until it is heard of.
-        ended: When the job ended, in seconds of the clock.
+        progress: The newest progress that the parameter server reported.
+        telemetry: The newest telemetry, up to 1.5 s older than the progress until the job ends.
+        attempt: Number of the attempt.
+        workers: Number of workers that the job asks for.
+        checkpoints: Number of checkpoints written in this attempt.
+        checkpoint_failures: Number of checkpoints that could not be written in this attempt.
+        checkpoint_step: Step of the newest checkpoint; None before the first one of the job.
+        checkpoint_time: Time of the newest checkpoint, or of the attempt's start if that was later, in Unix seconds.
+        checkpoint_interval: Longest time between two checkpoints by the job's spec, in seconds.
+        begun_at: Step and samples where the attempt began; None until its first progress.
+        ended: Time when the job ended, in seconds of the clock; None before.
     """
 
     progress: jobs_pb.Progress = field(default_factory=jobs_pb.Progress)
@@ -64,7 +64,7 @@ class JobStatus:
 
     @property
     def samples_made(self) -> int:
-        """Samples that went into them."""
+        """Samples of these updates."""
         return self.progress.samples - self.begun_at[1] if self.begun_at else 0
 
     @property
@@ -74,10 +74,10 @@ class JobStatus:
 
 
 class _ChangeNotifications:
-    """Notifications by job id, each for those who wait now; those who ask after it was given get another one."""
+    """Change notifications by job id. Each is set once; whoever asks for the next one later gets a new one."""
 
     def __init__(self) -> None:
-        # A notification is here as long as somebody waits for it.
+        # A notification stays here as long as a task waits for it.
         self._waited_for: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
 
     def next(self, job_id: str) -> asyncio.Event:
@@ -95,10 +95,10 @@ class _ChangeNotifications:
 
 
 class LiveStatus:
-    """The figures of all jobs that run or have ended a short time ago, and why others wait: a subscriber of events."""
+    """Live status of all jobs that run or ended recently, and why others wait: a subscriber of events."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        """`clock` gives monotonic seconds."""
+        """`clock` returns monotonic seconds."""
         self._clock = clock
         self._jobs: dict[str, JobStatus] = {}
         self._waiting_reasons: dict[str, str] = {}
@@ -107,7 +107,7 @@ class LiveStatus:
         self._ends = _ChangeNotifications()
 
     def receive(self, event: JobEvent) -> None:
-        """Updates the status of the event's job, and notifies those who wait for a change of it."""
+        """Updates the status of the event's job, and notifies all tasks that wait for a change of it."""
         job_id = event.job_id
         match event:
             case StateChanged():
@@ -123,13 +123,13 @@ class LiveStatus:
             case EndUnwritten():
                 self._unwritten_ends[job_id] = event.reason
             case WorkersChanged():
-                self._waiting_reasons[job_id] = ""  # what the job waited for before, it may wait for no more
+                self._waiting_reasons[job_id] = ""  # the old reason may not hold any more
         if status := self._jobs.get(job_id):
             _update(status, event)
         self._changes.notify(job_id)
 
     def waiting_reason(self, job_id: str) -> str:
-        """Returns why a queued job still waits, as a sentence; empty if no more is known than its reason says."""
+        """Returns why a queued job still waits, as a sentence; empty if no more is known than the job's own reason."""
         return self._waiting_reasons.get(job_id, "")
 
     def progress(self, job_id: str) -> jobs_pb.Progress | None:
@@ -137,34 +137,34 @@ class LiveStatus:
         status = self._jobs.get(job_id)
         return status.progress if status else None
 
-    def brought_up_to_date(self, job: jobs_pb.Job) -> jobs_pb.Job:
-        """Returns the job itself, given its newest progress, and why it waits if it does or what became of it.
+    def add_live_status(self, job: jobs_pb.Job) -> jobs_pb.Job:
+        """Sets the newest progress in a job's message, and its waiting reason or unwritten end; returns the message.
 
-        One that has ended keeps the figures of its last epoch.
+        A job that has ended keeps the metrics of its last epoch.
         """
         if job.state not in ENDED and (progress := self.progress(job.job_id)):
             job.progress.CopyFrom(progress)
         if job.state == QUEUED:
             job.reason = self.waiting_reason(job.job_id) or job.reason
-        elif job.state in LAUNCHED:
+        elif job.state in ACTIVE:
             job.reason = self._unwritten_ends.get(job.job_id, job.reason)
         return job
 
     def snapshot(self) -> Mapping[str, JobStatus]:
-        """Returns all figures by job id; those of jobs that ended long ago are dropped first."""
+        """Returns the status of all jobs by job id, without jobs that ended long ago."""
         self._drop_old()
         return dict(self._jobs)
 
     def next_change(self, job_id: str) -> asyncio.Event:
-        """Returns what is set at the next event of the job. Ask for it before reading the job."""
+        """Returns a notification that is set at the job's next event. Request it before reading the job."""
         return self._changes.next(job_id)
 
     def next_end(self, job_id: str) -> asyncio.Event:
-        """Returns what is set when the job ends next."""
+        """Returns a notification that is set when the job ends next."""
         return self._ends.next(job_id)
 
     def notify_all(self) -> None:
-        """Wakes everybody who waits for any job."""
+        """Wakes all tasks that wait for a change of any job."""
         self._changes.notify_all()
         self._ends.notify_all()
 
@@ -173,13 +173,13 @@ class LiveStatus:
             self._unwritten_ends.pop(job.job_id, None)
             self._jobs[job.job_id] = _first_status(job)
         elif job.state in (QUEUED, PAUSED):
-            # What is known says nothing any more.
+            # The status of the last attempt does not hold any more.
             self._forget(job.job_id)
         elif job.state in ENDED:
             self._end(job.job_id)
 
     def _end(self, job_id: str) -> None:
-        """Keeps the figures of a job that has ended for a while. What is a state and not a total goes to zero."""
+        """Keeps the status of an ended job for a while. Gauges go to zero, totals stay."""
         self._drop_old()
         self._waiting_reasons.pop(job_id, None)
         self._unwritten_ends.pop(job_id, None)
@@ -199,7 +199,7 @@ class LiveStatus:
         if event.telemetry is not None:
             status.telemetry = event.telemetry
         if status.begun_at is None:
-            # A later attempt goes on from a checkpoint, and is heard of soon after.
+            # A later attempt goes on from a checkpoint; its first progress comes soon after.
             first = status.attempt == 1
             status.begun_at = (0, 0) if first else (event.progress.step, event.progress.samples)
 
@@ -225,7 +225,7 @@ def _first_status(job: jobs_pb.Job) -> JobStatus:
 
 
 def _update(status: JobStatus, event: JobEvent) -> None:
-    """Enters what an event says of a job with processes."""
+    """Updates the status of a job with processes by an event."""
     match event:
         case WorkersChanged():
             status.workers = event.workers
@@ -239,13 +239,13 @@ def _update(status: JobStatus, event: JobEvent) -> None:
 
 
 def _at_rest(status: JobStatus) -> tuple[jobs_pb.Progress, ps_pb.Telemetry]:
-    """Progress and telemetry without what is a state of processes; copies, for others may be reading the ones there."""
+    """Returns copies of progress and telemetry without gauges of processes; readers may still hold the originals."""
     progress, telemetry = jobs_pb.Progress(), ps_pb.Telemetry()
     progress.CopyFrom(status.progress)
     telemetry.CopyFrom(status.telemetry)
     progress.workers_alive, progress.samples_per_second = 0, 0
     telemetry.transport_workers.clear()
     telemetry.staleness = 0
-    for told in (telemetry, *telemetry.workers):
-        told.ClearField("process")
+    for part in (telemetry, *telemetry.workers):
+        part.ClearField("process")
     return progress, telemetry

@@ -1,4 +1,4 @@
-"""Event publisher: writes what happens to jobs into the store, then reports it to all subscribers."""
+"""Event publisher: writes events of jobs into the store, then reports them to all subscribers."""
 
 import logging
 import sqlite3
@@ -33,9 +33,9 @@ Subscriber: TypeAlias = Callable[[JobEvent], None]
 
 
 class EventPublisher:
-    """The only way to tell that something happened to a job. Belongs to the event loop.
+    """The only way to publish an event of a job. Runs on the event loop.
 
-    The store is the source of truth: subscribers hear of an event only when it is written.
+    The store is the source of truth: subscribers receive an event only after it is written.
     """
 
     def __init__(self, jobs: JobStore, *subscribers: Subscriber) -> None:
@@ -46,7 +46,7 @@ class EventPublisher:
         self, spec: spec_pb.JobSpec, request_id: str, *, job_id: str = "", verifies: str = ""
     ) -> jobs_pb.Job:
         """Queues a job; see `JobStore.create`. A request id that was used before creates and publishes nothing."""
-        if known := self._jobs.requested(request_id):
+        if known := self._jobs.find_by_request(request_id):
             return known
         job = self._jobs.create(spec, request_id, job_id=job_id, verifies=verifies)
         self._report(StateChanged(job.job_id, job, jobs_pb.Job()))
@@ -63,7 +63,7 @@ class EventPublisher:
             changes: Other fields of the job.
 
         Raises:
-            ServiceError: NOT_FOUND, or WRONG_STATE when no such move leads from its present state.
+            ServiceError: NOT_FOUND, or WRONG_STATE if its state does not allow the move.
             sqlite3.Error: The move cannot be written.
         """
         previous = self._jobs.get(job_id)
@@ -92,7 +92,7 @@ class EventPublisher:
         self._report(event)
 
     def publish_best_effort(self, event: Notice | AttemptResumed | CheckpointWritten | CheckpointFailed) -> None:
-        """Publishes an event that has happened whether or not there is room to write it; then the log has it."""
+        """Publishes an event even if it cannot be written; then only the log has it."""
         try:
             self._write(event)
         except sqlite3.Error as error:
@@ -102,17 +102,17 @@ class EventPublisher:
     def _write(self, event: JobEvent) -> None:
         match event:
             case WorkerJoined():
-                self._jobs.event(event.job_id, event.message, worker_joined=True)
+                self._jobs.append_event(event.job_id, event.message, worker_joined=True)
             case WorkerGone():
-                self._jobs.event(event.job_id, event.message, worker_joined=False)
+                self._jobs.append_event(event.job_id, event.message, worker_joined=False)
             case HistoryExtended():
-                self._jobs.keep_figures(event.job_id, event.epochs, event.steps)
+                self._jobs.append_history(event.job_id, event.epochs, event.steps)
             case WarningRaised():
                 self._jobs.add_warning(event.job_id, event.warning)
             case CheckpointWritten():
-                self._jobs.event(event.job_id, event.message, checkpoint=event.checkpoint.step)
+                self._jobs.append_event(event.job_id, event.message, checkpoint=event.checkpoint.step)
             case Notice() | AttemptResumed() | CheckpointFailed() if event.message:
-                self._jobs.event(event.job_id, event.message, notice=True)
+                self._jobs.append_event(event.job_id, event.message, notice=True)
 
     def _report(self, event: JobEvent) -> None:
         for receive in self._subscribers:

@@ -15,46 +15,46 @@ from workers.runtime.concurrency import wait_for_event
 
 __all__ = ["Watches"]
 
-# The largest number that the database knows.
+# The largest number that the database can store.
 _LAST_EVENT = (1 << 63) - 1
-# The last events of a job that are kept while somebody watches it.
+# Number of a job's last events that stay in memory while it is watched.
 _CACHED_EVENTS = 1000
-# A message stays so small that those who never read theirs hold next to nothing.
+# Limits of one message, so that clients which never read hold little memory.
 _MESSAGE_EVENTS = 250
 _MESSAGE_BYTES = 64 << 10
 
 
 @dataclass
 class _Watcher:
-    """How much of a job somebody has heard.
+    """Position of one watcher in the events of a job.
 
     Attributes:
         coming: Number of the next event.
-        told: The last sample of where the job stands.
-        due: When the next message may be sent, in seconds of the clock.
+        last_status: The last live status that was sent, serialised.
+        due: Earliest time of the next message, in seconds of the clock.
     """
 
     coming: int
-    told: bytes = b""
+    last_status: bytes = b""
     due: float = 0.0
 
 
 class Watches:
-    """All watches of the service. Those of a job share what they tell; none waits for another.
+    """All watches of the service. Those of one job share a feed; none waits for another.
 
     Attributes:
-        watchers: How many watch.
+        watchers: Number of watchers.
     """
 
     def __init__(self, jobs: JobStore, live: LiveStatus, clock: Callable[[], float], interval_seconds: float) -> None:
-        """Nobody watches yet.
+        """Has no watcher yet.
 
         Args:
             jobs: Store of the jobs and their events.
             live: Progress of jobs, and the notifications of their changes.
-            clock: Gives monotonic seconds.
-            interval_seconds: Length of the intervals in each of which a watcher that has heard everything gets one
-                message at most; 0 for no limit.
+            clock: Monotonic seconds.
+            interval_seconds: Length of an interval, in which a watcher that is up to date gets at most one message; 0
+                for no limit.
         """
         self._jobs = jobs
         self._live = live
@@ -62,28 +62,28 @@ class Watches:
         self._interval_seconds = interval_seconds
         self.watchers = 0
         self._going_away = False
-        # A feed is here as long as somebody watches.
+        # A feed stays here as long as it has watchers.
         self._feeds: WeakValueDictionary[str, _Feed] = WeakValueDictionary()
 
     async def watch(self, job_id: str, from_event: int) -> AsyncIterator[bytes]:
-        """The events of a job from a number on, until it has ended and all is told.
+        """Yields the events of a job from a number on, until it has ended and all events are sent.
 
-        In between comes its newest progress, or why it waits. Events of the past come as fast as they are taken. A
-        watcher that has heard everything gets one message at most in each interval, with all that happened meanwhile.
-        The end of a job is told at once.
+        In between comes the newest progress, or why the job waits. Past events come as fast as they are read. A watcher
+        that is up to date gets at most one message in each interval, with all that happened meanwhile. The end of a
+        job is sent at once.
 
         Returns:
             Serialised WatchJobResponses.
 
         Raises:
-            ServiceError: NOT_FOUND, also when the job is deleted meanwhile; GOING_AWAY, with the event to resume from.
+            ServiceError: NOT_FOUND, also if the job is deleted meanwhile; GOING_AWAY, with the event to resume from.
         """
         feed = self._feed(job_id)
         watcher = _Watcher(min(max(from_event, 1), _LAST_EVENT))
         self.watchers += 1
         try:
-            while await self._await_news(feed, watcher):
-                message = feed.tell(watcher)
+            while await self._await_update(feed, watcher):
+                message = feed.next_message(watcher)
                 if not feed.is_behind(watcher):
                     watcher.due = self._next_interval()
                 yield message
@@ -96,7 +96,7 @@ class Watches:
         self._live.notify_all()
 
     def _next_interval(self) -> float:
-        """Beginning of the next interval: the same for all watchers, for messages that go out together cost less."""
+        """Returns the start of the next interval, the same for all watchers: messages sent together cost less."""
         if not self._interval_seconds:
             return 0.0
         return (self._clock() // self._interval_seconds + 1) * self._interval_seconds
@@ -106,12 +106,12 @@ class Watches:
             feed = self._feeds[job_id] = _Feed(job_id, self._jobs, self._live)
         return feed
 
-    async def _await_news(self, feed: "_Feed", watcher: _Watcher) -> bool:
-        """Waits until the watcher may be told something; false when there is nothing more to come."""
+    async def _await_update(self, feed: "_Feed", watcher: _Watcher) -> bool:
+        """Waits until a message for the watcher is due. Returns False if no more will come."""
         while True:
-            self._require_staying(feed, watcher)
+            self._require_running(feed, watcher)
             feed.refresh()
-            if not feed.has_news(watcher):
+            if not feed.has_update(watcher):
                 if feed.ended:
                     return False
                 await feed.changed()
@@ -120,7 +120,7 @@ class Watches:
             else:
                 return True
 
-    def _require_staying(self, feed: "_Feed", watcher: _Watcher) -> None:
+    def _require_running(self, feed: "_Feed", watcher: _Watcher) -> None:
         if self._going_away:
             raise ServiceError(
                 Reason.GOING_AWAY,
@@ -131,12 +131,12 @@ class Watches:
 
 
 class _Feed:
-    """What there is to tell of one job, read and serialised once for all of its watchers.
+    """Feed of one job: events and live status, read and serialised once for all its watchers.
 
-    Messages of protobuf are put together by joining their bytes.
+    Joined bytes of protobuf messages are one merged message.
 
     Attributes:
-        job_id: The job's.
+        job_id: Id of the job.
         ended: Whether nothing more is to come.
     """
 
@@ -150,62 +150,62 @@ class _Feed:
         self.ended = False
         self._jobs = jobs
         self._live = live
-        self._sample = b""
+        self._status = b""
         self._cached: deque[bytes] = deque(maxlen=_CACHED_EVENTS)
         self._last = max(jobs.last_event(job_id) - _CACHED_EVENTS, 0)
-        self._look()
+        self._read()
 
     def refresh(self) -> None:
-        """Looks at the job again if anything happened since the last look.
+        """Reads the job again if it has changed since the last read.
 
         Raises:
             ServiceError: NOT_FOUND.
         """
         if self._change.is_set():
-            self._look()
+            self._read()
 
     async def changed(self) -> None:
-        """Waits until anything has happened since the last look."""
+        """Waits until the job has changed since the last read."""
         await self._change.wait()
 
     def is_behind(self, watcher: _Watcher) -> bool:
-        """Whether there are events that the watcher has not heard of."""
+        """Returns whether there are events that the watcher has not received."""
         return watcher.coming <= self._last
 
-    def has_news(self, watcher: _Watcher) -> bool:
-        """Whether there is anything that the watcher has not heard of."""
-        return self.is_behind(watcher) or bool(self._new_sample(watcher))
+    def has_update(self, watcher: _Watcher) -> bool:
+        """Returns whether there is an event or a live status that the watcher has not received."""
+        return self.is_behind(watcher) or bool(self._new_status(watcher))
 
-    def tell(self, watcher: _Watcher) -> bytes:
-        """The next message for the watcher, who then has heard it. A sample belongs after the last event."""
+    def next_message(self, watcher: _Watcher) -> bytes:
+        """Returns the next message, and moves the watcher on. A live status belongs after the last event."""
         events = self._events(watcher.coming) if self.is_behind(watcher) else []
         watcher.coming += len(events)
-        sample = b"" if self.is_behind(watcher) else self._new_sample(watcher)
-        watcher.told = sample or watcher.told
-        return b"".join([*events, sample])
+        status = b"" if self.is_behind(watcher) else self._new_status(watcher)
+        watcher.last_status = status or watcher.last_status
+        return b"".join([*events, status])
 
-    def _new_sample(self, watcher: _Watcher) -> bytes:
-        return b"" if self._sample == watcher.told else self._sample
+    def _new_status(self, watcher: _Watcher) -> bytes:
+        return b"" if self._status == watcher.last_status else self._status
 
-    def _look(self) -> None:
-        # The notification is kept only after everything was read: what could not be read now is read at the next look.
+    def _read(self) -> None:
+        # The notification is stored only after all is read. If reading fails now, it is tried again next time.
         change = self._live.next_change(self.job_id)
         state = self._jobs.get(self.job_id).state
         self.ended = state in ENDED
         while events := self._jobs.events(self.job_id, self._last + 1, _CACHED_EVENTS):
             self._cached.extend(map(_serialised, events))
             self._last = events[-1].number
-        self._sample = b"" if self.ended else self._where_it_stands(state).SerializeToString()
+        self._status = b"" if self.ended else self._live_status(state).SerializeToString()
         self._change = change
 
-    def _where_it_stands(self, state: State) -> jobs_pb.WatchJobResponse:
-        """Its progress while it has processes, why it waits while it is queued; as far as either is known."""
+    def _live_status(self, state: State) -> jobs_pb.WatchJobResponse:
+        """Returns the progress of a running job, or why a queued job waits, if known."""
         if state == QUEUED and (reason := self._live.waiting_reason(self.job_id)):
             return jobs_pb.WatchJobResponse(waiting=jobs_pb.Waiting(reason=reason))
         return jobs_pb.WatchJobResponse(progress=self._live.progress(self.job_id))
 
     def _events(self, coming: int) -> list[bytes]:
-        """As many as go into one message, from one that there is; older ones than those kept are read again."""
+        """Returns the events from `coming` on that fit into one message; those not in memory are read again."""
         first = self._last + 1 - len(self._cached)
         if coming < first:
             return _fitting(map(_serialised, self._jobs.events(self.job_id, coming, _MESSAGE_EVENTS)))
@@ -214,12 +214,12 @@ class _Feed:
 
 
 def _serialised(event: jobs_pb.Event) -> bytes:
-    """A message with this event alone."""
+    """Returns a message with this event alone."""
     return jobs_pb.WatchJobResponse(events=[event]).SerializeToString()
 
 
 def _fitting(events: Iterable[bytes]) -> list[bytes]:
-    """The first events, as many as go into one message; at least one."""
+    """Returns the first events that fit into one message, at least one."""
     fitting: list[bytes] = []
     size = 0
     for event in events:

@@ -19,7 +19,7 @@ from service.events.live_status import JobStatus, LiveStatus
 from service.events.watches import Watches
 from service.metrics.instruments import PRIORITIES, priority_class
 from service.metrics.table import ROWS
-from service.stores.job_states import MOVES, State, state_name
+from service.stores.job_states import TRANSITIONS, State, state_name
 from service.stores.jobs import JobStore
 
 __all__ = ["Observer", "QueueFigures", "ServiceCollector", "Standing"]
@@ -79,13 +79,13 @@ class Observer:
     async def look(self) -> Standing:
         """Where the service stands now."""
         nodes = await list_nodes_within(self._cluster, _CLUSTER_SECONDS)
-        return Standing(self._jobs.counts(), self._queue(), self._watches.watchers, nodes)
+        return Standing(self._jobs.count_by_state(), self._queue(), self._watches.watchers, nodes)
 
     def _queue(self) -> Mapping[str, QueueFigures]:
         now = self._now().timestamp()
         return {
             priority_class(sign): QueueFigures(count, max(now - since, 0.0))
-            for sign, count, since in self._jobs.queue_figures()
+            for sign, count, since in self._jobs.queue_statistics()
         }
 
 
@@ -121,7 +121,7 @@ class ServiceCollector(Collector):
         queue = {priority: standing.queue.get(priority, QueueFigures()) for priority in PRIORITIES}
         return {
             "nablad_build_info": {self._build: 1},
-            "nablad_jobs": {(state_name(state),): standing.jobs.get(state, 0) for state in MOVES},
+            "nablad_jobs": {(state_name(state),): standing.jobs.get(state, 0) for state in TRANSITIONS},
             "nablad_queue_jobs": {(priority,): figures.jobs for priority, figures in queue.items()},
             "nablad_queue_oldest_seconds": {(priority,): figures.oldest_seconds for priority, figures in queue.items()},
             "nablad_watchers": {(): standing.watchers},

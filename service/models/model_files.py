@@ -1,7 +1,7 @@
 """Model files: safetensors with the weights W0, b0, W1, b1…, the scaling, and a description in the metadata.
 
-A file holds exactly what predicting takes and nothing of how the training was distributed, so that two jobs that differ
-only in their workers leave the same bytes. Neither who writes nor who reads one holds the weights in its memory.
+A file holds exactly what predicting needs, and nothing about how the training was distributed. So two jobs that differ
+only in their workers leave the same bytes. Files are written and read without holding all weights in memory.
 """
 
 import hashlib
@@ -33,15 +33,15 @@ _Shapes = dict[str, tuple[np.dtype[np.floating], tuple[int, ...]]]
 
 
 class WrongSizeError(Exception):
-    """Weights came that are not as many as the model has; the message says so, as a sentence."""
+    """The weights have not the size of the model; the message says so, as a sentence."""
 
 
 class ModelWriter:
-    """Takes the weights, byte by byte as they lie in the parameter vector, and puts them where the file has them.
+    """Writes the weights, which come in the order of the parameter vector, to their places in the file.
 
     Attributes:
-        sha256: Of the file, in hexadecimal; complete, as the size, when the block of `writing_model` has ended well.
-        size_bytes: Of the file.
+        sha256: SHA-256 of the file, in hexadecimal; set, as the size, when the block of `writing_model` has ended well.
+        size_bytes: Size of the file, in bytes.
     """
 
     def __init__(self, file: BinaryIO, assignment: ps_pb.Assignment) -> None:
@@ -54,14 +54,14 @@ class ModelWriter:
             _FACTOR: np.asarray(assignment.scaling.factor, np.float64),
         }
         weights = _shapes(assignment.spec)
-        shapes: _Shapes = {name: (figures.dtype, figures.shape) for name, figures in scaling.items()}
+        shapes: _Shapes = {name: (values.dtype, values.shape) for name, values in scaling.items()}
         shapes |= weights
-        # One entry only: two might come in another order in another release of the library.
+        # Only one entry, because another release of the library might write two in another order.
         self._layout = TensorLayout(shapes, {_FORMAT: _description(assignment)})
         file.write(self._layout.header)
-        for name, figures in scaling.items():
+        for name, values in scaling.items():
             file.seek(self._layout.tensors[name].start)
-            file.write(figures.data)
+            file.write(values.data)
         self._places = [self._layout.tensors[name] for name in weights]  # in the vector's order
         self._expected = sum(place.nbytes for place in self._places)
         self._came = 0
@@ -69,7 +69,7 @@ class ModelWriter:
         self._room = 0  # bytes in the present place that are not written yet
 
     def write(self, chunk: bytes | memoryview) -> None:
-        """Takes the next bytes of the vector.
+        """Writes the next bytes of the vector.
 
         Raises:
             WrongSizeError: There are too many of them.
@@ -87,7 +87,7 @@ class ModelWriter:
             rest = rest[len(part) :]
 
     def finish(self) -> None:
-        """Reads what was written, for its digest: the file has the weights in another order than the vector.
+        """Reads the file again for its digest, because its order of the weights is not that of the vector.
 
         Raises:
             WrongSizeError: Weights are missing.
@@ -109,11 +109,11 @@ class ModelWriter:
 
 @contextmanager
 def writing_model(path: Path, assignment: ps_pb.Assignment) -> Iterator[ModelWriter]:
-    """A model file to be written: whole, and on the disk, when the block ends well; else nothing of it is left.
+    """Opens a model file for writing. It is whole and on the disk when the block ends well, else nothing of it is left.
 
     Raises:
-        WrongSizeError: Not as many weights came as the model has.
-        OSError: It cannot be written.
+        WrongSizeError: The weights have not the size of the model.
+        OSError: The file cannot be written.
     """
     with replacing(path) as file:
         writer = ModelWriter(file, assignment)
@@ -122,32 +122,32 @@ def writing_model(path: Path, assignment: ps_pb.Assignment) -> Iterator[ModelWri
 
 
 def open_model(path: Path, sha256: str) -> BinaryIO:
-    """Opens the file of a model, once it was read and compared with its digest.
+    """Opens the file of a model, after comparing it with its digest.
 
     Raises:
-        ModelFileError: It is gone, cannot be read, or is not what was written.
+        ModelFileError: The file is gone, cannot be read, or is not what was written.
     """
-    with _told(path):
+    with _translated_errors(path):
         return open_intact(path, sha256)
 
 
 class ModelFile:
-    """The model file of a job, open.
+    """An open model file of a job.
 
     Attributes:
-        scaling: What features go through first.
+        scaling: Scaling of the features.
     """
 
     def __init__(self, path: Path, spec: spec_pb.JobSpec, sha256: str) -> None:
-        """Opens it, and goes through it once.
+        """Opens the file, and compares it with its digest.
 
         Raises:
-            ModelFileError: It is gone, not what was written, or no model of such a spec.
+            ModelFileError: The file is gone, not what was written, or no model of such a spec.
         """
         self._path = path
         self._shapes = _shapes(spec)
         self._layout = _parameter_layout(spec)
-        with _told(path):
+        with _translated_errors(path):
             self._file = TensorFile(path, sha256)
             try:
                 self._require_shapes()
@@ -166,16 +166,16 @@ class ModelFile:
         self._file.close()
 
     def weights(self) -> list[View]:
-        """W(N) and b(N), at index N, in memory that the system may have back: they stay when the file is closed."""
+        """Returns W(N) and b(N), at index N, memory-mapped. They stay valid when the file is closed."""
         return self._layout.from_named(self._file.map_tensors())
 
     def pieces(self) -> Iterator[NDArray[np.floating]]:
-        """The parameter vector, of the spec's dtype, piece by piece.
+        """Yields the parameter vector, of the spec's dtype, piece by piece.
 
         Raises:
             ModelFileError: The file cannot be read any more.
         """
-        with _told(self._path):
+        with _translated_errors(self._path):
             for name in self._shapes:
                 yield from self._file.pieces(name)
 
@@ -189,8 +189,8 @@ class ModelFile:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Tells what is wrong with the file of a model, and what to do."""
+def _translated_errors(path: Path) -> Iterator[None]:
+    """Translates errors of tensor files into ModelFileErrors that say what to do."""
     try:
         yield
     except TensorFileError as error:
@@ -213,7 +213,7 @@ def _description(assignment: ps_pb.Assignment) -> str:
 
 
 def _shapes(spec: spec_pb.JobSpec) -> _Shapes:
-    """Types and shapes of the weights by name, in the vector's order."""
+    """Returns types and shapes of the weights by name, in the vector's order."""
     return {name: (from_spec.dtype(spec), shape) for name, shape in _parameter_layout(spec).shapes().items()}
 
 

@@ -27,19 +27,19 @@ _MOST_ROWS = 1000
 
 
 class Predictor:
-    """Goes through rows block by block."""
+    """Predicts rows block by block."""
 
     def __init__(self, model_file: Path, model: models_pb.Model, directory: Path, stored: StoredData) -> None:
-        """Maps the model and the rows: what they take is the system's, which may have it back at any time.
+        """Memory-maps the model and the rows.
 
         Args:
-            model_file: Where the model's file lies.
-            model: What is known of the model.
-            directory: Of the rows, as `read_for_prediction` left it.
-            stored: What is known of the rows.
+            model_file: Path of the model's file.
+            model: Description of the model.
+            directory: Directory of the rows, from `read_for_prediction`.
+            stored: Description of the rows.
 
         Raises:
-            DatasetError: The targets have not as many columns as the model predicts.
+            DatasetError: The number of target columns is not that of the model's outputs.
             ModelFileError: The model's file is gone, or not what was written.
         """
         with ModelFile(model_file, model.spec, model.sha256) as file:
@@ -57,12 +57,12 @@ class Predictor:
         self._sums = Sums()
 
     def next_block(self) -> models_pb.Predictions | None:
-        """Predictions of the next rows; None after the last."""
+        """Returns predictions of the next rows, or None after the last one."""
         start, stop = self._start, min(self._start + self._block, self._rows.count)
         if start == stop:
             return None
         x, targets = self._rows.slice(start, stop)
-        # As many as in the training: another number of threads may round differently.
+        # The same number of threads as in training, because another one may round differently.
         with threadpool_limits(self._threads):
             if self._has_targets:
                 self._sums.add(self._back_propagation.evaluate(self._weights, x, targets))
@@ -72,7 +72,7 @@ class Predictor:
         return models_pb.Predictions(first_row=start, rows=rows)
 
     def comparison(self) -> models_pb.Comparison | None:
-        """The predictions so far against the targets, if there are any."""
+        """Compares the predictions so far with the targets, if there are any."""
         if not self._has_targets:
             return None
         known = metrics_of(self._sums, labelled=bool(self._classes))
@@ -82,7 +82,7 @@ class Predictor:
         return comparison
 
     def _label(self, outputs: np.ndarray) -> int | None:
-        """The class of a sample: the largest output, or for a single output whether it says yes."""
+        """Returns the class of a sample: the index of the largest output, or for a single output 1 from 0.5 on."""
         if not self._classes:
             return None
         return int(outputs.argmax()) if len(outputs) > 1 else int(outputs[0] >= 0.5)
@@ -97,5 +97,5 @@ class Predictor:
 
 
 def _block_rows(layers: Sequence[int]) -> int:
-    """How many rows are predicted at a time."""
+    """Returns the number of rows in a block."""
     return max(1, min(_MOST_ROWS, _BLOCK_OUTPUTS // layers[-1], _BLOCK_ACTIVITIES // sum(layers)))

@@ -1,4 +1,4 @@
-"""The weights that a training leaves: they go from its parameter server to a model's file piece by piece."""
+"""Trained weights: fetched from the parameter server, and written into a model's file piece by piece."""
 
 import asyncio
 import hashlib
@@ -21,14 +21,14 @@ from workers.runtime.failpoints import failpoint
 
 __all__ = ["TrainedWeights"]
 
-# A model that cannot be written, on a full disk, is tried again after so long.
-_WRITE_AGAIN_SECONDS: Final = 5.0
+# Pause before a model is written again that a full disk did not take.
+_REWRITE_SECONDS: Final = 5.0
 
 Metadata = tuple[tuple[str, str], ...]
 
 
 class TrainedWeights:
-    """The weights of a training that is over, as long as its parameter server lives."""
+    """The weights of a finished training, while its parameter server still runs."""
 
     def __init__(
         self,
@@ -42,12 +42,12 @@ class TrainedWeights:
         """Fetches nothing yet.
 
         Args:
-            stub: Of the parameter server.
-            metadata: Of every call.
-            directory: Where models lie.
-            models: Those that are known.
-            now: The time.
-            note: Told, as a sentence, that the model could not be written.
+            stub: Stub of the parameter server.
+            metadata: Metadata of every call.
+            directory: Data directory, for the model's file.
+            models: Catalogue of the models.
+            now: Clock of the time of day.
+            note: Called with a sentence if the model could not be written.
         """
         self._stub = stub
         self._metadata = metadata
@@ -56,8 +56,8 @@ class TrainedWeights:
         self._now = now
         self._note = note
 
-    async def digest(self) -> str:
-        """Their SHA-256, in hexadecimal.
+    async def compute_digest(self) -> str:
+        """Returns the SHA-256 of the weights, in hexadecimal.
 
         Raises:
             AttemptLost: The parameter server is gone.
@@ -66,16 +66,16 @@ class TrainedWeights:
         await self._fetch(digest.update)
         return digest.hexdigest()
 
-    async def keep(
+    async def save_model(
         self, assignment: ps_pb.Assignment, describe: Callable[[models_pb.Model, str], None]
     ) -> tuple[models_pb.Model, str]:
-        """Makes a model of them.
+        """Writes the weights into a model's file, and registers the model.
 
-        Waits for room on the disk, if need be: the training is done and must not be lost.
+        On a full disk it waits for room, because the finished training must not be lost.
 
         Args:
-            assignment: Of the attempt.
-            describe: Told the model and the SHA-256 of the weights, enters what else is known of the model.
+            assignment: Assignment of the attempt.
+            describe: Called with the model and the SHA-256 of the weights; sets the model's other fields.
 
         Returns:
             The model, and the SHA-256 of the weights, in hexadecimal.
@@ -83,7 +83,7 @@ class TrainedWeights:
         Raises:
             AttemptLost: The parameter server is gone.
         """
-        complained = False
+        reported = False
         written: tuple[models_pb.Model, str] | None = None
         while True:
             try:
@@ -95,10 +95,10 @@ class TrainedWeights:
                 self._directory.model(assignment.job_id).unlink(missing_ok=True)
                 raise
             except (OSError, sqlite3.Error) as error:
-                if not complained:
-                    complained = True
+                if not reported:
+                    reported = True
                     self._note(f"the model could not be written: {error}; it is tried again until there is room")
-                await asyncio.sleep(_WRITE_AGAIN_SECONDS)
+                await asyncio.sleep(_REWRITE_SECONDS)
             else:
                 return written
 
@@ -110,11 +110,11 @@ class TrainedWeights:
         try:
             async with on_thread(writing_model(path, assignment)) as writer:
 
-                def take(chunk: bytes) -> None:
+                def write(chunk: bytes) -> None:
                     digest.update(chunk)
                     writer.write(chunk)
 
-                await self._fetch(take)
+                await self._fetch(write)
         except WrongSizeError as error:
             raise AttemptLost(f"the parameter server sent no weights: {error}", cause="parameter_server") from error
         model = models_pb.Model(
@@ -128,12 +128,12 @@ class TrainedWeights:
         describe(model, digest.hexdigest())
         return model, digest.hexdigest()
 
-    async def _fetch(self, take: Callable[[bytes], None]) -> None:
-        """Hands the bytes of the parameter vector on, piece by piece on another thread."""
+    async def _fetch(self, write: Callable[[bytes], None]) -> None:
+        """Calls `write` with the bytes of the parameter vector, piece by piece, on another thread."""
         call = self._stub.FetchWeights(ps_pb.FetchWeightsRequest(), metadata=self._metadata)
         try:
             async for response in call:
-                await run_to_its_end(take, response.chunk)
+                await run_to_its_end(write, response.chunk)
         except grpc.aio.AioRpcError as error:
             lost = f"the parameter server was lost before its weights were fetched: {error.details()}"
             raise AttemptLost(lost, cause="parameter_server") from error

@@ -1,4 +1,4 @@
-"""Data sets and models by their names. The files themselves lie in the data directory."""
+"""Catalogues of data sets and models. Their files lie in the data directory."""
 
 from nablad.v1 import datasets_pb2 as datasets_pb
 from nablad.v1 import models_pb2 as models_pb
@@ -23,7 +23,7 @@ class DatasetCatalogue:
             DATASETS.insert(self._database, {"name": dataset.name, "body": dataset.SerializeToString()})
 
     def require_free(self, name: str) -> None:
-        """Makes sure that no data set has this name.
+        """Checks that no data set has this name.
 
         Raises:
             ServiceError: ALREADY_EXISTS.
@@ -37,20 +37,20 @@ class DatasetCatalogue:
             )
 
     def find(self, name: str) -> datasets_pb.Dataset | None:
-        """The data set, if there is one of this name.
+        """Returns the data set of this name, if there is one.
 
         Raises:
-            DatabaseRowError: What is known of it is damaged.
+            DatabaseRowError: Its row is damaged.
         """
         bodies = DATASETS.bodies(self._database, "WHERE name = ?", name)
         return datasets_pb.Dataset.FromString(bodies[0]) if bodies else None
 
     def get(self, name: str) -> datasets_pb.Dataset:
-        """The data set.
+        """Returns the data set.
 
         Raises:
             ServiceError: NOT_FOUND.
-            DatabaseRowError: What is known of it is damaged.
+            DatabaseRowError: Its row is damaged.
         """
         dataset = self.find(name)
         if dataset is None:
@@ -58,7 +58,7 @@ class DatasetCatalogue:
         return dataset
 
     def require(self, name: str) -> None:
-        """Makes sure that there is such a data set, damaged or not.
+        """Checks that there is such a data set, damaged or not.
 
         Raises:
             ServiceError: NOT_FOUND.
@@ -67,9 +67,9 @@ class DatasetCatalogue:
             raise _no_dataset(name)
 
     def page(self, after: str, limit: int) -> tuple[list[datasets_pb.Dataset], str]:
-        """At most `limit` data sets in order of their names, after one of them; and the `after` of the next page.
+        """Returns at most `limit` data sets by name, after the name `after`, and the `after` of the next page.
 
-        One that is damaged has a name and that damage.
+        A damaged one has only its name and a description of the damage.
         """
         rows, last = DATASETS.page(self._database, "WHERE name > ? ORDER BY name", after, limit=limit)
         datasets = [
@@ -78,18 +78,18 @@ class DatasetCatalogue:
         return datasets, last[0] if last else ""
 
     def names(self) -> list[str]:
-        """All names, in order."""
+        """Returns all names, in order."""
         return [str(row[0]) for row in self._database.rows("SELECT name FROM datasets ORDER BY name")]
 
     def delete(self, name: str) -> None:
-        """Forgets a data set, also a damaged one, and on a full disk."""
+        """Deletes a data set, even a damaged one, and even on a full disk."""
 
-        def forget() -> None:
+        def delete() -> None:
             with self._database.transaction() as transaction:
                 self.require(name)
                 transaction.execute("DELETE FROM datasets WHERE name = ?", (name,))
 
-        self._database.with_reserve(forget)
+        self._database.with_reserve(delete)
 
     def _has(self, name: str) -> bool:
         return bool(self._database.rows("SELECT 1 FROM datasets WHERE name = ?", name))
@@ -109,11 +109,11 @@ class ModelCatalogue:
             MODELS.insert(self._database, row, replace=True)
 
     def get(self, model_id: str) -> models_pb.Model:
-        """The model.
+        """Returns the model.
 
         Raises:
             ServiceError: NOT_FOUND.
-            DatabaseRowError: What is known of it is damaged.
+            DatabaseRowError: Its row is damaged.
         """
         bodies = MODELS.bodies(self._database, "WHERE model_id = ?", model_id)
         if not bodies:
@@ -121,21 +121,21 @@ class ModelCatalogue:
         return models_pb.Model.FromString(bodies[0])
 
     def ids(self) -> set[str]:
-        """All ids."""
+        """Returns all ids."""
         return {str(row[0]) for row in self._database.rows("SELECT model_id FROM models")}
 
     def rebuild_indexes(self) -> None:
-        """Makes what models are found by anew from the models: indexes have no digests."""
+        """Rebuilds the indexes from the rows, because indexes have no digests."""
         MODELS.rebuild_indexes(self._database)
 
     def damages(self) -> list[DatabaseRowError]:
-        """All damaged models; or that the table cannot be read."""
+        """Returns the damage of each damaged model, or that the table cannot be read."""
         return MODELS.damages(self._database)
 
     def page(self, before: int | None, limit: int) -> tuple[list[models_pb.Model], int | None]:
-        """At most `limit` models, newest first, older than number `before`; and the `before` of the next page.
+        """Returns at most `limit` models, newest first, older than number `before`, and the `before` of the next page.
 
-        One that is damaged has an id and that damage.
+        A damaged one has only its id and a description of the damage.
         """
         query = "WHERE number < ? ORDER BY number DESC"
         rows, last = MODELS.page(self._database, query, before or NEWEST, limit=limit)
@@ -143,15 +143,15 @@ class ModelCatalogue:
         return models, last[1] if last else None
 
     def delete(self, model_id: str) -> None:
-        """Forgets a model, also a damaged one, and on a full disk."""
+        """Deletes a model, even a damaged one, and even on a full disk."""
 
-        def forget() -> None:
+        def delete() -> None:
             with self._database.transaction() as transaction:
                 if not self._has(model_id):
                     raise _no_model(model_id)
                 transaction.execute("DELETE FROM models WHERE model_id = ?", (model_id,))
 
-        self._database.with_reserve(forget)
+        self._database.with_reserve(delete)
 
     def _has(self, model_id: str) -> bool:
         return bool(self._database.rows("SELECT 1 FROM models WHERE model_id = ?", model_id))

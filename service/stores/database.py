@@ -17,9 +17,9 @@ __all__ = ["NEWEST", "Database", "DatabaseError"]
 
 _Result = TypeVar("_Result")
 
-# Above every number, for pages that begin with the newest row.
+# Larger than every number, for pages that begin with the newest row.
 NEWEST = 1 << 62
-# SQLite's own tables and indexes have no text.
+# SQLite's own tables and indexes have no SQL text.
 _SCHEMA = "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%' ORDER BY name"
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
@@ -41,7 +41,7 @@ class Database:
 
         Args:
             path: The file.
-            committed: Told after each transaction how many seconds it took to reach the disk.
+            committed: Called after each transaction with the seconds of its commit.
             reserve: Room on the disk for opening it and for `with_reserve`; None for none.
 
         Raises:
@@ -51,15 +51,15 @@ class Database:
         self._reserve = reserve
         try:
             self._connection = sqlite3.connect(path, isolation_level=None)
-            # A flipped bit may leave no UTF-8; that is told of the row it is in, and not of the whole query.
+            # A flipped bit may break UTF-8. That must fail the row with the bit, not the whole query.
             self._connection.text_factory = lambda text: text.decode(errors="surrogateescape")
             self.with_reserve(self._prepare)
             self._migrate(path)
             self._require_schema(path)
-        except UnicodeDecodeError as error:  # of what SQLite says itself, when it cites the schema
+        except UnicodeDecodeError as error:  # in a message of SQLite that quotes the schema
             raise DatabaseError(f"{path} cannot be used: its schema is damaged; restore it from a backup") from error
         except sqlite3.Error as error:
-            advice = "restore it from a backup" if _is_damage(error) else "look at its permissions and its disk"
+            advice = "restore it from a backup" if _is_damage(error) else "check its permissions and its disk"
             raise DatabaseError(f"{path} cannot be used: {error}; {advice}") from error
         except OSError as error:
             raise DatabaseError(f"{path} cannot be brought up to date: no copy of it can be kept ({error})") from error
@@ -70,7 +70,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing; durable when it ends without an exception."""
+        """Opens a transaction: all or nothing, and durable when the block ends without an exception."""
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield self._connection
@@ -81,12 +81,12 @@ class Database:
             if self._connection.in_transaction:  # on a full disk SQLite has rolled back already
                 self._connection.execute("ROLLBACK")
             if isinstance(error, sqlite3.Error):
-                _tell_damage(error)
+                _raise_if_damaged(error)
             raise
 
     @contextmanager
     def without_cascade(self) -> Iterator[None]:
-        """Rows that are deleted in this block leave the rows that belong to them, for who deletes those himself."""
+        """Switches cascading deletes off in this block, for a caller that deletes the other rows itself."""
         self._connection.execute("PRAGMA foreign_keys = OFF")
         try:
             yield
@@ -94,7 +94,7 @@ class Database:
             self._connection.execute("PRAGMA foreign_keys = ON")
 
     def with_reserve(self, write: Callable[[], _Result]) -> _Result:
-        """Calls what frees room or stops work, on a full disk with the room that is kept for it.
+        """Calls `write`; on a full disk it may use the reserve. For writes that free room or stop work.
 
         Args:
             write: A transaction that may be tried again.
@@ -102,7 +102,7 @@ class Database:
         return self._reserve.run_with_reserve(write) if self._reserve else write()
 
     def rows(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
-        """The rows of a query.
+        """Returns the rows of a query.
 
         Raises:
             DatabaseRowError: The database's structure is damaged.
@@ -111,11 +111,11 @@ class Database:
             with closing(self._connection.execute(query, parameters)) as cursor:
                 return cursor.fetchall()
         except sqlite3.Error as error:
-            _tell_damage(error)
+            _raise_if_damaged(error)
             raise
 
     def iterate(self, query: str, *parameters: object) -> Iterator[tuple[Any, ...]]:
-        """The rows of a query one by one; nothing is written while they are read.
+        """Yields the rows of a query. Nothing may be written meanwhile.
 
         Raises:
             DatabaseRowError: The database's structure is damaged.
@@ -124,7 +124,7 @@ class Database:
             with closing(self._connection.execute(query, parameters)) as cursor:
                 yield from cursor
         except sqlite3.Error as error:
-            _tell_damage(error)
+            _raise_if_damaged(error)
             raise
 
     def _prepare(self) -> None:
@@ -144,7 +144,7 @@ class Database:
             self._apply(migration, number)
 
     def _require_schema(self, path: Path) -> None:
-        """Raises DatabaseError if tables or indexes are not those of this release: a flipped bit renames a column."""
+        """Raises DatabaseError if the schema is not that of this release: a flipped bit may rename a column."""
         with closing(sqlite3.connect(":memory:", isolation_level=None)) as fresh:
             for migration in MIGRATIONS:
                 fresh.executescript(migration.script)
@@ -155,7 +155,7 @@ class Database:
             )
 
     def _apply(self, migration: Migration, number: int) -> None:
-        """In one transaction, the version number included: a crash leaves the schema before it or after it."""
+        """Applies a migration and its version number in one transaction, so that a crash leaves either schema whole."""
         try:
             self._connection.executescript(f"BEGIN IMMEDIATE; {migration.script}")
             if migration.fill:
@@ -168,7 +168,7 @@ class Database:
             raise
 
     def _keep_copy(self, path: Path, version: int) -> None:
-        """A copy of the database with its old schema beside it, for who has to go back to the release before."""
+        """Keeps a copy of the database with its old schema, for a return to the previous release."""
         copy = path.with_name(f"{path.name}.schema{version}")
         unfinished = path.with_name(f".{copy.name}")
         unfinished.unlink(missing_ok=True)
@@ -181,12 +181,12 @@ class Database:
 
 
 def _is_damage(error: sqlite3.Error) -> bool:
-    """Whether SQLite found that what it read is no part of a database."""
-    # Errors of the module itself have no code; the lowest byte is that of the kind.
+    """Returns whether the error means that the database is damaged."""
+    # Errors of the Python module have no code. The lowest byte is the primary code.
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE
 
 
-def _tell_damage(error: sqlite3.Error) -> None:
+def _raise_if_damaged(error: sqlite3.Error) -> None:
     """Raises DatabaseRowError if the error says that the database is damaged."""
     if _is_damage(error):
         raise DatabaseRowError(

@@ -1,4 +1,4 @@
-"""The figures of jobs over time, and their receipts."""
+"""History table and receipt table: the metrics of jobs over time, and their receipts."""
 
 from collections.abc import Iterable
 
@@ -11,13 +11,15 @@ __all__ = ["HistoryTable", "ReceiptTable"]
 
 
 class HistoryTable:
-    """One point for each epoch, and for each step of a sample. Writes only within a transaction of the caller's."""
+    """One point for each epoch, and for each sampled step. Writes only within a transaction of the caller."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def keep(self, job_id: str, kind: jobs_pb.HistoryKind.ValueType, points: Iterable[jobs_pb.HistoryPoint]) -> None:
-        """Adds points; a step that was made again, after a lost attempt, takes the place of the first time."""
+    def save_points(
+        self, job_id: str, kind: jobs_pb.HistoryKind.ValueType, points: Iterable[jobs_pb.HistoryPoint]
+    ) -> None:
+        """Adds points. The point of a step that was repeated after a lost attempt replaces the earlier one."""
         for point in points:
             row = {"job_id": job_id, "kind": kind, "step": point.step, "body": point.SerializeToString()}
             HISTORY.insert(self._database, row, replace=True)
@@ -25,7 +27,7 @@ class HistoryTable:
     def page(
         self, job_id: str, kind: jobs_pb.HistoryKind.ValueType, after_step: int | None, limit: int
     ) -> tuple[list[jobs_pb.HistoryPoint], int | None]:
-        """At most `limit` points in order, after a step; and the `after_step` of the next page, if any.
+        """Returns at most `limit` points in order, after a step, and the `after_step` of the next page, if any.
 
         Raises:
             DatabaseRowError: One of them is damaged.
@@ -39,21 +41,21 @@ class HistoryTable:
         return points, points[-1].step if last else None
 
     def count(self, job_id: str) -> int:
-        """Number of points of both kinds."""
+        """Returns the number of points of both kinds."""
         ((count,),) = self._database.rows("SELECT count(*) FROM history WHERE job_id = ?", job_id)
         return int(count)
 
     def drop_after(self, job_id: str, step: int) -> None:
-        """Forgets the points beyond a step."""
+        """Deletes the points beyond a step."""
         self._database.rows("DELETE FROM history WHERE job_id = ? AND step > ?", job_id, step)
 
     def epoch_digests(self, job_id: str) -> list[str]:
-        """SHA-256 of the weights after each epoch, the first epoch first; empty for one whose end was never told."""
+        """Returns the SHA-256 of the weights after each epoch, in order; empty for an epoch without a point."""
         digests = {point.epoch: point.weights_sha256 for point in self._epochs(job_id)}
         return [digests.get(epoch, "") for epoch in range(1, max(digests, default=0) + 1)]
 
-    def epoch_with(self, job_id: str, weights_sha256: str) -> jobs_pb.HistoryPoint | None:
-        """The last epoch at whose end the weights had this digest."""
+    def epoch_with_weights(self, job_id: str, weights_sha256: str) -> jobs_pb.HistoryPoint | None:
+        """Returns the last epoch at whose end the weights had this digest."""
         found = [point for point in self._epochs(job_id) if point.weights_sha256 == weights_sha256]
         return found[-1] if found else None
 
@@ -76,26 +78,26 @@ class HistoryTable:
 
 
 class ReceiptTable:
-    """One receipt for each job, complete or as far as it is known."""
+    """One receipt for each job, complete or in part."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def find(self, job_id: str) -> jobs_pb.Receipt | None:
-        """The receipt of a job, if there is one.
+        """Returns the receipt of a job, if there is one.
 
         Raises:
-            DatabaseRowError: It is damaged.
+            DatabaseRowError: The receipt is damaged.
         """
         bodies = RECEIPTS.bodies(self._database, "WHERE job_id = ?", job_id)
         return jobs_pb.Receipt.FromString(bodies[0]) if bodies else None
 
     def count(self, job_id: str) -> int:
-        """1 if there is one."""
+        """Returns 1 if the job has a receipt, else 0."""
         return len(self._database.rows("SELECT 1 FROM receipts WHERE job_id = ?", job_id))
 
-    def keep(self, receipt: jobs_pb.Receipt) -> None:
-        """Adds a receipt, in place of the job's earlier one."""
+    def save_receipt(self, receipt: jobs_pb.Receipt) -> None:
+        """Writes a receipt, in place of the job's earlier one."""
         with self._database.transaction():
             row = {"job_id": receipt.job_id, "body": receipt.SerializeToString()}
             RECEIPTS.insert(self._database, row, replace=True)

@@ -1,4 +1,4 @@
-"""The states of a job and the moves between them: the one place that says what is legal."""
+"""States of a job, and the table of transitions between them."""
 
 from collections.abc import Mapping
 from typing import TypeAlias
@@ -6,7 +6,7 @@ from typing import TypeAlias
 from nablad.jobspec import name_of
 from nablad.v1 import jobs_pb2 as jobs_pb
 
-__all__ = ["ENDED", "LAUNCHED", "MOVES", "state_name", "stops_work"]
+__all__ = ["ACTIVE", "ENDED", "TRANSITIONS", "state_name", "stops_work"]
 
 State: TypeAlias = jobs_pb.JobState.ValueType
 
@@ -18,9 +18,9 @@ SUCCEEDED = jobs_pb.JOB_STATE_SUCCEEDED
 FAILED = jobs_pb.JOB_STATE_FAILED
 CANCELLED = jobs_pb.JOB_STATE_CANCELLED
 
-# Back to QUEUED leads the loss of a fleet or of the service, with another attempt to follow; the end of a pause; and
-# for a failed job, a client's wish to try it again.
-MOVES: Mapping[State, frozenset[State]] = {
+# A job goes back to QUEUED when its processes or the service are lost and another attempt follows, when it is resumed,
+# and when a client retries a failed job.
+TRANSITIONS: Mapping[State, frozenset[State]] = {
     QUEUED: frozenset({STARTING, PAUSED, FAILED, CANCELLED}),
     STARTING: frozenset({RUNNING, QUEUED, PAUSED, FAILED, CANCELLED}),
     RUNNING: frozenset({SUCCEEDED, QUEUED, PAUSED, FAILED, CANCELLED}),
@@ -30,17 +30,17 @@ MOVES: Mapping[State, frozenset[State]] = {
     CANCELLED: frozenset(),
 }
 
-# Nothing happens to a job in these by itself. Nothing leads out of them but the wish to try a failed one again.
+# Final states, except that a client may retry a failed job.
 ENDED = frozenset({SUCCEEDED, FAILED, CANCELLED})
 # States in which a job may have processes.
-LAUNCHED = frozenset({STARTING, RUNNING})
+ACTIVE = frozenset({STARTING, RUNNING})
 
 
 def stops_work(before: State, after: State) -> bool:
     """Returns whether a move takes a job off its processes or out of the queue, rather than on its way."""
-    return after in ENDED or after == PAUSED or (after == QUEUED and before in LAUNCHED)
+    return after in ENDED or after == PAUSED or (after == QUEUED and before in ACTIVE)
 
 
 def state_name(state: State) -> str:
-    """The name of a state as messages and metrics write it, such as ``queued``."""
+    """Returns the name of a state as messages and metrics write it, such as ``queued``."""
     return name_of(jobs_pb.JobState.DESCRIPTOR, state)

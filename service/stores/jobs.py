@@ -1,4 +1,4 @@
-"""Jobs, with their events, history and receipts."""
+"""Job store: writes jobs, with their events, history and receipts."""
 
 import logging
 import secrets
@@ -13,15 +13,15 @@ from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
 from service.errors import DatabaseRowError, Reason, ServiceError
 from service.storage.digests import is_intact
-from service.stores.job_reader import JobReader, Waiting, datasets_of
+from service.stores.job_reader import JobReader, QueuedJob, datasets_of
 from service.stores.job_states import (
     ENDED,
     FAILED,
-    MOVES,
     PAUSED,
     QUEUED,
     RUNNING,
     STARTING,
+    TRANSITIONS,
     State,
     state_name,
     stops_work,
@@ -29,7 +29,7 @@ from service.stores.job_states import (
 from service.stores.tables import EVENTS, HISTORY, JOBS, RECEIPTS
 from workers.runtime.failpoints import failpoint
 
-__all__ = ["JobStore", "Waiting"]
+__all__ = ["JobStore", "QueuedJob"]
 
 _log = logging.getLogger(__name__)
 
@@ -43,25 +43,25 @@ _Result = TypeVar("_Result")
 
 
 class JobStore(JobReader):
-    """The only writer of jobs: makes them, moves them between states, and keeps what they leave."""
+    """The only writer of jobs: creates them, moves them between states, and writes their events and history."""
 
-    def new_id(self, spec: spec_pb.JobSpec) -> str:
-        """An id that no job has, for one with this spec."""
+    def new_job_id(self, spec: spec_pb.JobSpec) -> str:
+        """Returns an unused id for a job with this spec."""
         return f"{spec.name}-{secrets.token_hex(4)}"
 
     def create(self, spec: spec_pb.JobSpec, request_id: str, *, job_id: str = "", verifies: str = "") -> jobs_pb.Job:
-        """Queues a job. A request id that was used before gives the job that it made.
+        """Creates a job in state QUEUED. For a known request id, returns the job that it created.
 
         Args:
-            spec: Completed.
-            request_id: Of the client; may be empty.
+            spec: The completed spec.
+            request_id: Request id of the client; may be empty.
             job_id: From `new_id`, if it had to be known before; else a new one.
             verifies: Id of the job whose weights this one is compared with; empty for a job of its own.
         """
-        if known := self.requested(request_id):
+        if known := self.find_by_request(request_id):
             return known
         job = jobs_pb.Job(
-            job_id=job_id or self.new_id(spec),
+            job_id=job_id or self.new_job_id(spec),
             spec=spec,
             state=QUEUED,
             reason="waits for its turn",
@@ -71,18 +71,18 @@ class JobStore(JobReader):
         )
         with self._database.transaction():
             self._insert(job, request_id)
-            self._events.append(job, f"queued: {job.reason}", state=job.state)
+            self._events.append_event(job, f"queued: {job.reason}", state=job.state)
             failpoint("job.committing")
         failpoint("job.committed")
         self._datasets[job.job_id] = datasets_of(spec)
         return job
 
     def move(self, job_id: str, state: State, reason: str, **changes: Any) -> jobs_pb.Job:
-        """Moves a job into a state; where that stops work, also on a full disk.
+        """Moves a job into a state. A move that stops work succeeds even on a full disk.
 
         Args:
-            job_id: Which.
-            state: The new one.
+            job_id: Id of the job.
+            state: The new state.
             reason: Why, as a sentence.
             changes: Fields of the job that change with it, by name; None clears one. `retry_time` holds until the next
                 move.
@@ -94,24 +94,24 @@ class JobStore(JobReader):
         def write() -> jobs_pb.Job:
             with self._database.transaction():
                 job = self.get(job_id)
-                if state not in MOVES[job.state]:
+                if state not in TRANSITIONS[job.state]:
                     now = (
                         "has ended already:" if job.state in ENDED else f"cannot become {state_name(state)} now: it is"
                     )
                     raise _wrong_state(job, f"job {job_id} {now} {state_name(job.state)} ({job.reason})")
                 self._enter(job, state, reason)
                 _change(job, changes)
-                self._events.append(job, f"{state_name(state)}: {reason}", state=state)
+                self._events.append_event(job, f"{state_name(state)}: {reason}", state=state)
                 self._save(job)
             return job
 
         return self._write(write, urgent=stops_work(self.get(job_id).state, state))
 
     def set_workers(self, job_id: str, workers: int, message: str) -> jobs_pb.Job:
-        """Changes how many workers a job asks for, and says so in an event; fewer of them also on a full disk.
+        """Changes the number of workers, and adds an event. Scaling down succeeds even on a full disk.
 
         Raises:
-            ServiceError: NOT_FOUND, or WRONG_STATE when it has ended.
+            ServiceError: NOT_FOUND, or WRONG_STATE if it has ended.
         """
 
         def write() -> jobs_pb.Job:
@@ -122,21 +122,21 @@ class JobStore(JobReader):
                     raise _wrong_state(job, sentence)
                 job.spec.distribution.workers = workers
                 self._save(job)
-                self._events.append(job, message, notice=True)
+                self._events.append_event(job, message, notice=True)
             return job
 
         return self._write(write, urgent=workers < self.get(job_id).spec.distribution.workers)
 
     def rebuild_indexes(self) -> None:
-        """Makes the queue, and what jobs are found by, anew from the jobs: indexes have no digests."""
+        """Rebuilds the indexes, the queue among them, from the rows, because indexes have no digests."""
         JOBS.rebuild_indexes(self._database)
 
-    def forget_losses(self, job_id: str, *, proven: bool = False) -> None:
-        """The job made headway: attempts that were lost before do not count any more.
+    def reset_lost_attempts(self, job_id: str, *, proven: bool = False) -> None:
+        """Resets the counts of lost attempts, because the job has a newer checkpoint.
 
         Args:
-            job_id: Which.
-            proven: Whether the service has been up beside it for so long that ends of the service do not count either.
+            job_id: Id of the job.
+            proven: Whether the attempt has run for so long that crashes of the service do not count either.
         """
         with self._database.transaction():
             job = self.get(job_id)
@@ -146,42 +146,42 @@ class JobStore(JobReader):
                     job.lost_with_service = 0
                 self._save(job)
 
-    # -- what it leaves ------------------------------------------------------------------------------------------------
+    # -- events and history --------------------------------------------------------------------------------------------
 
-    def event(self, job_id: str, message: str, **what: Any) -> None:
-        """Notes what happened to a job; `what` is the field of `Event.what` that it is, if it is one."""
+    def append_event(self, job_id: str, message: str, **what: Any) -> None:
+        """Adds an event to a job. `what` is the field of the oneof `Event.what` that is set, if any."""
         with self._database.transaction():
-            self._events.append(self.get(job_id), message, **what)
+            self._events.append_event(self.get(job_id), message, **what)
 
-    def keep_figures(
+    def append_history(
         self,
         job_id: str,
         epoch_ends: Sequence[tuple[jobs_pb.Progress, jobs_pb.HistoryPoint, str]],
         steps: Sequence[jobs_pb.HistoryPoint],
     ) -> None:
-        """Keeps figures: those of epochs, each with a sentence, as events too, and the last ones with the job."""
+        """Adds points of the history. Ends of epochs also become events, and the last one the job's progress."""
         with self._database.transaction():
             job = self.get(job_id)
             for progress, _, message in epoch_ends:
                 job.progress.CopyFrom(progress)
-                self._events.append(job, message, epoch_end=progress)
-            self._history.keep(job_id, jobs_pb.HISTORY_KIND_EPOCHS, [point for _, point, _ in epoch_ends])
-            self._history.keep(job_id, jobs_pb.HISTORY_KIND_STEPS, steps)
+                self._events.append_event(job, message, epoch_end=progress)
+            self._history.save_points(job_id, jobs_pb.HISTORY_KIND_EPOCHS, [point for _, point, _ in epoch_ends])
+            self._history.save_points(job_id, jobs_pb.HISTORY_KIND_STEPS, steps)
             if epoch_ends:
                 self._save(job)
 
     def add_warning(self, job_id: str, warning: jobs_pb.JobWarning) -> None:
-        """Keeps a warning with the job, as an event too; once, however often it is told."""
+        """Adds a warning to the job, and an event; only once for each kind."""
         with self._database.transaction():
             job = self.get(job_id)
             if any(known.kind == warning.kind for known in job.warnings):
                 return
             job.warnings.append(warning)
             self._save(job)
-            self._events.append(job, f"warning: {warning.message}", warning=warning.kind)
+            self._events.append_event(job, f"warning: {warning.message}", warning=warning.kind)
 
-    def rewind(self, job_id: str, step: int) -> None:
-        """Forgets the history and the warnings beyond a step: the job goes on from there."""
+    def rewind_history(self, job_id: str, step: int) -> None:
+        """Deletes history and warnings beyond a step, because the job goes on from there."""
         with self._database.transaction():
             self._history.drop_after(job_id, step)
             job = self.get(job_id)
@@ -191,18 +191,18 @@ class JobStore(JobReader):
                 job.warnings.extend(kept)
                 self._save(job)
 
-    def keep_receipt(self, receipt: jobs_pb.Receipt) -> None:
-        """Keeps a receipt, or what is known of it, in place of the one before; a whole one also on a full disk."""
-        self._write(partial(self._receipts.keep, receipt), urgent=bool(receipt.final_weights_sha256))
+    def save_receipt(self, receipt: jobs_pb.Receipt) -> None:
+        """Writes a receipt in place of the previous one. A complete one is written even on a full disk."""
+        self._write(partial(self._receipts.save_receipt, receipt), urgent=bool(receipt.final_weights_sha256))
 
     def delete(self, job_id: str) -> None:
-        """Forgets a job that has ended, or is damaged, with all that it left here; also on a full disk.
+        """Deletes a job that has ended, or is damaged, with its rows in all tables, even on a full disk.
 
         Raises:
-            ServiceError: NOT_FOUND, or WRONG_STATE when it has not ended.
+            ServiceError: NOT_FOUND, or WRONG_STATE if it has not ended.
         """
 
-        def forget() -> None:
+        def delete_row() -> None:
             with self._database.transaction() as transaction:
                 try:
                     job = self.get(job_id)
@@ -217,25 +217,23 @@ class JobStore(JobReader):
                 transaction.execute("DELETE FROM jobs WHERE job_id = ?", (job_id,))
 
         with self._database.without_cascade():
-            self._database.with_reserve(forget)
-        self._drop_rows(job_id)
+            self._database.with_reserve(delete_row)
+        self._delete_rows(job_id)
 
-    def drop_orphans(self) -> None:
-        """Removes what a crash left of jobs that were being deleted; damaged rows, which may be another job's, stay."""
-        for job_id in self._orphans():
+    def delete_orphaned_rows(self) -> None:
+        """Deletes the rows of jobs whose deletion a crash interrupted. Damaged rows stay."""
+        for job_id in self._orphaned_job_ids():
             if self._is_whole(job_id):
-                _log.warning("removing what job %s, which was deleted, left in the database", job_id)
-                self._drop_rows(job_id)
+                _log.warning("deleting the rows that the deleted job %s left", job_id)
+                self._delete_rows(job_id)
             else:
-                _log.error(
-                    "rows of job %a, which is not there, are damaged in the database: see `nablad check`", job_id
-                )
+                _log.error("rows of the missing job %a are damaged in the database: run `nablad check`", job_id)
 
     def _write(self, write: Callable[[], _Result], *, urgent: bool) -> _Result:
         return self._database.with_reserve(write) if urgent else write()
 
-    def _orphans(self) -> set[str]:
-        """Returns the ids of jobs that left rows and are not there; looks into each table once for each job."""
+    def _orphaned_job_ids(self) -> set[str]:
+        """Returns the ids that have rows but no job, with one index search per id and table."""
         return {
             str(job_id)
             for table in _TABLES_OF_JOBS
@@ -247,7 +245,7 @@ class JobStore(JobReader):
         }
 
     def _is_whole(self, job_id: str) -> bool:
-        """Returns whether the rows under an id are what was written: none of them came to it by damage."""
+        """Returns whether all rows of an id are intact, so that none of them has the id by damage."""
         try:
             job_id.encode()
         except UnicodeEncodeError:
@@ -256,17 +254,17 @@ class JobStore(JobReader):
         rows = (row for table in tables for row in table.iterate(self._database, "WHERE job_id = ?", job_id))
         return all(map(is_intact, rows))
 
-    def _drop_rows(self, job_id: str) -> None:
-        """Removes what a job that is not there any more left, piece by piece."""
+    def _delete_rows(self, job_id: str) -> None:
+        """Deletes the rows of a deleted job in portions."""
         try:
             for table, key in _TABLES_OF_JOBS.items():
-                while self._database.with_reserve(partial(self._drop_some, table, key, job_id)):
+                while self._database.with_reserve(partial(self._delete_portion, table, key, job_id)):
                     pass
         except (sqlite3.Error, DatabaseRowError) as error:
-            _log.warning("what the deleted job %s left in the database goes at the next start: %s", job_id, error)
+            _log.warning("could not delete all rows of job %s, the next start tries again: %s", job_id, error)
 
-    def _drop_some(self, table: str, key: str, job_id: str) -> int:
-        """Returns how many rows went."""
+    def _delete_portion(self, table: str, key: str, job_id: str) -> int:
+        """Deletes some rows, and returns how many."""
         query = (
             f"DELETE FROM {table} WHERE job_id = ?1 AND ({key}) IN "  # noqa: S608 (our names)
             f"(SELECT {key} FROM {table} WHERE job_id = ?1 LIMIT {_ROWS_AT_A_TIME})"
@@ -292,29 +290,29 @@ class JobStore(JobReader):
 
     def _insert(self, job: jobs_pb.Job, request_id: str) -> None:
         number = JOBS.next_number(self._database)
-        JOBS.insert(self._database, {"number": number, "request_id": request_id or None, **_NOTHING, **_columns(job)})
+        JOBS.insert(self._database, {"number": number, "request_id": request_id or None, **_NO_ROWS, **_columns(job)})
 
     def _save(self, job: jobs_pb.Job) -> None:
         query = "SELECT number, request_id FROM jobs WHERE job_id = ?"
         ((number, request_id),) = self._database.rows(query, job.job_id)
-        left = self._leaves(job.job_id) if job.state in ENDED else _NOTHING
+        left = self._count_rows(job.job_id) if job.state in ENDED else _NO_ROWS
         JOBS.update(self._database, {"number": number, "request_id": request_id, **left, **_columns(job)})
 
-    def _leaves(self, job_id: str) -> Mapping[str, int]:
-        """How much there is of a job beside its row: see `JobReader`."""
+    def _count_rows(self, job_id: str) -> Mapping[str, int]:
+        """Returns the number of rows of a job in other tables; see `JobReader`."""
         return {
-            "events": self._events.last(job_id),
+            "events": self._events.last_number(job_id),
             "points": self._history.count(job_id),
             "receipts": self._receipts.count(job_id),
         }
 
 
-# As long as a job has not ended.
-_NOTHING: Mapping[str, int] = {"events": 0, "points": 0, "receipts": 0}
+# Row counts of a job that has not ended.
+_NO_ROWS: Mapping[str, int] = {"events": 0, "points": 0, "receipts": 0}
 
 
 def _columns(job: jobs_pb.Job) -> dict[str, object]:
-    """The job, and beside it what is looked for without reading it."""
+    """Returns the columns of a job: its message, and the fields that queries use."""
     distribution = job.spec.distribution
     return {
         "job_id": job.job_id,

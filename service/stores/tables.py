@@ -1,4 +1,4 @@
-"""Tables whose every row carries a digest of its other columns, so that a flipped bit is never taken for the truth."""
+"""Tables with a digest of the other columns in every row, so that a flipped bit never goes unnoticed."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -9,7 +9,7 @@ from service.stores.database import Database
 
 __all__ = ["DATASETS", "EVENTS", "HISTORY", "JOBS", "MODELS", "RECEIPTS", "TABLES", "Row", "Table"]
 
-# Bodies on one page, but for a single larger one; a message of the API may have 4 MiB.
+# Largest size of the bodies on a page, except for a single larger one. A message of the API may have 4 MiB.
 _PAGE_BYTES: Final = 2 << 20
 
 #: All columns of a table in their order, the serialised message and the digest last.
@@ -20,17 +20,17 @@ class Table:
     """Reads and writes the rows of one table.
 
     Attributes:
-        name: Of the table.
+        name: Name of the table.
     """
 
     def __init__(self, name: str, keys: Sequence[str], others: Sequence[str], describe: Callable[..., str]) -> None:
-        """Knows the columns.
+        """Describes the columns of a table.
 
         Args:
-            name: Of the table.
-            keys: Columns that tell its rows from one another.
-            others: Columns beside them, without the last two: ``body``, a serialised message, and ``digest``.
-            describe: From the keys to what a row is, and what to do about a damaged one: the beginning of a sentence.
+            name: Name of the table.
+            keys: Columns that identify a row.
+            others: Other columns, without the last two: ``body``, a serialised message, and ``digest``.
+            describe: Returns, for the keys of a damaged row, what it was and what to do: the beginning of a sentence.
         """
         self.name = name
         self._keys = tuple(keys)
@@ -42,15 +42,15 @@ class Table:
         self._insert = f"INTO {name} ({names}) VALUES ({marks})"
 
     def rows(self, database: Database, clause: str = "", *parameters: object) -> list[Row]:
-        """The rows that a clause of SQL selects, damaged ones among them."""
+        """Returns the rows that a clause of SQL selects, also damaged ones."""
         return database.rows(f"{self._select} {clause}", *parameters)
 
     def iterate(self, database: Database, clause: str = "", *parameters: object) -> Iterator[Row]:
-        """As `rows`, one by one."""
+        """Yields the same rows as `rows`."""
         return database.iterate(f"{self._select} {clause}", *parameters)
 
     def body(self, row: Row) -> bytes:
-        """The message of a row.
+        """Returns the serialised message of a row.
 
         Raises:
             DatabaseRowError: The row is not what was written.
@@ -61,7 +61,7 @@ class Table:
         return bytes(row[-2])
 
     def bodies(self, database: Database, clause: str, *parameters: object) -> list[bytes]:
-        """The messages of the rows that a clause selects.
+        """Returns the serialised messages of the rows that a clause selects.
 
         Raises:
             DatabaseRowError: One of them is not what was written.
@@ -69,10 +69,10 @@ class Table:
         return [self.body(row) for row in self.rows(database, clause, *parameters)]
 
     def page(self, database: Database, clause: str, *parameters: object, limit: int) -> tuple[list[Row], Row | None]:
-        """The first rows that a clause selects, and the one to go on behind if more follow.
+        """Returns the first rows that a clause selects, and the row after which the next page begins, if any.
 
-        At most `limit` of them, and not more bytes than go well into one message; but one that is intact, for what a
-        damaged row says of its place could lead back to the beginning.
+        A page has at most `limit` rows, and not more bytes than fit into one message. It ends with an intact row,
+        because the key of a damaged one could lead back to the beginning.
         """
         rows: list[Row] = []
         size, last = 0, None
@@ -86,13 +86,13 @@ class Table:
         return rows, None
 
     def insert(self, database: Database, values: Mapping[str, object], *, replace: bool = False) -> None:
-        """Adds a row; with `replace`, in place of one with the same keys."""
+        """Adds a row. With `replace`, it replaces one with the same keys."""
         verb = "INSERT OR REPLACE" if replace else "INSERT"
         row = tuple(values[name] for name in self._columns)
         database.rows(f"{verb} {self._insert}", *row, row_digest(row))
 
     def update(self, database: Database, values: Mapping[str, object]) -> None:
-        """Writes all columns of the row with these keys, which is there."""
+        """Writes all columns of the existing row with these keys."""
         row = tuple(values[name] for name in self._columns)
         changes = ", ".join(f"{name} = ?" for name in (*self._columns, "digest"))
         where = " AND ".join(f"{name} = ?" for name in self._keys)
@@ -100,7 +100,7 @@ class Table:
         database.rows(query, *row, row_digest(row), *(values[name] for name in self._keys))
 
     def next_number(self, database: Database) -> int:
-        """The number of the next row, for tables that count theirs; one that was deleted leaves a gap."""
+        """Returns the number of the next row, for numbered tables. A deleted row leaves a gap."""
         query = (
             f"SELECT max(number) FROM {self.name} "  # noqa: S608 (our names)
             "UNION ALL SELECT seq FROM sqlite_sequence WHERE name = ?"
@@ -108,11 +108,11 @@ class Table:
         return 1 + max(number or 0 for (number,) in database.rows(query, self.name))
 
     def rebuild_indexes(self, database: Database) -> None:
-        """Makes all indexes of the table anew, also on a full disk."""
+        """Rebuilds all indexes of the table, even on a full disk."""
         database.with_reserve(lambda: database.rows(f"REINDEX {self.name}"))
 
     def damage(self, row: Row) -> DatabaseRowError:
-        """The error that says what a damaged row was, as far as its keys tell."""
+        """Returns the error that describes a damaged row by its keys."""
         keys = {name: _shown(value) for name, value in zip(self._keys, row, strict=False)}
         stored = row[-1].hex() if isinstance(row[-1], bytes) else repr(row[-1])
         return DatabaseRowError(
@@ -123,7 +123,7 @@ class Table:
         )
 
     def damages(self, database: Database) -> list[DatabaseRowError]:
-        """Looks through all rows: the damage of each; or that the table cannot be read at all."""
+        """Checks all rows. Returns the damage of each damaged one, or that the table cannot be read."""
         found = []
         try:
             found += [self.damage(row) for row in self.iterate(database) if not is_intact(row)]
@@ -133,7 +133,7 @@ class Table:
 
 
 def _shown(value: object) -> str:
-    """A key as it may stand in a message, whatever it became."""
+    """Returns a key as text for a message, even if it is damaged."""
     return str(value).encode(errors="backslashreplace").decode()
 
 

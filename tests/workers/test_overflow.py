@@ -11,7 +11,7 @@ import pytest
 from nablad.jobspec import complete, parse
 from nablad.v1 import datasets_pb2 as datasets_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from service.datasets import StagedFile, fit_scaling, store
+from service.datasets import StagedFile, fit_scaling, store_dataset
 from workers import from_spec
 from workers.computation import Computation
 from workers.overflow import find_overflow
@@ -30,7 +30,7 @@ def make_job(tmp_path: Path) -> MakeJob:
     def make(x: np.ndarray, y: np.ndarray, job_file: str = "") -> ps_pb.Assignment:
         file, directory = tmp_path / "d.npz", tmp_path / "d"
         np.savez(file, x=x, y=y)
-        stored = store([StagedFile(file.name, file)], datasets_pb.DataFiles(), directory)
+        stored = store_dataset([StagedFile(file.name, file)], datasets_pb.DataFiles(), directory)
         source = ps_pb.DataSource(dataset=datasets_pb.Dataset(name="d", **asdict(stored)), directory=str(directory))
         given = f"data: {{train: d}}\nmodel: {{layers: [3, 4, auto]}}\ntraining: {{batch_size: {ROWS}}}\n"
         spec, violations = parse(job_file or given)

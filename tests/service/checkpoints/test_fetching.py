@@ -12,7 +12,7 @@ import pytest
 
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from service.checkpoints.fetching import Checkpointing
+from service.checkpoints.fetching import CheckpointFetcher
 from service.checkpoints.folder import CheckpointFolder
 from service.checkpoints.image import Snapshot, first_image, make_image
 from service.errors import AttemptLost
@@ -60,8 +60,10 @@ def _take(folder: CheckpointFolder, chunks: Chunks, failed: Callable[[str], None
 
     async def run() -> jobs_pb.Checkpoint | None:
         stub: Any = Stub(chunks)
-        keeping = Checkpointing(stub, (), folder, 1, _at_once, lambda checkpoint, _: written.append(checkpoint), failed)
-        return await keeping.take()
+        keeping = CheckpointFetcher(
+            stub, (), folder, 1, _at_once, lambda checkpoint, _: written.append(checkpoint), failed
+        )
+        return await keeping.fetch_now()
 
     checkpoint = asyncio.run(run())
     assert checkpoint is not None

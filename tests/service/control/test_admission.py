@@ -8,13 +8,13 @@ from hypothesis import given
 
 from nablad.v1 import cluster_pb2 as cluster_pb
 from service.control.admission import Admission
-from service.stores.jobs import Waiting
+from service.stores.jobs import QueuedJob
 
 _PATIENCE = 60.0
 
 
-def _job(job_id: str, workers: int = 1, cpus: int = 1) -> Waiting:
-    return Waiting(job_id, number=0, priority=0, workers=workers, cpus_per_worker=cpus, retry_time=0.0, queued_time=0)
+def _job(job_id: str, workers: int = 1, cpus: int = 1) -> QueuedJob:
+    return QueuedJob(job_id, number=0, priority=0, workers=workers, cpus_per_worker=cpus, retry_time=0.0, queued_time=0)
 
 
 def _nodes(*nodes: tuple[int, int]) -> list[cluster_pb.Node]:
@@ -22,8 +22,8 @@ def _nodes(*nodes: tuple[int, int]) -> list[cluster_pb.Node]:
     return [cluster_pb.Node(cpus=cpus, free_cpus=free) for cpus, free in nodes]
 
 
-def _started(admission: Admission, waiting: Sequence[Waiting], nodes: list[cluster_pb.Node], now: float = 0.0) -> str:
-    decision = admission.decide(waiting, nodes, now)
+def _started(admission: Admission, waiting: Sequence[QueuedJob], nodes: list[cluster_pb.Node], now: float = 0.0) -> str:
+    decision = admission.choose_next_job(waiting, nodes, now)
     return decision.job.job_id if decision.job else ""
 
 
@@ -34,7 +34,7 @@ def test_the_first_that_fits_starts() -> None:
 
 def test_a_small_job_passes_one_that_has_to_wait() -> None:
     """The big one is told what it waits for."""
-    decision = Admission().decide([_job("big", 4), _job("small", 1)], _nodes((4, 2)), 0.0)
+    decision = Admission().choose_next_job([_job("big", 4), _job("small", 1)], _nodes((4, 2)), 0.0)
     assert decision.job is not None
     assert decision.job.job_id == "small"
     assert decision.reasons == {"big": "waits for free CPUs, for 4 workers with 1 CPU each"}
@@ -62,7 +62,7 @@ def test_a_job_for_which_the_cluster_is_too_small_is_in_nobodys_way() -> None:
     """However long it has waited, and it is told so."""
     admission, queue = Admission(_PATIENCE), [_job("giant", 9), _job("small", 1)]
     for now in (0.0, 10 * _PATIENCE):
-        decision = admission.decide(queue, _nodes((4, 4), (4, 4)), now)
+        decision = admission.choose_next_job(queue, _nodes((4, 4), (4, 4)), now)
         assert decision.job is not None
         assert decision.job.job_id == "small"
     assert decision.reasons["giant"] == (
@@ -81,7 +81,7 @@ def test_a_job_whose_pause_is_not_over_does_not_start() -> None:
     """Nor does it keep others from starting."""
     queue = [_job("lost"), _job("next")]
     for held, started in (({"lost"}, "next"), (set(), "lost")):
-        decision = Admission().decide(queue, _nodes((4, 4)), 0.0, held)
+        decision = Admission().choose_next_job(queue, _nodes((4, 4)), 0.0, held)
         assert decision.job is not None
         assert decision.job.job_id == started
 
@@ -91,13 +91,13 @@ def test_every_job_starts_in_the_end(sizes: list[int], cpus: int) -> None:
     """If those that run end one by one, all that fit into the cluster have started after a while."""
     admission = Admission(_PATIENCE)
     waiting = [_job(str(number), size) for number, size in enumerate(sizes) if size <= cpus]
-    running: list[Waiting] = []
+    running: list[QueuedJob] = []
     for now in itertools.count():
         if not waiting:
             return
         assert now < 10 * len(sizes)
         free = cpus - sum(job.workers for job in running)
-        if job := admission.decide(waiting, _nodes((cpus, free)), now * _PATIENCE / 2).job:
+        if job := admission.choose_next_job(waiting, _nodes((cpus, free)), now * _PATIENCE / 2).job:
             assert job.workers <= free
             waiting.remove(job)
             running.append(job)
@@ -107,12 +107,12 @@ def test_every_job_starts_in_the_end(sizes: list[int], cpus: int) -> None:
 
 def test_a_job_that_has_begun_goes_on_with_the_workers_that_there_is_room_for() -> None:
     """It may have been scaled beyond the cluster, or the cluster have shrunk."""
-    begun = Waiting(
+    begun = QueuedJob(
         "begun", number=0, priority=0, workers=8, cpus_per_worker=1, retry_time=0.0, queued_time=0, attempt=1
     )
-    decision = Admission().decide([begun], _nodes((2, 2)), 0.0)
+    decision = Admission().choose_next_job([begun], _nodes((2, 2)), 0.0)
     assert (decision.job, decision.workers) == (begun, 2)
-    assert Admission().decide([begun], _nodes((2, 1)), 0.0).reasons == {
+    assert Admission().choose_next_job([begun], _nodes((2, 1)), 0.0).reasons == {
         "begun": "waits for free CPUs, for 2 workers with 1 CPU each"
     }
-    assert "it waits until there are" in Admission().decide([begun], [], 0.0).reasons["begun"]
+    assert "it waits until there are" in Admission().choose_next_job([begun], [], 0.0).reasons["begun"]

@@ -15,7 +15,7 @@ from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import models_pb2 as models_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from nablad.v1.metrics_pb2 import Metrics
-from service.control.attempt import Attempt, Records
+from service.control.attempt import Attempt, AttemptContext
 from service.errors import DamagedError, DatabaseRowError
 from service.events.publisher import EventPublisher
 from service.storage.data_directory import DataDirectory
@@ -30,7 +30,7 @@ class StartedError(Exception):
     """The attempt came so far as to start its processes."""
 
 
-class FakeFleet:
+class FakeJobProcesses:
     """Starts nothing."""
 
     async def start(self, *_: object) -> str:
@@ -40,7 +40,7 @@ class FakeFleet:
 @pytest.fixture
 def records(
     tmp_path: Path, database: Database, jobs: JobStore, data_source: Callable[..., ps_pb.DataSource]
-) -> Iterator[Records]:
+) -> Iterator[AttemptContext]:
     """Those of a service with two data sets in `tmp_path`, and a job that uses them."""
     datasets = DatasetCatalogue(database)
     directory = DataDirectory(tmp_path / "data")
@@ -51,7 +51,7 @@ def records(
     data = spec_pb.DataSpec(train="train", validation="validation", scaling=spec_pb.SCALING_STANDARD)
     spec = complete(spec_pb.JobSpec(name="a", data=data), datasets.get("train"))
     jobs.create(spec, "", job_id="a-1")
-    yield Records(
+    yield AttemptContext(
         directory,
         jobs,
         EventPublisher(jobs),
@@ -62,12 +62,12 @@ def records(
     directory.close()
 
 
-def _attempt(records: Records) -> Attempt:
-    return Attempt(records, records.jobs.get("a-1"), FakeFleet())  # type: ignore[arg-type]  # all it needs of one here
+def _attempt(records: AttemptContext) -> Attempt:
+    return Attempt(records, records.jobs.get("a-1"), FakeJobProcesses())  # type: ignore[arg-type]  # all it needs of one here
 
 
 @pytest.fixture
-def attempt(records: Records) -> Callable[[], str]:
+def attempt(records: AttemptContext) -> Callable[[], str]:
     """Starts an attempt of the job, as often as it is called; gives how it ended."""
 
     async def run() -> None:
@@ -120,12 +120,12 @@ def test_a_folder_that_is_gone_starts_nothing(tmp_path: Path, attempt: Callable[
 
 @pytest.mark.parametrize("verifies", ["", "other"])
 async def test_a_damaged_history_costs_no_training_that_is_done(
-    records: Records, database: Database, verifies: str
+    records: AttemptContext, database: Database, verifies: str
 ) -> None:
     """The model gets the last figures, and the receipt what is left; but nothing is compared with a part of it."""
     jobs = records.jobs
     point = jobs_pb.HistoryPoint(epoch=1, step=3, training=Metrics(cost=0.5), weights_sha256="aa")
-    jobs.keep_figures("a-1", [(jobs_pb.Progress(epoch=1), point, "epoch 1")], [])
+    jobs.append_history("a-1", [(jobs_pb.Progress(epoch=1), point, "epoch 1")], [])
     database.rows("UPDATE history SET body = x'00'")
     follower: Any = SimpleNamespace(progress=jobs_pb.Progress(epoch=2, training=Metrics(cost=0.25)))
 

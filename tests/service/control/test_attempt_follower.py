@@ -108,7 +108,7 @@ class SilentParameterServer:
 @pytest.fixture(autouse=True)
 def time_flies(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses take no time."""
-    for name in ("_RETRY_SECONDS", "_WRITE_AGAIN_SECONDS", "_PACE_SECONDS"):
+    for name in ("_RETRY_SECONDS", "_REWRITE_SECONDS", "_POLL_SECONDS"):
         monkeypatch.setattr(f"service.control.attempt_follower.{name}", 0)
 
 
@@ -192,7 +192,7 @@ def test_what_cannot_be_written_is_written_later(
 
         return tried
 
-    for name in ("move", "event", "keep_figures", "keep_receipt"):
+    for name in ("move", "append_event", "append_history", "save_receipt"):
         monkeypatch.setattr(jobs, name, sometimes(getattr(jobs, name)))
     follow(FakeParameterServer(STORY, 4))
     assert _told(jobs, job) == EVENTS

@@ -47,11 +47,11 @@ def leaping(database: Database) -> JobStore:
 def test_jobs_and_events_keep_their_order(leaping: JobStore) -> None:
     """Lists, pages, the queue and events go by number."""
     ids = [leaping.create(spec_pb.JobSpec(name="a"), f"request-{number}").job_id for number in range(7)]
-    assert [job.job_id for job in leaping.waiting()] == ids
+    assert [job.job_id for job in leaping.queued_jobs()] == ids
     assert leaping.create(spec_pb.JobSpec(name="other"), "request-3").job_id == ids[3]
     for state in (STARTING, RUNNING, QUEUED):
         leaping.move(ids[2], state, "test")
-    assert [job.job_id for job in leaping.waiting()] == ids
+    assert [job.job_id for job in leaping.queued_jobs()] == ids
     bodies, rest = leaping.page(None, 4, ())
     assert len(bodies) == 4
     assert len(leaping.page(rest, 4, ())[0]) == 3

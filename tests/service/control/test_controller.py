@@ -24,12 +24,12 @@ from service.metrics.event_metrics import EventMetrics
 from service.metrics.instruments import Instruments
 from service.stores.database import Database
 from service.stores.job_states import ENDED, PAUSED, QUEUED, RUNNING, STARTING, SUCCEEDED, state_name
-from service.stores.jobs import JobStore, Waiting
+from service.stores.jobs import JobStore, QueuedJob
 
 NOW = datetime.fromisoformat("2026-01-01T00:00:00+00:00")
 
 
-class FakeFleet:
+class FakeJobProcesses:
     """CPUs without processes."""
 
     def __init__(self, cluster: "FakeCluster", cpus: int) -> None:
@@ -40,7 +40,7 @@ class FakeFleet:
         raise AssertionError("attempts of these tests start nothing")
 
     async def wait_for_failure(self) -> NoReturn:
-        raise AssertionError("attempts of these tests do not fail by their fleet")
+        raise AssertionError("attempts of these tests do not fail by their processes")
 
     async def scale_workers(self, *_: object) -> None:
         raise AssertionError("attempts of these tests do not scale")
@@ -67,12 +67,12 @@ class FakeCluster:
         self.looks += 1
         return [cluster_pb.Node(cpus=self.cpus, free_cpus=self.free)]
 
-    async def reserve_cpus(self, workers: int, cpus_per_worker: int) -> FakeFleet | None:
+    async def reserve_cpus(self, workers: int, cpus_per_worker: int) -> FakeJobProcesses | None:
         self.on_reserve()
         if self.free < workers * cpus_per_worker:
             return None
         self.free -= workers * cpus_per_worker
-        return FakeFleet(self, workers * cpus_per_worker)
+        return FakeJobProcesses(self, workers * cpus_per_worker)
 
 
 class FakeAttempt:
@@ -173,7 +173,7 @@ class Stage:
 
     async def wait_for_reason(self, job_id: str, reason: str) -> None:
         async with asyncio.timeout(10):
-            while reason not in self.live.brought_up_to_date(self.jobs.get(job_id)).reason:
+            while reason not in self.live.add_live_status(self.jobs.get(job_id)).reason:
                 await self.live.next_change(job_id).wait()
 
     async def settle(self) -> None:
@@ -219,7 +219,7 @@ async def _play(
 @pytest.fixture
 def short_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     """The controller looks at the queue as soon as something changes."""
-    monkeypatch.setattr("service.control.controller._REST_SECONDS", 0.01)
+    monkeypatch.setattr("service.control.controller._SHORTEST_INTERVAL_SECONDS", 0.01)
 
 
 # -- the queue ---------------------------------------------------------------------------------------------------------
@@ -406,7 +406,7 @@ async def test_a_checkpoint_in_between_begins_the_count_anew(jobs: JobStore) -> 
         job_id = stage.submit(attempts=2)
         for attempt in range(1, 5):
             await stage.wait_started(attempt)
-            jobs.forget_losses(job_id)
+            jobs.reset_lost_attempts(job_id)
             stage.attempts[job_id].lose()
             await stage.wait_for(job_id, "queued")
             stage.pass_time(60)
@@ -435,7 +435,7 @@ async def test_a_job_that_is_lost_with_ray_again_and_again_is_given_up(jobs: Job
         for attempt in range(1, 31):
             await stage.wait_started(attempt)
             if attempt == 10:
-                jobs.forget_losses(job_id)
+                jobs.reset_lost_attempts(job_id)
             stage.attempts[job_id].lose("ray")
             if attempt < 29:
                 await stage.wait_for(job_id, "queued")
@@ -475,8 +475,8 @@ async def test_what_could_not_be_written_is_tried_again(jobs: JobStore) -> None:
 
 async def test_cpus_that_come_back_are_given_out_at_once(jobs: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long the queue is left alone while nobody gives any back."""
-    monkeypatch.setattr("service.control.controller._REST_SECONDS", 3600.0)
-    monkeypatch.setattr("service.control.controller._LOOK_SECONDS", 3600.0)
+    monkeypatch.setattr("service.control.controller._SHORTEST_INTERVAL_SECONDS", 3600.0)
+    monkeypatch.setattr("service.control.controller._LONGEST_INTERVAL_SECONDS", 3600.0)
 
     async with _play(jobs, 1) as stage:
         first = stage.submit()
@@ -502,7 +502,7 @@ async def test_a_loss_that_cannot_be_written_down_counts_once(jobs: JobStore, mo
         return move(*arguments, **changes)
 
     monkeypatch.setattr(jobs, "move", full)
-    monkeypatch.setattr("service.control.controller._LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("service.control.controller._LONGEST_INTERVAL_SECONDS", 0.01)
 
     async with _play(jobs, 1) as stage:
         await stage.wait_started(1)
@@ -641,12 +641,12 @@ async def test_what_waits_in_the_queue_alone_is_in_nobody_s_way(
     jobs: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not even while it waits for its next attempt."""
-    known = jobs.waiting
+    known = jobs.queued_jobs
 
-    def waiting() -> list[Waiting]:
-        return [Waiting("gone", 99, 9, 1, 1, NOW.timestamp() + 60, NOW.timestamp()), *known()]
+    def waiting() -> list[QueuedJob]:
+        return [QueuedJob("gone", 99, 9, 1, 1, NOW.timestamp() + 60, NOW.timestamp()), *known()]
 
-    monkeypatch.setattr(jobs, "waiting", waiting)
+    monkeypatch.setattr(jobs, "queued_jobs", waiting)
 
     async with _play(jobs, 1) as stage:
         job_id = stage.submit()
@@ -733,7 +733,7 @@ async def test_a_cancelled_job_is_not_written_to_any_more(jobs: JobStore) -> Non
     async with _play(jobs, 1) as stage:
         job_id = stage.submit()
         await stage.wait_started(1)
-        stage.attempts[job_id].last_word = lambda: jobs.event(job_id, "a last word", worker_joined=False)
+        stage.attempts[job_id].last_word = lambda: jobs.append_event(job_id, "a last word", worker_joined=False)
         await stage.controller.commands.cancel(job_id)
         assert [event.message for event in jobs.events(job_id, 1)][-2:] == [
             "a last word",
@@ -941,9 +941,9 @@ async def test_a_job_that_the_service_can_live_with_is_not_set_aside(jobs: JobSt
     for _ in range(3):
         await _crash_while_it_runs(jobs, job_id)
         await _crash_while_it_runs(jobs, job_id)
-        jobs.forget_losses(job_id)
+        jobs.reset_lost_attempts(job_id)
         assert jobs.get(job_id).lost_with_service == 2
-        jobs.forget_losses(job_id, proven=True)
+        jobs.reset_lost_attempts(job_id, proven=True)
         assert jobs.get(job_id).lost_with_service == 0
 
 
@@ -966,12 +966,12 @@ async def test_a_service_that_goes_away_writes_down_where_its_jobs_are(jobs: Job
         stage.attempts[running].checkpoints.append(jobs_pb.Checkpoint(step=3))
         await stage.controller.drain()
         assert jobs.get(running).reason == "the service goes away; it goes on from step 3"
-        assert [job.job_id for job in jobs.in_states([QUEUED])] == [running, waiting]
+        assert [job.job_id for job in jobs.jobs_in_states([QUEUED])] == [running, waiting]
         assert stage.started == [running]
 
 
 async def test_a_service_that_ends_without_that_leaves_its_jobs_for_the_next_start(jobs: JobStore) -> None:
-    """Stopping ends the fleets but no job."""
+    """Stopping ends the processes but no job."""
     submitted: list[str] = []
 
     async with _play(jobs, 1) as stage:

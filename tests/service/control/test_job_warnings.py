@@ -8,7 +8,7 @@ from nablad.v1 import cluster_pb2 as cluster_pb
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
 from service.control.job_warnings import job_warnings
-from service.stores.job_states import ENDED, MOVES, QUEUED
+from service.stores.job_states import ENDED, QUEUED, TRANSITIONS
 
 TWO_CPUS = [cluster_pb.Node(cpus=2, free_cpus=0)]
 
@@ -43,7 +43,7 @@ def test_workers_without_work_are_counted_with_what_to_set(
         assert all(word in warning.message for word in words)
 
 
-@pytest.mark.parametrize("state", MOVES)
+@pytest.mark.parametrize("state", TRANSITIONS)
 def test_only_a_job_that_waits_is_warned_of_a_small_cluster(state: jobs_pb.JobState.ValueType) -> None:
     """Others have their CPUs, or want none; one that was only checked is warned, too."""
     assert bool(job_warnings(_job(4, 4, state=state), TWO_CPUS)) is (state == QUEUED)

@@ -12,7 +12,7 @@ import pytest
 from nablad.jobspec.fields import constraint_of
 from nablad.v1 import datasets_pb2 as datasets_pb
 from nablad.v1 import job_spec_pb2 as spec_pb
-from service.control import spec_checks
+from service.control import submission as submission_module
 from service.control.submission import Submission
 from service.control.warm_start import WarmStarts
 from service.datasets import DatasetError
@@ -60,22 +60,22 @@ def _spec(nodes: int = 0) -> spec_pb.JobSpec:
 @pytest.mark.parametrize("nodes", [0, 100_000])
 def test_the_loop_checks_no_spec(submission: Submission, monkeypatch: pytest.MonkeyPatch, nodes: int) -> None:
     """Neither a small one nor a large one: its thread is for what is short."""
-    threads, check = [], spec_checks.check
+    threads, check = [], submission_module.check
 
     def note(*arguments: Any) -> Any:
         threads.append(threading.current_thread())
         return check(*arguments)
 
-    monkeypatch.setattr(spec_checks, "check", note)
+    monkeypatch.setattr(submission_module, "check", note)
 
     async def work() -> None:
-        completed = await submission.checked(_spec(nodes))
+        completed = await submission.validate_spec(_spec(nodes))
         assert completed.training.batch_size
         broken = _spec(nodes)
         broken.data.train = "none"
         broken.training.epochs = 0
         with pytest.raises(ServiceError, match="breaks") as refused:
-            await submission.checked(broken)
+            await submission.validate_spec(broken)
         assert {"data.train", "training.epochs"} <= {violation.field for violation in refused.value.violations}
 
     _run(work())
@@ -85,18 +85,18 @@ def test_the_loop_checks_no_spec(submission: Submission, monkeypatch: pytest.Mon
 
 def test_a_small_spec_does_not_wait_for_a_large_one(submission: Submission, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long the check of the large one takes."""
-    small_is_done, check = threading.Event(), spec_checks.check
+    small_is_done, check = threading.Event(), submission_module.check
 
     def wait_if_large(spec: spec_pb.JobSpec, *others: Any) -> Any:
         if spec.cost.inner:
             assert small_is_done.wait(_SECONDS)
         return check(spec, *others)
 
-    monkeypatch.setattr(spec_checks, "check", wait_if_large)
+    monkeypatch.setattr(submission_module, "check", wait_if_large)
 
     async def work() -> None:
-        large = [asyncio.ensure_future(submission.checked(_spec(100_000))) for _ in range(3)]
-        await submission.checked(_spec())
+        large = [asyncio.ensure_future(submission.validate_spec(_spec(100_000))) for _ in range(3)]
+        await submission.validate_spec(_spec())
         assert not any(check.done() for check in large)
         small_is_done.set()
         await asyncio.gather(*large)
@@ -108,19 +108,19 @@ def test_data_sets_that_change_meanwhile_are_looked_at_again(
     submission: Submission, datasets: DatasetCatalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A job is not queued with a data set that was deleted while its spec was being checked."""
-    check = spec_checks.check
+    check = submission_module.check
 
     async def work() -> None:
         loop = asyncio.get_running_loop()
 
         def delete_first(*arguments: Any) -> Any:
-            monkeypatch.setattr(spec_checks, "check", check)
+            monkeypatch.setattr(submission_module, "check", check)
             asyncio.run_coroutine_threadsafe(_delete(datasets), loop).result(_SECONDS)
             return check(*arguments)
 
-        monkeypatch.setattr(spec_checks, "check", delete_first)
+        monkeypatch.setattr(submission_module, "check", delete_first)
         with pytest.raises(ServiceError) as refused:
-            await submission.checked(_spec())
+            await submission.validate_spec(_spec())
         assert [violation.field for violation in refused.value.violations] == ["data.train"]
 
     _run(work())
@@ -146,7 +146,7 @@ async def test_features_that_cannot_be_scaled_are_not_called_damaged(
         spec = _spec()
         spec.training.warm_start.model = "a-1"
         with pytest.raises(ServiceError, match="cannot be scaled") as refused:
-            await submission.submit(spec, "")
+            await submission.submit_job(spec, "")
     assert refused.value.reason == Reason.INVALID_DATA
 
 

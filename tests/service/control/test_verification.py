@@ -35,7 +35,7 @@ def _end(epoch: int, sha256: str) -> ps_pb.EpochEnd:
 def test_the_same_weights_are_verified() -> None:
     """Every epoch and the last weights, and the sentence says which job."""
     verification, assignment = Verification(RECEIPT), _assignment()
-    verification.prepare(assignment)
+    verification.prepare_assignment(assignment)
     assert assignment.last_step == 20
     verification.check_epoch(_end(1, "e1"))
     verification.check_epoch(_end(2, "e2"))
@@ -65,7 +65,7 @@ def test_other_last_weights_are_no_match(last: dict[str, object]) -> None:
 def test_other_data_are_refused_before_anything_is_computed() -> None:
     """A data set that was added again under its name, with other rows."""
     with pytest.raises(AttemptFailed, match="'t' is not the one that job first was trained with"):
-        Verification(RECEIPT).prepare(_assignment("other"))
+        Verification(RECEIPT).prepare_assignment(_assignment("other"))
 
 
 def test_a_spec_that_is_read_in_another_way_is_refused() -> None:
@@ -74,13 +74,13 @@ def test_a_spec_that_is_read_in_another_way_is_refused() -> None:
     receipt.CopyFrom(RECEIPT)
     receipt.spec_sha256 = "other"
     with pytest.raises(AttemptFailed, match="in another way"):
-        Verification(receipt).prepare(_assignment())
+        Verification(receipt).prepare_assignment(_assignment())
 
 
 def test_a_job_of_its_own_is_compared_with_nothing(jobs: JobStore) -> None:
     """Nothing is limited and nothing refused."""
-    verification, assignment = Verification.of(jobs_pb.Job(), jobs), _assignment()
-    verification.prepare(assignment)
+    verification, assignment = Verification.for_job(jobs_pb.Job(), jobs), _assignment()
+    verification.prepare_assignment(assignment)
     verification.check_epoch(_end(1, "anything"))
     assert assignment == _assignment()
 
@@ -88,4 +88,4 @@ def test_a_job_of_its_own_is_compared_with_nothing(jobs: JobStore) -> None:
 def test_a_receipt_that_is_gone_fails_the_verification(jobs: JobStore) -> None:
     """The job was deleted meanwhile."""
     with pytest.raises(AttemptFailed, match="the receipt of job first is gone"):
-        Verification.of(jobs_pb.Job(verifies="first"), jobs)
+        Verification.for_job(jobs_pb.Job(verifies="first"), jobs)

@@ -27,13 +27,13 @@ MakeJob = Callable[..., ps_pb.Assignment]
 
 
 @pytest.fixture
-def lay_down(
+def write_first_checkpoint(
     directory: DataDirectory, jobs: JobStore, models: ModelCatalogue
 ) -> Callable[[ps_pb.Assignment], CheckpointFolder]:
     """Lays down what a job begins with; gives its folder."""
 
     def run(job: ps_pb.Assignment) -> CheckpointFolder:
-        asyncio.run(WarmStarts(directory, jobs, models).lay_down(job))
+        asyncio.run(WarmStarts(directory, jobs, models).write_first_checkpoint(job))
         return CheckpointFolder(directory.checkpoints(job.job_id))
 
     return run
@@ -67,13 +67,13 @@ def _expected(job: ps_pb.Assignment, weights: np.ndarray) -> bytes:
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
 @pytest.mark.parametrize("dtypes", [("float64", "float64"), ("float64", "float32"), ("float32", "float64")])
 def test_weights_of_a_model(
-    model_job: MakeJob, keep_model: Any, lay_down: Any, optimizer: str, dtypes: tuple[str, str]
+    model_job: MakeJob, keep_model: Any, write_first_checkpoint: Any, optimizer: str, dtypes: tuple[str, str]
 ) -> None:
     """In the type of the new job, with what its optimizer begins with."""
     other = model_job(dtype=dtypes[0], job_id="other")
     job = model_job(dtype=dtypes[1], optimizer=optimizer)
     job.spec.training.warm_start.model = keep_model(other, _weights(other))
-    folder = lay_down(job)
+    folder = write_first_checkpoint(job)
     checkpoint, skipped = folder.newest(spec_digest(job))
     assert skipped == []
     assert folder.path_of(checkpoint).read_bytes() == _expected(job, _weights(other))
@@ -81,7 +81,7 @@ def test_weights_of_a_model(
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_weights_of_a_checkpoint(
-    model_job: MakeJob, jobs: JobStore, directory: DataDirectory, lay_down: Any, optimizer: str
+    model_job: MakeJob, jobs: JobStore, directory: DataDirectory, write_first_checkpoint: Any, optimizer: str
 ) -> None:
     """Of a job that goes on: its newest one, without its moments."""
     spec = model_job().spec
@@ -91,12 +91,12 @@ def test_weights_of_a_checkpoint(
         writer.write(make_image(Snapshot(ps_pb.TrainingState(step=7), weights, (weights + 1,), weights + 2), {}))
     job = model_job(optimizer=optimizer)
     job.spec.training.warm_start.checkpoint_of = other.job_id
-    folder = lay_down(job)
+    folder = write_first_checkpoint(job)
     assert folder.path_of(folder.list()[0]).read_bytes() == _expected(job, weights)
 
 
 def test_a_model_that_is_not_whole_is_no_beginning(
-    model_job: MakeJob, keep_model: Any, lay_down: Any, directory: DataDirectory
+    model_job: MakeJob, keep_model: Any, write_first_checkpoint: Any, directory: DataDirectory
 ) -> None:
     """Nothing is laid down."""
     job = model_job()
@@ -105,7 +105,7 @@ def test_a_model_that_is_not_whole_is_no_beginning(
     with directory.model("other").open("r+b") as file:
         file.truncate(1000)
     with pytest.raises(ModelFileError, match="the file of model other is damaged"):
-        lay_down(job)
+        write_first_checkpoint(job)
     assert CheckpointFolder(directory.checkpoints("job-1")).list() == []
 
 
@@ -115,7 +115,7 @@ def test_large_weights_take_no_more_memory_than_small_ones(
     jobs: JobStore,
     directory: DataDirectory,
     keep_model: Any,
-    lay_down: Any,
+    write_first_checkpoint: Any,
     allocating: Callable[[], Any],
     source: str,
 ) -> None:
@@ -130,6 +130,6 @@ def test_large_weights_take_no_more_memory_than_small_ones(
             writer.write(make_image(Snapshot(ps_pb.TrainingState(step=7), weights), {}))
         job.spec.training.warm_start.checkpoint_of = other.job_id
     with allocating() as peak:
-        folder = lay_down(job)
+        folder = write_first_checkpoint(job)
     assert folder.list()[0].size_bytes > 180 << 20
     assert peak.bytes < MOST_BYTES

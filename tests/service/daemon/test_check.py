@@ -22,7 +22,7 @@ from nablad.v1.metrics_pb2 import Metrics
 from service.checkpoints.folder import CheckpointFolder
 from service.checkpoints.image import Snapshot, make_image
 from service.daemon.cli import main
-from service.datasets import StagedFile, store
+from service.datasets import StagedFile, store_dataset
 from service.models.model_files import writing_model
 from service.storage.data_directory import DataDirectory
 from service.stores.catalogues import DatasetCatalogue, ModelCatalogue
@@ -41,7 +41,7 @@ def _fill(directory: DataDirectory, database: Database, tmp_path: Path) -> None:
     """One of everything: a job that runs, with what it leaves, a data set, a model, two checkpoints."""
     rows = tmp_path / "rows.csv"
     rows.write_text("".join(f"{number},{number / 3},{number % 2}\n" for number in range(20)))
-    stored = store([StagedFile(rows.name, rows)], datasets_pb.DataFiles(), directory.dataset("digits"))
+    stored = store_dataset([StagedFile(rows.name, rows)], datasets_pb.DataFiles(), directory.dataset("digits"))
     dataset = datasets_pb.Dataset(name="digits", **asdict(stored))
     DatasetCatalogue(database).add(dataset)
     jobs, spec = JobStore(database, lambda: NOW), complete(SPEC, dataset)
@@ -49,8 +49,8 @@ def _fill(directory: DataDirectory, database: Database, tmp_path: Path) -> None:
     jobs.move("a-1", STARTING, "test")
     jobs.move("a-1", RUNNING, "test")
     point = jobs_pb.HistoryPoint(epoch=1, step=1, training=Metrics(cost=0.5))
-    jobs.keep_figures("a-1", [(jobs_pb.Progress(epoch=1), point, "epoch 1")], [])
-    jobs.keep_receipt(jobs_pb.Receipt(job_id="a-1", steps=1))
+    jobs.append_history("a-1", [(jobs_pb.Progress(epoch=1), point, "epoch 1")], [])
+    jobs.save_receipt(jobs_pb.Receipt(job_id="a-1", steps=1))
     parameters = np.zeros(from_spec.size(spec), from_spec.dtype(spec))
     scaling = ps_pb.FeatureScaling(shift=[0.0], factor=[1.0])
     with writing_model(directory.model("a-1"), ps_pb.Assignment(spec=spec, scaling=scaling)) as model:

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from nablad.v1.datasets_pb2 import DataFiles
-from service.datasets import DatasetError, StagedFile, StoredData, store
+from service.datasets import DatasetError, StagedFile, StoredData, store_dataset
 
 _IDX_CODES = {"uint8": 8, "int8": 9, "int16": 11, "int32": 12, "float32": 13, "float64": 14}
 
@@ -85,7 +85,7 @@ def stored(
     """Stores files, and reads back features and targets."""
 
     def run(*files: tuple[str, bytes], limit_bytes: int = 10**9, **options: Any) -> Any:
-        data = store(staged(*files), DataFiles(**options), directory, limit_bytes)
+        data = store_dataset(staged(*files), DataFiles(**options), directory, limit_bytes)
         return data, np.load(directory / "features.npy"), np.load(directory / "targets.npy")
 
     return run
@@ -97,7 +97,7 @@ def refused(staged: Callable[..., list[StagedFile]], directory: Path) -> Callabl
 
     def run(*files: tuple[str, bytes], limit_bytes: int = 10**9, **options: Any) -> str:
         with pytest.raises(DatasetError) as caught:
-            store(staged(*files), DataFiles(**options), directory, limit_bytes)
+            store_dataset(staged(*files), DataFiles(**options), directory, limit_bytes)
         assert not directory.exists()
         sentence = str(caught.value)
         assert sentence.endswith(".")

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from nablad.v1.datasets_pb2 import DataFiles
-from service.datasets import store
+from service.datasets import store_dataset
 from service.datasets.numpy_files import KEYS
 from service.datasets.statistics import load_statistics
 
@@ -142,7 +142,9 @@ def test_formats_agree(staged: Any, idx_bytes: Bytes, npy_bytes: Bytes, npz_byte
         [("x.npz", npz_bytes(x=x, y=y))],
         [("x.npy", npy_bytes(x)), ("y-idx1-ubyte", idx_bytes(y))],
     ]
-    results = [store(staged(*files), DataFiles(), tmp_path / f"stored-{number}") for number, files in enumerate(ways)]
+    results = [
+        store_dataset(staged(*files), DataFiles(), tmp_path / f"stored-{number}") for number, files in enumerate(ways)
+    ]
     assert len(set(results)) == 1
     whole = b"".join((tmp_path / "stored-0" / f"{part}.npy").read_bytes() for part in ("features", "targets"))
     assert results[0].sha256 == hashlib.sha256(whole).hexdigest()

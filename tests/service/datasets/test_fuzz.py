@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nablad.v1.datasets_pb2 import DataFiles
-from service.datasets import DatasetError, StagedFile, store
+from service.datasets import DatasetError, StagedFile, store_dataset
 
 FILENAMES = st.sampled_from(["x.npz", "x.npy", "x-idx3-ubyte", "x-idx3-ubyte.gz", "x.csv", "x.csv.gz"])
 
@@ -24,7 +24,7 @@ def answered(*files: tuple[str, bytes]) -> None:
             staged.append(StagedFile(filename, path))
         directory = Path(folder, "stored")
         try:
-            data = store(staged, DataFiles(), directory, limit_bytes=10**7)
+            data = store_dataset(staged, DataFiles(), directory, limit_bytes=10**7)
         except DatasetError:
             assert not directory.exists()
         else:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from nablad.v1.datasets_pb2 import DataFiles
-from service.datasets import DatasetError, StagedFile, store
+from service.datasets import DatasetError, StagedFile, store_dataset
 
 Bytes = Callable[..., bytes]
 Refused = Callable[..., str]
@@ -62,7 +62,7 @@ class TestIdx:
             damaged = x[:place] + bytes([x[place] ^ 0x10]) + x[place + 1 :]
             files = staged(("x-idx3-ubyte.gz", damaged), ("y-idx1-ubyte", y))
             try:
-                store(files, DataFiles(), tmp_path / str(place))
+                store_dataset(files, DataFiles(), tmp_path / str(place))
             except DatasetError:
                 refusals += 1
             else:
@@ -198,7 +198,7 @@ class TestNumpy:
             stream.seek(size)
             stream.write(b"PK\x05\x06" + bytes(8) + size.to_bytes(4, "little") + bytes(6))
         with pytest.raises(DatasetError, match="its list of members takes 2,147,483,648 bytes"):
-            store([StagedFile("x.npz", path)], DataFiles(), directory)
+            store_dataset([StagedFile("x.npz", path)], DataFiles(), directory)
 
     def test_other_compression(self, refused: Refused, npy_bytes: Bytes) -> None:
         """Members packed by a method whose inflation cannot be bounded are refused."""

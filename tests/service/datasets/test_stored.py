@@ -10,8 +10,8 @@ import pytest
 
 from nablad.v1.job_spec_pb2 import SCALING_STANDARD
 from nablad.v1.parameter_server_pb2 import DataSource, FeatureScaling
-from service.datasets import StoredDatasets, fit_scaling, require_intact
-from service.datasets import stored as stored_module
+from service.datasets import DatasetVerifier, fit_scaling, require_intact
+from service.datasets import integrity as integrity_module
 from service.errors import StoredDatasetError
 from workers.rows import Rows, RowsError
 
@@ -88,8 +88,8 @@ def test_files_that_are_not_touched_are_read_once(
 ) -> None:
     """What is written to, or replaced, is read again, also if it looks as long and as old as before."""
     looks = []
-    monkeypatch.setattr(stored_module, "require_intact", lambda *_: looks.append(1))
-    datasets, file = StoredDatasets(), directory / "features.npy"
+    monkeypatch.setattr(integrity_module, "require_intact", lambda *_: looks.append(1))
+    datasets, file = DatasetVerifier(), directory / "features.npy"
 
     def looked() -> int:
         looks.clear()
@@ -112,7 +112,7 @@ def test_files_that_are_not_touched_are_read_once(
 def test_damage_is_found_each_time(source: DataSource, directory: Path) -> None:
     """Only what was intact is not read again."""
     (directory / "features.npy").write_bytes(b"")
-    datasets = StoredDatasets()
+    datasets = DatasetVerifier()
     for _ in range(2):
         with pytest.raises(StoredDatasetError):
             datasets.require_intact(source.dataset, directory)

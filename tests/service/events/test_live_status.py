@@ -99,7 +99,7 @@ def test_a_job_without_processes_is_unknown(live: LiveStatus, event: JobEvent) -
     _explain(live, "waits for CPUs")
     live.receive(event)
     assert live.progress("a") is None
-    assert live.brought_up_to_date(_queued()).reason == "waits for its turn"
+    assert live.add_live_status(_queued()).reason == "waits for its turn"
 
 
 def test_an_attempt_begins_with_what_the_job_asks_for(live: LiveStatus) -> None:
@@ -130,31 +130,31 @@ def test_the_end_of_a_job_that_cannot_be_written_is_told(live: LiveStatus) -> No
     """In place of the reason that the database has, until the job moves."""
     live.receive(EndUnwritten("a", "done (not written down yet)"))
     running = jobs_pb.Job(job_id="a", state=RUNNING, reason="it runs")
-    assert live.brought_up_to_date(running).reason == "done (not written down yet)"
+    assert live.add_live_status(running).reason == "done (not written down yet)"
     live.receive(_moved(SUCCEEDED))
     running.reason = "it runs"
-    assert live.brought_up_to_date(running).reason == "it runs"
+    assert live.add_live_status(running).reason == "it runs"
 
 
 def test_a_queued_job_says_why_it_waits(live: LiveStatus) -> None:
     """The explanation stands in for the reason; the newest one counts."""
     _explain(live, "waits for CPUs")
     _explain(live, "waits for nodes")
-    assert live.brought_up_to_date(_queued()).reason == "waits for nodes"
+    assert live.add_live_status(_queued()).reason == "waits for nodes"
 
 
 @pytest.mark.parametrize("state", [state for state in jobs_pb.JobState.values() if state != jobs_pb.JOB_STATE_QUEUED])
 def test_only_a_queued_job_is_explained(live: LiveStatus, state: jobs_pb.JobState.ValueType) -> None:
     """In any other state, the reason of the last move is the reason."""
     _explain(live, "waits for CPUs")
-    assert live.brought_up_to_date(jobs_pb.Job(job_id="a", state=state, reason="it is so")).reason == "it is so"
+    assert live.add_live_status(jobs_pb.Job(job_id="a", state=state, reason="it is so")).reason == "it is so"
 
 
 def test_a_job_that_ended_and_waits_again_is_not_explained_by_what_was(live: LiveStatus) -> None:
     """The end takes the explanation away."""
     _explain(live, "waits for CPUs")
     live.receive(_moved(SUCCEEDED))
-    assert live.brought_up_to_date(_queued("tried again")).reason == "tried again"
+    assert live.add_live_status(_queued("tried again")).reason == "tried again"
 
 
 def test_a_running_job_has_its_newest_progress_and_an_ended_one_its_own(live: LiveStatus) -> None:
@@ -162,8 +162,8 @@ def test_a_running_job_has_its_newest_progress_and_an_ended_one_its_own(live: Li
     _update(live, "a", 7)
     running = jobs_pb.Job(job_id="a", state=jobs_pb.JOB_STATE_RUNNING, progress=jobs_pb.Progress(step=5))
     ended = jobs_pb.Job(job_id="a", state=jobs_pb.JOB_STATE_SUCCEEDED, progress=jobs_pb.Progress(step=5))
-    assert live.brought_up_to_date(running).progress.step == 7
-    assert live.brought_up_to_date(ended).progress.step == 5
+    assert live.add_live_status(running).progress.step == 7
+    assert live.add_live_status(ended).progress.step == 5
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_an_explanation_can_be_taken_back(live: LiveStatus) -> None:
     _explain(live, "waits for CPUs")
     live.receive(WorkersChanged("a", 2))
     assert live.waiting_reason("a") == ""
-    assert live.brought_up_to_date(_queued()).reason == "waits for its turn"
+    assert live.add_live_status(_queued()).reason == "waits for its turn"
 
 
 def test_what_happens_to_others_and_what_is_known_already_wakes_nobody(live: LiveStatus) -> None:

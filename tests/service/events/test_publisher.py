@@ -143,7 +143,7 @@ def test_what_cannot_be_written_is_not_reported(
 ) -> None:
     """Whoever publishes it tries again, and it is reported once."""
     with monkeypatch.context() as patch:
-        for name in ("move", "set_workers", "create", "event", "keep_figures"):
+        for name in ("move", "set_workers", "create", "append_event", "append_history"):
             patch.setattr(jobs, name, _full)
         with pytest.raises(sqlite3.OperationalError, match="full"):
             act(events)
@@ -169,7 +169,7 @@ def test_an_event_of_best_effort_is_reported_and_logged_on_a_full_disk(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """One that tells of a full disk may itself find no room."""
-    monkeypatch.setattr(jobs, "event", _full)
+    monkeypatch.setattr(jobs, "append_event", _full)
     event = Notice("a", "there is no room")
     events.publish_best_effort(event)
     assert listener.heard == [event]

@@ -31,7 +31,7 @@ from service.control.controller import Controller
 from service.control.interfaces import Ending
 from service.control.submission import Submission
 from service.control.warm_start import WarmStarts
-from service.datasets import StagedFile, store
+from service.datasets import StagedFile, store_dataset
 from service.events.live_status import LiveStatus
 from service.events.publisher import EventPublisher
 from service.events.watches import Watches
@@ -39,7 +39,7 @@ from service.storage.data_directory import DataDirectory
 from service.storage.reserve import Reserve
 from service.stores.catalogues import DatasetCatalogue, ModelCatalogue
 from service.stores.database import Database
-from service.stores.job_states import FAILED, LAUNCHED, RUNNING, STARTING, state_name
+from service.stores.job_states import ACTIVE, FAILED, RUNNING, STARTING, state_name
 from service.stores.jobs import JobStore
 
 SPEC = spec_pb.JobSpec(
@@ -182,7 +182,7 @@ async def _play(disk: Any, tmp_path: Path) -> AsyncIterator[Service]:
     service = Service(disk)
     file = tmp_path / "d.npz"
     np.savez(file, x=np.random.default_rng(0).normal(size=(30, 6)), y=np.arange(30) % 3)
-    stored = store([StagedFile(file.name, file)], datasets_pb.DataFiles(), service.directory.dataset("d"))
+    stored = store_dataset([StagedFile(file.name, file)], datasets_pb.DataFiles(), service.directory.dataset("d"))
     service.datasets.add(datasets_pb.Dataset(name="d", **asdict(stored)))
     try:
         async with service.running():
@@ -246,7 +246,7 @@ async def test_without_a_reserve_the_truth_is_written_later(
         with pytest.raises(TooLargeError, match=f"job {job_id} has no processes any more, but"):
             await service.call(ask, job_id)
         told = await service.call("job", job_id)
-        assert told.state in LAUNCHED
+        assert told.state in ACTIVE
         assert told.reason.startswith(reason)
         assert "not written down yet" in told.reason
         disk.filler.unlink()
@@ -269,7 +269,7 @@ async def test_the_end_of_the_service_is_the_last_chance(
         with pytest.raises(TooLargeError):
             await service.call("cancel", job_id)
         await service.controller.drain()
-        assert f"job {job_id}: that it is cancelled is lost: database or disk is full" in caplog.text
+        assert f"job {job_id}: could not write that it is cancelled: database or disk is full" in caplog.text
         disk.filler.unlink()
         await service.controller.drain()
         assert service.jobs.get(job_id).reason == "cancelled by a client"

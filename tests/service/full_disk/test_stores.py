@@ -101,11 +101,11 @@ def test_a_job_gives_workers_back(disk: Any, stores: Stores) -> None:
     "ask",
     [
         lambda stores, _: stores.jobs.create(SPEC, ""),
-        lambda stores, job_id: stores.jobs.event(job_id, "news", notice=True),
+        lambda stores, job_id: stores.jobs.append_event(job_id, "news", notice=True),
         lambda stores, job_id: stores.jobs.move(job_id, RUNNING, "it starts"),
         lambda stores, _: stores.datasets.add(datasets_pb.Dataset(name="d")),
         lambda stores, _: stores.models.add(models_pb.Model(model_id="m")),
-        lambda stores, job_id: stores.jobs.keep_receipt(jobs_pb.Receipt(job_id=job_id)),
+        lambda stores, job_id: stores.jobs.save_receipt(jobs_pb.Receipt(job_id=job_id)),
     ],
     ids=["submit", "event", "run", "dataset", "model", "receipt"],
 )
@@ -176,7 +176,7 @@ def test_a_job_with_more_rows_than_the_reserve_has_room_for_can_be_deleted(disk:
             ends: list[Any] = []
         ends.append((progress, point, reason))
         if epoch % 1000 == 999:
-            stores.jobs.keep_figures(job_id, ends, [])
+            stores.jobs.append_history(job_id, ends, [])
     stores.jobs.move(job_id, FAILED, "test")
     assert (disk.path / "nablad.sqlite3").stat().st_size > 1.2 * RESERVE_BYTES
     disk.fill()

@@ -92,7 +92,7 @@ async def test_a_model_is_kept(
 ) -> None:
     """Its file has the weights, the catalogue what is known of it, and the digest is that of the vector."""
     job = model_job()
-    model, sha256 = await trained(Stub(lambda: _chunks(_data(job)))).keep(job, _described)
+    model, sha256 = await trained(Stub(lambda: _chunks(_data(job)))).save_model(job, _described)
     path = directory.model("job-1")
     assert sha256 == hashlib.sha256(_data(job)).hexdigest()
     assert model == models.get("job-1")
@@ -106,7 +106,7 @@ async def test_a_model_is_kept(
 async def test_a_digest_writes_nothing(trained: Any, model_job: MakeJob, directory: DataDirectory) -> None:
     """Who verifies compares only."""
     data = _data(model_job())
-    assert (await trained(Stub(lambda: _chunks(data))).digest()) == hashlib.sha256(data).hexdigest()
+    assert (await trained(Stub(lambda: _chunks(data))).compute_digest()) == hashlib.sha256(data).hexdigest()
     assert _files(directory) == []
 
 
@@ -125,7 +125,7 @@ async def test_a_stream_that_breaks_off_leaves_nothing(
     """The attempt is lost, another one may succeed."""
     job = model_job()
     with pytest.raises(AttemptLost, match=sentence) as lost:
-        await trained(Stub(lambda: change(_chunks(_data(job))))).keep(job, _described)
+        await trained(Stub(lambda: change(_chunks(_data(job))))).save_model(job, _described)
     assert lost.value.cause == "parameter_server"
     assert _files(directory) == []
 
@@ -134,7 +134,7 @@ async def test_a_full_disk_is_waited_for(
     trained: Any, model_job: MakeJob, directory: DataDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Told once, and tried again until there is room: the weights still are at their parameter server."""
-    monkeypatch.setattr(trained_weights, "_WRITE_AGAIN_SECONDS", 0)
+    monkeypatch.setattr(trained_weights, "_REWRITE_SECONDS", 0)
     job, told = model_job(), []
     full = [True]
 
@@ -151,7 +151,7 @@ async def test_a_full_disk_is_waited_for(
 
     monkeypatch.setattr("service.models.model_files.ModelWriter", OnFullDisk)
     stub = Stub(lambda: _chunks(_data(job)))
-    model, _ = await trained(stub, make_room).keep(job, _described)
+    model, _ = await trained(stub, make_room).save_model(job, _described)
     assert len(stub.calls) == 2
     assert told == [
         "the model could not be written: [Errno 28] No space left on device; it is tried again until there is room"
@@ -163,7 +163,7 @@ async def test_a_catalogue_that_takes_no_model_costs_no_second_fetch(
     trained: Any, model_job: MakeJob, models: ModelCatalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The file stays until the model is known."""
-    monkeypatch.setattr(trained_weights, "_WRITE_AGAIN_SECONDS", 0)
+    monkeypatch.setattr(trained_weights, "_REWRITE_SECONDS", 0)
     told: list[str] = []
 
     def full(name: str) -> None:
@@ -174,7 +174,7 @@ async def test_a_catalogue_that_takes_no_model_costs_no_second_fetch(
     tries: list[str] = []
     monkeypatch.setattr(trained_weights, "failpoint", full)
     stub = Stub(lambda: _chunks(_data(model_job())))
-    model, _ = await trained(stub, told.append).keep(model_job(), _described)
+    model, _ = await trained(stub, told.append).save_model(model_job(), _described)
     assert (len(tries), len(told), len(stub.calls)) == (3, 1, 1)
     assert models.get("job-1") == model
 
@@ -185,7 +185,7 @@ async def test_who_is_cancelled_leaves_no_file(trained: Any, model_job: MakeJob,
 
     waits = asyncio.Event()
     stub = Stub(lambda: [*_chunks(_data(job))[:3], waits])
-    keeping = asyncio.create_task(trained(stub).keep(job, _described))
+    keeping = asyncio.create_task(trained(stub).save_model(job, _described))
     await asyncio.wait_for(waits.wait(), 30)
     assert len(_files(directory)) == 1
     keeping.cancel()
@@ -211,7 +211,7 @@ async def test_the_disk_is_never_written_to_by_the_loop_s_thread(
 
     monkeypatch.setattr("service.models.model_files.ModelWriter", Watched)
     job = model_job()
-    await trained(Stub(lambda: _chunks(_data(job)))).keep(job, _described)
+    await trained(Stub(lambda: _chunks(_data(job)))).save_model(job, _described)
     assert threads
     assert threading.get_ident() not in threads
 
@@ -225,6 +225,6 @@ async def test_a_large_model_takes_no_more_memory_than_a_small_one(
     size = 8 * from_spec.size(job.spec)
     weights = trained(Stub(lambda: (bytes(min(CHUNK, size - start)) for start in range(0, size, CHUNK))))
     with allocating() as peak:
-        await (weights.keep(job, _described) if keep else weights.digest())
+        await (weights.save_model(job, _described) if keep else weights.compute_digest())
     assert size > 60 << 20
     assert peak.bytes < MOST_BYTES

@@ -74,8 +74,8 @@ def _fill(stores: Stores) -> list[str]:
                 epoch=epoch, step=epoch * 10, training=Metrics(cost=1 / epoch), weights_sha256="ab" * 32
             )
             step = jobs_pb.HistoryPoint(step=epoch, training=Metrics(cost=2 / epoch))
-            stores.jobs.keep_figures(job_id, [(jobs_pb.Progress(epoch=epoch), point, f"epoch {epoch}")], [step])
-        stores.jobs.keep_receipt(jobs_pb.Receipt(job_id=job_id, steps=40, final_weights_sha256="ab" * 32))
+            stores.jobs.append_history(job_id, [(jobs_pb.Progress(epoch=epoch), point, f"epoch {epoch}")], [step])
+        stores.jobs.save_receipt(jobs_pb.Receipt(job_id=job_id, steps=40, final_weights_sha256="ab" * 32))
     stores.jobs.move(names[0], SUCCEEDED, "test", model_id=names[0])
     stores.datasets.add(datasets_pb.Dataset(name="digits", rows=5, sha256="cd" * 32))
     stores.models.add(models_pb.Model(model_id=names[0], sha256="ef" * 32, training=Metrics(cost=0.25)))
@@ -106,8 +106,8 @@ def test_what_the_stores_write_is_whole(stores: Stores) -> None:
     """Every row in every table, however it was written last."""
     assert stores.damage() == []
     stores.jobs.set_workers("job-1", 3, "more")
-    stores.jobs.rewind("job-1", 20)
-    stores.jobs.keep_receipt(jobs_pb.Receipt(job_id="job-1", steps=41))
+    stores.jobs.rewind_history("job-1", 20)
+    stores.jobs.save_receipt(jobs_pb.Receipt(job_id="job-1", steps=41))
     stores.models.add(models_pb.Model(model_id="job-0"))
     assert stores.damage() == []
 
@@ -153,7 +153,7 @@ def test_a_damaged_job_is_named_and_others_are_read(stores: Stores, path: Path) 
     listed = {job.job_id: job for job in map(jobs_pb.Job.FromString, bodies)}
     assert rest is None
     assert {job_id: bool(job.damage) for job_id, job in listed.items()} == {"job-0": 0, "job-1": 1, "job-2": 0}
-    assert [job.job_id for job in stores.jobs.in_states([RUNNING, QUEUED])] == ["job-2"]
+    assert [job.job_id for job in stores.jobs.jobs_in_states([RUNNING, QUEUED])] == ["job-2"]
     with pytest.raises(DatabaseRowError):
         stores.jobs.move("job-1", CANCELLED, "test")
     stores.jobs.delete("job-1")
@@ -166,7 +166,7 @@ def test_a_job_in_no_state_is_listed(stores: Stores, path: Path) -> None:
     _change(path, "UPDATE jobs SET state = 77 WHERE job_id = 'job-2'")
     bodies, _ = stores.jobs.page(None, 10, ())
     assert [jobs_pb.Job.FromString(body).job_id for body in bodies] == ["job-2", "job-1", "job-0"]
-    assert sum(stores.jobs.counts().values()) == 2
+    assert sum(stores.jobs.count_by_state().values()) == 2
 
 
 def test_a_damaged_event_is_told_in_its_place(stores: Stores, path: Path) -> None:
@@ -175,7 +175,7 @@ def test_a_damaged_event_is_told_in_its_place(stores: Stores, path: Path) -> Non
     damaged = {1, 5, len(whole)}
     for number in damaged:
         _flip_body(path, f"events WHERE job_id = 'job-1' AND number = {number}")
-    stores.jobs.event("job-1", "another one")
+    stores.jobs.append_event("job-1", "another one")
     for first in range(1, len(whole) + 2):
         told = stores.jobs.events("job-1", first)
         assert [event.number for event in told] == list(range(first, len(whole) + 2))
@@ -264,7 +264,7 @@ def _with_damaged_queue(data: bytes, path: Path) -> bool:
         path.write_bytes(data[:place] + b"job-3" + data[place + 5 :])
         with closing(Database(path)) as database:
             jobs = JobStore(database, lambda: NOW)
-            if not jobs.damages() and [waiting.job_id for waiting in jobs.waiting()] == ["job-3"]:
+            if not jobs.damages() and [waiting.job_id for waiting in jobs.queued_jobs()] == ["job-3"]:
                 return True
     return False
 
@@ -277,7 +277,7 @@ def test_the_start_makes_the_queue_anew(stores: Stores, path: Path, tmp_path: Pa
     with closing(Database(path)) as database:
         jobs = JobStore(database, lambda: NOW)
         clean_up_after_crash(directory, jobs, ModelCatalogue(database))
-        assert [waiting.job_id for waiting in jobs.waiting()] == ["job-2"]
+        assert [waiting.job_id for waiting in jobs.queued_jobs()] == ["job-2"]
     directory.close()
 
 
@@ -321,18 +321,18 @@ def test_a_row_that_came_to_another_job_by_damage_stays(
     _change(path, f"UPDATE history SET job_id = {key} WHERE job_id = 'job-1' AND kind = 1 AND step = 20")  # noqa: S608
     directory = DataDirectory(tmp_path / "data")
     clean_up_after_crash(directory, stores.jobs, stores.models)
-    assert "are damaged in the database: see `nablad check`" in caplog.text
+    assert "are damaged in the database: run `nablad check`" in caplog.text
     assert len(stores.damage()) == 1
     directory.close()
 
 
 def test_what_stands_in_the_queue_alone_is_damage(stores: Stores, path: Path) -> None:
     """Looked at before it is started: its row may be damaged, or not be there."""
-    (waiting,) = stores.jobs.waiting()
-    assert stores.jobs.damage_of(waiting) is None
-    assert "stands in the queue" in str(stores.jobs.damage_of(waiting._replace(number=99)))
+    (waiting,) = stores.jobs.queued_jobs()
+    assert stores.jobs.damage_of_queued(waiting) is None
+    assert "stands in the queue" in str(stores.jobs.damage_of_queued(waiting._replace(number=99)))
     _change(path, "UPDATE jobs SET workers = 9 WHERE job_id = 'job-2'")
-    assert "job 'job-2'" in str(stores.jobs.damage_of(waiting))
+    assert "job 'job-2'" in str(stores.jobs.damage_of_queued(waiting))
 
 
 # -- bits of the file --------------------------------------------------------------------------------------------------
@@ -353,7 +353,10 @@ def _read(path: Path) -> Iterator[Any]:
         looks += [lambda: [stores.datasets.get("digits")], lambda: [stores.models.get("job-0")]]
         looks += [lambda: stores.datasets.page("", 9)[0], lambda: stores.models.page(None, 9)[0]]
         looks += [lambda: map(jobs_pb.Job.FromString, stores.jobs.page(None, 9, ())[0])]
-        looks += [lambda: stores.jobs.recent_events("job-1", 9), lambda: stores.jobs.in_states([RUNNING, SUCCEEDED])]
+        looks += [
+            lambda: stores.jobs.recent_events("job-1", 9),
+            lambda: stores.jobs.jobs_in_states([RUNNING, SUCCEEDED]),
+        ]
         for look in looks:
             try:
                 yield from look()
@@ -418,7 +421,7 @@ def test_a_job_that_is_tried_again_may_have_less(stores: Stores) -> None:
     """It goes on from a checkpoint, and forgets what was behind that."""
     stores.jobs.move("job-1", FAILED, "test")
     stores.jobs.move("job-1", QUEUED, "test")
-    stores.jobs.rewind("job-1", 10)
+    stores.jobs.rewind_history("job-1", 10)
     assert len(stores.jobs.history("job-1", EPOCHS, None, 100)[0]) == 1
     stores.jobs.move("job-1", CANCELLED, "test")
     assert len(stores.jobs.history("job-1", EPOCHS, None, 100)[0]) == 1

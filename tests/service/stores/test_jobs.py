@@ -12,12 +12,12 @@ from service.stores.job_states import (
     CANCELLED,
     ENDED,
     FAILED,
-    MOVES,
     PAUSED,
     QUEUED,
     RUNNING,
     STARTING,
     SUCCEEDED,
+    TRANSITIONS,
     State,
 )
 from service.stores.jobs import JobStore
@@ -42,13 +42,13 @@ def _job_in(jobs: JobStore, state: State) -> str:
     return job_id
 
 
-@pytest.mark.parametrize("state", MOVES)
-@pytest.mark.parametrize("target", MOVES)
+@pytest.mark.parametrize("state", TRANSITIONS)
+@pytest.mark.parametrize("target", TRANSITIONS)
 def test_exactly_the_legal_moves_are_made(jobs: JobStore, state: State, target: State) -> None:
     """Every pair of states: a move of the table is made, any other is refused and changes nothing."""
     job_id = _job_in(jobs, state)
     before = jobs.get(job_id)
-    if target in MOVES[state]:
+    if target in TRANSITIONS[state]:
         jobs.move(job_id, target, "because")
         assert (jobs.get(job_id).state, jobs.get(job_id).reason) == (target, "because")
     else:
@@ -61,9 +61,9 @@ def test_exactly_the_legal_moves_are_made(jobs: JobStore, state: State, target: 
 def test_events_have_no_gaps(jobs: JobStore) -> None:
     """Numbers count from 1 without gaps, whatever happens, and can be read from any of them."""
     job_id = _job_in(jobs, RUNNING)
-    jobs.event(job_id, "worker-1 joined", worker_joined=True)
-    jobs.keep_figures(job_id, [(jobs_pb.Progress(epoch=1), jobs_pb.HistoryPoint(epoch=1), "epoch 1")], [])
-    jobs.event(job_id, "checkpoint", checkpoint=7)
+    jobs.append_event(job_id, "worker-1 joined", worker_joined=True)
+    jobs.append_history(job_id, [(jobs_pb.Progress(epoch=1), jobs_pb.HistoryPoint(epoch=1), "epoch 1")], [])
+    jobs.append_event(job_id, "checkpoint", checkpoint=7)
     jobs.set_workers(job_id, 3, "3 workers")
     jobs.move(job_id, SUCCEEDED, "done", model_id="m")
     events = jobs.events(job_id, 1)
@@ -79,9 +79,9 @@ def test_recent_events_are_those_of_note(jobs: JobStore) -> None:
     """The last ones that are neither ends of epochs nor checkpoints, in order."""
     job_id = _job_in(jobs, RUNNING)
     for number in range(5):
-        jobs.event(job_id, f"notice {number}", notice=True)
-        jobs.event(job_id, "checkpoint", checkpoint=number)
-        jobs.keep_figures(job_id, [(jobs_pb.Progress(epoch=number), jobs_pb.HistoryPoint(step=number), "epoch")], [])
+        jobs.append_event(job_id, f"notice {number}", notice=True)
+        jobs.append_event(job_id, "checkpoint", checkpoint=number)
+        jobs.append_history(job_id, [(jobs_pb.Progress(epoch=number), jobs_pb.HistoryPoint(step=number), "epoch")], [])
     assert [event.message for event in jobs.recent_events(job_id, 2)] == ["notice 3", "notice 4"]
     assert len(jobs.recent_events(job_id, 100)) == 8
     assert jobs.recent_events("nobody", 2) == []
@@ -113,7 +113,7 @@ def test_a_failed_job_that_is_tried_again_begins_afresh(jobs: JobStore) -> None:
 def test_progress_is_kept_between_attempts(jobs: JobStore) -> None:
     """The next one goes on from a checkpoint."""
     job_id = _job_in(jobs, RUNNING)
-    jobs.keep_figures(job_id, [(jobs_pb.Progress(epoch=4), jobs_pb.HistoryPoint(), "epoch 4")], [])
+    jobs.append_history(job_id, [(jobs_pb.Progress(epoch=4), jobs_pb.HistoryPoint(), "epoch 4")], [])
     for state in (QUEUED, STARTING, RUNNING):
         assert jobs.move(job_id, state, "test").progress.epoch == 4
 
@@ -121,13 +121,13 @@ def test_progress_is_kept_between_attempts(jobs: JobStore) -> None:
 def test_headway_forgets_losses(jobs: JobStore) -> None:
     """Attempts that were lost before do not count any more."""
     job_id = _job_in(jobs, RUNNING)
-    jobs.forget_losses(job_id)
+    jobs.reset_lost_attempts(job_id)
     jobs.move(job_id, QUEUED, "lost", lost_attempts=2)
-    jobs.forget_losses(job_id)
+    jobs.reset_lost_attempts(job_id)
     assert jobs.get(job_id).lost_attempts == 0
 
 
-@pytest.mark.parametrize("state", MOVES)
+@pytest.mark.parametrize("state", TRANSITIONS)
 def test_only_jobs_that_have_not_ended_are_scaled(jobs: JobStore, state: State) -> None:
     """The spec has the new number of workers, or the call is refused."""
     job_id = _job_in(jobs, state)
@@ -154,12 +154,12 @@ def test_the_same_request_gives_the_same_job(jobs: JobStore) -> None:
     first = jobs.create(SPEC, "r")
     assert jobs.create(SPEC, "r") == first
     assert jobs.create(SPEC, "").job_id != jobs.create(SPEC, "").job_id
-    assert len(jobs.in_states([QUEUED])) == 3
+    assert len(jobs.jobs_in_states([QUEUED])) == 3
 
 
 def test_a_job_may_have_its_id_before_it_is_made(jobs: JobStore) -> None:
     """And may say which job it verifies."""
-    job_id = jobs.new_id(SPEC)
+    job_id = jobs.new_job_id(SPEC)
     assert not jobs.has(job_id)
     assert jobs.create(SPEC, "", job_id=job_id, verifies="b") == jobs.get(job_id)
     assert jobs.get(job_id).verifies == "b"
@@ -223,10 +223,10 @@ def test_pages_fit_into_a_message(jobs: JobStore) -> None:
 def test_counts_tell_every_state(jobs: JobStore) -> None:
     """States without jobs count 0."""
     _job_in(jobs, RUNNING)
-    assert jobs.counts() == dict.fromkeys(MOVES, 0) | {RUNNING: 1}
+    assert jobs.count_by_state() == dict.fromkeys(TRANSITIONS, 0) | {RUNNING: 1}
 
 
-@pytest.mark.parametrize("state", MOVES)
+@pytest.mark.parametrize("state", TRANSITIONS)
 def test_only_ended_jobs_are_deleted(jobs: JobStore, state: State) -> None:
     """A job that has not ended stays; one that has goes with its events."""
     job_id = _job_in(jobs, state)

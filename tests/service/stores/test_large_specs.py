@@ -7,7 +7,7 @@ import pytest
 
 from nablad.v1 import job_spec_pb2 as spec_pb
 from service.stores.database import Database
-from service.stores.job_states import CANCELLED, ENDED, MOVES, PAUSED
+from service.stores.job_states import CANCELLED, ENDED, PAUSED, TRANSITIONS
 from service.stores.jobs import JobStore
 
 
@@ -24,7 +24,7 @@ def _statements(database: Database) -> Iterator[list[str]]:
     database._connection.set_trace_callback(None)
 
 
-@pytest.mark.parametrize("states", [(), tuple(MOVES.keys() - ENDED), (CANCELLED,)])
+@pytest.mark.parametrize("states", [(), tuple(TRANSITIONS.keys() - ENDED), (CANCELLED,)])
 def test_a_page_is_read_in_order_and_not_sorted(database: Database, jobs: JobStore, states: tuple[int, ...]) -> None:
     """To sort jobs, SQLite would read the specs of all of them for each page."""
     for name in "abc":
@@ -42,13 +42,13 @@ def test_who_uses_a_data_set_is_known_without_the_specs(database: Database, jobs
     jobs.move(users["x"], CANCELLED, "test")
     jobs.move(users["y"], PAUSED, "test")
     with _statements(database) as said:
-        found = {name: jobs.user_of_dataset(name) for name in ("x", "y", "z", "v", "none", "")}
+        found = {name: jobs.job_using_dataset(name) for name in ("x", "y", "z", "v", "none", "")}
     assert found == {"x": None, "y": users["y"], "z": users["z"], "v": users["y"], "none": None, "": None}
     assert said
     assert not [query for query in said if "body" in query]
 
 
-@pytest.mark.parametrize("learn", [JobStore.learn_datasets, lambda _: None], ids=["at the start", "when asked"])
+@pytest.mark.parametrize("learn", [JobStore.load_datasets_in_use, lambda _: None], ids=["at the start", "when asked"])
 def test_who_uses_a_data_set_is_learnt_anew_after_a_restart(
     database: Database, jobs: JobStore, learn: Callable[[JobStore], None]
 ) -> None:
@@ -57,8 +57,8 @@ def test_who_uses_a_data_set_is_learnt_anew_after_a_restart(
     restarted = JobStore(database, jobs._now)
     learn(restarted)
     new = restarted.create(_spec("new", "both"), "").job_id
-    assert [restarted.user_of_dataset(name) for name in ("old", "new", "both")] == [old, new, old]
+    assert [restarted.job_using_dataset(name) for name in ("old", "new", "both")] == [old, new, old]
     restarted.move(old, CANCELLED, "test")
-    assert [restarted.user_of_dataset(name) for name in ("old", "new", "both")] == [None, new, new]
+    assert [restarted.job_using_dataset(name) for name in ("old", "new", "both")] == [None, new, new]
     restarted.delete(old)
-    assert restarted.user_of_dataset("old") is None
+    assert restarted.job_using_dataset("old") is None

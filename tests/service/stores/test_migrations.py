@@ -17,8 +17,18 @@ from nablad.v1.metrics_pb2 import Metrics
 from service.stores import database as database_module
 from service.stores.catalogues import DatasetCatalogue, ModelCatalogue
 from service.stores.database import Database, DatabaseError
-from service.stores.job_states import CANCELLED, FAILED, MOVES, PAUSED, QUEUED, RUNNING, STARTING, SUCCEEDED, State
-from service.stores.jobs import JobStore, Waiting
+from service.stores.job_states import (
+    CANCELLED,
+    FAILED,
+    PAUSED,
+    QUEUED,
+    RUNNING,
+    STARTING,
+    SUCCEEDED,
+    TRANSITIONS,
+    State,
+)
+from service.stores.jobs import JobStore, QueuedJob
 from service.stores.migrations import MIGRATIONS, Migration
 from service.stores.tables import EVENTS, TABLES
 
@@ -86,14 +96,14 @@ def test_everything_is_there_after_a_migration(migrated: Database) -> None:
     """Jobs in every state with what specs have by now, events, requests, data sets and models."""
     jobs = JobStore(migrated, lambda: NOW)
     for expected in map(_old_job, OLD_STATES):
-        job = jobs.requested(f"request {expected.state}")
+        job = jobs.find_by_request(f"request {expected.state}")
         assert job is not None
         assert (job.spec.priority, job.spec.limits.attempts, job.spec.checkpoints.every_seconds) == (0, 3, 30)
         for field in ("priority", "limits", "checkpoints"):
             job.spec.ClearField(field)
         assert job == expected
         assert list(jobs.events(job.job_id, 1)) == _old_events(job.job_id)
-    assert jobs.counts() == dict.fromkeys(MOVES, 1) | {PAUSED: 0}
+    assert jobs.count_by_state() == dict.fromkeys(TRANSITIONS, 1) | {PAUSED: 0}
     assert DatasetCatalogue(migrated).names() == ["d"]
     assert len(ModelCatalogue(migrated).page(None, 9)[0]) == 1
 
@@ -101,7 +111,7 @@ def test_everything_is_there_after_a_migration(migrated: Database) -> None:
 def test_new_columns_hold_what_old_rows_say(migrated: Database) -> None:
     """The queue knows what its jobs ask for, and recent events are those of note."""
     jobs = JobStore(migrated, lambda: NOW)
-    assert jobs.waiting() == [Waiting(f"a-{QUEUED}", 1, 0, 2, 3, 0.0, 1000.5, attempt=1)]
+    assert jobs.queued_jobs() == [QueuedJob(f"a-{QUEUED}", 1, 0, 2, 3, 0.0, 1000.5, attempt=1)]
     assert [event.number for event in jobs.recent_events(f"a-{QUEUED}", 9)] == [1, 3]
 
 

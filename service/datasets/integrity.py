@@ -10,7 +10,7 @@ from nablad.v1 import datasets_pb2 as datasets_pb
 from service.errors import StoredDatasetError
 from service.storage.digests import open_stored, sha256_of
 
-__all__ = ["ROW_FILES", "StoredDatasets", "damaged_dataset", "open_file", "require_intact"]
+__all__ = ["ROW_FILES", "DatasetVerifier", "damaged_dataset", "open_stored_file", "require_intact"]
 
 #: What the digest of a data set goes over, in this order.
 ROW_FILES: Final = ("features.npy", "targets.npy")
@@ -30,7 +30,7 @@ def damaged_dataset(name: str, what: str) -> StoredDatasetError:
     )
 
 
-def open_file(directory: Path, filename: str) -> BinaryIO:
+def open_stored_file(directory: Path, filename: str) -> BinaryIO:
     """Opens a file of the data set in `directory`, which has the data set's name.
 
     Raises:
@@ -55,7 +55,7 @@ def require_intact(dataset: datasets_pb.Dataset, directory: Path) -> None:
         OSError: One cannot be read now.
     """
     with ExitStack() as stack:
-        came = sha256_of([stack.enter_context(open_file(directory, name)) for name in ROW_FILES])
+        came = sha256_of([stack.enter_context(open_stored_file(directory, name)) for name in ROW_FILES])
     if dataset.sha256 and came != dataset.sha256:
         names = " and ".join(ROW_FILES)
         raise damaged_dataset(
@@ -64,7 +64,7 @@ def require_intact(dataset: datasets_pb.Dataset, directory: Path) -> None:
         )
 
 
-class StoredDatasets:
+class DatasetVerifier:
     """Compares data sets with their digests, each once for as long as its files are not touched."""
 
     def __init__(self) -> None:
