@@ -1,4 +1,4 @@
-"""The metrics of learning, one row for each: tables, series, boards and stopping rules take them from here.
+"""Table of the metrics of learning, the source for tables, series, boards and stopping rules.
 
 Each row has a field of the same name in `nablad.v1.Metrics`, and a property in `workers.mathematics.sums.Sums`, which
 has the formula.
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
 __all__ = ["LEARNING_METRICS", "ROW_SETS", "LearningMetric"]
 
 ROW_SETS: Final = ("training", "validation")
-"""The rows that metrics are of; the fields of messages that carry them."""
+"""Sets of rows that have metrics, named as the fields of messages that carry them."""
 
 
 @dataclass(frozen=True)
 class LearningMetric:
-    """A row of the table.
+    """Row of the table.
 
     Attributes:
-        name: Of the field, in headings and in sentences.
-        help: What it is, as the beginning of a sentence that goes on with the rows it is of.
-        lower_is_better: Whether a lower value is a better one, else a higher one is.
-        only_for_labels: Whether it needs class labels; else values will do, too.
-        is_share: Whether it is a share of 1, which people read as a percentage.
+        name: Name of the field, also used in headings and sentences.
+        help: Beginning of a sentence that goes on with the set of rows.
+        lower_is_better: True if a lower value is better.
+        only_for_labels: True if it needs class labels.
+        is_share: True for a share of 1, shown as a percentage.
     """
 
     name: str
@@ -35,20 +35,20 @@ class LearningMetric:
     is_share: bool = False
 
     def value(self, metrics: "metrics_pb2.Metrics") -> float | None:
-        """Its value among others; None if it is not known."""
+        """Returns this metric's value in a message; None if it is not known."""
         known = metrics.HasField(self.name)  # type: ignore[arg-type]
         return float(getattr(metrics, self.name)) if known else None
 
     def text(self, value: float, digits: int = 4) -> str:
-        """A value for people: a percentage, or a number with so many significant digits."""
+        """Returns a value as text: a percentage, or a number with so many significant digits."""
         return f"{value:.2%}" if self.is_share else f"{value:.{digits}g}"
 
     def reaches(self, value: float, target: float) -> bool:
-        """Whether a value is as good as the target."""
+        """Returns True if a value is at least as good as the target."""
         return value <= target if self.lower_is_better else value >= target
 
 
 LEARNING_METRICS: Final = (
     LearningMetric("cost", "Mean cost per sample", lower_is_better=True),
-    LearningMetric("accuracy", "Share of samples classified right", only_for_labels=True, is_share=True),
+    LearningMetric("accuracy", "Share of samples classified correctly", only_for_labels=True, is_share=True),
 )

@@ -1,4 +1,4 @@
-"""The table of all metrics. The registry, docs/metrics.md (which this module prints) and the tests come from it.
+"""Table of all metrics: the source of the registry, of docs/metrics.md (which this module prints) and of tests.
 
 Names follow Prometheus's conventions: base units, ``_total`` for counters. The label of a job is ``job_id``: Prometheus
 gives a label ``job`` a meaning of its own.
@@ -27,7 +27,7 @@ __all__ = [
 
 
 class Type(StrEnum):
-    """Of metrics, as Prometheus knows them."""
+    """Types of metrics in Prometheus."""
 
     COUNTER = "counter"
     GAUGE = "gauge"
@@ -36,20 +36,20 @@ class Type(StrEnum):
 
 
 OWN_LABELS: Final = {Type.HISTOGRAM: "le", Type.SUMMARY: "quantile"}
-"""The label that goes without saying, of the types that have one."""
+"""Label that Prometheus adds to the series of a type."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A line of the table.
+    """Row of the table.
 
     Attributes:
-        name: As it is scraped; of histograms and summaries, without the suffixes of their series.
-        type: Its type.
-        help: What it says.
-        labels: Their names; ``le`` and ``quantile`` go without saying.
-        unit: The base unit; empty if it is a number of something.
-        buckets: Upper bounds, of histograms that the service counts itself.
+        name: Name on the page; for histograms and summaries, without the suffixes of their series.
+        type: Type in Prometheus.
+        help: HELP text: one or two sentences.
+        labels: Names of the labels, without ``le`` and ``quantile``.
+        unit: Base unit; empty for a count.
+        buckets: Upper bounds of a histogram that the service fills itself.
     """
 
     name: str
@@ -71,13 +71,13 @@ def _job(name: str, type_: Type, help_: str, *labels: str, unit: str = "", bucke
 
 
 def learning_metric_name(rows: str, metric: LearningMetric) -> str:
-    """The name of the series of a metric of learning over these rows, one of `ROW_SETS`."""
+    """Returns the name of a learning metric over a set of rows, one of `ROW_SETS`."""
     return f"nablad_job_{rows}_{metric.name}{'_ratio' if metric.is_share else ''}"
 
 
 _OF_ROWS: Final = {
-    "training": "of this epoch so far, each mini-batch before its update",
-    "validation": "of the validation rows after the last finished epoch",
+    "training": "over the current epoch so far, each mini-batch before its update",
+    "validation": "over the validation rows after the last finished epoch",
 }
 
 
@@ -89,15 +89,15 @@ def _learning(rows: str, metric: LearningMetric) -> Metric:
 
 
 JOB_METRICS: Final = (
-    _job("running", _GAUGE, "1 while an attempt is followed, 0 when the job has ended."),
-    _job("attempt", _GAUGE, "Number of the present attempt, from 1."),
-    _job("epoch", _GAUGE, "Epochs begun, from 1."),
-    _job("epochs", _GAUGE, "Epochs that the job asks for."),
-    _job("step", _GAUGE, "Updates that the weights have seen, over all attempts, without what was lost."),
-    _job("planned_steps", _GAUGE, "Updates of the weights that the job asks for."),
+    _job("running", _GAUGE, "1 while the job has an attempt, 0 after its end."),
+    _job("attempt", _GAUGE, "Number of the current attempt, from 1."),
+    _job("epoch", _GAUGE, "Number of the current epoch, from 1."),
+    _job("epochs", _GAUGE, "Epochs that the job requests."),
+    _job("step", _GAUGE, "Updates of the weights over all attempts, without lost ones."),
+    _job("planned_steps", _GAUGE, "Updates of the weights that the job requests."),
     _job("steps_total", _COUNTER, "Updates of the weights in this attempt."),
-    _job("samples_total", _COUNTER, "Samples that went into the updates of this attempt."),
-    _job("samples_per_second", _GAUGE, "Samples per second of the steps of this epoch."),
+    _job("samples_total", _COUNTER, "Samples in the updates of this attempt."),
+    _job("samples_per_second", _GAUGE, "Samples per second in the steps of the current epoch."),
     *(_learning(rows, metric) for rows in ROW_SETS for metric in LEARNING_METRICS),
     _job("learning_rate", _GAUGE, "Learning rate ε."),
     _job("gradient_norm", _GAUGE, "Euclidean norm of the mean gradient of a recent step."),
@@ -111,44 +111,44 @@ JOB_METRICS: Final = (
     ),
     _job(
         "staleness_updates", _GAUGE,
-        "How many updates old the weights were that a recent step's oldest gradient was computed with; 0 in sync mode.",
+        "Age of the weights of the oldest gradient in a recent step, in updates; 0 in sync mode.",
     ),
-    _job("step_seconds", _HISTOGRAM, "Duration of steps, from the first ticket to the update.", unit="seconds"),
+    _job("step_seconds", _HISTOGRAM, "Duration of steps from the first ticket to the update.", unit="seconds"),
     _job(
         "step_phase_seconds", _SUMMARY,
-        "What steps consist of; where they are shorter than 10 ms, all this is of one in 5 to 10 ms. Of the workers: "
-        "compute. Of the parameter server: wait, exchange, reduce, apply. Quantiles are of the last 1024.",
+        "Duration of the phases of steps: compute (workers), wait, exchange, reduce and apply (parameter server). Of "
+        "steps shorter than 10 ms, one in 5 to 10 ms is sampled. Quantiles are over the last 1024 samples.",
         "phase", unit="seconds",
     ),
     _job("evaluations_total", _COUNTER, "Evaluations of the validation rows."),
     _job(
-        "evaluation_seconds_total", _COUNTER, "Seconds for which the steps stood still for evaluations.",
+        "evaluation_seconds_total", _COUNTER, "Time in evaluations, while no steps are made.",
         unit="seconds",
     ),
-    _job("workers", _GAUGE, "Workers that the job asks for."),
-    _job("workers_alive", _GAUGE, "Workers that joined and are not lost."),
+    _job("workers", _GAUGE, "Workers that the job requests."),
+    _job("workers_alive", _GAUGE, "Workers that have joined and are alive."),
     _job("workers_lost_total", _COUNTER, "Workers lost in this attempt."),
     _job(
-        "transport_workers", _GAUGE, "Workers that are there, by how weights and gradients reach them.", "transport",
+        "transport_workers", _GAUGE, "Live workers by transport of weights and gradients.", "transport",
     ),
-    _job("refused_results_total", _COUNTER, "Results of workers that were refused.", "reason"),
+    _job("refused_results_total", _COUNTER, "Rejected results of workers, by reason.", "reason"),
     _job(
-        "worker_seconds_total", _COUNTER, "Seconds of all workers, by what they went into.", "activity", unit="seconds",
+        "worker_seconds_total", _COUNTER, "Time of all workers, by activity.", "activity", unit="seconds",
     ),
     _job(
-        "server_seconds_total", _COUNTER, "Seconds of the parameter server's steps, by what they went into.",
+        "server_seconds_total", _COUNTER, "Time of the parameter server in steps, by activity.",
         "activity", unit="seconds",
     ),
-    _job("worker_results_total", _COUNTER, "Results of each worker that were taken.", "worker"),
-    _job("worker_samples_total", _COUNTER, "Samples in the results of each worker that were taken.", "worker"),
+    _job("worker_results_total", _COUNTER, "Accepted results by worker.", "worker"),
+    _job("worker_samples_total", _COUNTER, "Samples in accepted results by worker.", "worker"),
     _job(
         "worker_lag_seconds_total", _COUNTER,
-        "How long after the first result of their step the results of each worker came, summed up.", "worker",
+        "Sum of the delays of a worker's results after the first result of their step.", "worker",
         unit="seconds",
     ),
     _job(
         "process_cpu_seconds_total", _COUNTER,
-        "CPU seconds of the job's processes: parameter_server, and each worker by its name.", "process", unit="seconds",
+        "CPU time of the job's processes: parameter_server, and each worker by its name.", "process", unit="seconds",
     ),
     _job(
         "process_resident_memory_bytes", _GAUGE,
@@ -160,123 +160,129 @@ JOB_METRICS: Final = (
     _job("checkpoint_step", _GAUGE, "Updates of the weights in the newest checkpoint."),
     _job(
         "checkpoint_timestamp_seconds", _GAUGE,
-        "When the newest checkpoint was written, or the attempt began if that was later, in Unix time.", unit="seconds",
+        "Unix time of the newest checkpoint, or of the start of the attempt if that was later.", unit="seconds",
     ),
     _job(
         "checkpoint_interval_seconds", _GAUGE,
-        "How often the job wants checkpoints by time.", unit="seconds",
+        "Interval between checkpoints that the job requests.", unit="seconds",
     ),
 )  # fmt: skip
-"""Of each job that runs or has ended a short while ago. All have the label job_id."""
+"""Metrics of each job that runs or has ended recently, with the label job_id."""
 
 SERVICE_METRICS: Final = (
-    Metric("nablad_build_info", _GAUGE, "Always 1; its labels say what runs.", ("version", "code", "python", "grpc")),
+    Metric("nablad_build_info", _GAUGE, "Always 1; the labels are versions.", ("version", "code", "python", "grpc")),
     Metric("nablad_jobs", _GAUGE, "Jobs by state.", ("state",)),
-    Metric("nablad_jobs_ended_total", _COUNTER, "Jobs that have ended, by their last state.", ("state",)),
+    Metric("nablad_jobs_ended_total", _COUNTER, "Ended jobs by final state.", ("state",)),
     Metric(
         "nablad_jobs_set_aside_total", _COUNTER,
-        "Jobs that were paused because the service had ended again and again while they ran.",
+        "Jobs that were paused because the service had died three times in a row while they ran.",
     ),
     Metric(
-        "nablad_queue_jobs", _GAUGE, "Jobs in the queue, by priority: low is below 0, high is above.", ("priority",)
+        "nablad_queue_jobs", _GAUGE, "Queued jobs by priority: low is below 0, high is above 0.", ("priority",)
     ),
     Metric(
         "nablad_queue_oldest_seconds", _GAUGE,
-        "The longest that one of the jobs has been in the queue, by priority.",
+        "Longest present waiting time of a queued job, by priority.",
         ("priority",), "seconds",
     ),
     Metric(
-        "nablad_queue_wait_seconds", _HISTOGRAM, "How long jobs were in the queue before their processes were started.",
+        "nablad_queue_wait_seconds", _HISTOGRAM,
+        "Time of jobs in the queue until their processes were started, by priority.",
         ("priority",), "seconds", _LONG_SECONDS,
     ),
-    Metric("nablad_attempts_total", _COUNTER, "Attempts that were launched."),
-    Metric("nablad_attempts_lost_total", _COUNTER, "Attempts that were lost, by what was lost.", ("cause",)),
+    Metric("nablad_attempts_total", _COUNTER, "Launched attempts."),
+    Metric("nablad_attempts_lost_total", _COUNTER, "Lost attempts by cause.", ("cause",)),
     Metric(
         "nablad_recovery_seconds", _HISTOGRAM,
-        "From the loss of an attempt until the next one runs, by what was lost; of the service, "
-        "from when it is back.", ("cause",), "seconds",
+        "Time from the loss of an attempt until the next one runs, by cause. For the service, the "
+        "time begins at its restart.", ("cause",), "seconds",
         _LONG_SECONDS,
     ),
-    Metric("nablad_cluster_up", _GAUGE, "1 while Ray is there, 0 while it is away."),
+    Metric("nablad_cluster_up", _GAUGE, "1 while Ray is connected, else 0."),
     Metric("nablad_cluster_nodes", _GAUGE, "Nodes of the Ray cluster."),
-    Metric("nablad_cluster_cpus", _GAUGE, "CPUs of the Ray cluster, busy or not."),
-    Metric("nablad_cluster_free_cpus", _GAUGE, "CPUs of the Ray cluster that nobody has."),
+    Metric("nablad_cluster_cpus", _GAUGE, "CPUs of the Ray cluster."),
+    Metric("nablad_cluster_free_cpus", _GAUGE, "Unallocated CPUs of the Ray cluster."),
     Metric(
-        "nablad_cluster_losses_total", _COUNTER, "How often Ray, or the process that speaks to it, was lost."
+        "nablad_cluster_losses_total", _COUNTER, "Losses of Ray or of the cluster process."
     ),
-    Metric("nablad_checkpoints_total", _COUNTER, "Checkpoints that were written."),
-    Metric("nablad_checkpoint_bytes_total", _COUNTER, "Bytes of the checkpoints that were written.", unit="bytes"),
+    Metric("nablad_checkpoints_total", _COUNTER, "Written checkpoints."),
+    Metric("nablad_checkpoint_bytes_total", _COUNTER, "Bytes of written checkpoints.", unit="bytes"),
     Metric(
-        "nablad_checkpoint_seconds", _HISTOGRAM, "How long checkpoints took to be fetched and written.", (), "seconds",
+        "nablad_checkpoint_seconds", _HISTOGRAM, "Duration of fetching and writing a checkpoint.", (), "seconds",
         (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0),
     ),
     Metric("nablad_checkpoint_failures_total", _COUNTER, "Checkpoints that could not be written."),
-    Metric("nablad_watchers", _GAUGE, "Clients that watch jobs."),
-    Metric("nablad_rpcs_total", _COUNTER, "Calls that have ended, by method and status code.", ("method", "code")),
-    Metric("nablad_rpcs_active", _GAUGE, "Calls that are under way, by method.", ("method",)),
+    Metric("nablad_watchers", _GAUGE, "Open watches of jobs."),
+    Metric("nablad_rpcs_total", _COUNTER, "Finished calls by method and status code.", ("method", "code")),
+    Metric("nablad_rpcs_active", _GAUGE, "Calls in progress by method.", ("method",)),
     Metric(
-        "nablad_rpc_seconds", _HISTOGRAM, "Duration of calls that have one answer, by method.", ("method",), "seconds",
-        _CALL_SECONDS,
+        "nablad_rpc_seconds", _HISTOGRAM,
+        "Duration of calls by method, without those that stream their answer.",
+        ("method",), "seconds", _CALL_SECONDS,
     ),
     Metric(
-        "nablad_store_commit_seconds", _HISTOGRAM, "How long transactions of the database took to reach the disk.", (),
-        "seconds", (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
+        "nablad_store_commit_seconds", _HISTOGRAM,
+        "Duration of commits to the database, including the sync to disk.", (), "seconds",
+        (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
     ),
-    Metric("nablad_store_bytes", _GAUGE, "Size of the database with its log.", unit="bytes"),
+    Metric("nablad_store_bytes", _GAUGE, "Size of the database with its write-ahead log.", unit="bytes"),
     Metric(
-        "nablad_data_directory_free_bytes", _GAUGE, "Room on the file system of the data directory.", unit="bytes"
+        "nablad_data_directory_free_bytes", _GAUGE, "Free space on the file system of the data directory.", unit="bytes"
     ),
     Metric(
         "nablad_data_directory_reserve_bytes", _GAUGE,
-        "Room on the file system of the data directory that is kept for what frees room or stops work.", unit="bytes",
+        "Reserved space for calls that free space or stop work when the disk is full.", unit="bytes",
     ),
     Metric(
         "nablad_data_directory_size_bytes", _GAUGE, "Size of the file system of the data directory.", unit="bytes"
     ),
 )  # fmt: skip
-"""Of the service itself."""
+"""Metrics of the service itself."""
 
 PROCESS_METRICS: Final = tuple(
     Metric(f"{prefix}_{name}", type_, f"{help_} of the {whose}.", unit=unit)
-    for prefix, whose in (("nablad_process", "service"), ("nablad_cluster_process", "process that speaks to Ray"))
+    for prefix, whose in (
+        ("nablad_process", "service"),
+        ("nablad_cluster_process", "cluster process, which speaks to Ray"),
+    )
     for name, type_, help_, unit in (
         ("virtual_memory_bytes", _GAUGE, "Virtual memory", "bytes"),
         ("resident_memory_bytes", _GAUGE, "Resident memory", "bytes"),
-        ("start_time_seconds", _GAUGE, "Start, in Unix time,", "seconds"),
-        ("cpu_seconds_total", _COUNTER, "CPU seconds", "seconds"),
-        ("open_fds", _GAUGE, "Open descriptors", ""),
-        ("max_fds", _GAUGE, "Limit of open descriptors", ""),
+        ("start_time_seconds", _GAUGE, "Start time, in Unix time,", "seconds"),
+        ("cpu_seconds_total", _COUNTER, "CPU time", "seconds"),
+        ("open_fds", _GAUGE, "Open file descriptors", ""),
+        ("max_fds", _GAUGE, "Limit of open file descriptors", ""),
     )
 )
-"""Of the service's processes, as prometheus_client's ProcessCollector gives them."""
+"""Metrics of the service's processes, from prometheus_client's ProcessCollector."""
 
 METRICS: Final = (*SERVICE_METRICS, *PROCESS_METRICS, *JOB_METRICS)
-"""All of them."""
+"""All metrics."""
 
 ROWS: Final = {metric.name: metric for metric in METRICS}
-"""By name."""
+"""Metrics by name."""
 
 _HEAD = """# Metrics
 
-Served at `/metrics`, on 127.0.0.1:7472 if nothing else was said (`--metrics-address`), in OpenMetrics for
-those who ask for that, as Prometheus does, else in Prometheus's text format; gzipped for those who ask for that.
+The service serves `/metrics` on 127.0.0.1:7472 unless `--metrics-address` says otherwise. The format is OpenMetrics for
+scrapers that accept it, as Prometheus does, else Prometheus's text format; both are gzipped on request.
 
-Made from the table in `service/metrics/table.py` by `python -m service.metrics.table > docs/metrics.md`; a test
-holds it fresh.
+Generated from `service/metrics/table.py` by `python -m service.metrics.table > docs/metrics.md`; a test compares
+both.
 
-- The label of a job is `job_id`: Prometheus gives a label `job` a meaning of its own.
-- The series of a job are there from the beginning of its first attempt, and go away 15 minutes after its end. While it
-  is in the queue between two attempts, or paused, it has none. Counters of a job begin at 0 with each attempt.
-- The first 64 workers of a job have series of their own; those of all others are summed up as `others`.
-- Counters whose labels are known are there from the start of the service, so that a first count shows as an increase.
-- What the parameter server tells of a job beside its progress is a second old, or a little more.
-- Shorter jobs than the interval of scraping are not lost: `nabla job history` has the figures of every epoch.
+- The label of a job is `job_id`, because Prometheus uses the label `job` for the scrape job.
+- A job has series from the start of its first attempt until 15 minutes after its end. It has none while it is queued
+  between two attempts, or paused. Counters of a job begin at 0 with each attempt.
+- The first 64 workers of a job have series of their own; all others are summed up as `others`.
+- Counters with known labels exist from the start of the service, so that the first count shows as an increase.
+- The parameter server reports its metrics about once a second.
+- Jobs that are shorter than the scrape interval keep their metrics in `nabla job history`.
 """
 _SECTIONS = (("Jobs", JOB_METRICS), ("The service", SERVICE_METRICS), ("Processes of the service", PROCESS_METRICS))
 
 
 def page() -> str:
-    """docs/metrics.md."""
+    """Returns docs/metrics.md."""
     parts = [_HEAD]
     for title, metrics in _SECTIONS:
         parts.append(f"\n## {title}\n\n| name | type | labels | unit | |\n| --- | --- | --- | --- | --- |\n")

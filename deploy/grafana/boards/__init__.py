@@ -1,4 +1,4 @@
-"""The boards, one a file, and what they are made of."""
+"""Grafana boards, one file each, and their parts."""
 
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -14,4 +14,4 @@ BOARDS: Final[Mapping[str, Callable[[], Dashboard]]] = {
     "job": job.board,
     "service": service.board,
 }
-"""What makes each board, by the name of its file."""
+"""Builders of the boards, by the names of their files."""

@@ -1,4 +1,4 @@
-"""What happened to a job, as marks over all of its graphs."""
+"""Annotations: events of a job as marks on its graphs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ _STEP = "15s"
 
 
 class Marked(AnnotationQuery):
-    """A query of Prometheus for marks, with the text that they show.
+    """Prometheus query for marks, with their title.
 
     Grafana's schema leaves annotation queries open for what a data source puts there. The SDK's type has only ``expr``.
     """
 
     def to_json(self) -> dict[str, object]:
-        """With the title of the marks, and how close to each other they can be."""
+        """Adds the title of the marks and the shortest distance between them."""
         return super().to_json() | {"titleFormat": self.name, "step": _STEP}
 
 
 @dataclass(frozen=True)
 class _Event(Builder[AnnotationQuery]):
-    """A mark wherever the expression is above 0."""
+    """Mark wherever the expression is above 0."""
 
     name: str
     colour: str
@@ -38,13 +38,12 @@ class _Event(Builder[AnnotationQuery]):
 
 
 def of_job_events() -> Sequence[Builder[AnnotationQuery]]:
-    """Marks of the chosen job.
+    """Returns the marks of the chosen job.
 
-    The window reaches one scrape further than the step, so that nothing falls between two of them; neighbouring marks
-    become one.
+    The window is one scrape longer than the step, so that no event is missed; neighbouring marks become one.
     """
     attempt, running = of_job("nablad_job_attempt"), of_job("nablad_job_running")
-    # Between two attempts there is no series, so none that changes: an attempt is new if no such number was seen.
+    # Between two attempts there is no series, so changes() sees nothing: an attempt is new if its number is new.
     seen = f"max_over_time({attempt}[$__range] offset $__rate_interval)"
     return (
         _Event("New attempt", "orange", f"{attempt} unless {seen} >= {attempt}"),

@@ -1,4 +1,4 @@
-"""What went wrong, over all jobs."""
+"""Row of failures over all jobs, for the overview."""
 
 from grafana_foundation_sdk.models import units
 
@@ -13,33 +13,34 @@ _FAULTS = 'code=~"INTERNAL|UNKNOWN|UNAVAILABLE|DATA_LOSS"'
 
 
 def failed_calls() -> str:
-    """The share of calls that failed by the service's fault; 0 where there are none."""
+    """Share of calls that failed because of the service; 0 where there are no calls."""
     failed, calls = (total(rate(of_service("nablad_rpcs_total", *codes))) for codes in ((_FAULTS,), ()))
     return f"({failed} or vector(0)) / clamp_min({calls}, 1e-9)"
 
 
 def failures() -> Row:
-    """Losses, recoveries, failed calls and failed checkpoints over time."""
+    """Returns lost attempts, recoveries, failed calls and failed checkpoints over time."""
     return Row(
-        "What went wrong",
+        "Failures",
         [
             graph(
-                "Lost attempts by cause", "Within each interval. Workers: look at their machines' memory; ray: at the "
-                "cluster; service: at its restarts.", units.Number,
+                "Lost attempts by cause", "Per interval. For workers, check the memory of their nodes; for ray, the "
+                "cluster; for service, its restarts.", units.Number,
                 Series(total(increase(of_service("nablad_attempts_lost_total")), "cause"), "{{cause}}"), span=6,
             ),
             graph(
-                "Recoveries by cause", "Lost attempts whose next one runs, within each interval. Fewer than lost ones: "
-                "jobs wait for room, or failed.", units.Number,
+                "Recoveries by cause", "Lost attempts whose successor runs, per interval. If they are fewer than lost "
+                "attempts, jobs wait for CPUs or have failed.", units.Number,
                 Series(total(increase(of_service("nablad_recovery_seconds_count")), "cause"), "{{cause}}"), span=6,
             ),
             graph(
-                "Share of failed calls", "By the service's fault. Callers' mistakes do not count; the service board "
-                "has every code.", units.PercentUnit, Series(failed_calls(), "failed"), span=6,
+                "Share of failed calls", "Calls that failed because of the service, not because of the caller. The "
+                "service board shows every code.", units.PercentUnit, Series(failed_calls(), "failed"), span=6,
                 limits=bad_from(0.05, warning=0.01),
             ),
             graph(
-                "Failed checkpoints", "Within each interval. Until they are written again, a loss costs ever more.",
+                "Failed checkpoints", "Per interval. Until a checkpoint is written again, a loss repeats more and more "
+                "work.",
                 units.Number, Series(total(increase(of_service("nablad_checkpoint_failures_total"))), "failed"), span=6,
             ),
         ],

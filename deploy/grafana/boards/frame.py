@@ -1,4 +1,4 @@
-"""What all boards have alike: tags, time range, variables and the links between them."""
+"""Frame of all boards: tags, time range, variables, and links between boards."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ _TAG: Final = "nablad"
 
 @dataclass(frozen=True)
 class Name:
-    """What a board is called.
+    """Name of a board.
 
     Attributes:
-        uid: Its address, ``/d/UID``: links and bookmarks hold it, so it stays.
-        title: Its headline.
-        description: The question that it answers.
+        uid: Address, ``/d/UID``; fixed, because links and bookmarks contain it.
+        title: Headline.
+        description: Questions that the board answers.
     """
 
     uid: str
@@ -38,23 +38,23 @@ class Name:
 OVERVIEW: Final = Name(
     "nablad-overview",
     "nablad: overview",
-    "Is the service well, what runs, what waits, and what went wrong? Click a job to see it.",
+    "Is the service healthy? Which jobs run, wait or fail? Click a job to open its board.",
 )
 JOB: Final = Name(
     "nablad-job",
     "nablad: job",
-    "Does this job learn, how fast, where does the time of its steps go, and what happened to it?",
+    "Does this job learn, how fast, and where do its steps spend their time?",
 )
 SERVICE: Final = Name(
     "nablad-service",
     "nablad: service",
-    "How do the calls, the database, the checkpoints and the processes of the service fare?",
+    "Calls, database, checkpoints and processes of the service.",
 )
 
 
 @dataclass(frozen=True)
 class Row:
-    """A headline and the panels below it; 24 columns make a line."""
+    """Headline with panels below it; a line has 24 columns."""
 
     title: str
     panels: Sequence[Builder[Panel]]
@@ -66,7 +66,7 @@ def assemble(
     rows: Sequence[Row],
     annotations: Sequence[Builder[AnnotationQuery]] = (),
 ) -> Dashboard:
-    """A board of these parts, with links to the other boards."""
+    """Builds a board from its parts, with links to the other boards."""
     board = build.Dashboard(name.title).uid(name.uid).description(name.description).tags([_TAG])
     board.time("now-1h", "now").refresh("10s").timezone("browser").tooltip(DashboardCursorSync.CROSSHAIR)
     board.variables(list(variables)).annotations(list(annotations))
@@ -79,13 +79,13 @@ def assemble(
 
 
 def _link(other: Name) -> build.DashboardLink:
-    """To another board, with the time range and the variables that it shares."""
+    """Links to another board; keeps the time range and shared variables."""
     link = build.DashboardLink(other.title).type(DashboardLinkType.LINK).url(f"/d/{other.uid}")
     return link.icon("dashboard").tooltip(other.description).keep_time(True).include_vars(True)
 
 
 def _numbered(board: Dashboard) -> Dashboard:
-    """Panels and rows get numbers: Grafana tells them apart by these, and the builder leaves them out."""
+    """Numbers panels and rows, because Grafana needs ids and the builder sets none."""
     for number, panel in enumerate(board.panels or (), start=1):
         panel.id_val = number
     return board

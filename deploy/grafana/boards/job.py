@@ -1,4 +1,4 @@
-"""The job board: does it learn, how fast, where does the time go, and what happened to it?"""
+"""Job board: learning, speed, time of steps, workers, processes and checkpoints of one job."""
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
@@ -9,7 +9,7 @@ __all__ = ["board"]
 
 
 def board() -> Dashboard:
-    """From what one looks at first to what one looks at when something is wrong."""
+    """Returns the board, the most important rows first."""
     return frame.assemble(
         frame.JOB,
         [variables.data_source(), variables.instance(), variables.job_id()],

@@ -1,4 +1,4 @@
-"""Of the job board: where the job stands, and whether it learns."""
+"""Rows of the job board: status and learning."""
 
 from grafana_foundation_sdk.builders.timeseries import Panel
 from grafana_foundation_sdk.models import units
@@ -17,42 +17,42 @@ _STEPS_PER_SECOND = rate(of_job("nablad_job_steps_total"))
 
 
 def headline() -> Row:
-    """In one line, where the job stands."""
+    """Returns the status of the job in one line."""
     return Row(
-        "Where it stands",
+        "Status",
         [
             stat(
-                "Epoch", "The epoch that is being trained, and how many the job asks for.", units.Number,
-                Series(of_job("nablad_job_epoch"), "begun"), Series(of_job("nablad_job_epochs"), "asked for"),
+                "Epoch", "Current epoch, and epochs that the job requests.", units.Number,
+                Series(of_job("nablad_job_epoch"), "current"), Series(of_job("nablad_job_epochs"), "requested"),
             ),
             stat(
-                "Progress", "Steps done, of those planned. A job may stop earlier: at its target, or out of patience.",
+                "Progress", "Share of the planned steps. A job may stop earlier, at a target or by patience.",
                 units.PercentUnit, Series(f"{_DONE} / {_PLANNED}", "done"),
             ),
             stat(
-                "Time left", "Steps left over the present steps per second. No figure means that no steps are made.",
+                "Time left", "Remaining steps divided by present steps per second. Empty while no steps are made.",
                 units.DurationSeconds, Series(f"({_PLANNED} - {_DONE}) / ({_STEPS_PER_SECOND} > 0)", "left"),
             ),
             stat(
-                "Samples/s", "Samples per second of this epoch's steps. Compare it with jobs of the same network.",
+                "Samples/s", "Samples per second in the steps of this epoch. Compare it with jobs of the same network.",
                 units.Short, Series(of_job("nablad_job_samples_per_second"), "samples/s"),
             ),
             stat(
-                "Learning rate ε", "The factor of the gradient in an update.", units.Number,
+                "Learning rate ε", "Factor of the gradient in an update.", units.Number,
                 Series(of_job("nablad_job_learning_rate"), "ε"),
             ),
             stat(
-                "Workers", "Workers that are there, of those asked for. Fewer for longer than a minute: look at the "
+                "Workers", "Live and requested workers. If workers are missing for more than a minute, check the "
                 "cluster's free CPUs.", units.Number,
-                Series(of_job("nablad_job_workers_alive"), "alive"), Series(of_job("nablad_job_workers"), "asked for"),
+                Series(of_job("nablad_job_workers_alive"), "alive"), Series(of_job("nablad_job_workers"), "requested"),
             ),
             stat(
-                "Attempt", "Which launch of the job's processes this is. Losses, pauses and restarts of the service "
-                "each begin another one.", units.Number, Series(of_job("nablad_job_attempt"), "attempt"),
+                "Attempt", "Number of times that the job's processes were launched. Losses, pauses and restarts of "
+                "the service begin another attempt.", units.Number, Series(of_job("nablad_job_attempt"), "attempt"),
             ),
             stat(
-                "Checkpoint age", "How much work a loss of the parameter server would cost. It should stay within the "
-                "interval that the job asks for.", units.Seconds,
+                "Checkpoint age", "Work that a loss of the parameter server would repeat. It should stay below the "
+                "interval that the job requests.", units.Seconds,
                 Series(f"time() - {of_job('nablad_job_checkpoint_timestamp_seconds')}", "age"),
                 limits=bad_from(1800, warning=600),
             ),
@@ -60,17 +60,17 @@ def headline() -> Row:
     )  # fmt: skip
 
 
-# What to read from the lines of a metric, where there is more to say than what it is.
+# Descriptions with advice; other metrics have their help text.
 _READINGS = {
-    "cost": "Both should fall. Training falls while validation rises: the network learns by heart. Both rise, or a "
-    "line breaks off: ε is too large.",
-    "accuracy": "Share of rows that are classified right. Training is measured before each update, so it may lie below "
-    "validation at first.",
+    "cost": "Both should fall. If only the training cost falls, the network overfits. If both rise, or a line ends, "
+    "ε is too large.",
+    "accuracy": "Share of rows classified correctly. Training accuracy is measured before each update, so it may be "
+    "below validation accuracy at first.",
 }
 
 
 def _metric(metric: LearningMetric) -> Panel:
-    """A metric of learning, of all rows that it is known of."""
+    """Returns the graph of a metric over all sets of rows."""
     panel = graph(
         metric.name.capitalize(), _READINGS.get(metric.name, f"{metric.help}."),
         units.PercentUnit if metric.is_share else units.Number,
@@ -80,35 +80,35 @@ def _metric(metric: LearningMetric) -> Panel:
 
 
 def learning() -> Row:
-    """Metrics of learning, and what moves the weights."""
+    """Returns the metrics of learning, the gradient norm and the learning rate."""
     panels = [
         *map(_metric, LEARNING_METRICS),
         graph(
-            "Gradient norm", "Should fall slowly while the cost does. Growth by orders of magnitude comes before a "
-            "cost that is no number.", units.Number, Series(of_job("nablad_job_gradient_norm"), "gradient"),
+            "Gradient norm", "Should fall slowly with the cost. Growth by orders of magnitude precedes a cost that is "
+            "not finite.", units.Number, Series(of_job("nablad_job_gradient_norm"), "gradient"),
         ),
         graph(
-            "Learning rate over time", "It should be what the job file says.", units.Number,
+            "Learning rate over time", "Should be the learning rate of the job file.", units.Number,
             Series(of_job("nablad_job_learning_rate"), "ε"),
         ),
     ]  # fmt: skip
     if len(panels) % 2:
         panels[-1].span(24)  # a line of its own
-    return Row("Does it learn?", panels)
+    return Row("Learning", panels)
 
 
 def layers() -> Row:
-    """Norms for each layer of weights and biases."""
+    """Returns norms for each layer of weights and biases."""
     return Row(
         "Layers",
         [
             graph(
-                "Gradient norm by layer", "A first layer far below the last one hardly learns: other activations or "
-                "wider first weights help.", units.Number,
+                "Gradient norm by layer", "A first layer far below the last one hardly learns. Other activations or "
+                "larger first weights help.", units.Number,
                 Series(of_job("nablad_job_layer_gradient_norm"), "layer {{layer}}"),
             ),
             graph(
-                "Weight norm by layer", "Steady growth without end calls for a penalty on the weights or a smaller ε.",
+                "Weight norm by layer", "If it grows without end, use a smaller ε.",
                 units.Number, Series(of_job("nablad_job_layer_weight_norm"), "layer {{layer}}"),
             ),
         ],

@@ -1,4 +1,4 @@
-"""Of the job board: how fast the steps are, and what their time goes into."""
+"""Rows of the job board: speed and time of steps."""
 
 from grafana_foundation_sdk.builders import timeseries
 from grafana_foundation_sdk.models import units
@@ -15,27 +15,27 @@ _COMPUTE = "compute, by the workers"
 
 
 def speed() -> Row:
-    """Samples, steps and the pauses between them."""
+    """Returns the speed of samples and steps, and the time in evaluations."""
     buckets = of_job("nablad_job_step_seconds_bucket")
     mean = f"{rate(of_job('nablad_job_step_seconds_sum'))} / {rate(of_job('nablad_job_step_seconds_count'))}"
     return Row(
         "Speed",
         [
             graph(
-                "Samples per second", "The epoch's own figure leaves pauses out. Where the lines part, the job stood "
-                "still: evaluations, lost workers.", units.Short,
-                Series(of_job("nablad_job_samples_per_second"), "of this epoch's steps"),
-                Series(rate(of_job("nablad_job_samples_total")), "with all pauses"), span=8,
+                "Samples per second", "Where the lines differ, no steps were made, because of evaluations or lost "
+                "workers.", units.Short,
+                Series(of_job("nablad_job_samples_per_second"), "in steps of this epoch"),
+                Series(rate(of_job("nablad_job_samples_total")), "including pauses"), span=8,
             ),
             graph(
-                "Step duration", "From the first ticket to the update. A 99th percentile far above the median: a "
-                "straggler, or a busy machine.", units.Seconds,
+                "Step duration", "From the first ticket to the update. A 99th percentile far above the median shows a "
+                "straggler or a busy machine.", units.Seconds,
                 *percentiles(buckets),
                 Series(mean, "mean"), span=8,
             ),
             graph(
-                "Time in evaluations", "Share of the time for which steps stand still for the validation rows. Much of "
-                "it: fewer rows, or a longer epoch.", units.PercentUnit,
+                "Time in evaluations", "Share of time in evaluations, while no steps are made. If it is large, use "
+                "fewer validation rows.", units.PercentUnit,
                 Series(rate(of_job("nablad_job_evaluation_seconds_total")), "share of time"), span=4,
             ),
             graph(
@@ -48,24 +48,24 @@ def speed() -> Row:
 
 
 def anatomy() -> Row:
-    """The phases of a step: how long each takes."""
-    return Row("What a step consists of", [_mean_step(), *(_phases(q, name) for q, name in _QUANTILES)])
+    """Returns the durations of the phases of a step."""
+    return Row("Phases of a step", [_mean_step(), *(_phases(q, name) for q, name in _QUANTILES)])
 
 
 def _phases(quantile_label: str, name: str) -> timeseries.Panel:
     phases = of_job("nablad_job_step_phase_seconds", f'quantile="{quantile_label}"')
     description = (
-        f"The {name} of each phase, over the steps of late. A phase that grows here but not in its median is slow now "
-        "and then: look for what else runs on the machine."
+        f"The {name} of each phase over recent steps. A phase that grows here but not in its median is slow at times: "
+        "check what else runs on the machine."
     )
     return graph(f"Phases, {name}", description, units.Seconds, Series(phases, "{{phase}}"), span=8)
 
 
 def _mean_step() -> timeseries.Panel:
-    """The parameter server's phases make up the step; the workers compute while it waits."""
+    """Stacks the parameter server's phases, which make up the step; workers compute while it waits."""
     panel = graph(
-        "Mean step by phase", "Wait, exchange, reduce and apply on top of each other are the step. Workers compute "
-        "during wait: what wait has more than compute goes into links and idling.", units.Seconds,
+        "Mean step by phase", "Wait, exchange, reduce and apply add up to the step. Workers compute during wait; the "
+        "difference of wait and compute is communication and idle time.", units.Seconds,
         Series(_mean('phase!="compute"'), "{{phase}}"), Series(_mean('phase="compute"'), _COMPUTE), span=24,
     )  # fmt: skip
     apart = [
@@ -82,18 +82,18 @@ def _mean(matcher: str) -> str:
 
 
 def activities() -> Row:
-    """Where workers and parameter server spend their seconds."""
+    """Returns the time of workers and parameter server by activity."""
     return Row(
-        "Where time goes",
+        "Time by activity",
         [
             normalised(graph(
-                "Workers' time", "Shares of all workers' seconds. Computing should be most of it; much waiting means "
-                "too many workers for this batch size, or a straggler.", units.PercentUnit,
+                "Workers' time", "Shares of all workers' time. Computing should dominate; much waiting means too many "
+                "workers for this batch size, or a straggler.", units.PercentUnit,
                 Series(share(of_job("nablad_job_worker_seconds_total"), "activity"), "{{activity}}"),
             )),
             normalised(graph(
-                "Parameter server's time", "Shares of its steps. Waiting should be most of it; much reducing or "
-                "updating means that it is what limits the speed.", units.PercentUnit,
+                "Parameter server's time", "Shares of its time in steps. Waiting should dominate; much reducing or "
+                "updating means that the parameter server limits the speed.", units.PercentUnit,
                 Series(share(of_job("nablad_job_server_seconds_total"), "activity"), "{{activity}}"),
             )),
         ],

@@ -1,4 +1,4 @@
-"""The table of running jobs; a click on one leads to its board."""
+"""Table of running jobs with links to their boards."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ __all__ = ["running_jobs"]
 
 @dataclass(frozen=True)
 class _Column:
-    """A figure of each job."""
+    """Column of the table."""
 
     title: str
     expression: str
@@ -39,10 +39,10 @@ _COLUMNS: Final[Sequence[_Column]] = (
 
 
 def running_jobs() -> table_panel.Panel:
-    """One line for each job that has an attempt."""
+    """Returns a table with one line for each job that has an attempt."""
     panel = table(
         "Running jobs",
-        "Jobs that have an attempt. Click one to see its board. No time left: it makes no steps at the moment.",
+        "Jobs that have an attempt. Click a job to open its board. Time left is empty while a job makes no steps.",
         units.Number,
         *(Series(_of_running(column.expression), column.title) for column in _COLUMNS),
     )
@@ -59,18 +59,18 @@ def _of_running(expression: str) -> str:
 
 
 def _link() -> dict[str, str]:
-    """To the job board, with this job, this data source, these services and this time range."""
+    """Links to the job board with this job, data source, services and time range."""
     query = "var-job_id=${__value.raw}&${datasource:queryparam}&${instance:queryparam}&${__url_time_range}"
     return {"title": "Show the job", "url": f"/d/{JOB.uid}?{query}"}
 
 
 def _merged() -> DataTransformerConfig:
-    """One line for each job, of the tables that the queries give."""
+    """Merges the tables of the queries to one line for each job."""
     return DataTransformerConfig(id_val="merge", options={})
 
 
 def _named() -> DataTransformerConfig:
-    """The queries' columns are called Value #A, Value #B …: in their order, with their titles."""
+    """Orders and names the columns, which Grafana calls Value #A, Value #B and so on."""
     values = {f"Value #{chr(ord('A') + number)}": column.title for number, column in enumerate(_COLUMNS)}
     names = {"job_id": "Job", "instance": "Service"} | values
     order = {name: place for place, name in enumerate(names)}

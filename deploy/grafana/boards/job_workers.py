@@ -1,4 +1,4 @@
-"""Of the job board: which workers are there, which lag behind, and what was refused."""
+"""Rows of the job board: stragglers, membership of workers, and rejected results."""
 
 from grafana_foundation_sdk.models import units
 
@@ -10,17 +10,17 @@ __all__ = ["membership", "stragglers"]
 
 
 def stragglers() -> Row:
-    """Each worker against the others."""
+    """Returns lag and speed of each worker."""
     lag, results = (rate(of_job(f"nablad_job_worker_{what}_total")) for what in ("lag_seconds", "results"))
     return Row(
         "Stragglers",
         [
             graph(
-                "Lag by worker", "How long after the first result of their step a worker's results come, on average. "
-                "All steps wait for the top line.", units.Seconds, Series(f"{lag} / {results}", "{{worker}}"),
+                "Lag by worker", "Average delay of a worker's results after the first result of their step. Every "
+                "step waits for the slowest worker.", units.Seconds, Series(f"{lag} / {results}", "{{worker}}"),
             ),
             graph(
-                "Samples per second by worker", "Who is fast gets more tickets, where there are more tickets than "
+                "Samples per second by worker", "Fast workers get more tickets if there are more tickets than "
                 "workers. A worker at 0 computes nothing.", units.Short,
                 Series(rate(of_job("nablad_job_worker_samples_total")), "{{worker}}"),
             ),
@@ -29,33 +29,33 @@ def stragglers() -> Row:
 
 
 def membership() -> Row:
-    """Who is there, and what was not taken."""
+    """Returns live and lost workers, rejected results and staleness."""
     return Row(
         "Workers",
         [
             graph(
-                "Workers over time", "Alive should be what is asked for. A gap that stays: no free CPUs, or workers "
-                "that do not come up.", units.Number,
-                Series(of_job("nablad_job_workers_alive"), "alive"), Series(of_job("nablad_job_workers"), "asked for"),
+                "Workers over time", "Live workers should equal requested ones. A lasting gap means no free CPUs, or "
+                "workers that do not start.", units.Number,
+                Series(of_job("nablad_job_workers_alive"), "alive"), Series(of_job("nablad_job_workers"), "requested"),
                 span=6,
             ),
             stacked(graph(
-                "Workers by transport", "Shared: on the parameter server's host, through memory. Inline: through a "
+                "Workers by transport", "Shared: through memory, on the parameter server's host. Inline: through a "
                 "socket, which is slower.", units.Number,
                 Series(of_job("nablad_job_transport_workers"), "{{transport}}"), span=6,
             )),
             graph(
-                "Workers lost", "Lost within each interval. Now and then is nothing to worry about; again and again, "
-                "look at the job's events for the reason.", units.Number,
+                "Workers lost", "Per interval. A single loss is harmless. If losses repeat, see the job's events for "
+                "the reason.", units.Number,
                 Series(increase(of_job("nablad_job_workers_lost_total")), "lost"), span=4,
             ),
             graph(
-                "Refused results", "Results that changed nothing, by reason. Duplicate and late follow a lost worker; "
-                "not finite means that ε is too large.", units.CountsPerSecond,
+                "Rejected results", "Results without effect, by reason. Duplicate and late follow a lost worker; not "
+                "finite means that ε is too large.", units.CountsPerSecond,
                 Series(total(rate(of_job("nablad_job_refused_results_total")), "reason"), "{{reason}}"), span=4,
             ),
             graph(
-                "Staleness", "How many updates old the weights of a step's oldest gradient were. 0 in sync mode.",
+                "Staleness", "Age of the weights of a step's oldest gradient, in updates. 0 in sync mode.",
                 units.Number, Series(of_job("nablad_job_staleness_updates"), "updates"), span=4,
             ),
         ],

@@ -1,4 +1,4 @@
-"""The overview: is the service well, what runs, what waits, what went wrong?"""
+"""Overview board: health of the service, running and queued jobs, cluster and failures."""
 
 from grafana_foundation_sdk.models import units
 from grafana_foundation_sdk.models.dashboard import Dashboard
@@ -13,7 +13,7 @@ __all__ = ["board"]
 
 
 def board() -> Dashboard:
-    """From the state of now to what happened in the time range."""
+    """Returns the board: the present state first, then the time range."""
     return frame.assemble(
         frame.OVERVIEW,
         [variables.data_source(), variables.instance()],
@@ -27,7 +27,7 @@ def _now() -> Row:
         "Now",
         [
             mapped(stat(
-                "Ray", "Away: no job makes steps. The service goes on answering, and looks for Ray until it is back.",
+                "Ray", "While Ray is away, no job makes steps. The service answers calls and reconnects by itself.",
                 units.Number, Series(total(of_service("nablad_cluster_up"), function="min"), "Ray"), span=2,
                 limits=((0, "red"), (1, "green")),
             ), {0: "away", 1: "up"}),
@@ -35,33 +35,34 @@ def _now() -> Row:
             stat("Queued", "Jobs that wait for CPUs, or for their next attempt.", units.Number,
                  Series(queued, "queued"), span=2),
             stat(
-                "Longest wait", "Of the jobs in the queue. Long with free CPUs: the job at the head asks for more than "
-                "one node has.", units.Seconds,
+                "Longest wait", "Longest wait of a queued job. If it is long with free CPUs, the first job requests "
+                "more than is free, or more CPUs per worker than a node has.", units.Seconds,
                 Series(total(of_service("nablad_queue_oldest_seconds"), function="max"), "oldest"),
                 limits=bad_from(3600, warning=600),
             ),
             stat(
-                "Failed jobs", "Jobs that failed in the time range. `nabla job get` says why; `nabla job retry` tries "
-                "again.", units.Number, Series(_within("nablad_jobs_ended_total", 'state="failed"'), "failed"),
+                "Failed jobs", "Jobs that failed in the time range. `nabla job get` shows the reason; `nabla job "
+                "retry` queues a job again.",
+                units.Number, Series(_within("nablad_jobs_ended_total", 'state="failed"'), "failed"),
                 limits=bad_from(0.5), span=3,
             ),
             stat(
-                "Checkpoint failures", "Checkpoints that could not be written in the time range: look at the room on "
-                "the disk.", units.Number, Series(_within("nablad_checkpoint_failures_total"), "failed"),
+                "Checkpoint failures", "Checkpoints that could not be written in the time range. Check the free disk "
+                "space.", units.Number, Series(_within("nablad_checkpoint_failures_total"), "failed"),
                 limits=bad_from(0.5),
             ),
             stat(
-                "Lost attempts", "Attempts that were lost in the time range; each is followed by another one.",
+                "Lost attempts", "Attempts lost in the time range. Another attempt follows each.",
                 units.Number, Series(_within("nablad_attempts_lost_total"), "lost"),
                 limits=bad_from(10, warning=0.5),
             ),
             stat(
-                "Ray losses", "How often Ray, or the process that speaks to it, was lost in the time range.",
+                "Ray losses", "Losses of Ray or of the cluster process in the time range.",
                 units.Number, Series(_within("nablad_cluster_losses_total"), "lost"),
                 limits=bad_from(3, warning=0.5),
             ),
             stat(
-                "Failed calls", "Share of calls that failed by the service's fault, as of now.", units.PercentUnit,
+                "Failed calls", "Present share of calls that fail because of the service.", units.PercentUnit,
                 Series(failed_calls(), "failed"), limits=bad_from(0.05, warning=0.01),
             ),
         ],
@@ -69,7 +70,7 @@ def _now() -> Row:
 
 
 def _within(counter: str, *matchers: str) -> str:
-    """How often something happened in the board's time range."""
+    """Increase of a counter in the board's time range."""
     return total(f"increase({of_service(counter, *matchers)}[$__range])")
 
 
@@ -78,12 +79,12 @@ def _jobs() -> Row:
         "Jobs",
         [
             stacked(graph(
-                "Jobs by state", "Queued should come and go. Starting that stays: processes do not come up.",
+                "Jobs by state", "If jobs stay in state starting, their processes do not start.",
                 units.Number, Series(total(of_service("nablad_jobs"), "state"), "{{state}}"),
             )),
             graph(
-                "Jobs that ended", "Within each interval, by last state. Failed beside succeeded: compare the two job "
-                "files; only failed: look at the service.", units.Number,
+                "Jobs that ended", "Per interval, by final state. If only some jobs fail, compare job files. If all "
+                "fail, check the service.", units.Number,
                 Series(total(increase(of_service("nablad_jobs_ended_total")), "state"), "{{state}}"),
             ),
         ],
@@ -95,19 +96,19 @@ def _queue() -> Row:
         "Queue",
         [
             stacked(graph(
-                "Queue by priority", "Low is below 0, high above. A queue that only grows needs more CPUs or fewer "
-                "jobs.", units.Number, Series(total(of_service("nablad_queue_jobs"), "priority"), "{{priority}}"),
+                "Queue by priority", "Low is below 0, high is above 0. If the queue only grows, add CPUs or submit "
+                "fewer jobs.", units.Number, Series(total(of_service("nablad_queue_jobs"), "priority"), "{{priority}}"),
                 span=8,
             )),
             graph(
-                "Oldest job in the queue", "By priority. Low may wait behind the others; high that waits does not find "
-                "room.", units.Seconds,
+                "Oldest job in the queue", "By priority. Low-priority jobs wait behind others. High-priority jobs "
+                "wait only for CPUs.", units.Seconds,
                 Series(total(of_service("nablad_queue_oldest_seconds"), "priority", function="max"), "{{priority}}"),
                 span=8, limits=bad_from(3600, warning=600),
             ),
             graph(
-                "Wait before the start", "90th percentile of the jobs that started, by priority. No line where none "
-                "started.", units.Seconds,
+                "Wait before the start", "90th percentile over started jobs, by priority. Without starts, there is no "
+                "line.", units.Seconds,
                 Series(quantile(0.9, of_service("nablad_queue_wait_seconds_bucket"), "priority"), "{{priority}}"),
                 span=8,
             ),
@@ -121,15 +122,15 @@ def _cluster() -> Row:
         "Cluster",
         [
             stacked(graph(
-                "CPUs", "Used and free together are all that Ray has. Free ones beside a queue: what waits is too big "
-                "for them.", units.Number, Series(f"{cpus} - {free}", "used"), Series(free, "free"),
+                "CPUs", "Used and free CPUs of Ray. If CPUs are free while jobs wait, the first job needs "
+                "more of them.", units.Number, Series(f"{cpus} - {free}", "used"), Series(free, "free"),
             )),
             graph(
-                "Nodes", "Nodes of the Ray cluster. A step down: a machine is gone, and its jobs start anew.",
+                "Nodes", "Nodes of the Ray cluster. When a node is lost, its jobs continue elsewhere.",
                 units.Number, Series(total(of_service("nablad_cluster_nodes")), "nodes"), span=6,
             ),
             graph(
-                "Ray up", "1 while Ray is there. Every dip costs the running jobs what they did since their "
+                "Ray up", "1 while Ray is connected. After a loss, running jobs continue from their newest "
                 "checkpoints.", units.Number,
                 Series(total(of_service("nablad_cluster_up"), "instance", function="min"), "{{instance}}"), span=6,
                 limits=((0, "red"), (1, "green")),

@@ -1,4 +1,4 @@
-"""The three kinds of panels that the boards have, in one style."""
+"""Panels in one style: graph, stat and table."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,34 +34,34 @@ __all__ = [
 ]
 
 Limits: TypeAlias = Sequence[tuple[float, str]]
-"""From which value on which colour; the first one holds below its value, too."""
+"""Lower bounds with colours; the first colour also holds below its bound."""
 
 NEUTRAL: Final[Limits] = ((0, "blue"),)
-"""For what is neither good nor bad. Without it, Grafana paints everything from 80 on red."""
+"""Single colour, because Grafana's default is red from 80 on."""
 
 
 def bad_from(bad: float, warning: float | None = None) -> Limits:
-    """Of what should be small: good, from `warning` on doubtful, from `bad` on bad."""
+    """Limits of a value that should be small: green, then orange from `warning` and red from `bad`."""
     middle = [] if warning is None else [(warning, "orange")]
     return [(0, "green"), *middle, (bad, "red")]
 
 
 def bad_until(good: float, warning: float | None = None) -> Limits:
-    """Of what should be large: bad, from `warning` on doubtful, from `good` on good."""
+    """Limits of a value that should be large: red, then orange from `warning` and green from `good`."""
     middle = [] if warning is None else [(warning, "orange")]
     return [(0, "red"), *middle, (good, "green")]
 
 
 @dataclass(frozen=True)
 class Series:
-    """A query, and how its series are called: ``{{label}}`` stands for the value of a label."""
+    """Query with the legend of its series: ``{{label}}`` stands for the value of a label."""
 
     expression: str
     legend: str
 
 
 def percentiles(buckets: str) -> Iterator[Series]:
-    """Of a histogram: what is usual, and what is not."""
+    """Yields median, p90 and p99 of a histogram."""
     for q, name in ((0.5, "median"), (0.9, "p90"), (0.99, "p99")):
         yield Series(quantile(q, buckets), name)
 
@@ -69,7 +69,7 @@ def percentiles(buckets: str) -> Iterator[Series]:
 def graph(
     title: str, description: str, unit: str, *series: Series, span: int = 12, limits: Limits | None = None
 ) -> timeseries.Panel:
-    """Lines over time, from 0 up; limits are dashed lines."""
+    """Graph over time, from 0 up; limits are dashed lines."""
     panel = timeseries.Panel().title(title).description(description).unit(unit).span(span).height(8)
     panel.datasource(PROMETHEUS).targets([_query(each, ref).range() for ref, each in _lettered(series)])
     panel.legend(_legend()).tooltip(_tooltip()).axis_soft_min(0)
@@ -81,19 +81,19 @@ def graph(
 
 
 def stacked(panel: timeseries.Panel) -> timeseries.Panel:
-    """The same, each series on top of the ones before."""
+    """Stacks the series of a panel."""
     return panel.stacking(build.StackingConfig().mode(common.StackingMode.NORMAL)).fill_opacity(60)
 
 
 def normalised(panel: timeseries.Panel) -> timeseries.Panel:
-    """The same for shares of a whole: stacked, from 0 to 1."""
+    """Stacks shares of a whole, from 0 to 1."""
     return stacked(panel).min(0).max(1)
 
 
 def stat(
     title: str, description: str, unit: str, *series: Series, span: int = 3, limits: Limits = NEUTRAL
 ) -> stat_panel.Panel:
-    """The present value in large figures, coloured by the limits."""
+    """Shows the present value in large digits, coloured by the limits."""
     panel = stat_panel.Panel().title(title).description(description).unit(unit).span(span).height(4)
     panel.datasource(PROMETHEUS).targets([_query(each, ref).instant() for ref, each in _lettered(series)])
     panel.thresholds(_thresholds(limits)).no_value("–")
@@ -102,18 +102,18 @@ def stat(
 
 
 def mapped(panel: stat_panel.Panel, words: Mapping[int, str]) -> stat_panel.Panel:
-    """The same with words for values."""
+    """Shows words instead of values."""
     results = {str(value): ValueMappingResult(text=word) for value, word in words.items()}
     return panel.mappings([ValueMap(options=results)])
 
 
 def named(panel: stat_panel.Panel) -> stat_panel.Panel:
-    """The same with the name of the series in place of its value."""
+    """Shows the name of the series instead of its value."""
     return panel.text_mode(common.BigValueTextMode.NAME)
 
 
 def table(title: str, description: str, unit: str, *series: Series, height: int = 8) -> table_panel.Panel:
-    """Present values, one column for each query; transformations bring the columns together."""
+    """Table of present values, one column for each query; transformations merge the columns."""
     panel = table_panel.Panel().title(title).description(description).unit(unit).span(24).height(height)
     queries = [_query(each, ref).instant().format(PromQueryFormat.TABLE) for ref, each in _lettered(series)]
     panel.show_header(True).frame_index(0).align(common.FieldTextAlignment.AUTO)
@@ -121,7 +121,7 @@ def table(title: str, description: str, unit: str, *series: Series, height: int 
 
 
 def _lettered(series: Sequence[Series]) -> list[tuple[str, Series]]:
-    """Queries are called A, B, C …: a table's columns are named after them."""
+    """Names queries A, B, C …, which become the names of a table's columns."""
     return [(chr(ord("A") + number), each) for number, each in enumerate(series)]
 
 

@@ -1,4 +1,4 @@
-"""The service board: calls, database, disk, checkpoints, recoveries and processes of the service."""
+"""Service board: calls, database, disk, checkpoints, recoveries and processes of the service."""
 
 from grafana_foundation_sdk.models import units
 from grafana_foundation_sdk.models.dashboard import Dashboard
@@ -13,7 +13,7 @@ __all__ = ["board"]
 
 
 def board() -> Dashboard:
-    """From what clients feel down to the processes."""
+    """Returns the board: calls first, processes last."""
     return frame.assemble(
         frame.SERVICE,
         [variables.data_source(), variables.instance()],
@@ -24,30 +24,31 @@ def board() -> Dashboard:
 def _headline() -> Row:
     build = of_service("nablad_build_info")
     return Row(
-        "Where it stands",
+        "Status",
         [
             named(stat(
-                "Build", "What runs: release, digest of the code that makes steps, Python and gRPC.", units.String,
+                "Build", "Release, digest of the training code, Python and gRPC.", units.String,
                 Series(build, "{{version}} · {{code}} · Python {{python}} · gRPC {{grpc}}"), span=8,
             )),
             stat(
-                "Up for", "Since the start of the youngest service. Small again and again: something ends it.",
+                "Uptime", "Time since the start of the youngest service. If it keeps falling to 0, the service "
+                "crashes.",
                 units.DurationSeconds,
                 Series(f"time() - {total(of_service('nablad_process_start_time_seconds'), function='max')}", "up"),
                 span=4, limits=bad_until(600, warning=60),
             ),
             stat(
-                "Watchers", "Clients that watch jobs. A thousand cost the training beside them a few percent.",
+                "Watchers", "Open watches of jobs. For a thousand beside a training, set `--watch-interval 5`.",
                 units.Number, Series(total(of_service("nablad_watchers")), "watchers"), span=4,
                 limits=bad_from(2000, warning=1000),
             ),
             stat(
-                "Failed calls", "Share of calls that failed by the service's fault, as of now.", units.PercentUnit,
+                "Failed calls", "Present share of calls that fail because of the service.", units.PercentUnit,
                 Series(failed_calls(), "failed"), span=4, limits=bad_from(0.05, warning=0.01),
             ),
             stat(
-                "Room on the disk", "What is free on the file system of the data directory. At 0, checkpoints and "
-                "models wait for room.", units.PercentUnit, Series(service_storage.free_share(), "free"), span=4,
+                "Free disk space", "Free share of the file system of the data directory. At 0, checkpoints and models "
+                "wait.", units.PercentUnit, Series(service_storage.free_share(), "free"), span=4,
                 limits=bad_until(0.2, warning=0.1),
             ),
         ],
@@ -62,28 +63,28 @@ def _calls() -> Row:
         "Calls",
         [
             graph(
-                "Calls by method", "Calls that ended, per second. A leap of one method: a client asks in a loop.",
+                "Calls by method", "Finished calls per second. A sudden rise of one method shows a client that polls.",
                 units.OpsPerSecond, Series(total(rate(calls), "method"), "{{method}}"), span=8,
             ),
             graph(
-                "Errors by code", "INVALID_ARGUMENT and NOT_FOUND are callers' mistakes, CANCELLED is a client that "
-                "left. INTERNAL and UNKNOWN should not exist.", units.OpsPerSecond,
+                "Errors by code", "INVALID_ARGUMENT and NOT_FOUND are mistakes of callers; CANCELLED is a client that "
+                "left. INTERNAL and UNKNOWN are bugs.", units.OpsPerSecond,
                 Series(total(rate(errors), "code"), "{{code}}"), span=8,
             ),
             graph(
-                "Calls under way", "Watches stay; other methods should come and go. A line that only rises: calls that "
-                "hang.", units.Number, Series(total(of_service("nablad_rpcs_active"), "method"), "{{method}}"), span=8,
+                "Calls in progress", "Watches stay open. If another method only rises, its calls hang.",
+                units.Number, Series(total(of_service("nablad_rpcs_active"), "method"), "{{method}}"), span=8,
             ),
             *(
                 graph(
-                    f"Duration of calls, {name}", "Of calls with one answer, by method. Where all rise together, look "
-                    "at the database; where one does, at what it does.", units.Seconds,
+                    f"Duration of calls, {name}", "By method, without streamed answers. If all rise, check database "
+                    "commits; if one rises, check its work.", units.Seconds,
                     Series(quantile(q, buckets, "method"), "{{method}}"), span=8, limits=bad_from(1, warning=0.2),
                 )
                 for q, name in ((0.5, "median"), (0.9, "90th percentile"), (0.99, "99th percentile"))
             ),
             graph(
-                "Watchers by service", "Clients that watch jobs. A cliff: the service has ended its watches, or "
+                "Watchers by service", "Open watches of jobs. A sudden fall means that the service restarted or "
                 "clients left.", units.Number,
                 Series(total(of_service("nablad_watchers"), "instance"), "{{instance}}"), span=24,
             ),
@@ -97,20 +98,21 @@ def _attempts() -> Row:
         "Attempts and recoveries",
         [
             graph(
-                "Attempts", "Launched and lost, within each interval. As many lost as launched: no job gets anywhere. "
-                "Set aside: jobs that the service had ended with again and again.",
+                "Attempts", "Launched and lost attempts, per interval. If both are equal, jobs make no progress. "
+                "Set aside: jobs paused because the service died with them three times.",
                 units.Number, Series(total(increase(of_service("nablad_attempts_total"))), "launched"),
                 Series(total(increase(of_service("nablad_attempts_lost_total"))), "lost"),
                 Series(total(increase(of_service("nablad_jobs_set_aside_total"))), "jobs set aside"), span=8,
             ),
             graph(
-                "Recovery, median by cause", "From the loss of an attempt until the next one runs. No line where none "
-                "was lost.", units.Seconds, Series(quantile(0.5, recoveries, "cause"), "{{cause}}"), span=8,
+                "Recovery, median by cause", "Time from the loss of an attempt until the next one runs. Without "
+                "losses, there is no line.",
+                units.Seconds, Series(quantile(0.5, recoveries, "cause"), "{{cause}}"), span=8,
                 limits=bad_from(120, warning=30),
             ),
             graph(
-                "Recovery, 90th percentile by cause", "Long ones wait: for CPUs, for Ray to come back, or longer after "
-                "each loss in a row.", units.Seconds, Series(quantile(0.9, recoveries, "cause"), "{{cause}}"), span=8,
+                "Recovery, 90th percentile by cause", "Long recoveries wait for CPUs or for Ray, or back off after "
+                "losses in a row.", units.Seconds, Series(quantile(0.9, recoveries, "cause"), "{{cause}}"), span=8,
                 limits=bad_from(120, warning=30),
             ),
         ],
@@ -126,22 +128,22 @@ def _processes() -> Row:
                 *_both("resident_memory_bytes"), span=8,
             ),
             graph(
-                "CPUs", "CPU seconds per second. Near 1: Python has no more to give, and calls get slow.",
+                "CPUs", "CPU seconds per second. Near 1, Python is at its limit and calls are slow.",
                 units.Number, *_both("cpu_seconds_total", rated=True), span=8, limits=bad_from(1.5, warning=0.8),
             ),
             graph(
-                "Descriptors in use", "Share of the limit. At 1 no connection and no file can be opened.",
+                "File descriptors in use", "Share of the limit. At 1, no connection or file can be opened.",
                 units.PercentUnit, *_descriptors(), span=8, limits=bad_from(0.9, warning=0.7),
             ),
         ],
     )  # fmt: skip
 
 
-_PROCESSES = (("nablad_process", "service"), ("nablad_cluster_process", "speaks to Ray"))
+_PROCESSES = (("nablad_process", "service"), ("nablad_cluster_process", "cluster process"))
 
 
 def _both(name: str, *, rated: bool = False) -> list[Series]:
-    """Of the service's process and of the one that speaks to Ray."""
+    """Returns a metric of the service's process and of the cluster process."""
     series = [(of_service(f"{prefix}_{name}"), legend) for prefix, legend in _PROCESSES]
     return [Series(rate(each) if rated else each, f"{legend}, {{{{instance}}}}") for each, legend in series]
 

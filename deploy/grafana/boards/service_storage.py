@@ -1,4 +1,4 @@
-"""Of the service board: database, disk and checkpoints."""
+"""Rows of the service board: database, disk and checkpoints."""
 
 from grafana_foundation_sdk.models import units
 
@@ -10,35 +10,36 @@ __all__ = ["checkpoints", "free_share", "storage"]
 
 
 def free_share() -> str:
-    """Of the fullest file system of the chosen services, from 0 to 1."""
+    """Free share of the fullest file system of the chosen services, from 0 to 1."""
     free, size = (of_service(f"nablad_data_directory_{what}_bytes") for what in ("free", "size"))
     return total(f"{free} / {size}", function="min")
 
 
 def storage() -> Row:
-    """The database, and the file system that it is on."""
+    """Returns the database and its file system."""
     commits = of_service("nablad_store_commit_seconds_bucket")
     return Row(
         "Storage",
         [
             graph(
-                "Database commits", "How long transactions take to reach the disk; every change of a job waits for "
-                "one. Above 0.1 s the disk is slow or busy.", units.Seconds,
+                "Database commits", "Duration of commits, including the sync to disk. Every change of a job waits for "
+                "one. Above 0.1 s, the disk is slow or busy.", units.Seconds,
                 *percentiles(commits), span=6,
                 limits=bad_from(1, warning=0.1),
             ),
             graph(
-                "Database size", "With its log. It grows with jobs and their events.", units.BytesIEC,
+                "Database size", "Database with its write-ahead log. It grows with jobs and their events.",
+                units.BytesIEC,
                 Series(of_service("nablad_store_bytes"), "{{instance}}"), span=6,
             ),
             graph(
-                "Room on the disk over time", "Free share of the file system of the data directory. Make room "
+                "Free disk space over time", "Free share of the file system of the data directory. Free some "
                 "before it reaches 0.", units.PercentUnit, Series(free_share(), "free"), span=6,
                 limits=bad_until(0.2, warning=0.1),
             ).max(1),
             graph(
-                "Reserve on the disk", "Kept for what frees room or stops work. Below its size: the disk is full, and "
-                "cancelling, pausing and deleting live on it.", units.BytesIEC,
+                "Disk reserve", "Space kept for calls that free space or stop work. It shrinks only while the disk is "
+                "full.", units.BytesIEC,
                 Series(of_service("nablad_data_directory_reserve_bytes"), "{{instance}}"), span=6,
             ),
         ],
@@ -46,29 +47,29 @@ def storage() -> Row:
 
 
 def checkpoints() -> Row:
-    """How many, how large, how slow, and how many failed."""
+    """Returns rate, size, duration and failures of checkpoints."""
     durations = of_service("nablad_checkpoint_seconds_bucket")
     return Row(
         "Checkpoints",
         [
             graph(
-                "Checkpoints per second", "Written, over all jobs. Falls to 0 while jobs run: none is due, or none can "
-                "be written.", units.OpsPerSecond,
+                "Checkpoints per second", "Written checkpoints over all jobs. At 0 while jobs run, none is due or "
+                "none can be written.", units.OpsPerSecond,
                 Series(total(rate(of_service("nablad_checkpoints_total"))), "written"), span=6,
             ),
             graph(
-                "Bytes of checkpoints", "Per second, over all jobs. Near what the disk can write: longer intervals "
-                "between checkpoints help.", units.BytesPerSecondIEC,
+                "Bytes of checkpoints", "Bytes per second over all jobs. Near the speed of the disk, use longer "
+                "intervals between checkpoints.", units.BytesPerSecondIEC,
                 Series(total(rate(of_service("nablad_checkpoint_bytes_total"))), "written"), span=6,
             ),
             graph(
-                "Duration of checkpoints", "Fetching and writing. The next one waits for it, the steps do not.",
+                "Duration of checkpoints", "Fetching and writing. Steps go on meanwhile; the next checkpoint waits.",
                 units.Seconds, *percentiles(durations), span=6,
                 limits=bad_from(30, warning=10),
             ),
             graph(
-                "Failed checkpoints", "Within each interval. Events of the jobs say why; the room on the disk is the "
-                "first place to look.", units.Number,
+                "Failed checkpoints", "Per interval. The jobs' events have the error; check the free disk space "
+                "first.", units.Number,
                 Series(total(increase(of_service("nablad_checkpoint_failures_total"))), "failed"), span=6,
             ),
         ],
