@@ -60,8 +60,8 @@ class DatasetServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def AddDataset(self, request_iterator, context):
-        """Streams the files of a data set to the service: first one header, then the bytes of the files in their order. The
-        data set exists when the answer comes; before that, and after any error, nothing of it is kept.
+        """Uploads the files of a data set: first one header, then the bytes of the files in their order. The data set exists
+        when the answer comes. After an error, nothing of it is kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -74,14 +74,14 @@ class DatasetServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListDatasets(self, request, context):
-        """In order of their names.
+        """Lists data sets by name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteDataset(self, request, context):
-        """Forgets a data set. FAILED_PRECONDITION while a job that has not ended uses it.
+        """Deletes a data set. FAILED_PRECONDITION while a job that has not ended uses it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -110,7 +110,7 @@ class JobServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def CreateJob(self, request, context):
-        """Accepts a job and queues it. A spec that breaks rules is answered INVALID_ARGUMENT with every violation at once.
+        """Queues a job. Answers INVALID_ARGUMENT with all violations if the spec breaks rules.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -123,89 +123,87 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListJobs(self, request, context):
-        """Newest first.
+        """Lists jobs, the newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchJob(self, request, context):
-        """The events of a job from any number on, in order and without gaps, with the newest progress in between. Ends after
-        the last event of a job that has ended. Events of the past come as fast as they are read. A watcher that has heard
-        everything gets one message at most in each interval of `nablad serve --watch-interval`, with all that happened
-        meanwhile; the end of a job is told at once.
+        """Streams the events of a job from any number on, in order and without gaps, with the newest progress in between. Ends
+        after the last event of a job that has ended. Past events come as fast as they are read. Afterwards, the shortest time
+        between two messages is `nablad serve --watch-interval`; the end of a job is sent at once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelJob(self, request, context):
-        """Ends a job that has not ended yet. FAILED_PRECONDITION for one that has.
+        """Cancels a job. FAILED_PRECONDITION if it has ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PauseJob(self, request, context):
-        """Takes a job's processes from it, after a checkpoint; it keeps its place until it is resumed. FAILED_PRECONDITION for one
-        that is paused or has ended.
+        """Stops a job's processes after a checkpoint, until the job is resumed. FAILED_PRECONDITION if it is paused or has ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResumeJob(self, request, context):
-        """Queues a paused job again; it goes on exactly where it was.
+        """Queues a paused job again; it continues exactly where it was.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RetryJob(self, request, context):
-        """Queues a failed job again; it goes on from its newest checkpoint.
+        """Queues a failed job again; it continues from its newest checkpoint.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ScaleJob(self, request, context):
-        """Changes the number of workers of a job that has not ended; while it runs, at a step boundary. The result stays the same.
+        """Changes the number of workers of a job that has not ended, at a step boundary. The result stays the same.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def VerifyJob(self, request, context):
-        """Queues a job that runs another one again and compares the weights after each epoch with those in its receipt. It
-        succeeds if none differs, and leaves no model. FAILED_PRECONDITION if that job has not succeeded or its data are gone.
+        """Queues a job that repeats another one and compares the weights after each epoch with its receipt. It succeeds if all
+        are equal, and has no model. FAILED_PRECONDITION if the other job has not succeeded or its data are gone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListJobHistory(self, request, context):
-        """The metrics of a job's epochs, or of a sample of its steps, in order. They stay as long as the job.
+        """Lists the metrics of a job's epochs, or of a sample of its steps, in order. They are kept as long as the job.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetReceipt(self, request, context):
-        """What a job's result can be traced to. NOT_FOUND until it has succeeded.
+        """Returns the receipt of a job's result. NOT_FOUND until the job has succeeded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListCheckpoints(self, request, context):
-        """The checkpoints that a job has, the newest first, each read and compared with its digest.
+        """Lists a job's checkpoints, the newest first; each is read and compared with its digest.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteJob(self, request, context):
-        """Forgets a job that has ended, with its events, history and checkpoints. Its model stays.
+        """Deletes a job that has ended, with its events, history and checkpoints. Its model stays.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

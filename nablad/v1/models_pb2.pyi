@@ -24,7 +24,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Model(_message.Message):
-    """What a job that succeeded left. Its id is the job's."""
+    """Result of a job that succeeded. Its id is the job's."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -43,16 +43,16 @@ class Model(_message.Message):
     sha256: _builtins.str
     """SHA-256 of the file, in hexadecimal."""
     classes: _builtins.int
-    """Number of classes it tells apart; 0 when it predicts values."""
+    """Number of classes; 0 when it predicts values."""
     epoch: _builtins.int
-    """The epoch whose weights it has, from 1; 0 where that is not known."""
+    """Epoch whose weights it has, from 1; 0 if that is not known."""
     damage: _builtins.str
-    """Why it cannot be read, as a sentence; then only the id is set beside it. Only in lists: GetModel answers DATA_LOSS."""
+    """Reason why it cannot be read; then only the id is set besides. Only in lists: GetModel answers DATA_LOSS."""
     @_builtins.property
     def spec(self) -> _job_spec_pb2.JobSpec: ...
     @_builtins.property
     def training(self) -> _metrics_pb2.Metrics:
-        """Of the epoch whose weights it has: the last one, or the best one if the job keeps that."""
+        """Metrics of the epoch whose weights it has: the last one, or the best one if the job keeps that."""
 
     @_builtins.property
     def validation(self) -> _metrics_pb2.Metrics:
@@ -128,7 +128,7 @@ class ListModelsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many; 0 means 50, more than 1000 means 1000."""
+    """Largest number of items; 0 means 50, more than 1000 means 1000."""
     page_token: _builtins.str
     def __init__(
         self,
@@ -353,7 +353,7 @@ class Comparison(_message.Message):
     cost: _builtins.float
     """Mean cost per sample."""
     accuracy: _builtins.float
-    """Share that was classified right; only for class labels."""
+    """Share of rows classified correctly; only for class labels."""
     def __init__(
         self,
         *,

@@ -71,14 +71,14 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """Newest first.
+        """Lists models, the newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExportModel(self, request, context):
-        """The model's file: safetensors with W0, b0, W1, b1…, scaling.shift and scaling.factor, and in its metadata the
+        """Downloads the model's file: safetensors with W0, b0, W1, b1…, scaling.shift and scaling.factor. Its metadata has the
         model and cost of the spec and the number of classes as JSON.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -86,7 +86,7 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Predict(self, request_iterator, context):
-        """Predicts for the rows of a file that is streamed like a data set's: first one header, then the bytes.
+        """Predicts for the rows of uploaded files: first one header, then the bytes, as in AddDataset.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -33,13 +33,13 @@ class ModelServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ModelServiceAsyncStub: ...
     GetModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.GetModelRequest, _models_pb2.GetModelResponse]
     ListModels: _grpc.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]
-    """Newest first."""
+    """Lists models, the newest first."""
     ExportModel: _grpc.UnaryStreamMultiCallable[_models_pb2.ExportModelRequest, _models_pb2.ExportModelResponse]
-    """The model's file: safetensors with W0, b0, W1, b1…, scaling.shift and scaling.factor, and in its metadata the
+    """Downloads the model's file: safetensors with W0, b0, W1, b1…, scaling.shift and scaling.factor. Its metadata has the
     model and cost of the spec and the number of classes as JSON.
     """
     Predict: _grpc.StreamStreamMultiCallable[_models_pb2.PredictRequest, _models_pb2.PredictResponse]
-    """Predicts for the rows of a file that is streamed like a data set's: first one header, then the bytes."""
+    """Predicts for the rows of uploaded files: first one header, then the bytes, as in AddDataset."""
     DeleteModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.DeleteModelRequest, _models_pb2.DeleteModelResponse]
 
 @_typing.type_check_only
@@ -47,13 +47,13 @@ class ModelServiceAsyncStub(ModelServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetModel: _aio.UnaryUnaryMultiCallable[_models_pb2.GetModelRequest, _models_pb2.GetModelResponse]  # type: ignore[assignment]
     ListModels: _aio.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]  # type: ignore[assignment]
-    """Newest first."""
+    """Lists models, the newest first."""
     ExportModel: _aio.UnaryStreamMultiCallable[_models_pb2.ExportModelRequest, _models_pb2.ExportModelResponse]  # type: ignore[assignment]
-    """The model's file: safetensors with W0, b0, W1, b1…, scaling.shift and scaling.factor, and in its metadata the
+    """Downloads the model's file: safetensors with W0, b0, W1, b1…, scaling.shift and scaling.factor. Its metadata has the
     model and cost of the spec and the number of classes as JSON.
     """
     Predict: _aio.StreamStreamMultiCallable[_models_pb2.PredictRequest, _models_pb2.PredictResponse]  # type: ignore[assignment]
-    """Predicts for the rows of a file that is streamed like a data set's: first one header, then the bytes."""
+    """Predicts for the rows of uploaded files: first one header, then the bytes, as in AddDataset."""
     DeleteModel: _aio.UnaryUnaryMultiCallable[_models_pb2.DeleteModelRequest, _models_pb2.DeleteModelResponse]  # type: ignore[assignment]
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -70,7 +70,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.ListModelsResponse, _abc.Awaitable[_models_pb2.ListModelsResponse]]:
-        """Newest first."""
+        """Lists models, the newest first."""
 
     @_abc_1.abstractmethod
     def ExportModel(
@@ -78,7 +78,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.ExportModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_models_pb2.ExportModelResponse], _abc.AsyncIterator[_models_pb2.ExportModelResponse]]:
-        """The model's file: safetensors with W0, b0, W1, b1…, scaling.shift and scaling.factor, and in its metadata the
+        """Downloads the model's file: safetensors with W0, b0, W1, b1…, scaling.shift and scaling.factor. Its metadata has the
         model and cost of the spec and the number of classes as JSON.
         """
 
@@ -88,7 +88,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_models_pb2.PredictRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_models_pb2.PredictResponse], _abc.AsyncIterator[_models_pb2.PredictResponse]]:
-        """Predicts for the rows of a file that is streamed like a data set's: first one header, then the bytes."""
+        """Predicts for the rows of uploaded files: first one header, then the bytes, as in AddDataset."""
 
     @_abc_1.abstractmethod
     def DeleteModel(
