@@ -20,8 +20,10 @@ demo: .venv/installed
 test: .venv/installed lint
 	$(PYTEST) --numprocesses auto --maxprocesses 4 -m "$(FAST)"
 
+# And the tests of `make test` that draw examples, with four times as many.
 test-system: .venv/installed
 	$(PYTEST) -m "$(SYSTEM)"
+	$(PYTEST) --numprocesses auto --maxprocesses 4 --hypothesis-profile thorough -m "hypothesis and not system and not faults"
 
 test-faults: .venv/installed
 	$(PYTEST) -m "$(FAULTS)"

@@ -20,8 +20,10 @@ from service.datasets import StagedFile, fit_scaling, store_dataset
 from workers import from_spec
 from workers.mathematics.parameters import ParameterLayout
 
-# The same examples at every run; `pytest --hypothesis-profile explore` looks for new ones.
-hypothesis.settings.register_profile("reproducible", derandomize=True, deadline=None)
+# The same examples at every run: a few in `make test`, more of them in `make test-system`;
+# `pytest --hypothesis-profile explore` looks for new ones.
+hypothesis.settings.register_profile("reproducible", derandomize=True, deadline=None, max_examples=25)
+hypothesis.settings.register_profile("thorough", derandomize=True, deadline=None, max_examples=100)
 hypothesis.settings.register_profile("explore", deadline=None, max_examples=1000)
 hypothesis.settings.load_profile("reproducible")
 

@@ -125,7 +125,9 @@ def test_the_image_is_a_copy() -> None:
     assert image == before
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=2 * settings().max_examples, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(value=st.floats(), count=st.integers(0, 2**64 - 1))
 def test_the_state_is_exact(tmp_path: Path, value: float, count: int) -> None:
     """Every double comes back with the same bits, with or without presence, and every count."""

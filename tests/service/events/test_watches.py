@@ -19,6 +19,8 @@ from service.events.live_status import LiveStatus
 from service.events.watches import Watches
 from service.stores.jobs import JobStore
 
+# As many of a job's last events are kept in memory while somebody watches it.
+_KEPT = 1000
 # Longer than any test: only a clock that is put forward brings a message that waits for it.
 INTERVAL_SECONDS = 1000.0
 
@@ -112,8 +114,8 @@ async def _watch(watches: Watches, job_id: str, from_event: int) -> AsyncIterato
 
 @asynccontextmanager
 async def _play() -> AsyncIterator[Scene]:
-    async with asyncio.timeout(30):
-        yield Scene()
+    # Without an end of its own: pytest's, which counts minutes, suffices, and does not come early on a busy machine.
+    yield Scene()
 
 
 async def _next(watch: AsyncIterator[jobs_pb.WatchJobResponse]) -> jobs_pb.WatchJobResponse:
@@ -262,7 +264,7 @@ async def test_whatever_happens_in_whatever_order_everybody_hears_all_of_it_in_o
         heard: list[tuple[int, AsyncIterator[jobs_pb.WatchJobResponse], list[int]]] = []
         total = 1
         scene.job.add()
-        for _ in range(300):
+        for _ in range(100):
             match generator.randrange(4):
                 case 0:
                     count = generator.choice([1, 1, 1, 30, 600])
@@ -278,6 +280,7 @@ async def test_whatever_happens_in_whatever_order_everybody_hears_all_of_it_in_o
                     if first + len(numbers) <= total:
                         scene.skip_interval()
                         numbers += _numbers(await anext(watch))
+        assert total > _KEPT
         scene.job.end()
         for first, watch, numbers in heard:
             whole = list(numbers)

@@ -78,7 +78,7 @@ def test_the_bytes_are_the_library_s(
     assert sha256 == hashlib.sha256(_library_s(job)).hexdigest()
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.lists(st.integers(0, 640)))
 def test_pieces_of_any_size_leave_the_same_file(model_job: MakeJob, tmp_path: Path, cuts: list[int]) -> None:
     """Cut wherever, in the middle of numbers too; empty ones change nothing."""

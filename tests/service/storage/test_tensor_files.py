@@ -44,14 +44,13 @@ def _bytes(tensors: Tensors) -> bytes:
     return bytes(data)
 
 
-@settings(max_examples=100)
 @given(tensors=TENSORS)
 def test_the_bytes_are_the_library_s(tensors: Tensors) -> None:
     """Whatever the names, types and shapes."""
     assert _bytes(tensors) == save(tensors, METADATA)
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tensors=TENSORS, chunk=st.sampled_from([8, 24, 1 << 20]))
 def test_what_was_written_is_read(tmp_path: Path, tensors: Tensors, chunk: int) -> None:
     """In pieces of any size, whole, and mapped."""

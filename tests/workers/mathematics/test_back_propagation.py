@@ -30,7 +30,7 @@ def test_order_of_samples(labels, make_case):
     assert (again.samples, again.correct_count) == (sums.samples, sums.correct_count)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(deadline=None)
 @given(cuts=st.lists(st.integers(0, 30), max_size=6))
 def test_micro_batches_add_up(cuts, make_case):
     """The sums of the parts of a mini-batch, cut anywhere, are the sums of the whole."""

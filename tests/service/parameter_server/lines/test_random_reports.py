@@ -41,7 +41,7 @@ _reports = st.builds(
 _pieces = st.lists(st.binary(max_size=2 * REPORT_BYTES) | _reports.map(Report.encode), max_size=8)
 
 # The fixture makes a new line at each call.
-_many = settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+_many = settings(max_examples=3 * settings().max_examples, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def _results(pair: Any, pieces: Iterable[bytes]) -> list[Report]:

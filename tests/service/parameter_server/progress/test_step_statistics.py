@@ -163,10 +163,10 @@ def test_every_phase_is_told_from_the_start() -> None:
     assert _of(figures, "wait").p50 == 3.0
 
 
-@pytest.mark.parametrize("asked_every", [1, 3, 1000, 10_000])
-def test_the_duration_of_every_step_is_counted_once(asked_every: int) -> None:
+@pytest.mark.parametrize(("asked_every", "steps"), [(1, 140), (3, 420), (1000, 3500), (10_000, 3500)])
+def test_the_duration_of_every_step_is_counted_once(asked_every: int, steps: int) -> None:
     """In the class whose upper bound is the first that is not exceeded; however often somebody asks."""
-    seconds = [0.0, 0.0001, 0.00011, 0.5, 1.0, 99.0, 101.0] * 500
+    seconds = [0.0, 0.0001, 0.00011, 0.5, 1.0, 99.0, 101.0] * (steps // 7)
     figures = StepStatistics()
     for number, each in enumerate(seconds):
         figures.add(_round(0, [0]), Time(each, NOTHING if number % 2 else ()), None)
@@ -208,8 +208,8 @@ def _looked_at(kinds: list[tuple[TicketKind, float]]) -> list[bool]:
         clock.now += seconds
         stopwatch.lap("waiting")
         time = timer.next(kind)
-        assert time.seconds == pytest.approx(seconds)
-        assert sum(time.spent) == pytest.approx(seconds if time.spent else 0)
+        assert math.isclose(time.seconds, seconds, rel_tol=1e-6)
+        assert math.isclose(sum(time.spent), seconds if time.spent else 0, rel_tol=1e-6)
         looked_at.append(bool(time.spent))
     return looked_at
 

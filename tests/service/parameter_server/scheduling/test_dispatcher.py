@@ -151,5 +151,7 @@ class DispatcherMachine(RuleBasedStateMachine):
         assert self.dispatcher.workers == len(self.workers)
 
 
-DispatcherMachine.TestCase.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
+DispatcherMachine.TestCase.settings = settings(
+    max_examples=settings().max_examples, stateful_step_count=40, deadline=None
+)
 TestDispatcherMachine = DispatcherMachine.TestCase
