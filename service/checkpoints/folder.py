@@ -1,4 +1,4 @@
-"""The checkpoints of one job, in a folder of their own.
+"""Checkpoint folder: the checkpoints of one job, in a folder of their own.
 
 ``STEP-ATTEMPT.safetensors`` is a checkpoint once ``STEP-ATTEMPT.safetensors.sha256`` lies beside it: the one line that
 ``sha256sum`` writes and ``sha256sum -c`` checks. Both appear whole or not at all, the digest last.
@@ -27,15 +27,15 @@ _log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[0-9]{12,20}-[0-9]{6,10}\.safetensors")
 _KEPT = 2
-# A digest's file has one line: 64 digits, two spaces and a name.
+# The file of a digest has one line: 64 digits, two spaces and a name.
 _MOST_DIGEST_BYTES = 256
 
 
 class CheckpointWriter:
-    """Takes the bytes of a checkpoint.
+    """Writes the bytes of a checkpoint.
 
     Attributes:
-        checkpoint: What was written; complete when the block of `CheckpointFolder.writing` has ended well.
+        checkpoint: Description of what was written; complete when the block of `CheckpointFolder.writing` ended well.
     """
 
     def __init__(self, file: BinaryIO, checkpoint: jobs_pb.Checkpoint) -> None:
@@ -53,7 +53,7 @@ class CheckpointWriter:
         """Waits until all bytes are on the disk, and describes them.
 
         Raises:
-            CheckpointError: They are not a whole checkpoint.
+            CheckpointError: The bytes are not a whole checkpoint.
         """
         failpoint("checkpoint.written")
         _synchronise(self._file)
@@ -64,30 +64,30 @@ class CheckpointWriter:
 
 
 class CheckpointFolder:
-    """Writes a job's checkpoints, finds the newest good one, and keeps two of them and the one it began with."""
+    """Writes a job's checkpoints, finds the newest valid one, and keeps two of them and the first one."""
 
     def __init__(self, path: Path) -> None:
-        """Takes a folder, which need not be there yet."""
+        """Uses the folder `path`, which may not exist yet."""
         self.path = path
 
     @contextmanager
     def writing(self, step: int, attempt: int) -> Iterator[CheckpointWriter]:
-        """A checkpoint to be written: valid, and on the disk, when the block ends well; else nothing of it is left.
+        """Opens a checkpoint for writing. It is on the disk when the block ends well, else nothing of it is left.
 
-        Older ones go then, except for the newest valid one among them and the one of step 0.
+        Older ones are deleted then, except for the newest valid one among them and the one of step 0.
 
         Raises:
             CheckpointError: What was written is not a whole checkpoint.
-            OSError: It cannot be written.
+            OSError: The checkpoint cannot be written.
         """
         checkpoint = jobs_pb.Checkpoint(step=step, attempt=attempt)
         path = self.path_of(checkpoint)
         self._make_folder()
-        there = _examine(path)
-        if not there.damage:
-            # It differs at most in whether it was evaluated already; to replace it would leave none for a moment.
+        existing = _examine(path)
+        if not existing.damage:
+            # The new one differs at most in whether it was evaluated. Replacing would leave none for a moment.
             with Path(os.devnull).open("wb") as nowhere:
-                yield CheckpointWriter(nowhere, there)
+                yield CheckpointWriter(nowhere, existing)
             return
         try:
             with replacing(_digest_path(path)) as digest_file:
@@ -95,7 +95,7 @@ class CheckpointFolder:
                     writer = CheckpointWriter(file, checkpoint)
                     yield writer
                     writer.finish()
-                    # Before either has its name: a disk that is full now must not cost an older checkpoint.
+                    # Before either file has its name, because a full disk must not cost an older checkpoint.
                     digest_file.write(_digest_line(path, writer.checkpoint.sha256))
                     _synchronise(digest_file)
                 failpoint("checkpoint.renamed")
@@ -106,10 +106,10 @@ class CheckpointFolder:
         self._prune(path)
 
     def newest(self, spec_sha256: str) -> tuple[jobs_pb.Checkpoint | None, list[str]]:
-        """The newest valid checkpoint of a spec, if there is one; and why each newer one was skipped, as sentences.
+        """Returns the newest valid checkpoint of a spec, if any, and a sentence for each newer one that was skipped.
 
         Args:
-            spec_sha256: What the description of the checkpoint must say.
+            spec_sha256: Digest of the spec, which the checkpoint's description must have.
         """
         skipped: list[str] = []
         for path in self._paths():
@@ -120,24 +120,24 @@ class CheckpointFolder:
         return None, skipped
 
     def list(self) -> list[jobs_pb.Checkpoint]:
-        """All of them, the newest first, each read and compared with its digest."""
+        """Returns all checkpoints, the newest first, each compared with its digest."""
         examined = [(path, _examine(path)) for path in self._paths()]
-        # What is gone by now was not damaged: a newer one has come meanwhile.
+        # A file that is gone by now was not damaged, but replaced by a newer one.
         return [checkpoint for path, checkpoint in examined if not checkpoint.damage or os.path.lexists(path)]
 
     def path_of(self, checkpoint: jobs_pb.Checkpoint) -> Path:
-        """The file of a checkpoint."""
+        """Returns the path of a checkpoint's file."""
         return self.path / f"{checkpoint.step:012}-{checkpoint.attempt:06}.safetensors"
 
     def clear(self) -> None:
-        """Removes all but the one of step 0: the job is done, and only running it again would need anything."""
+        """Removes all checkpoints but that of step 0, which a verification of the job needs."""
         for path in self._paths():
             if _place(path)[0]:
                 _drop(path)
 
     def remove(self) -> None:
         """Removes the folder with everything in it."""
-        # Somebody else may be removing some of it.
+        # Another task may be removing files of it.
         shutil.rmtree(self.path, ignore_errors=True)
 
     def _make_folder(self) -> None:
@@ -146,7 +146,7 @@ class CheckpointFolder:
             sync_directory(self.path.parent)
 
     def _paths(self) -> Sequence[Path]:
-        """Whatever is named like a checkpoint, the latest step first, and the latest attempt at it."""
+        """Returns the paths of all checkpoints by their names, the latest step and attempt first."""
         entries = self.path.iterdir() if self.path.exists() else ()
         return sorted((path for path in entries if _NAME.fullmatch(path.name)), key=_place, reverse=True)
 
@@ -156,7 +156,7 @@ class CheckpointFolder:
         for path in self._paths():
             if path == written or _place(path)[0] == 0:
                 continue
-            # One that is damaged must not take the place of one that is not.
+            # A damaged one must not take the place of an intact one.
             if room and not _examine(path).damage:
                 room -= 1
             else:
@@ -164,7 +164,7 @@ class CheckpointFolder:
 
 
 def _examine(path: Path, spec_sha256: str | None = None) -> jobs_pb.Checkpoint:
-    """What a checkpoint is, and what is wrong with it: with its file, or with its spec if one is asked for."""
+    """Returns the description of a checkpoint, and its damage: of the file, or another spec than `spec_sha256`."""
     step, attempt = _place(path)
     checkpoint = jobs_pb.Checkpoint(step=step, attempt=attempt)
     try:
@@ -181,13 +181,13 @@ def _examine(path: Path, spec_sha256: str | None = None) -> jobs_pb.Checkpoint:
 
 
 def _drop(path: Path) -> None:
-    """Removes a checkpoint; that it cannot be removed must not spoil the one that was written."""
+    """Removes a checkpoint; only logs if it cannot, because the newer one is valid all the same."""
     try:
-        # The digest first: what has none is no checkpoint, wherever a crash comes.
+        # The digest first, because a file without one is no checkpoint if a crash comes between.
         _digest_path(path).unlink(missing_ok=True)
         path.unlink(missing_ok=True)
     except OSError as error:
-        _log.warning("the old checkpoint %s cannot be removed: %s", path, error.strerror)
+        _log.warning("cannot remove the old checkpoint %s: %s", path, error.strerror)
 
 
 def _describe(checkpoint: jobs_pb.Checkpoint, path: Path, description: Mapping[str, Any]) -> None:
@@ -199,10 +199,10 @@ def _describe(checkpoint: jobs_pb.Checkpoint, path: Path, description: Mapping[s
 
 
 def _verified_digest(path: Path) -> str:
-    """The SHA-256 of a checkpoint's file, which is the one beside it.
+    """Returns the SHA-256 of a checkpoint's file, after comparing it with the one beside it.
 
     Raises:
-        CheckpointError: It is not, or there is none beside it.
+        CheckpointError: The digests differ, or there is none beside the file.
     """
     with _open(path) as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -217,14 +217,14 @@ def _verified_digest(path: Path) -> str:
 
 
 def _open(path: Path) -> BufferedReader:
-    """A file of the folder; a link could lead out of it."""
+    """Opens a regular file of the folder, because a link could lead out of it."""
     if not stat.S_ISREG(path.lstat().st_mode):
         raise CheckpointError(f"{path.name} is not a regular file")
     return path.open("rb")
 
 
 def _place(path: Path) -> tuple[int, int]:
-    """Step and attempt, from a checkpoint's name."""
+    """Returns step and attempt from the name of a checkpoint."""
     step, attempt = path.stem.split("-")
     return int(step), int(attempt)
 

@@ -1,9 +1,9 @@
-"""The file of a checkpoint: safetensors with the weights and moments of a training, and where it stands.
+"""Checkpoint image: a safetensors file with the weights, moments and state of a training.
 
     header           as `service.tensor_files` has it
-    best             weights of the best epoch, if they are kept
-    moment0…         of the optimizer
-    parameters       the weights
+    best             weights of the best epoch, if kept
+    moment0…         moments of the optimizer
+    parameters       weights
 
 Every tensor has the shape (size,) and the dtype of the job. The metadata have one entry, ``nablad.v1``: JSON with the
 caller's description of what the checkpoint belongs to, and the ``TrainingState`` in its key ``state``.
@@ -40,25 +40,25 @@ __all__ = [
 
 Vector = NDArray[np.floating]
 Pieces = Callable[[], Iterable[Vector]]
-"""A vector that may be gone through again and again, piece by piece."""
+"""A vector that can be read any number of times, piece by piece."""
 
 _FORMAT = "nablad.v1"
 _STATE = "state"
 _PARAMETERS, _MOMENT, _BEST = "parameters", "moment", "best"
 _LENGTH_BYTES = 8
-# A header has a thousand bytes or two.
+# A header has one or two thousand bytes.
 _MOST_HEADER_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Where a training stands between two steps.
+    """State of a training between two steps.
 
     Attributes:
-        state: Everything but the vectors.
-        parameters: The weights, shape (size,), of the job's dtype, as all the others.
-        moments: Of the optimizer, in its order.
-        best: Weights of the best epoch, if they are kept.
+        state: State without the vectors.
+        parameters: Weights, shape (size,), of the job's dtype, as all vectors here.
+        moments: Moments of the optimizer, in its order.
+        best: Weights of the best epoch, if kept.
     """
 
     state: ps_pb.TrainingState
@@ -68,11 +68,11 @@ class Snapshot:
 
 
 def make_image(snapshot: Snapshot, description: Mapping[str, Any]) -> bytearray:
-    """The whole file, allocated once; the arrays are copied into it and may change afterwards.
+    """Returns the whole file, allocated once. The arrays are copied into it, and may change afterwards.
 
     Args:
-        snapshot: What to keep.
-        description: What it belongs to, as far as JSON can say it. `CheckpointFolder` looks for ``spec_sha256``.
+        snapshot: State to write.
+        description: Description as JSON of what the checkpoint belongs to. `CheckpointFolder` reads ``spec_sha256``.
     """
     vectors = _named(snapshot)
     parameters = snapshot.parameters
@@ -91,14 +91,14 @@ def first_image(
     moments: Sequence[Pieces],
     description: Mapping[str, Any],
 ) -> Iterator[bytes | memoryview]:
-    """The file of a training that has made no step, piece by piece.
+    """Yields the file of a training that has made no step, piece by piece.
 
     Args:
-        dtype: The job's.
-        size: How many weights there are.
-        parameters: They themselves.
-        moments: What the optimizer begins with.
-        description: As for `make_image`.
+        dtype: Type of the job's weights.
+        size: Number of weights.
+        parameters: The weights.
+        moments: First moments of the optimizer.
+        description: Description, as for `make_image`.
     """
     vectors = dict(zip([_PARAMETERS, *_moments(len(moments))], [parameters, *moments], strict=True))
     layout = _layout(vectors, dtype, size, description, ps_pb.TrainingState())
@@ -109,14 +109,14 @@ def first_image(
 
 
 def read_image(path: Path, sha256: str) -> Snapshot:
-    """Reads a checkpoint's file into vectors that may be written to, after it was compared with its digest.
+    """Reads a checkpoint's file into writable vectors, after comparing it with its digest.
 
     Args:
         path: The file.
-        sha256: Its digest, in hexadecimal: safetensors itself does not notice flipped bits.
+        sha256: Digest of the file, in hexadecimal. safetensors itself does not notice flipped bits.
 
     Raises:
-        CheckpointError: It is gone, not what was written, or no checkpoint.
+        CheckpointError: The file is gone, not what was written, or no checkpoint.
     """
     with _reading(path, sha256) as (file, state):
         vectors = {name: file.read(name) for name in file.tensors}
@@ -126,20 +126,20 @@ def read_image(path: Path, sha256: str) -> Snapshot:
 
 @contextmanager
 def reading_parameters(path: Path, sha256: str) -> Iterator[Pieces]:
-    """The weights in a checkpoint's file, piece by piece, as long as the block lasts; arguments as for `read_image`.
+    """Opens the weights in a checkpoint's file, piece by piece, within the block. Arguments as for `read_image`.
 
     Raises:
-        CheckpointError: It is gone, not what was written, or no checkpoint.
+        CheckpointError: The file is gone, not what was written, or no checkpoint.
     """
     with _reading(path, sha256) as (file, _):
         yield lambda: file.pieces(_PARAMETERS)
 
 
 def describe_image(path: Path) -> Mapping[str, Any]:
-    """The description of a checkpoint, with the TrainingState as JSON in its key ``state``; reads only the header.
+    """Returns the description of a checkpoint, with the TrainingState in its key ``state``; reads only the header.
 
     Raises:
-        CheckpointError: The file cannot be read, is no checkpoint, or not as long as its header says.
+        CheckpointError: The file cannot be read, is no checkpoint, or has not the length that its header says.
     """
     try:
         _require_short_header(path)
@@ -153,19 +153,19 @@ def describe_image(path: Path) -> Mapping[str, Any]:
 
 
 def described_state(description: Mapping[str, Any]) -> ps_pb.TrainingState:
-    """Where the training stands, out of the description of a checkpoint.
+    """Returns the state of the training from the description of a checkpoint.
 
     Raises:
-        CheckpointError: This release cannot read it.
+        CheckpointError: This release cannot read the state.
     """
     try:
         return json_format.ParseDict(_present_form(description[_STATE]), ps_pb.TrainingState())
-    except Exception as error:  # of wrong types json_format raises TypeError, OverflowError, SystemError, …
+    except Exception as error:  # json_format raises TypeError, OverflowError, SystemError, … for wrong types
         raise CheckpointError(f"the checkpoint's training state is not one that this release knows: {error}") from error
 
 
 def _present_form(state: dict[str, Any]) -> dict[str, Any]:
-    """A state as this release writes it: releases before had the sums of an epoch beside its number."""
+    """Converts a state of an earlier release, which had the sums of an epoch beside its number."""
     epoch: dict[str, Any] = state.get("epoch", {})
     sums = {name: epoch[name] for name in ("cost_sum", "correct_count", "samples") if name in epoch}
     if not sums:
@@ -176,10 +176,10 @@ def _present_form(state: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _reading(path: Path, sha256: str) -> Iterator[tuple[TensorFile, ps_pb.TrainingState]]:
-    """A checkpoint's file, and where the training stood.
+    """Opens a checkpoint's file, and reads the state of the training.
 
     Raises:
-        CheckpointError: Whenever it cannot be read, and if it is no checkpoint.
+        CheckpointError: The file cannot be read, or is no checkpoint.
     """
     _require_short_header(path)
     try:
@@ -210,15 +210,15 @@ def _layout(
     description: Mapping[str, Any],
     state: ps_pb.TrainingState,
 ) -> TensorLayout:
-    """Of a file with vectors of these names."""
-    # Python writes a double so that the same one is read; JSON's missing infinity and NaN are texts in protobuf's JSON.
+    """Returns the layout of a file with vectors of these names."""
+    # Python's JSON keeps every double exactly, and protobuf's JSON has infinity and NaN as strings.
     described = {**description, _STATE: json_format.MessageToDict(state, preserving_proto_field_name=True)}
     shapes = dict.fromkeys(names, (dtype, (size,)))
     return TensorLayout(shapes, {_FORMAT: json.dumps(described, sort_keys=True)})
 
 
 def _require_short_header(path: Path) -> None:
-    """Looks at the beginning of the file, before anybody reads its header."""
+    """Raises CheckpointError if the header is too long, before a library reads it."""
     try:
         with open_stored(path) as file:
             header_bytes = int.from_bytes(file.read(_LENGTH_BYTES), "little")
@@ -244,7 +244,7 @@ def _description(metadata: Mapping[str, str] | None, name: str) -> dict[str, Any
 
 
 def _require_vectors(tensors: Mapping[str, Tensor], name: str) -> None:
-    """Raises CheckpointError if they are not those that a checkpoint has."""
+    """Raises CheckpointError if the tensors are not those of a checkpoint."""
     moments = _moments(len(tensors.keys() - {_PARAMETERS, _BEST}))
     if tensors.keys() - {_BEST} != {_PARAMETERS, *moments}:
         raise CheckpointError(

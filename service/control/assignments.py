@@ -1,4 +1,4 @@
-"""Assignments: the message that tells the processes of an attempt what to do, and on what data."""
+"""Assignments: the message that describes the work of an attempt to its processes."""
 
 from pathlib import Path
 

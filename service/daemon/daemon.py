@@ -142,13 +142,13 @@ class _Service:
         datasets, models = DatasetCatalogue(database), ModelCatalogue(database)
         clean_up_after_crash(directory, self._jobs, models)
         self._jobs.load_datasets_in_use()
-        records = AttemptContext(directory, self._jobs, events, datasets, models, _now)
+        context = AttemptContext(directory, self._jobs, events, datasets, models, _now)
         self._cluster = ClusterClient(settings.ray, settings.cpus, directory.scratch, self._cluster_changed)
         self._controller = Controller(
             self._jobs,
             events,
             self._cluster,
-            partial(Attempt, records),
+            partial(Attempt, context),
             _now,
             time.monotonic,
             Admission(),

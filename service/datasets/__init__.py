@@ -1,6 +1,6 @@
-"""Data sets: reading what clients send, checking it, keeping it in the form that workers read.
+"""Data sets: reads and checks the files that clients send, and stores them in the form that workers read.
 
-Knows nothing of gRPC, of Ray and of the service's database.
+Imports no gRPC, no Ray, and not the service's database.
 """
 
 from service.datasets.integrity import DatasetVerifier, require_intact

@@ -16,15 +16,15 @@ _LINE_BYTES = 25 * MAXIMUM_COLUMNS
 class CsvFile:
     """A CSV file with one row per line, all columns numbers; see `Source`.
 
-    It is read twice: once for its layout and the number of its lines, and once for its numbers.
+    The file is read twice: first for its layout and number of lines, then for its numbers.
 
     Args:
-        file: The file.
-        limit_bytes: The most text, inflated, that is read.
+        file: The staged file.
+        limit_bytes: Largest size of the inflated text, in bytes.
 
     Raises:
-        DatasetError: It holds no numbers, is not text, or does not inflate.
-        DatasetTooLargeError: It holds more text than that, or too many columns.
+        DatasetError: The file has no numbers, is not text, or does not inflate.
+        DatasetTooLargeError: The file has more text than the limit, or too many columns.
     """
 
     dtype = np.dtype(np.float64)
@@ -45,17 +45,17 @@ class CsvFile:
         check_shape(self.name, self.shape)
 
     def blocks(self, rows: int) -> Iterator[NDArray[np.float64]]:
-        """See `Source.blocks`. Checks that every number is finite, since only here the number of the line is known."""
+        """See `Source.blocks`. Checks here that every number is finite, because only here the line number is known."""
         block = np.empty((min(rows, self.shape[0]), self.layout.columns))
         numbers: list[int] = []
         for number, line in self._data_lines():
             block[len(numbers)] = self._row(number, line)
             numbers.append(number)
             if len(numbers) == rows:
-                yield self._finite(block, numbers)
+                yield self._require_finite(block, numbers)
                 numbers.clear()
         if numbers:
-            yield self._finite(block[: len(numbers)], numbers)
+            yield self._require_finite(block[: len(numbers)], numbers)
 
     def _row(self, number: int, line: str) -> list[float]:
         words = self.layout.words(line)
@@ -79,7 +79,7 @@ class CsvFile:
             f"number with a decimal point is expected; columns are counted from 0. Correct or drop it."
         )
 
-    def _finite(self, block: NDArray[np.float64], numbers: list[int]) -> NDArray[np.float64]:
+    def _require_finite(self, block: NDArray[np.float64], numbers: list[int]) -> NDArray[np.float64]:
         finite = np.isfinite(block)
         if not finite.all():
             row, column = np.argwhere(~finite)[0]
@@ -96,13 +96,13 @@ class CsvFile:
         return lines
 
     def _lines(self) -> Iterator[tuple[int, str]]:
-        """The lines that are not blank, without their ends, each with its number from 1."""
+        """Yields the lines that are not blank, without line ends, each with its number from 1."""
         number = total_bytes = 0
         with open_inflated(self._file) as stream:
             while line := stream.readline(_LINE_BYTES):
                 number += 1
                 total_bytes += len(line)
-                self._check_amount(number, len(line), total_bytes)
+                self._require_within_limits(number, len(line), total_bytes)
                 text = self._decoded(number, line)
                 if text.strip(" \r\n"):
                     yield number, text.rstrip("\r\n")
@@ -115,7 +115,7 @@ class CsvFile:
                 f"{self.name} is not text in UTF-8: line {number:,} does not decode; save it as CSV in UTF-8."
             ) from error
 
-    def _check_amount(self, number: int, line_bytes: int, total_bytes: int) -> None:
+    def _require_within_limits(self, number: int, line_bytes: int, total_bytes: int) -> None:
         if line_bytes == _LINE_BYTES:
             raise DatasetTooLargeError(
                 f"{self.name} has a line {number:,} of more than {_LINE_BYTES:,} bytes; give one row in each line."

@@ -1,4 +1,4 @@
-"""What the first line of a CSV file tells: how its words are separated, and what its columns are called."""
+"""Layout of a CSV file, from its first line: the delimiter, and the names of the columns."""
 
 import csv
 import difflib
@@ -12,8 +12,8 @@ class CsvLayout:
     """How to read the lines of a CSV file.
 
     Attributes:
-        delimiter: Between the words of a line.
-        columns: Words in each line.
+        delimiter: Character between the words of a line.
+        columns: Number of words in each line.
         header: Names of the columns; empty when the file has no header line.
     """
 
@@ -22,21 +22,21 @@ class CsvLayout:
     header: tuple[str, ...]
 
     def words(self, line: str) -> list[str]:
-        """The words of one line, without the quotes around them."""
+        """Returns the words of one line, without the quotes around them."""
         if '"' not in line:
             return line.split(self.delimiter)
         try:
             return next(csv.reader([line], delimiter=self.delimiter))
-        except csv.Error:  # Of a word too long for it; as it is not a number, the caller says so.
+        except csv.Error:  # A word is too long. It is no number, so the caller rejects it.
             return line.split(self.delimiter)
 
     def column(self, number: int) -> str:
-        """A column as messages show it."""
+        """Returns a column's number and name for messages."""
         return f"column {number} ({quoted(self.header[number])})" if self.header else f"column {number}"
 
 
 def layout_of(first_line: str) -> CsvLayout:
-    """Reads the first line of a file.
+    """Returns the layout that the first line of a file implies.
 
     The delimiter is the tab where the line has one, else the semicolon where it has one, else the comma. The line is a
     header when its words are not numbers, apart from those that repeat the number of their column (as pandas names
@@ -50,7 +50,7 @@ def layout_of(first_line: str) -> CsvLayout:
 
 
 def is_number(word: str) -> bool:
-    """Whether the word is a number as C writes them; underscores between digits are Python's own."""
+    """Returns whether a word is a number in C's syntax, without the underscores that Python allows."""
     try:
         float(word)
     except ValueError:
@@ -59,12 +59,12 @@ def is_number(word: str) -> bool:
 
 
 def target_number(name: str, layout: CsvLayout, target_column: str) -> int:
-    """The number of the target's column, from 0.
+    """Returns the number of the target column, from 0.
 
     Args:
-        name: Of the file, as messages show it.
-        layout: Of the file.
-        target_column: The column's name in the header or, where no name fits, its number. Empty: the last column.
+        name: Name of the file, as messages show it.
+        layout: Layout of the file.
+        target_column: Name of the column in the header or, if no name matches, its number. Empty: the last column.
 
     Raises:
         DatasetError: There is no such column, or more than one.

@@ -1,4 +1,4 @@
-"""From the files that a client sent to samples, by the files' formats."""
+"""Formats of data sets: opens the files that a client sent with the reader of their format."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,18 +15,18 @@ from service.datasets.staged_files import DatasetError, StagedFile
 def open_samples(
     files: Sequence[StagedFile], options: DataFiles, scratch: Path, limit_bytes: int, features: int | None = None
 ) -> Samples:
-    """Opens the files and checks all that can be told without reading their numbers.
+    """Opens the files, and checks all that is known without reading their numbers.
 
     Args:
         files: One .npz, one .csv, or features and targets in two files, each .npy or IDX.
-        options: What the client says of them.
-        scratch: An empty directory for what has to be unpacked.
-        limit_bytes: The most that they may take when unpacked.
-        features: Number of features of the model that they are meant for; targets are then not required. None: a data
-            set to be registered.
+        options: Options of the client.
+        scratch: An empty directory for unpacked files.
+        limit_bytes: Largest size when unpacked, in bytes.
+        features: Number of features of the model that predicts them; then targets are optional. None for a data set
+            to be registered.
 
     Raises:
-        DatasetError: They are not what they should be.
+        DatasetError: The files are not in a known format, or do not belong together.
     """
     if not files:
         raise DatasetError("No file was given, but a data set needs one .npz or .csv file, or two of .npy or IDX.")
@@ -88,7 +88,7 @@ def _only(files: Sequence[StagedFile]) -> StagedFile:
 
 
 def _format(file: StagedFile) -> str:
-    """The format by the ending of the file's name."""
+    """Returns the format of a file, by the ending of its name."""
     filename = file.filename.lower()
     for ending, kind in ((".npz", "npz"), (".npy", "npy"), (".csv", "csv"), (".csv.gz", "csv")):
         if filename.endswith(ending):

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from service.datasets.limits import check_shape, shape_text
 from service.datasets.staged_files import DatasetError, StagedFile, open_inflated
 
-#: Types of numbers by the third byte of the magic number.
+#: Types of the numbers, by the third byte of the magic number.
 TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-#: Such as train-images-idx3-ubyte.gz, digits.idx, labels.idx1.
+#: Names of IDX files, such as train-images-idx3-ubyte.gz, digits.idx, labels.idx1.
 FILENAME = re.compile(r".*[.-]idx\d*(-\w+)?(\.gz)?", re.IGNORECASE | re.DOTALL)
 
 
@@ -26,8 +26,8 @@ class IdxFile:
     """One IDX file; see `Source`.
 
     Raises:
-        DatasetError: It is not an IDX file, or not as long as its header says. The numbers of a gzipped file are
-            counted when `blocks` has come to its end.
+        DatasetError: It is not an IDX file, or its length is not that of its header. The length of a gzipped file is
+            checked at the end of `blocks`.
     """
 
     def __init__(self, file: StagedFile) -> None:
@@ -39,7 +39,7 @@ class IdxFile:
         check_shape(self.name, self.shape)
         self._promised_bytes = math.prod(self.shape) * self.dtype.itemsize
         if not file.filename.lower().endswith(".gz"):
-            self._check_length(file.path.stat().st_size - self._header_bytes)
+            self._require_length(file.path.stat().st_size - self._header_bytes)
 
     def blocks(self, rows: int) -> Iterator[NDArray[Any]]:
         """See `Source.blocks`."""
@@ -51,9 +51,9 @@ class IdxFile:
                 data = bytearray(count * row_bytes)
                 came = _fill(stream, memoryview(data))
                 if came < len(data):
-                    self._check_length(start * row_bytes + came)
+                    self._require_length(start * row_bytes + came)
                 yield np.frombuffer(data, self.dtype).reshape(count, *self.shape[1:])
-            self._check_length(self._promised_bytes + len(stream.read1(1)))
+            self._require_length(self._promised_bytes + len(stream.read1(1)))
 
     def _header(self, stream: BufferedIOBase) -> tuple[np.dtype[Any], tuple[int, ...]]:
         magic = self._header_part(stream, 4)
@@ -71,7 +71,7 @@ class IdxFile:
             raise DatasetError(f"{self.name} is truncated: it ends within the header of an IDX file; copy it again.")
         return bytes(part)
 
-    def _check_length(self, came_bytes: int) -> None:
+    def _require_length(self, came_bytes: int) -> None:
         promise = f"its header promises {shape_text(self.shape)} numbers of {self.dtype.itemsize * 8} bits"
         if came_bytes < self._promised_bytes:
             raise DatasetError(
@@ -86,9 +86,9 @@ class IdxFile:
 
 
 def _fill(stream: BufferedIOBase, target: memoryview) -> int:
-    """Reads until ``target`` is full or the file ends; the number of bytes read.
+    """Reads until ``target`` is full or the file ends. Returns the number of bytes read.
 
-    Read in small parts, because a gzip stream that breaks off raises only at the read after its last good byte.
+    It reads in small parts, because a gzip stream that breaks off raises only at the read after its last good byte.
     """
     filled = 0
     while filled < len(target):

@@ -1,4 +1,4 @@
-"""The stored form of a data set, compared with the digests that were recorded when it was registered."""
+"""Integrity of stored data sets: compares their files with the digests of their registration."""
 
 import errno
 from collections.abc import Sequence
@@ -12,17 +12,17 @@ from service.storage.digests import open_stored, sha256_of
 
 __all__ = ["ROW_FILES", "DatasetVerifier", "damaged_dataset", "open_stored_file", "require_intact"]
 
-#: What the digest of a data set goes over, in this order.
+#: Files that the digest of a data set covers, in this order.
 ROW_FILES: Final = ("features.npy", "targets.npy")
-# Errors that reading again does not mend; others, of a file system on another machine say, may pass.
+# Errors that reading again does not resolve. Others, for example of a remote file system, may pass.
 _LASTING: Final = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EACCES, errno.EPERM)
 
-# What changes when a file is written to or replaced, whatever its content.
+# Facts of a file that change when it is written or replaced.
 _Facts = tuple[int, ...]
 
 
 def damaged_dataset(name: str, what: str) -> StoredDatasetError:
-    """The error that says what is wrong with a data set, and what to do."""
+    """Returns the error that says what is wrong with a data set, and what to do."""
     return StoredDatasetError(
         f"data set {name!r} {what}; restore it from a backup, or `nabla dataset delete {name}` and add the same files "
         "again with `nabla dataset add`",
@@ -34,8 +34,8 @@ def open_stored_file(directory: Path, filename: str) -> BinaryIO:
     """Opens a file of the data set in `directory`, which has the data set's name.
 
     Raises:
-        StoredDatasetError: It is gone, or must not be read.
-        OSError: It cannot be read now.
+        StoredDatasetError: The file is gone, or must not be read.
+        OSError: The file cannot be read now.
     """
     path = directory / filename
     try:
@@ -52,7 +52,7 @@ def require_intact(dataset: datasets_pb.Dataset, directory: Path) -> None:
 
     Raises:
         StoredDatasetError: A file is gone, or not what was stored.
-        OSError: One cannot be read now.
+        OSError: A file cannot be read now.
     """
     with ExitStack() as stack:
         came = sha256_of([stack.enter_context(open_stored_file(directory, name)) for name in ROW_FILES])
@@ -65,23 +65,23 @@ def require_intact(dataset: datasets_pb.Dataset, directory: Path) -> None:
 
 
 class DatasetVerifier:
-    """Compares data sets with their digests, each once for as long as its files are not touched."""
+    """Compares data sets with their digests, each only once while its files do not change."""
 
     def __init__(self) -> None:
         self._intact: dict[tuple[Path, str], Sequence[_Facts]] = {}
 
     def require_intact(self, dataset: datasets_pb.Dataset, directory: Path) -> None:
-        """As the function of this name; may be called from several threads."""
+        """As the function of this name. May be called from several threads."""
         facts = _facts(directory)
         if facts and self._intact.get((directory, dataset.sha256)) == facts:
             return
         require_intact(dataset, directory)
-        # Looked at before the files were read: what changed meanwhile is read again.
+        # The facts are from before the reading, so that a file that changed meanwhile is read again.
         self._intact[directory, dataset.sha256] = facts
 
 
 def _facts(directory: Path) -> Sequence[_Facts]:
-    """Of the files with rows; nothing if one cannot be looked at, which opening it then tells."""
+    """Returns facts of the files with rows; empty if one cannot be read, and opening it reports that."""
     try:
         found = [(directory / name).stat() for name in ROW_FILES]
     except OSError:

@@ -1,4 +1,4 @@
-"""What a data set may take, looked at before anything is taken."""
+"""Limits of data sets, checked before memory or disk is used."""
 
 import math
 import shutil
@@ -6,28 +6,28 @@ from pathlib import Path
 
 from service.datasets.staged_files import DatasetError, DatasetTooLargeError
 
-#: What the stored form of one data set may take on the disk, in bytes.
+#: Largest size of one stored data set on the disk, in bytes.
 DEFAULT_LIMIT_BYTES = 64 * 2**30
-#: Nodes that a layer may have, and so the columns of features or targets. It bounds the memory that one row takes.
+#: Largest number of nodes in a layer, and so of columns of features or targets. It bounds the memory of one row.
 MAXIMUM_COLUMNS = 1_000_000
-#: Numbers in the blocks of rows that files are read in; as float64 they take 4 MiB.
+#: Numbers in one block of rows; 4 MiB as float64.
 BLOCK_NUMBERS = 2**19
 
 
 def rows_per_block(columns: int) -> int:
-    """How many rows of ``columns`` numbers are read at once. Depends on nothing else, so statistics do not either."""
+    """Returns the rows of ``columns`` numbers in a block. It depends on nothing else, so statistics do not either."""
     return max(1, BLOCK_NUMBERS // columns)
 
 
 def check_shape(name: str, shape: tuple[int, ...]) -> None:
-    """Refuses an array without rows, or with rows that no layer could take.
+    """Rejects an array without rows, or with rows that are too long for any layer.
 
     Args:
         name: Of the file, as it is quoted.
-        shape: Rows first.
+        shape: Shape of the array, rows first.
 
     Raises:
-        DatasetError: It holds no numbers at all.
+        DatasetError: The array has no numbers.
         DatasetTooLargeError: A row is longer than ``MAXIMUM_COLUMNS``.
     """
     if not shape or math.prod(shape) < 1:
@@ -44,16 +44,16 @@ def check_shape(name: str, shape: tuple[int, ...]) -> None:
 
 
 def check_room(name: str, needed_bytes: int, directory: Path, limit_bytes: int) -> None:
-    """Refuses what would take more than the limit, or more than the disk of ``directory`` has free.
+    """Rejects data larger than the limit, or than the free space on the disk of ``directory``.
 
     Args:
         name: Of the file, as it is quoted.
-        needed_bytes: What it is going to take under ``directory``.
+        needed_bytes: Size of the data under ``directory``, in bytes.
         directory: An existing directory.
-        limit_bytes: The most that one data set may take.
+        limit_bytes: Largest size of one data set, in bytes.
 
     Raises:
-        DatasetTooLargeError: One of the two does not suffice.
+        DatasetTooLargeError: The limit or the disk is too small.
     """
     if needed_bytes > limit_bytes:
         raise DatasetTooLargeError(
@@ -69,5 +69,5 @@ def check_room(name: str, needed_bytes: int, directory: Path, limit_bytes: int) 
 
 
 def shape_text(shape: tuple[int, ...]) -> str:
-    """A shape in words: ``60,000 × 28 × 28``."""
+    """Returns a shape as text: ``60,000 × 28 × 28``."""
     return " × ".join(f"{length:,}" for length in shape)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from service.datasets.limits import check_room, check_shape, shape_text
 from service.datasets.staged_files import DatasetError, StagedFile, quoted
 
-#: Names of features and targets in an .npz; the last pair is what ``np.savez(file, features, targets)`` gives them.
+#: Names of features and targets in an .npz. ``np.savez(file, features, targets)`` writes the last pair.
 KEYS = {
     "x": "y",
     "X": "y",
@@ -35,11 +35,11 @@ KEYS = {
 }
 
 _COPY_BYTES = 2**20
-#: The most that is read from an archive at once. `zipfile` reads the whole list of members in one go.
+#: Largest read from an archive. `zipfile` reads the whole list of members at once.
 _READ_BYTES = 2**22
-#: What reading a header that is not one can raise: NumPy hands it to Python's parser.
+#: Errors of reading a wrong header, which NumPy passes to Python's parser.
 _HEADER_ERRORS = (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError, EOFError)
-#: What `zipfile` raises for archives that are damaged, encrypted or forged.
+#: Errors of `zipfile` for damaged, encrypted or forged archives.
 _ARCHIVE_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OverflowError, RuntimeError, ValueError)
 
 
@@ -47,11 +47,11 @@ class NpyFile:
     """One array in a .npy file, memory-mapped; see `Source`.
 
     Args:
-        name: Of the file, as messages show it.
-        path: Where its bytes are.
+        name: Name of the file, as messages show it.
+        path: Path of the file.
 
     Raises:
-        DatasetError: It is not a .npy file of real numbers, or not as long as its header says.
+        DatasetError: It is not a .npy file of real numbers, or its length is not that of its header.
     """
 
     def __init__(self, name: str, path: Path) -> None:
@@ -93,17 +93,17 @@ def npy_writer(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Iter
 def open_npz(
     file: StagedFile, directory: Path, limit_bytes: int, targets_required: bool
 ) -> tuple[NpyFile, NpyFile | None]:
-    """Features and, where they are there, targets of an .npz.
+    """Opens features and, if there are any, targets of an .npz.
 
     Args:
         file: The archive.
-        directory: An empty one, where the arrays are unpacked to, so that they can be memory-mapped.
-        limit_bytes: The most that they may take together.
-        targets_required: Whether features alone will not do.
+        directory: An empty directory, into which the arrays are unpacked to be memory-mapped.
+        limit_bytes: Largest size of both together, in bytes.
+        targets_required: Whether features alone are rejected.
 
     Raises:
         DatasetError: It is not an archive as NumPy writes it, or has not exactly one pair of `KEYS`.
-        DatasetTooLargeError: It would take too much.
+        DatasetTooLargeError: The arrays are larger than the limit or the disk.
     """
     with _archive(file) as archive:
         members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
@@ -115,7 +115,7 @@ def open_npz(
 
 
 def _choose(name: str, keys: list[str], targets_required: bool) -> list[str]:
-    """The names of features and targets among ``keys``, or of the features alone."""
+    """Returns the names of features and targets among ``keys``, or of the features alone."""
     pairs = [[x, y] for x, y in KEYS.items() if x in keys and y in keys]
     if not targets_required and not pairs:
         pairs = [[x] for x in KEYS if x in keys]
@@ -130,7 +130,7 @@ def _choose(name: str, keys: list[str], targets_required: bool) -> list[str]:
 
 
 def _unpack(name: str, archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> NpyFile:
-    """Copies one member, as many bytes as its header promises."""
+    """Unpacks one member, whose size must be that of its header."""
     member_name = f"{quoted(member.filename)} in {name}"
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise DatasetError(f"{member_name} is packed in a way that NumPy does not use; save it with numpy.savez.")
@@ -145,11 +145,11 @@ def _unpack(name: str, archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: 
 
 @contextmanager
 def _archive(file: StagedFile) -> Iterator[zipfile.ZipFile]:
-    """The open_inflated archive; what goes wrong while it is read becomes a `DatasetError`."""
+    """Opens an archive, and translates errors of reading it into `DatasetError`."""
     try:
         with _BoundedFile(file.path) as stream, zipfile.ZipFile(stream) as archive:
             yield archive
-    except DatasetError:  # A ValueError, but one that says it already.
+    except DatasetError:  # It is a ValueError too, and needs no translation.
         raise
     except _ARCHIVE_ERRORS as error:
         raise DatasetError(
@@ -159,7 +159,7 @@ def _archive(file: StagedFile) -> Iterator[zipfile.ZipFile]:
 
 
 class _BoundedFile(io.FileIO):
-    """A file that refuses what only a forged list of members asks for: large parts, and places before its beginning."""
+    """File that rejects reads which only a forged list of members causes: too large, or before the beginning."""
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         if whence == os.SEEK_SET and offset < 0:
@@ -173,10 +173,10 @@ class _BoundedFile(io.FileIO):
 
 
 def _header(name: str, stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, whether in Fortran's order, and type, from the header of a .npy file.
+    """Returns shape, whether in Fortran order, and dtype, from the header of a .npy file.
 
     Raises:
-        DatasetError: It is none, or not one of real numbers.
+        DatasetError: It is no such header, or not one of real numbers.
     """
     try:
         version = np.lib.format.read_magic(stream)
@@ -195,7 +195,7 @@ def _header(name: str, stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dty
 
 
 def _check_length(name: str, shape: tuple[int, ...], dtype: np.dtype[Any], came_bytes: int) -> None:
-    """Refuses an array whose header promises another size than the ``came_bytes`` that follow it."""
+    """Rejects an array if ``came_bytes``, the bytes after the header, are not those that the header promises."""
     promised_bytes = math.prod(shape) * dtype.itemsize
     promise = f"its header promises {shape_text(shape)} numbers of type {dtype} ({promised_bytes:,} bytes)"
     if came_bytes < promised_bytes:

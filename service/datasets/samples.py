@@ -1,4 +1,4 @@
-"""Features and targets side by side, in blocks of rows, as they are going to be stored."""
+"""Samples: features and targets of the same rows, in blocks, converted to their stored types."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -46,14 +46,14 @@ class Samples:
     """The content of a data set, before it is known whether its targets are labels.
 
     Attributes:
-        name: Of the file with the features, as messages show it.
-        targets_name: Of the file with the targets.
+        name: Name of the file with the features, as messages show it.
+        targets_name: Name of the file with the targets.
         rows: Number of samples.
-        features: Columns of the features.
-        target_columns: Columns of the targets; 0 when there are none.
-        dtype: Of the features as stored.
-        blocks: Reads all rows, once, in blocks whose size depends on the numbers of columns alone. Every number in them
-            is finite.
+        features: Number of features.
+        target_columns: Number of target columns; 0 if there are no targets.
+        dtype: Stored type of the features.
+        blocks: Reads all rows once, in blocks whose size depends on the number of columns alone. All numbers are
+            finite.
     """
 
     name: str
@@ -66,12 +66,12 @@ class Samples:
 
     @property
     def size_bytes(self) -> int:
-        """What the numbers take as stored."""
+        """Size of the stored numbers, in bytes."""
         return self.rows * (self.features * self.dtype.itemsize + self.target_columns * 8)
 
 
 def stored_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The type that features of ``dtype`` are stored with.
+    """Returns the stored type of features of ``dtype``.
 
     uint8, float32 and float64 stay. What fits exactly into float32 becomes that: bool, int8, int16, uint16, float16.
     All else becomes float64: int32, int64, uint32, uint64 and longer floats.
@@ -82,14 +82,14 @@ def stored_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def side_by_side(features: Source, targets: Source | None) -> Samples:
-    """Samples from one file, or one array, each for features and targets.
+    """Returns samples from two files, or two arrays, one with features and one with targets.
 
     Args:
         features: Two or more dimensions; those after the first are flattened.
         targets: One or two dimensions.
 
     Raises:
-        DatasetError: They have other dimensions, or not the same number of rows.
+        DatasetError: The dimensions are wrong, or the numbers of rows differ.
     """
     if len(features.shape) < 2:
         raise DatasetError(
@@ -116,14 +116,14 @@ def side_by_side(features: Source, targets: Source | None) -> Samples:
 
 
 def split(table: Source, target: int | None) -> Samples:
-    """Samples from one table of numbers.
+    """Returns samples from one table of numbers.
 
     Args:
         table: Two dimensions, all its numbers finite.
-        target: The column that is the target; None when all are features.
+        target: Number of the target column; None if all columns are features.
 
     Raises:
-        DatasetError: There is no column beside the target.
+        DatasetError: The target is the only column.
     """
     rows, columns = table.shape
     if target is None:
@@ -163,13 +163,13 @@ def _target_blocks(targets: Source | None, rows: int, size: int) -> Iterator[NDA
 
 
 def _converted(block: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """The block (rows, …) as (rows, columns) of ``dtype``; what does not fit becomes infinite."""
+    """Returns the block (rows, …) as (rows, columns) of ``dtype``. Numbers out of range become infinite."""
     with np.errstate(over="ignore"):
         return block.reshape(len(block), math.prod(block.shape[1:])).astype(dtype)
 
 
 def _finite(name: str, block: NDArray[Any], first_row: int) -> NDArray[Any]:
-    """The block itself, if all of its numbers (rows, columns) are finite."""
+    """Returns the block (rows, columns) itself, if all its numbers are finite; else raises DatasetError."""
     if block.dtype.kind == "f":
         finite = np.isfinite(block)
         if not finite.all():

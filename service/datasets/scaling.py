@@ -1,4 +1,4 @@
-"""How the features of a job are scaled, fitted to its train data set."""
+"""Scaling of a job's features, fitted to its train data set."""
 
 from pathlib import Path
 from typing import Any
@@ -14,20 +14,20 @@ from workers.rows import RowsError, map_array
 
 
 def fit_scaling(scaling: Scaling.ValueType, directory: Path, statistics_sha256: str = "") -> FeatureScaling:
-    """The shift and factor of (x − shift) · factor.
+    """Returns shift and factor of the scaling (x − shift) · factor.
 
     Features of type uint8 share one unit, so they get one shift and factor in common, others one for each feature. A
     feature that never changes gets the factor 1 and so becomes 0. Without scaling: a single shift 0 and factor 1.
 
     Args:
-        scaling: Left unspecified, none.
-        directory: Of the train data set, as `service.datasets.store` leaves it.
-        statistics_sha256: The digest of its statistics; empty for what an earlier release stored.
+        scaling: Kind of the scaling; unspecified means none.
+        directory: Directory of the train data set, as `store_dataset` wrote it.
+        statistics_sha256: Digest of its statistics; empty for data sets of earlier releases.
 
     Raises:
         DatasetError: A feature's spread is too large or too small for float64.
-        StoredDatasetError: Its files are gone, or not what was stored.
-        OSError: They cannot be read now.
+        StoredDatasetError: The files are gone, or not what was stored.
+        OSError: The files cannot be read now.
     """
     if scaling in (SCALING_UNSPECIFIED, SCALING_NONE):
         return FeatureScaling(shift=[0.0], factor=[1.0])

@@ -1,4 +1,4 @@
-"""Figures of each feature, computed once when a data set is registered, for scaling."""
+"""Statistics of each feature, for scaling; computed once, when a data set is registered."""
 
 import dataclasses
 import hashlib
@@ -18,13 +18,13 @@ _FILENAME = "statistics.npz"
 
 @dataclass(frozen=True)
 class Statistics:
-    """Figures of the features of a data set, one for each feature, in float64.
+    """Statistics of the features of a data set, in float64.
 
     Attributes:
-        minimum: (features,).
-        maximum: (features,).
-        mean: (features,).
-        standard_deviation: Of the population: divided by the number of rows. (features,).
+        minimum: Smallest value, (features,).
+        maximum: Largest value, (features,).
+        mean: Mean, (features,).
+        standard_deviation: Standard deviation of the population, with the number of rows as divisor, (features,).
     """
 
     minimum: NDArray[np.float64]
@@ -33,7 +33,7 @@ class Statistics:
     standard_deviation: NDArray[np.float64]
 
     def pooled(self) -> "Statistics":
-        """The same figures over all features together; arrays (1,)."""
+        """Returns the statistics over all features together; arrays (1,)."""
         mean = self.mean.mean(keepdims=True)
         variance = (self.standard_deviation**2 + (self.mean - mean) ** 2).mean(keepdims=True)
         return Statistics(
@@ -41,7 +41,7 @@ class Statistics:
         )._with_exact_constants()
 
     def _with_exact_constants(self) -> "Statistics":
-        """A feature that never changes has its value as mean, without the rounding of a sum, and deviates by 0."""
+        """Returns the statistics with the exact value as mean of constant features, and deviation 0."""
         constant = self.minimum == self.maximum
         return dataclasses.replace(
             self,
@@ -54,15 +54,15 @@ _NAMES = tuple(field.name for field in dataclasses.fields(Statistics))
 
 
 def compute_statistics(features: NDArray[Any]) -> Statistics:
-    """The statistics of features (rows, columns), which may be memory-mapped.
+    """Computes the statistics of features (rows, columns), which may be memory-mapped.
 
-    Blocks of a fixed size are merged from first to last, so that equal features give equal figures. With n rows of mean
-    m and summed squared deviations S before, and n', m', S' of the next block:
+    Blocks of a fixed size are merged from first to last, so that equal features have equal statistics. With n rows of
+    mean m and summed squared deviations S before, and n', m', S' of the next block:
 
         d = m' − m,   m ← m + d n'/(n + n'),   S ← S + S' + d² n n'/(n + n')
 
-    (Chan, Golub, LeVeque: Updating formulae and a pairwise algorithm for computing sample variances, 1979.) Figures
-    that float64 cannot hold come out as infinite or NaN.
+    (Chan, Golub, LeVeque: Updating formulae and a pairwise algorithm for computing sample variances, 1979.) Numbers
+    that float64 cannot hold become infinite or NaN.
     """
     columns = features.shape[1]
     minimum, maximum = np.full(columns, np.inf), np.full(columns, -np.inf)
@@ -84,7 +84,7 @@ def compute_statistics(features: NDArray[Any]) -> Statistics:
 
 
 def save_statistics(statistics: Statistics, directory: Path) -> Path:
-    """Writes the statistics beside the features; the file's path."""
+    """Writes the statistics beside the features. Returns the file's path."""
     path = directory / _FILENAME
     np.savez(path, allow_pickle=False, **vars(statistics))
     return path
@@ -94,12 +94,12 @@ def load_statistics(directory: Path, sha256: str = "") -> Statistics:
     """Reads the statistics of the data set in ``directory``.
 
     Args:
-        directory: Has the data set's name.
-        sha256: Their digest in hexadecimal; empty for what an earlier release stored.
+        directory: Directory of the data set, with its name.
+        sha256: Digest of the statistics, in hexadecimal; empty for data sets of earlier releases.
 
     Raises:
-        StoredDatasetError: They are gone, or not what was stored.
-        OSError: They cannot be read now.
+        StoredDatasetError: The statistics are gone, or not what was stored.
+        OSError: The statistics cannot be read now.
     """
     with open_stored_file(directory, _FILENAME) as file:
         data = file.read()
@@ -108,17 +108,17 @@ def load_statistics(directory: Path, sha256: str = "") -> Statistics:
         what = f"is damaged: {directory / _FILENAME} has SHA-256 {came}, but was stored with {sha256}"
         raise damaged_dataset(directory.name, what)
     try:
-        with np.load(BytesIO(data), allow_pickle=False) as figures:
-            statistics = Statistics(**{name: _figures(figures[name]) for name in _NAMES})
-    except Exception as error:  # of other bytes numpy and zipfile raise a dozen kinds
+        with np.load(BytesIO(data), allow_pickle=False) as arrays:
+            statistics = Statistics(**{name: _require_vector(arrays[name]) for name in _NAMES})
+    except Exception as error:  # numpy and zipfile raise a dozen kinds for wrong bytes
         what = f"is damaged: {directory / _FILENAME} cannot be read ({error!r:.200})"
         raise damaged_dataset(directory.name, what) from error
-    if len({figures.shape for figures in vars(statistics).values()}) != 1:
-        raise damaged_dataset(directory.name, f"is damaged: {directory / _FILENAME} has figures of several lengths")
+    if len({array.shape for array in vars(statistics).values()}) != 1:
+        raise damaged_dataset(directory.name, f"is damaged: {directory / _FILENAME} has arrays of several lengths")
     return statistics
 
 
-def _figures(figures: NDArray[Any]) -> NDArray[np.float64]:
-    if figures.dtype != np.float64 or figures.ndim != 1:
-        raise ValueError(f"{figures.shape} figures of type {figures.dtype}")
-    return figures
+def _require_vector(array: NDArray[Any]) -> NDArray[np.float64]:
+    if array.dtype != np.float64 or array.ndim != 1:
+        raise ValueError(f"{array.shape} numbers of type {array.dtype}")
+    return array

@@ -1,10 +1,10 @@
-"""Turns the files that a client sent into the stored form of a data set.
+"""Stored form of a data set: converts the files that a client sent.
 
 The stored form is a directory with
 
 - ``features.npy``: rows × features, C order; uint8, float32 or float64 (see `service.datasets.samples.stored_dtype`),
 - ``targets.npy``: class labels (rows,) as int64, or values (rows, target columns) as float64,
-- ``statistics.npz``: figures of each feature, for scaling; not where rows are only to be predicted.
+- ``statistics.npz``: statistics of each feature, for scaling; not for rows that are only predicted.
 
 Files are checked and converted block by block, so that memory does not depend on their size.
 """
@@ -32,19 +32,19 @@ from service.storage.digests import sha256_of
 
 @dataclass(frozen=True)
 class StoredData:
-    """What is known of a data set as stored; the fields are those of the message Dataset.
+    """Description of a stored data set, with the fields of the message Dataset.
 
     Attributes:
         rows: Number of samples.
-        features: Columns of the features.
-        classes: Number of classes; 0 when the targets are values, or are not there.
-        target_columns: Columns of the targets when they are values; 0 when they are labels, or are not there.
-        feature_dtype: numpy's name of the features' type.
-        size_bytes: Of the two .npy files.
-        sha256: Over the bytes of features.npy and, after them, targets.npy.
-        target_minimum: Smallest target when they are values.
-        target_maximum: Largest target when they are values.
-        statistics_sha256: Over the bytes of statistics.npz; empty where there is none.
+        features: Number of features.
+        classes: Number of classes; 0 if the targets are values, or there are none.
+        target_columns: Number of target columns if they are values; 0 if they are labels, or there are none.
+        feature_dtype: Stored type of the features, by numpy's name.
+        size_bytes: Size of the two .npy files, in bytes.
+        sha256: SHA-256 over the bytes of features.npy and then targets.npy.
+        target_minimum: Smallest target if they are values.
+        target_maximum: Largest target if they are values.
+        statistics_sha256: SHA-256 over the bytes of statistics.npz; empty if there is none.
     """
 
     rows: int
@@ -60,7 +60,7 @@ class StoredData:
 
     @property
     def has_targets(self) -> bool:
-        """Whether there is something to learn from or to compare with."""
+        """Whether there are targets."""
         return bool(self.classes or self.target_columns)
 
 
@@ -71,7 +71,7 @@ def store_dataset(
 
     Args:
         files: Features and targets; see `service.datasets.formats.open_samples`.
-        options: How to read them; ``options.files`` is not looked at.
+        options: Options of reading; ``options.files`` is not used.
         directory: Must not exist; made here, and removed again when this raises.
         limit_bytes: The most that the data set may take on the disk.
 

@@ -1,4 +1,4 @@
-"""Whether targets are class labels or values, and their stored form."""
+"""Targets: decides whether they are class labels or values, and stores labels."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,26 +12,26 @@ from service.datasets.limits import MAXIMUM_COLUMNS, rows_per_block
 from service.datasets.numpy_files import npy_writer
 from service.datasets.staged_files import DatasetError
 
-#: Whole numbers in one column count as labels, unless the client says what they are, when all are below this.
+#: Whole numbers in one column are labels if all are below this, unless the client says what they are.
 LABELS_BELOW = 1000
 
 
 def resolve_targets(path: Path, name: str, options: DataFiles) -> int:
-    """Decides what the targets are; labels are then stored as such, in place of the values.
+    """Decides whether targets are labels or values, and replaces the stored values by labels if they are.
 
     One column is labels when all its numbers are whole and from 0 to 999, two or more when each row is one-hot (a
     single 1, else 0). ``options.target_kind`` decides otherwise, and a number of classes says that they are labels.
 
     Args:
-        path: The .npy file of the values (rows, columns), float64. Holds labels (rows,), int64, afterwards if they are.
-        name: Of the file they came from, as messages show it.
-        options: What the client says of its files.
+        path: The .npy file of the values (rows, columns), float64. Then labels (rows,), int64, if they are.
+        name: Name of the client's file, as messages show it.
+        options: Options of the client.
 
     Returns:
         The number of classes; 0 for values.
 
     Raises:
-        DatasetError: They should be labels and are not, or do not fit the given number of classes.
+        DatasetError: The targets should be labels and are not, or do not fit the given number of classes.
     """
     values = np.load(path, mmap_mode="r", allow_pickle=False)
     if options.target_kind == TARGET_KIND_VALUES:
@@ -49,14 +49,14 @@ def resolve_targets(path: Path, name: str, options: DataFiles) -> int:
 
 
 def value_range(path: Path) -> tuple[float, float]:
-    """The smallest and the largest of the values in a .npy file (rows, columns)."""
+    """Returns the smallest and the largest value in a .npy file (rows, columns)."""
     values = np.load(path, mmap_mode="r", allow_pickle=False)
     blocks = [(float(block.min()), float(block.max())) for _, block in _blocks(values)]
     return min(low for low, _ in blocks), max(high for _, high in blocks)
 
 
 def _labels(values: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Labels (rows,) for targets (rows, columns), and which of them are labels indeed."""
+    """Returns labels (rows,) for targets (rows, columns), and a mask of the rows that are valid labels."""
     if values.shape[1] == 1:
         column = values[:, 0]
         good = (column >= 0) & (column < MAXIMUM_COLUMNS) & (np.floor(column) == column)
@@ -73,7 +73,7 @@ def _blocks(values: NDArray[np.float64]) -> Iterator[tuple[int, NDArray[np.float
 
 
 def _survey(values: NDArray[np.float64]) -> tuple[int, int | None]:
-    """The largest label, and the first row that holds none."""
+    """Returns the largest label, and the first row without a valid label, if any."""
     largest = 0
     for start, block in _blocks(values):
         labels, good = _labels(block)
@@ -84,7 +84,7 @@ def _survey(values: NDArray[np.float64]) -> tuple[int, int | None]:
 
 
 def _classes(name: str, values: NDArray[np.float64], largest: int, given: int) -> int:
-    """The number of classes: as given, else the columns of one-hot rows, else what the labels show."""
+    """Returns the number of classes: as given, else the columns of one-hot rows, else by the largest label."""
     if not given:
         return values.shape[1] if values.shape[1] > 1 else largest + 1
     if given > MAXIMUM_COLUMNS:

@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 _ROWS_AT_A_TIME: Final = 2000
 
 _TABLES_OF_JOBS: Final = {"events": "number", "history": "kind, step", "receipts": "job_id"}
-"""Tables with rows of jobs, and what tells the rows of one job apart."""
+"""Tables with rows of jobs, and the columns that identify a row of one job."""
 
 _Result = TypeVar("_Result")
 

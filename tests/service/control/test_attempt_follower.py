@@ -1,4 +1,4 @@
-"""Following a parameter server: what it tells is written down once and in order, also when a disk is full."""
+"""Following a parameter server: its events are written once and in order, also when a disk is full."""
 
 import asyncio
 import sqlite3

@@ -1,4 +1,4 @@
-"""Jobs that begin with the weights of another: the checkpoint that is laid down for them."""
+"""Jobs that begin with the weights of another: the first checkpoint that is written for them."""
 
 import asyncio
 from collections.abc import Callable

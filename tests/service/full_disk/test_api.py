@@ -1,4 +1,4 @@
-"""A full disk, through the API: what the refusals advise can be done, and the service says the truth about its jobs."""
+"""A full disk, through the API: what the errors advise can be done, and the service says the truth about its jobs."""
 
 import asyncio
 from collections.abc import AsyncIterator

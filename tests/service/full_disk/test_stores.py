@@ -1,4 +1,4 @@
-"""A disk without a free byte: what frees room or stops work is written, what needs room is refused."""
+"""A disk without a free byte: what frees room or stops work is written, what needs room is rejected."""
 
 import sqlite3
 import subprocess

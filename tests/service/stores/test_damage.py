@@ -1,4 +1,4 @@
-"""Damage in the database: never taken for the truth, told where it is met, and in nobody else's way."""
+"""Damage in the database: always noticed, reported where it is read, and without effect on other rows."""
 
 import random
 import sqlite3

@@ -1,4 +1,4 @@
-"""What a job leaves: its figures, each step once, and its receipt."""
+"""History and receipts of jobs: each step once."""
 
 import pytest
 

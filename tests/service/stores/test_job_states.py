@@ -1,4 +1,4 @@
-"""The table of states and moves."""
+"""The table of states and transitions."""
 
 from nablad.v1 import jobs_pb2 as jobs_pb
 from service.stores.job_states import (

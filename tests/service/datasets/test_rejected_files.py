@@ -1,4 +1,4 @@
-"""What cannot be a data set is refused with one sentence that names the file and the place, and nothing is kept.
+"""What cannot be a data set is rejected with one sentence that names the file and the place, and nothing is kept.
 
 The fixture `refused` holds the last part of that for every case.
 """
