@@ -47,11 +47,11 @@ def _known(epoch: jobs_pb2.Progress) -> dict[str, Any]:
 
 
 def check(results: dict[str, Any]) -> None:
-    """Holds the last epoch against the least that is expected.
+    """Checks the accuracy of the last epoch.
 
     Raises:
-        TooFewRightError: It is below.
+        TooFewRightError: It is below the expected one.
     """
     reached = results["epochs"][-1]["validation_accuracy"]
     if reached < LEAST:
-        raise TooFewRightError(f"At least {LEAST:.1%} of the test images should be right, but {reached:.2%} are.")
+        raise TooFewRightError(f"Expected a test accuracy of at least {LEAST:.1%}, got {reached:.2%}.")

@@ -45,8 +45,9 @@ def _accuracy(accuracy: dict[str, Any]) -> str:
         for epoch in epochs
     ]
     return (
-        f"## Accuracy\n\nAfter {len(epochs)} epochs, {epochs[-1]['validation_accuracy']:.2%} of the 10,000 test images "
-        f"are right. The job took {accuracy['seconds']:.0f} s from its submission to its end.\n\n{table(heads, rows)}"
+        f"## Accuracy\n\nTest accuracy (10,000 images) after {len(epochs)} epochs: "
+        f"{epochs[-1]['validation_accuracy']:.2%}. The job took {accuracy['seconds']:.0f} s from submission to end.\n\n"
+        f"{table(heads, rows)}"
     )
 
 
@@ -54,8 +55,8 @@ def _noise(calm: list[dict[str, Any]]) -> str:
     disturbed = sum(look["disturbed"] for look in calm)
     return (
         f"## Noise\n\nJust before the {len(calm)} measurements, {_range(calm, 'cpus_in_use')} CPUs were in use and the "
-        f"load average was {_range(calm, 'load')}; {disturbed} of them began although the machine had not become calm. "
-        "What begins during a measurement shows only in its minimum and maximum."
+        f"load average was {_range(calm, 'load')}; {disturbed} of them began although the machine was not idle. "
+        "Other work that begins during a measurement shows only in its minimum and maximum."
     )
 
 
