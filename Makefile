@@ -12,12 +12,17 @@ PYTEST := $(BIN)/pytest --durations=15
 # Where nothing compiled may be kept, each of the many processes that tests start compiles our code again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-system test-faults lint format proto docs boards rules bench bench-load bench-soak bench-scrapes robustness robustness-long clean
+.PHONY: demo test test-fast test-system test-faults lint format proto docs boards rules bench bench-load bench-soak bench-scrapes robustness robustness-long clean
 
 demo: .venv/installed
 	$(BIN)/nabla demo
 
-test: .venv/installed lint
+# Side by side: mypy keeps one CPU busy, and the tests wait for others now and then.
+test: .venv/installed
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=line lint test-fast
+
+# Their lines are mixed, whole lines at a time.
+test-fast: .venv/installed
 	$(PYTEST) --numprocesses auto --maxprocesses 4 -m "$(FAST)"
 
 # And the tests of `make test` that draw examples, with four times as many.
