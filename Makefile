@@ -19,9 +19,9 @@ demo: .venv/installed
 
 # Side by side: mypy keeps one CPU busy, and the tests wait for others now and then.
 test: .venv/installed
-	$(MAKE) --no-print-directory --jobs=2 --output-sync=line lint test-fast
+	$(MAKE) --no-print-directory --jobs=2 lint test-fast
 
-# Their lines are mixed, whole lines at a time.
+# The lines of both are mixed, so that the progress of the tests is seen.
 test-fast: .venv/installed
 	$(PYTEST) --numprocesses auto --maxprocesses 4 -m "$(FAST)"
 

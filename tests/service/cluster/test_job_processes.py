@@ -65,7 +65,7 @@ class FakeReservation:
 
 
 async def _until(reservation: FakeReservation, workers: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while len(reservation.started) < workers:  # noqa: ASYNC110 (there is no event)
             await asyncio.sleep(0)
 

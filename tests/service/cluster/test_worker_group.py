@@ -41,7 +41,7 @@ class Stage:
         return self.workers[-1]
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not condition():  # noqa: ASYNC110 (there is no event)
                 await asyncio.sleep(0)
 

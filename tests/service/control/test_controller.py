@@ -149,7 +149,7 @@ class Stage:
             self._news.notify_all()
 
     async def wait_started(self, count: int) -> None:
-        async with self._news, asyncio.timeout(10):
+        async with self._news, asyncio.timeout(60):
             await self._news.wait_for(lambda: len(self.started) >= count)
 
     def submit(self, workers: int = 1, priority: int = 0, attempts: int = 3) -> str:
@@ -167,12 +167,12 @@ class Stage:
         return state_name(self.jobs.get(job_id).state)
 
     async def wait_for(self, job_id: str, state: str) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while self.state(job_id) != state:
                 await self.live.next_change(job_id).wait()
 
     async def wait_for_reason(self, job_id: str, reason: str) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while reason not in self.live.add_live_status(self.jobs.get(job_id)).reason:
                 await self.live.next_change(job_id).wait()
 
@@ -180,7 +180,7 @@ class Stage:
         """Lets the controller look at the queue, with all that follows from that at once."""
         looks = self.cluster.looks
         self.controller.wake()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while self.cluster.looks == looks:  # noqa: ASYNC110 (a counter, not an event)
                 await asyncio.sleep(0)
         for _ in range(5):

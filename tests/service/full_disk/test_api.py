@@ -158,7 +158,7 @@ class Service:
         return await asyncio.to_thread(getattr(self.client, method), *arguments)
 
     async def wait_for(self, job_id: str, state: str) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while state_name(self.jobs.get(job_id).state) != state:
                 await self.live.next_change(job_id).wait()
 

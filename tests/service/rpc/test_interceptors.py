@@ -59,7 +59,7 @@ async def _codes(channel: grpc.aio.Channel, method: str) -> set[grpc.StatusCode]
 
     The stream sends nothing, because a client that still writes when the answer comes may see INTERNAL.
     """
-    unary, stream = channel.unary_unary(method)(b""), channel.stream_stream(method)(iter([]))
+    unary, stream = channel.unary_unary(method)(b""), channel.stream_stream(method)()
     return {await unary.code(), await stream.code()}
 
 
