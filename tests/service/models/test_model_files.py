@@ -1,4 +1,4 @@
-"""Model files: the same bytes however the weights come, read without holding them, and rejected when they are others."""
+"""Model files: the same bytes however the weights come, read without holding them, and rejected if damaged."""
 
 import asyncio
 import hashlib
