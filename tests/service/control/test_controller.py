@@ -177,7 +177,7 @@ class Stage:
                 await self.live.next_change(job_id).wait()
 
     async def settle(self) -> None:
-        """Lets the controller look at the queue, with all that follows from that at once."""
+        """Lets the controller reconcile the queue, with all that follows at once."""
         looks = self.cluster.looks
         self.controller.wake()
         async with asyncio.timeout(60):
@@ -218,7 +218,7 @@ async def _play(
 
 @pytest.fixture
 def short_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The controller looks at the queue as soon as something changes."""
+    """The controller reconciles the queue as soon as something changes."""
     monkeypatch.setattr("service.control.controller._SHORTEST_INTERVAL_SECONDS", 0.01)
 
 

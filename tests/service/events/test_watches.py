@@ -340,7 +340,7 @@ async def test_the_watches_of_a_deleted_job_end() -> None:
 
 
 async def test_a_service_that_goes_away_says_where_to_resume() -> None:
-    """Whether a watcher waits for news or for the interval; nobody begins a watch any more."""
+    """Returns whether a watcher waits for an update or for the interval; no watch begins any more."""
     async with _play() as scene:
         scene.job.add(3)
         idle, eager = scene.watch(1), scene.watch(1)
@@ -458,7 +458,7 @@ async def test_the_past_comes_without_a_wait() -> None:
 
 
 async def test_a_crowd_hears_of_the_end_at_once() -> None:
-    """Whether a watcher waits for the interval or for news."""
+    """Returns whether a watcher waits for the interval or for an update."""
     async with _play() as scene:
         scene.job.add(3)
         crowd = [scene.watch(1) for _ in range(100)]

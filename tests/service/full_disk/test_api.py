@@ -53,7 +53,7 @@ LARGE_BYTES = 2 << 20
 
 
 class Cluster:
-    """Has CPUs for everybody, and is its own fleets."""
+    """Has CPUs for every job, and is its own job processes."""
 
     async def list_nodes(self) -> list[cluster_pb.Node]:
         return [cluster_pb.Node(cpus=8, free_cpus=8)]
@@ -65,7 +65,7 @@ class Cluster:
         raise AssertionError("attempts of these tests start nothing")
 
     async def wait_for_failure(self) -> NoReturn:
-        raise AssertionError("attempts of these tests do not fail by their fleet")
+        raise AssertionError("attempts of these tests do not fail by their processes")
 
     async def scale_workers(self, *_: object) -> None:
         raise AssertionError("attempts of these tests start nothing")

@@ -101,7 +101,7 @@ def test_a_job_gives_workers_back(disk: Any, stores: Stores) -> None:
     "ask",
     [
         lambda stores, _: stores.jobs.create(SPEC, ""),
-        lambda stores, job_id: stores.jobs.append_event(job_id, "news", notice=True),
+        lambda stores, job_id: stores.jobs.append_event(job_id, "notice", notice=True),
         lambda stores, job_id: stores.jobs.move(job_id, RUNNING, "it starts"),
         lambda stores, _: stores.datasets.add(datasets_pb.Dataset(name="d")),
         lambda stores, _: stores.models.add(models_pb.Model(model_id="m")),

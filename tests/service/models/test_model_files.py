@@ -1,4 +1,4 @@
-"""Model files: the same bytes however the weights come, read without holding them, and rejected if damaged."""
+"""Model files: the same bytes however the weights come, read in pieces, and rejected when they are others."""
 
 import asyncio
 import hashlib
