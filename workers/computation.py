@@ -1,4 +1,4 @@
-"""A worker without its line: a pure function from ticket and weights to a result."""
+"""Computation of results: a pure function from ticket and weights, without a connection."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,10 +17,10 @@ Vector = NDArray[np.floating]
 
 
 class Computation:
-    """Answers the tickets of one assignment. Keeps buffers and memory-mapped rows, but nothing that matters."""
+    """Answers the tickets of one assignment; keeps buffers and mapped rows, but no state that changes a result."""
 
     def __init__(self, assignment: ps_pb.Assignment) -> None:
-        """Maps the rows.
+        """Maps the rows of the assignment.
 
         Raises:
             FileNotFoundError: The data directory cannot be reached from this host.
@@ -40,21 +40,21 @@ class Computation:
         self._rows: tuple[NDArray[Any], NDArray[Any]]
 
     def gather(self, ticket: Ticket) -> None:
-        """Reads the rows of a ticket; nothing to do if they were read last."""
+        """Reads the rows of a ticket, unless they were read last."""
         if ticket == self._gathered:
             return
         self._gathered = None
-        # What the type cannot hold becomes infinite, and so does the cost: that is told with the row, see `overflow`.
+        # A number that the type cannot hold becomes infinite, and so does the cost: `overflow` finds the row.
         with np.errstate(over="ignore", invalid="ignore"):
             if ticket.kind == TicketKind.EVALUATION:
                 part = self._plan.evaluation(ticket.micro_batch)
-                self._rows = self._validation.slice(part.start, part.stop)
+                self._rows = self._validation.read_slice(part.start, part.stop)
             else:
-                self._rows = self._train.take(self._plan.micro_batch(ticket.step, ticket.micro_batch))
+                self._rows = self._train.read_rows(self._plan.micro_batch(ticket.step, ticket.micro_batch))
         self._gathered = ticket
 
     def gather_next(self, ticket: Ticket) -> None:
-        """Reads the rows of the ticket that will probably follow this one, if that can be told."""
+        """Reads the rows of the ticket that will probably follow this one, if there is one."""
         step = ticket.step + (ticket.kind == TicketKind.GRADIENT)  # that of an evaluation is the next one's already
         if step < self._plan.steps and ticket.micro_batch < self._plan.parts(step):
             self.gather(Ticket(step, TicketKind.GRADIENT, ticket.micro_batch))
@@ -67,17 +67,17 @@ class Computation:
         gradient: Vector,
         layer_done: Callable[[int], None] | None = None,
     ) -> Result:
-        """The result for a ticket.
+        """Computes the result for a ticket.
 
         Args:
-            ticket: What to compute.
-            weights: Shape (size,).
-            version: Of the weights.
-            gradient: Shape (size,); written to, and part of the result, if the ticket asks for a gradient.
+            ticket: The work.
+            weights: Parameter vector, shape (size,).
+            version: Version of the weights.
+            gradient: Buffer of shape (size,); written to, and part of the result, if the ticket asks for a gradient.
             layer_done: Called with N when the gradient of W(N) and b(N) is written, from the last layer on.
         """
         self.gather(ticket)
-        # A training that diverges overflows. The parameter server finds what is not finite, and ends it with advice.
+        # A training that diverges overflows: the parameter server finds it, and ends it with advice.
         with np.errstate(over="ignore", invalid="ignore"):
             if ticket.kind == TicketKind.EVALUATION:
                 return Result(ticket, version, self._back_propagation.evaluate(weights, *self._rows))

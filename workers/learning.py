@@ -4,12 +4,12 @@ from dataclasses import asdict, fields
 
 from nablad.learning_metrics import LEARNING_METRICS
 from nablad.v1 import metrics_pb2 as metrics_pb
-from workers.mathematics.sums import Sums
+from workers.mathematics.sums import SampleSums
 
 __all__ = ["metrics_of", "read_sums", "sums_message"]
 
 
-def metrics_of(sums: Sums, *, labelled: bool) -> metrics_pb.Metrics:
+def metrics_of(sums: SampleSums, *, labelled: bool) -> metrics_pb.Metrics:
     """The metrics of these samples.
 
     Args:
@@ -20,11 +20,11 @@ def metrics_of(sums: Sums, *, labelled: bool) -> metrics_pb.Metrics:
     return metrics_pb.Metrics(**{name: getattr(sums, name) for name in known})
 
 
-def sums_message(sums: Sums) -> metrics_pb.Sums:
+def sums_message(sums: SampleSums) -> metrics_pb.Sums:
     """The message with these sums."""
     return metrics_pb.Sums(**asdict(sums))
 
 
-def read_sums(message: metrics_pb.Sums) -> Sums:
+def read_sums(message: metrics_pb.Sums) -> SampleSums:
     """The sums of a message."""
-    return Sums(**{field.name: getattr(message, field.name) for field in fields(Sums)})
+    return SampleSums(**{field.name: getattr(message, field.name) for field in fields(SampleSums)})

@@ -83,7 +83,9 @@ class _Suspects:
             numbers = np.arange(part.start, part.stop)
         else:
             numbers = np.sort(plan.micro_batch(ticket.step, ticket.micro_batch))
-        return cls(assignment, source.dataset.name, numbers, rows.stored(numbers), rows.take(numbers), not evaluates)
+        return cls(
+            assignment, source.dataset.name, numbers, rows.stored(numbers), rows.read_rows(numbers), not evaluates
+        )
 
     def beyond_type(self) -> str:
         """A number that the job's type cannot hold, before or after scaling."""

@@ -1,4 +1,4 @@
-"""How a worker reads the rows of a data set: memory-mapped, scaled, without allocating in a step."""
+"""Rows of a data set as workers read them: memory-mapped and scaled, without allocating in a step."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +19,12 @@ _SPREAD_NUMBERS = 1 << 16
 
 
 class RowsError(ValueError):
-    """A file of rows is not what it has to be."""
+    """A file of rows is damaged, or belongs to another data set."""
 
 
 @dataclass(frozen=True)
-class _Buffers:
-    """Room for some rows: as they are stored, and as they are computed with (the same where the types agree)."""
+class _RowBuffers:
+    """Buffers for some rows, in their stored and in their computable types (one array where the types agree)."""
 
     stored_x: NDArray[Any]
     x: NDArray[Any]
@@ -40,9 +40,9 @@ class Rows:
         labelled: Whether the targets are class labels.
 
     Args:
-        source: What the data set is said to be, and its directory.
+        source: Description of the data set, and its directory.
         scaling: Shift and factor, one value each for all features or one for each feature.
-        dtype: Type to compute with, float32 or float64.
+        dtype: Type of the computation, float32 or float64.
 
     Raises:
         FileNotFoundError: The directory cannot be reached from this host.
@@ -61,10 +61,10 @@ class Rows:
         else:
             self._targets = _mapped(directory / "targets.npy", (self.count, dataset.target_columns), "float64")
         self._scaling = _scaling_steps(scaling, dataset.features, self._dtype)
-        self._buffers: dict[int, _Buffers] = {}
+        self._buffers: dict[int, _RowBuffers] = {}
 
-    def take(self, index: NDArray[np.intp]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """The rows of these numbers, in this order.
+    def read_rows(self, index: NDArray[np.intp]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Reads the rows of these numbers, in this order.
 
         Args:
             index: Row numbers from 0, shape (n,).
@@ -76,7 +76,7 @@ class Rows:
         Raises:
             IndexError: There is no such row.
         """
-        # One look for both ends: read without its sign, a negative number is beyond any count.
+        # One check for both ends: read without its sign, a negative number is beyond any count.
         if np.maximum.reduce(index.view(np.uintp)) >= self.count:
             raise IndexError(f"Rows go from 0 to {self.count - 1}, but {index.min()} to {index.max()} were asked for.")
         buffers = self._buffers_for(len(index))
@@ -85,8 +85,8 @@ class Rows:
         np.take(self._targets, index, axis=0, out=buffers.stored_targets, mode="clip")
         return self._computable(buffers)
 
-    def slice(self, start: int, stop: int) -> tuple[NDArray[Any], NDArray[Any]]:
-        """The rows from `start` up to but without `stop`; see `take`.
+    def read_slice(self, start: int, stop: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Reads the rows from `start` up to but without `stop`; see `read_rows`.
 
         Raises:
             IndexError: There are no such rows.
@@ -99,14 +99,14 @@ class Rows:
         return self._computable(buffers)
 
     def stored(self, index: NDArray[np.intp]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Features and targets of the rows of these numbers as the data set has them, neither converted nor scaled."""
+        """Returns features and targets of these rows as the data set has them, neither converted nor scaled."""
         return self._features[index], self._targets[index]
 
-    def _buffers_for(self, count: int) -> _Buffers:
+    def _buffers_for(self, count: int) -> _RowBuffers:
         if count not in self._buffers:
             stored_x = np.empty((count, *self._features.shape[1:]), self._features.dtype)
             stored_targets = np.empty((count, *self._targets.shape[1:]), self._targets.dtype)
-            self._buffers[count] = _Buffers(
+            self._buffers[count] = _RowBuffers(
                 stored_x,
                 self._like(stored_x),
                 stored_targets,
@@ -117,23 +117,23 @@ class Rows:
     def _like(self, stored: NDArray[Any]) -> NDArray[Any]:
         return stored if stored.dtype == self._dtype else np.empty(stored.shape, self._dtype)
 
-    def _computable(self, buffers: _Buffers) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Stored rows in the type to compute with, the features as (x - shift) * factor."""
+    def _computable(self, buffers: _RowBuffers) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Converts stored rows to the type of the computation, the features to (x - shift) * factor."""
         if buffers.x is not buffers.stored_x:
             np.copyto(buffers.x, buffers.stored_x, casting="same_kind")
         if buffers.targets is not buffers.stored_targets:
             np.copyto(buffers.targets, buffers.stored_targets, casting="same_kind")
-        for operation, figures in self._scaling:
-            _apply(operation, buffers.x, figures)
+        for operation, operand in self._scaling:
+            _apply(operation, buffers.x, operand)
         return buffers.x, buffers.targets
 
 
 def map_array(path: Path) -> NDArray[Any]:
-    """The array in `path`, read through memory that belongs to the page cache.
+    """Maps the array in `path`; its memory belongs to the page cache.
 
     Raises:
-        FileNotFoundError: It cannot be reached from this host.
-        RowsError: It is damaged.
+        FileNotFoundError: The file cannot be reached from this host.
+        RowsError: The file is damaged.
     """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -152,7 +152,7 @@ def map_array(path: Path) -> NDArray[Any]:
 
 
 def _mapped(path: Path, shape: tuple[int, ...], dtype_name: str) -> NDArray[Any]:
-    """The array in `path`, if it is as it is said to be."""
+    """Maps the array in `path`, and checks its shape and type."""
     array = map_array(path)
     if array.shape != shape or array.dtype.name != dtype_name or not array.flags.c_contiguous:
         raise RowsError(
@@ -163,34 +163,34 @@ def _mapped(path: Path, shape: tuple[int, ...], dtype_name: str) -> NDArray[Any]
 
 
 def _scaling_steps(scaling: ps_pb.FeatureScaling, features: int, dtype: np.dtype[Any]) -> list[_ScalingStep]:
-    """What makes (x - shift) * factor of x; a step that would change nothing is left out."""
+    """Returns the operations of (x - shift) * factor; one that would change nothing is left out."""
     steps = (
-        (np.subtract, _figures("shift", scaling.shift, features, dtype), 0),
-        (np.multiply, _figures("factor", scaling.factor, features, dtype), 1),
+        (np.subtract, _operand("shift", scaling.shift, features, dtype), 0),
+        (np.multiply, _operand("factor", scaling.factor, features, dtype), 1),
     )
-    return [(operation, _spread(figures)) for operation, figures, neutral in steps if (figures != neutral).any()]
+    return [(operation, _spread(operand)) for operation, operand, neutral in steps if (operand != neutral).any()]
 
 
-def _spread(figures: NDArray[Any]) -> NDArray[Any]:
-    """One figure as (), for all features; figures for each feature as (rows, features), the same in every row."""
-    if len(figures) == 1:
-        return figures.reshape(())
-    return np.tile(figures, (max(1, _SPREAD_NUMBERS // len(figures)), 1))
+def _spread(operand: NDArray[Any]) -> NDArray[Any]:
+    """Shapes one number for all features as (); numbers by feature as (rows, features), the same in every row."""
+    if len(operand) == 1:
+        return operand.reshape(())
+    return np.tile(operand, (max(1, _SPREAD_NUMBERS // len(operand)), 1))
 
 
-def _apply(operation: np.ufunc, x: NDArray[Any], figures: NDArray[Any]) -> None:
-    """Combines x (n, features) with the figures, in place."""
-    if figures.ndim == 0:
-        operation(x, figures, out=x)
+def _apply(operation: np.ufunc, x: NDArray[Any], operand: NDArray[Any]) -> None:
+    """Combines x (n, features) with the operand, in place."""
+    if operand.ndim == 0:
+        operation(x, operand, out=x)
         return
-    for start in range(0, len(x), len(figures)):
-        rows = x[start : start + len(figures)]
-        operation(rows, figures[: len(rows)], out=rows)
+    for start in range(0, len(x), len(operand)):
+        rows = x[start : start + len(operand)]
+        operation(rows, operand[: len(rows)], out=rows)
 
 
-def _figures(name: str, figures: Any, features: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Shift or factor in `dtype`: (1,) or (features,)."""
-    exact = np.array(figures, np.float64)
+def _operand(name: str, numbers: Any, features: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Returns the shift or factor in `dtype`, shape (1,) or (features,)."""
+    exact = np.array(numbers, np.float64)
     if exact.shape not in ((1,), (features,)):
         raise ValueError(
             f"The scaling should have 1 {name} or {features}, one for each feature, but has {len(exact)}; it was "

@@ -1,11 +1,9 @@
-"""The worker: joins a parameter server and turns its tickets into results until there are no more."""
+"""The worker: joins a parameter server and turns tickets into results until there are no more."""
 
 import logging
 import os
-import platform
 import time
 from collections import deque
-from pathlib import Path
 
 import grpc
 from threadpoolctl import threadpool_limits
@@ -13,13 +11,12 @@ from threadpoolctl import threadpool_limits
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
 from workers.computation import Computation
-from workers.runtime.cpu_scheduling import use_batch_scheduling
 from workers.runtime.failpoints import failpoint
-from workers.runtime.numeric_environment import numeric_environment
-from workers.runtime.process_usage import UsageMeter
-from workers.runtime.stopwatch import Stopwatch
+from workers.runtime.host import host_fingerprint, numeric_environment, use_batch_scheduling
+from workers.runtime.process_statistics import Stopwatch, UsageMeter
 from workers.transport.frames import ACTIVITIES
-from workers.transport.server_connection import ServerConnection, ServerConnectionError, connect_to_server
+from workers.transport.handshake import connect_to_server
+from workers.transport.server_connection import ServerConnection, ServerConnectionError
 from workers.transport.tickets import Ticket
 
 __all__ = [
@@ -27,39 +24,38 @@ __all__ = [
     "ParameterServerLostError",
     "RejectedError",
     "channel_options",
-    "host_fingerprint",
     "work",
 ]
 
 SECRET_KEY = "nablad-secret"  # noqa: S105 (the name of a metadata entry)
 
-# A worker that was cut off tries to join again for this long; a parameter server that is gone for good does not answer.
+# A worker that was cut off tries to join again for this long: a parameter server that is gone for good never answers.
 _REJOIN_SECONDS = 30.0
 _REJOIN_PAUSE_SECONDS = 0.5
-# What a message holds beside one assignment, and the most that gRPC can be told.
+# Room of a message beside one assignment, and the highest limit that gRPC accepts.
 _MESSAGE_OVERHEAD_BYTES = 1 << 20
 _MOST_MESSAGE_BYTES = (1 << 31) - 1
-# How a call ends when its connection breaks; INTERNAL when that happens in the middle of a message.
+# Codes that a call ends with when its connection breaks; INTERNAL if that happens in the middle of a message.
 _LOST = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL)
 
 _log = logging.getLogger(__name__)
 
 
 class ParameterServerLostError(Exception):
-    """The parameter server, or the way to it, is gone."""
+    """The parameter server cannot be reached any more."""
 
 
 class RejectedError(Exception):
-    """The parameter server does not want this worker."""
+    """The parameter server rejected this worker."""
 
 
 def channel_options(message_bytes: int) -> list[tuple[str, int]]:
-    """Options for both ends of a parameter server's channels: messages fit, and a dead peer is noticed.
+    """Returns options for both ends of a parameter server's channels: messages fit, and a dead peer is noticed.
 
-    A peer is asked every 5 s, however long it computes, and taken for lost when it does not answer within 5 s.
+    A peer is pinged every 5 s, however long it computes, and is lost when it does not answer within 5 s.
 
     Args:
-        message_bytes: The largest thing that a message carries, which is the assignment or a chunk of weights.
+        message_bytes: Size of the largest content of a message: the assignment, or a chunk of weights.
     """
     most = min(message_bytes + _MESSAGE_OVERHEAD_BYTES, _MOST_MESSAGE_BYTES)
     return [
@@ -77,24 +73,18 @@ def channel_options(message_bytes: int) -> list[tuple[str, int]]:
     ]
 
 
-def host_fingerprint() -> str:
-    """Tells this host from others: its name, its boot and the network namespace that its Unix sockets are in."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    return f"{platform.node()}/{boot}/{Path('/proc/self/ns/net').readlink()}"
-
-
 def work(address: str, secret: str, *, threads: int, message_bytes: int) -> None:
-    """Works for the parameter server at `address` until the job is done.
+    """Computes for the parameter server at `address` until the job is done.
 
     Args:
         address: host:port.
         secret: The job's.
-        threads: BLAS threads; part of the arithmetic, so exactly these are used.
-        message_bytes: The largest thing that a message carries.
+        threads: Number of BLAS threads; it is part of the arithmetic, so exactly these are used.
+        message_bytes: Size of the largest content of a message.
 
     Raises:
         ParameterServerLostError: It could not be reached for 30 s.
-        RejectedError: It refused this worker.
+        RejectedError: It rejected this worker.
         FileNotFoundError: The data directory cannot be reached from this host.
         ValueError: Its files are not the data sets of the assignment.
     """
@@ -128,10 +118,10 @@ def _sentence(error: grpc.RpcError | ServerConnectionError) -> str:
 
 
 class _Session:
-    """From one Join to the end of its membership.
+    """Session of a worker, from one Join to the end of its membership.
 
     Attributes:
-        attended: Whether it came to an order, so that the parameter server was there until then.
+        attended: Whether an order came, so that the parameter server was there until then.
     """
 
     def __init__(self, stub: ps_grpc.ParameterServerServiceStub, secret: str) -> None:
@@ -147,24 +137,24 @@ class _Session:
         )
         joined = self._stub.Join(request, metadata=self._metadata)
         computation = Computation(joined.assignment)
-        with connect_to_server(joined, computation.layout, computation.dtype) as line:
+        with connect_to_server(joined, computation.layout, computation.dtype) as connection:
             membership = self._stub.Attend(ps_pb.AttendRequest(worker_id=joined.worker_id), metadata=self._metadata)
-            # Who does not belong to the job any more need not wait for orders.
-            if not membership.add_callback(line.close):
-                line.close()
-            self._serve(computation, line, joined.assignment.attempt)
-            line.close()
-            for _ in membership:  # nothing comes; its end says whether the job is done
+            # No orders come after the end of the membership.
+            if not membership.add_callback(connection.close):
+                connection.close()
+            self._serve(computation, connection, joined.assignment.attempt)
+            connection.close()
+            for _ in membership:  # yields nothing; its end says whether the job is done
                 pass
 
-    def _serve(self, computation: Computation, line: ServerConnection, attempt: int) -> None:
-        """Answers tickets, one after each order, until the line is closed. Every result is answered by an order."""
+    def _serve(self, computation: Computation, connection: ServerConnection, attempt: int) -> None:
+        """Answers one ticket after each order, until the connection is closed; an order follows every result."""
         lap, tickets = self._stopwatch.lap, deque[Ticket]()
-        while order := line.next_order():
+        while order := connection.next_order():
             self.attended = True
             lap("waiting")
-            for refusal in filter(None, order.refusals):
-                _log.warning("a result was refused: %s", refusal.name)
+            for rejection in filter(None, order.rejections):
+                _log.warning("a result was rejected: %s", rejection.name)
             tickets.extend(order.tickets)
             if not tickets:
                 continue
@@ -172,14 +162,16 @@ class _Session:
             ticket = tickets.popleft()
             computation.gather(ticket)
             lap("gathering")
-            line.begin()
-            result = computation.answer(ticket, line.weights, order.version, line.gradient, line.layer_done)
+            connection.start_gradient()
+            result = computation.answer(
+                ticket, connection.weights, order.version, connection.gradient, connection.layer_done
+            )
             lap("computing")
             failpoint("worker.computing")
-            line.send(result, attempt, [*self._stopwatch.seconds.values(), *self._usage.read()])
+            connection.send_result(result, attempt, [*self._stopwatch.seconds.values(), *self._usage.read()])
             lap("exchanging")
             failpoint("worker.reported")
-            # While the parameter server is at work.
+            # The parameter server is at work meanwhile.
             if tickets:
                 computation.gather(tickets[0])
             else:

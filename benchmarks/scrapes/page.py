@@ -164,17 +164,17 @@ def _timed(function: Callable[[], bytes]) -> tuple[bytes, float]:
     return page, time.perf_counter() - begin
 
 
-def _telemetry(number: int, workers: int, layers: int) -> ps_pb.Telemetry:
+def _telemetry(number: int, workers: int, layers: int) -> ps_pb.AttemptStatistics:
     """Everything that can be known, in figures as long as real ones."""
-    usage = ps_pb.ProcessFigures(cpu_seconds=number / 7, resident_memory_bytes=150_000_000 + number)
-    return ps_pb.Telemetry(
+    usage = ps_pb.ProcessStatistics(cpu_seconds=number / 7, resident_memory_bytes=150_000_000 + number)
+    return ps_pb.AttemptStatistics(
         step_seconds_bounds=[10 ** (-4 + bucket / 2) for bucket in range(_BUCKETS - 1)],
         step_seconds_counts=range(_BUCKETS),
         step_seconds_sum=number / 3,
         phases=[ps_pb.PhaseStatistics(phase=phase, steps=9, **_figures(number)) for phase in PHASES],
         layers=[ps_pb.LayerStatistics(weight_norm=number / 7, gradient_norm=number / 9) for _ in range(layers)],
         workers=[
-            ps_pb.WorkerFigures(
+            ps_pb.WorkerStatistics(
                 worker_id=f"worker-{worker + 1}", results=number, samples=number, lag_seconds=number / 7, process=usage
             )
             for worker in range(workers)

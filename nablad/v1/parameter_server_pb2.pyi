@@ -194,8 +194,8 @@ class JoinResponse(_message.Message):
 
     WORKER_ID_FIELD_NUMBER: _builtins.int
     ASSIGNMENT_FIELD_NUMBER: _builtins.int
-    SHARED_LINE_FIELD_NUMBER: _builtins.int
-    INLINE_LINE_FIELD_NUMBER: _builtins.int
+    SHARED_CONNECTION_FIELD_NUMBER: _builtins.int
+    INLINE_CONNECTION_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     """Given to this worker."""
@@ -204,30 +204,30 @@ class JoinResponse(_message.Message):
     @_builtins.property
     def assignment(self) -> Global___Assignment: ...
     @_builtins.property
-    def shared_line(self) -> Global___SharedLine:
+    def shared_connection(self) -> Global___SharedConnection:
         """Where the worker's line is opened; at least one is there, and a line that shares memory is tried first."""
 
     @_builtins.property
-    def inline_line(self) -> Global___InlineLine: ...
+    def inline_connection(self) -> Global___InlineConnection: ...
     def __init__(
         self,
         *,
         worker_id: _builtins.str = ...,
         assignment: Global___Assignment | None = ...,
-        shared_line: Global___SharedLine | None = ...,
-        inline_line: Global___InlineLine | None = ...,
+        shared_connection: Global___SharedConnection | None = ...,
+        inline_connection: Global___InlineConnection | None = ...,
         token: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "inline_line", b"inline_line", "shared_line", b"shared_line"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "inline_connection", b"inline_connection", "shared_connection", b"shared_connection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "inline_line", b"inline_line", "shared_line", b"shared_line", "token", b"token", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "inline_connection", b"inline_connection", "shared_connection", b"shared_connection", "token", b"token", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___JoinResponse: _TypeAlias = JoinResponse  # noqa: Y015
 
 @_typing.final
-class SharedLine(_message.Message):
+class SharedConnection(_message.Message):
     """A Unix socket, which hands over the regions for weights and gradient. Absent if the worker is on another host, or the
     spec wants messages.
     """
@@ -248,10 +248,10 @@ class SharedLine(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___SharedLine: _TypeAlias = SharedLine  # noqa: Y015
+Global___SharedConnection: _TypeAlias = SharedConnection  # noqa: Y015
 
 @_typing.final
-class InlineLine(_message.Message):
+class InlineConnection(_message.Message):
     """A TCP socket. Absent if the spec wants shared memory."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -272,7 +272,7 @@ class InlineLine(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___InlineLine: _TypeAlias = InlineLine  # noqa: Y015
+Global___InlineConnection: _TypeAlias = InlineConnection  # noqa: Y015
 
 @_typing.final
 class AttendRequest(_message.Message):
@@ -313,20 +313,20 @@ class FollowRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SEEN_FIELD_NUMBER: _builtins.int
-    TELEMETRY_FIELD_NUMBER: _builtins.int
+    STATISTICS_FIELD_NUMBER: _builtins.int
     seen: _builtins.int
     """Events that the caller has seen already."""
-    telemetry: _builtins.bool
-    """Whether telemetry is wanted: to make it takes time, of the thread that makes the steps."""
+    statistics: _builtins.bool
+    """Whether statistics is wanted: to make it takes time, of the thread that makes the steps."""
     def __init__(
         self,
         *,
         seen: _builtins.int = ...,
-        telemetry: _builtins.bool = ...,
+        statistics: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["seen", b"seen", "telemetry", b"telemetry"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["seen", b"seen", "statistics", b"statistics"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -339,12 +339,12 @@ class FollowResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PROGRESS_FIELD_NUMBER: _builtins.int
-    TELEMETRY_FIELD_NUMBER: _builtins.int
+    STATISTICS_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def progress(self) -> _jobs_pb2.Progress: ...
     @_builtins.property
-    def telemetry(self) -> Global___Telemetry:
+    def statistics(self) -> Global___AttemptStatistics:
         """If it was asked for, or the training is over."""
 
     @_builtins.property
@@ -355,12 +355,12 @@ class FollowResponse(_message.Message):
         self,
         *,
         progress: _jobs_pb2.Progress | None = ...,
-        telemetry: Global___Telemetry | None = ...,
+        statistics: Global___AttemptStatistics | None = ...,
         events: _abc.Iterable[Global___TrainingEvent] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress", "telemetry", b"telemetry"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress", "statistics", b"statistics"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "progress", b"progress", "telemetry", b"telemetry"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "progress", b"progress", "statistics", b"statistics"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -461,7 +461,7 @@ class EpochEnd(_message.Message):
 Global___EpochEnd: _TypeAlias = EpochEnd  # noqa: Y015
 
 @_typing.final
-class Telemetry(_message.Message):
+class AttemptStatistics(_message.Message):
     """Running totals of this attempt, for metrics."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -507,7 +507,7 @@ class Telemetry(_message.Message):
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     @_typing.final
-    class RefusedEntry(_message.Message):
+    class RejectedEntry(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
         KEY_FIELD_NUMBER: _builtins.int
@@ -548,7 +548,7 @@ class Telemetry(_message.Message):
 
     WORKER_SECONDS_FIELD_NUMBER: _builtins.int
     SERVER_SECONDS_FIELD_NUMBER: _builtins.int
-    REFUSED_FIELD_NUMBER: _builtins.int
+    REJECTED_FIELD_NUMBER: _builtins.int
     WORKERS_LOST_FIELD_NUMBER: _builtins.int
     TRANSPORT_WORKERS_FIELD_NUMBER: _builtins.int
     STEP_SECONDS_BOUNDS_FIELD_NUMBER: _builtins.int
@@ -577,7 +577,7 @@ class Telemetry(_message.Message):
         """What the parameter server's time went into, in seconds by activity."""
 
     @_builtins.property
-    def refused(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+    def rejected(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Results refused, by the name of the reason."""
 
     @_builtins.property
@@ -601,13 +601,13 @@ class Telemetry(_message.Message):
         """One entry for each matrix of weights with its biases, from the first one on."""
 
     @_builtins.property
-    def workers(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkerFigures]:
+    def workers(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkerStatistics]:
         """Workers that are there: the first ones to come, and under the name `others` the sums of all further ones, also of those
         that are gone.
         """
 
     @_builtins.property
-    def process(self) -> Global___ProcessFigures:
+    def process(self) -> Global___ProcessStatistics:
         """Of the parameter server itself."""
 
     def __init__(
@@ -615,7 +615,7 @@ class Telemetry(_message.Message):
         *,
         worker_seconds: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         server_seconds: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
-        refused: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        rejected: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         workers_lost: _builtins.int = ...,
         transport_workers: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         step_seconds_bounds: _abc.Iterable[_builtins.float] | None = ...,
@@ -625,17 +625,17 @@ class Telemetry(_message.Message):
         evaluation_seconds: _builtins.float = ...,
         phases: _abc.Iterable[Global___PhaseStatistics] | None = ...,
         layers: _abc.Iterable[Global___LayerStatistics] | None = ...,
-        workers: _abc.Iterable[Global___WorkerFigures] | None = ...,
-        process: Global___ProcessFigures | None = ...,
+        workers: _abc.Iterable[Global___WorkerStatistics] | None = ...,
+        process: Global___ProcessStatistics | None = ...,
         staleness: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["process", b"process"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluation_seconds", b"evaluation_seconds", "evaluations", b"evaluations", "layers", b"layers", "phases", b"phases", "process", b"process", "refused", b"refused", "server_seconds", b"server_seconds", "staleness", b"staleness", "step_seconds_bounds", b"step_seconds_bounds", "step_seconds_counts", b"step_seconds_counts", "step_seconds_sum", b"step_seconds_sum", "transport_workers", b"transport_workers", "worker_seconds", b"worker_seconds", "workers", b"workers", "workers_lost", b"workers_lost"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluation_seconds", b"evaluation_seconds", "evaluations", b"evaluations", "layers", b"layers", "phases", b"phases", "process", b"process", "rejected", b"rejected", "server_seconds", b"server_seconds", "staleness", b"staleness", "step_seconds_bounds", b"step_seconds_bounds", "step_seconds_counts", b"step_seconds_counts", "step_seconds_sum", b"step_seconds_sum", "transport_workers", b"transport_workers", "worker_seconds", b"worker_seconds", "workers", b"workers", "workers_lost", b"workers_lost"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Telemetry: _TypeAlias = Telemetry  # noqa: Y015
+Global___AttemptStatistics: _TypeAlias = AttemptStatistics  # noqa: Y015
 
 @_typing.final
 class PhaseStatistics(_message.Message):
@@ -700,7 +700,7 @@ class LayerStatistics(_message.Message):
 Global___LayerStatistics: _TypeAlias = LayerStatistics  # noqa: Y015
 
 @_typing.final
-class WorkerFigures(_message.Message):
+class WorkerStatistics(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     WORKER_ID_FIELD_NUMBER: _builtins.int
@@ -715,7 +715,7 @@ class WorkerFigures(_message.Message):
     lag_seconds: _builtins.float
     """How long after the first result of their step the worker's results came, summed up."""
     @_builtins.property
-    def process(self) -> Global___ProcessFigures: ...
+    def process(self) -> Global___ProcessStatistics: ...
     def __init__(
         self,
         *,
@@ -723,7 +723,7 @@ class WorkerFigures(_message.Message):
         results: _builtins.int = ...,
         samples: _builtins.int = ...,
         lag_seconds: _builtins.float = ...,
-        process: Global___ProcessFigures | None = ...,
+        process: Global___ProcessStatistics | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["process", b"process"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -731,10 +731,10 @@ class WorkerFigures(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___WorkerFigures: _TypeAlias = WorkerFigures  # noqa: Y015
+Global___WorkerStatistics: _TypeAlias = WorkerStatistics  # noqa: Y015
 
 @_typing.final
-class ProcessFigures(_message.Message):
+class ProcessStatistics(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CPU_SECONDS_FIELD_NUMBER: _builtins.int
@@ -753,7 +753,7 @@ class ProcessFigures(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ProcessFigures: _TypeAlias = ProcessFigures  # noqa: Y015
+Global___ProcessStatistics: _TypeAlias = ProcessStatistics  # noqa: Y015
 
 @_typing.final
 class FetchWeightsRequest(_message.Message):

@@ -9,7 +9,7 @@ from typing import Any, Final
 import grpc
 
 from service.cluster.errors import ClusterError
-from workers.transport.peers import peer_of
+from workers.transport.handshake import peer_of
 
 __all__ = ["process_at", "require_head", "require_listener", "require_loopback", "require_process"]
 

@@ -82,7 +82,7 @@ class AttemptFollower:
         """
         while True:
             try:
-                request = ps_pb.FollowRequest(seen=self._seen, telemetry=time.monotonic() >= self._next_telemetry)
+                request = ps_pb.FollowRequest(seen=self._seen, statistics=time.monotonic() >= self._next_telemetry)
                 response = await stub.Follow(request, metadata=metadata, timeout=_ANSWER_SECONDS)
                 self._silent_since = None
                 ending = self._publish(response)
@@ -132,7 +132,7 @@ class AttemptFollower:
         return None
 
     def _publish_progress(self, response: ps_pb.FollowResponse) -> None:
-        telemetry = response.telemetry if response.HasField("telemetry") else None
+        telemetry = response.statistics if response.HasField("statistics") else None
         self._events.publish(ProgressReported(self._job_id, response.progress, telemetry))
         if telemetry is not None:
             self._next_telemetry = time.monotonic() + _TELEMETRY_SECONDS

@@ -181,7 +181,7 @@ class ProgressReported(JobEvent):
     """
 
     progress: jobs_pb.Progress
-    telemetry: ps_pb.Telemetry | None = None
+    telemetry: ps_pb.AttemptStatistics | None = None
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ class JobStatus:
     """
 
     progress: jobs_pb.Progress = field(default_factory=jobs_pb.Progress)
-    telemetry: ps_pb.Telemetry = field(default_factory=ps_pb.Telemetry)
+    telemetry: ps_pb.AttemptStatistics = field(default_factory=ps_pb.AttemptStatistics)
     attempt: int = 1
     workers: int = 1
     checkpoints: int = 0
@@ -238,9 +238,9 @@ def _update(status: JobStatus, event: JobEvent) -> None:
             status.checkpoint_failures += 1
 
 
-def _at_rest(status: JobStatus) -> tuple[jobs_pb.Progress, ps_pb.Telemetry]:
+def _at_rest(status: JobStatus) -> tuple[jobs_pb.Progress, ps_pb.AttemptStatistics]:
     """Returns copies of progress and telemetry without gauges of processes; readers may still hold the originals."""
-    progress, telemetry = jobs_pb.Progress(), ps_pb.Telemetry()
+    progress, telemetry = jobs_pb.Progress(), ps_pb.AttemptStatistics()
     progress.CopyFrom(status.progress)
     telemetry.CopyFrom(status.telemetry)
     progress.workers_alive, progress.samples_per_second = 0, 0

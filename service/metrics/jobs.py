@@ -15,7 +15,7 @@ from nablad.learning_metrics import LEARNING_METRICS, ROW_SETS, LearningMetric
 from nablad.v1 import jobs_pb2 as jobs_pb
 from service.events.live_status import JobStatus
 from service.metrics.table import JOB_METRICS, OWN_LABELS, Metric, learning_metric_name
-from service.parameter_server.progress.telemetry import ACTIVITIES as SERVER_ACTIVITIES
+from service.parameter_server.progress.attempt_statistics import ACTIVITIES as SERVER_ACTIVITIES
 from workers.transport.frames import ACTIVITIES as WORKER_ACTIVITIES
 from workers.transport.frames import TRANSPORTS
 from workers.transport.tickets import Rejection
@@ -167,7 +167,7 @@ _SOURCES: Final[Mapping[str, _Source]] = {
     "nablad_job_workers_alive": _progress("workers_alive"),
     "nablad_job_workers_lost_total": _telemetry("workers_lost"),
     "nablad_job_transport_workers": _by("transport_workers", TRANSPORTS),
-    "nablad_job_refused_results_total": _by("refused", [refusal.name.lower() for refusal in Rejection]),
+    "nablad_job_refused_results_total": _by("rejected", [refusal.name.lower() for refusal in Rejection]),
     "nablad_job_worker_seconds_total": _by("worker_seconds", WORKER_ACTIVITIES),
     "nablad_job_server_seconds_total": _by("server_seconds", SERVER_ACTIVITIES),
     "nablad_job_worker_results_total": _workers("results"),

@@ -14,7 +14,7 @@ from service.datasets import DatasetError, StoredData
 from service.models.model_files import ModelFile
 from workers import from_spec
 from workers.learning import metrics_of
-from workers.mathematics.sums import Sums
+from workers.mathematics.sums import SampleSums
 from workers.rows import Rows
 
 __all__ = ["Predictor"]
@@ -54,18 +54,18 @@ class Predictor:
         self._rows = Rows(source, scaling, from_spec.dtype(model.spec))
         self._block = _block_rows(model.spec.model.layers)
         self._start = 0
-        self._sums = Sums()
+        self._sums = SampleSums()
 
     def next_block(self) -> models_pb.Predictions | None:
         """Returns predictions of the next rows, or None after the last one."""
         start, stop = self._start, min(self._start + self._block, self._rows.count)
         if start == stop:
             return None
-        x, targets = self._rows.slice(start, stop)
+        x, targets = self._rows.read_slice(start, stop)
         # The same number of threads as in training, because another one may round differently.
         with threadpool_limits(self._threads):
             if self._has_targets:
-                self._sums.add(self._back_propagation.evaluate(self._weights, x, targets))
+                self._sums.add_sums(self._back_propagation.evaluate(self._weights, x, targets))
             outputs = self._back_propagation.outputs(self._weights, x)
         self._start = stop
         rows = [models_pb.Prediction(outputs=sample, label=self._label(sample)) for sample in outputs.T]

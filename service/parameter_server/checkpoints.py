@@ -1,4 +1,4 @@
-"""Checkpoints of a running training: when one is due, and who waits for it."""
+"""Checkpoints of a running training: when one is due, and the requests that wait for it."""
 
 import asyncio
 import math
@@ -14,19 +14,19 @@ from service.parameter_server.progress.tracker import Position
 from service.parameter_server.training import Training
 from service.parameter_server.transport.thread_bridge import ThreadBridge, set_exception, set_result
 
-__all__ = ["Checkpoint", "CheckpointDesk", "CheckpointSchedule", "Waiter"]
+__all__ = ["CheckpointRequest", "CheckpointRequests", "CheckpointSchedule", "TakenCheckpoint"]
 
 _DEFAULT_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """Where a training stood between two steps.
+class TakenCheckpoint:
+    """Checkpoint of a training between two steps.
 
     Attributes:
-        state: All but the vectors.
-        image: Its file.
-        events: How much had happened before.
+        state: The state without the vectors.
+        image: Contents of the checkpoint's file.
+        events: Number of events that happened before.
     """
 
     state: ps_pb.TrainingState
@@ -34,96 +34,96 @@ class Checkpoint:
     events: int
 
 
-Waiter = asyncio.Future[Checkpoint | None]
-"""Somebody who waits for a checkpoint; None if there will be none any more."""
+CheckpointRequest = asyncio.Future[TakenCheckpoint | None]
+"""Request for a checkpoint; its result is None if there will be none any more."""
 
 
 class CheckpointSchedule:
-    """When the next checkpoint is due: after so many epochs or seconds since the last one, or the beginning."""
+    """Schedule of checkpoints: one is due some epochs or seconds after the last one, or after the beginning."""
 
     def __init__(self, spec: spec_pb.CheckpointsSpec, position: Position, now: float) -> None:
-        """A training begins at a position, now, by a clock of monotonic seconds."""
+        """Starts at a position; `now` is in monotonic seconds."""
         self._every_epochs = spec.every_epochs or math.inf
         self._every_seconds = spec.every_seconds if spec.HasField("every_seconds") else _DEFAULT_SECONDS
-        self.taken(position, now)
+        self.record_checkpoint(position, now)
 
-    def taken(self, position: Position, now: float) -> None:
-        """A checkpoint was taken."""
+    def record_checkpoint(self, position: Position, now: float) -> None:
+        """Records that a checkpoint was taken."""
         self._last, self._last_time = position, now
 
     def is_due(self, position: Position, now: float) -> bool:
-        """Whether the next one is to be taken; never before something has changed."""
+        """Returns whether the next one is due; it never is before something has changed."""
         if position == self._last:
             return False
         epochs = position.epochs_ended - self._last.epochs_ended
         return epochs >= self._every_epochs or now - self._last_time >= self._every_seconds
 
 
-class CheckpointDesk:
-    """Hands checkpoints out to those who wait. Belongs to the thread that the training belongs to."""
+class CheckpointRequests:
+    """Requests that wait for a checkpoint. Belongs to the thread of the training."""
 
     def __init__(
         self,
         schedule: CheckpointSchedule,
         description: Mapping[str, Any],
-        calls: ThreadBridge,
-        chronicle: TrainingEventLog,
+        bridge: ThreadBridge,
+        event_log: TrainingEventLog,
     ) -> None:
-        """Nobody waits yet.
+        """Starts without requests.
 
         Args:
-            schedule: When the next one is due.
-            description: What checkpoints belong to.
-            calls: To those who wait.
-            chronicle: What has happened.
+            schedule: Says when the next checkpoint is due.
+            description: Description of the job, for the files.
+            bridge: Bridge to the event loop, where the requests come from.
+            event_log: Events of the attempt.
         """
         self._schedule = schedule
         self._description = description
-        self._calls = calls
-        self._chronicle = chronicle
-        self._waiting: list[Waiter] = []
+        self._bridge = bridge
+        self._event_log = event_log
+        self._waiting: list[CheckpointRequest] = []
         self._closed = False
 
-    def wait(self, waiter: Waiter, training: Training, now: float) -> None:
-        """Somebody wants the next checkpoint that is due."""
-        self._waiting = [other for other in self._waiting if not other.done()] + [waiter]
-        self.serve(training, now)
+    def request_next(self, request: CheckpointRequest, training: Training, now: float) -> None:
+        """Requests the next checkpoint that is due."""
+        self._waiting = [other for other in self._waiting if not other.done()] + [request]
+        self.take_if_due(training, now)
 
-    def serve(self, training: Training, now: float) -> None:
-        """Takes a checkpoint if one is due and somebody waits for it; all who wait get it."""
+    def request_now(self, request: CheckpointRequest, training: Training, now: float) -> None:
+        """Requests a checkpoint at once."""
+        if training.over or self._closed:
+            self._bridge.call_on_loop(set_result, request, None)
+        else:
+            self._take([request], training, now)
+
+    def take_if_due(self, training: Training, now: float) -> None:
+        """Takes a checkpoint for all requests that wait, if there are any and one is due."""
         if not self._waiting:
             return
         if training.over or self._closed:
             self.close()
         elif self._schedule.is_due(training.position, now):
             waiting, self._waiting = self._waiting, []
-            self._take([waiter for waiter in waiting if not waiter.done()], training, now)
-
-    def take(self, waiter: Waiter, training: Training, now: float) -> None:
-        """Somebody wants a checkpoint at once."""
-        if training.over or self._closed:
-            self._calls.to_loop(set_result, waiter, None)
-        else:
-            self._take([waiter], training, now)
+            self._take([request for request in waiting if not request.done()], training, now)
 
     def close(self) -> None:
-        """There will be no more checkpoints."""
+        """Answers all requests that there will be no more checkpoints."""
         self._closed = True
         while self._waiting:
-            self._calls.to_loop(set_result, self._waiting.pop(), None)
+            self._bridge.call_on_loop(set_result, self._waiting.pop(), None)
 
-    def _take(self, waiters: list[Waiter], training: Training, now: float) -> None:
-        """The training goes on where there is no memory for an image; it is due still."""
-        if not waiters:
+    def _take(self, requests: list[CheckpointRequest], training: Training, now: float) -> None:
+        """Takes a checkpoint; where there is no memory for its image, the training goes on and it stays due."""
+        if not requests:
             return
         snapshot = training.snapshot()
         try:
             image = make_image(snapshot, self._description)
         except MemoryError as error:
-            for waiter in waiters:
-                self._calls.to_loop(set_exception, waiter, error)
+            for request in requests:
+                self._bridge.call_on_loop(set_exception, request, error)
             return
-        checkpoint = Checkpoint(snapshot.state, image, len(self._chronicle))
-        self._schedule.taken(training.position, now)
-        for waiter in waiters:
-            self._calls.to_loop(set_result, waiter, checkpoint)
+        checkpoint = TakenCheckpoint(snapshot.state, image, len(self._event_log))
+        self._schedule.record_checkpoint(training.position, now)
+        for request in requests:
+            self._bridge.call_on_loop(set_result, request, checkpoint)

@@ -1,7 +1,7 @@
-"""The thread that makes the steps: the only one that touches the training, and all that it does is the next step.
+"""The engine: the thread that makes the steps, and the only one that touches the training.
 
-It waits for whatever comes first: a report on a worker's line, room on a line that something is to be sent on, or a
-call from the event loop's thread, which does everything that is not a step.
+It waits for whatever comes first: a report on a worker's connection, room on a connection for what is unsent, or a call
+from the event loop's thread, which does everything that is not a step.
 """
 
 import asyncio
@@ -19,23 +19,28 @@ from threadpoolctl import threadpool_limits
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from service.parameter_server.checkpoints import Checkpoint, CheckpointDesk, CheckpointSchedule, Waiter
+from service.parameter_server.checkpoints import (
+    CheckpointRequest,
+    CheckpointRequests,
+    CheckpointSchedule,
+    TakenCheckpoint,
+)
+from service.parameter_server.progress.attempt_statistics import write_usage
 from service.parameter_server.progress.event_log import TrainingEventLog
 from service.parameter_server.training import Training
 from service.parameter_server.transport.members import Member, Members
 from service.parameter_server.transport.thread_bridge import ThreadBridge
 from service.parameter_server.transport.worker_connection import WorkerConnectionError
-from service.parameter_server.transport.worker_statistics import enter_usage
-from workers.runtime.cpu_scheduling import use_batch_scheduling
-from workers.runtime.process_usage import UsageMeter
+from workers.runtime.host import use_batch_scheduling
+from workers.runtime.process_statistics import UsageMeter
 
 __all__ = ["PATIENCE_SECONDS", "Engine"]
 
 PATIENCE_SECONDS: Final = 60.0
-"""A worker that holds tickets and says nothing for so long is given up, and its tickets go to others."""
+"""Time that a worker with tickets may be silent; then it is disconnected, and its tickets go to others."""
 
-# How often silence is looked for.
-_LOOK_SECONDS: Final = 1.0
+# Longest time, in seconds, between two checks for silent workers.
+_CHECK_SECONDS: Final = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -52,237 +57,239 @@ class Engine:
         checkpoints: spec_pb.CheckpointsSpec,
         description: Mapping[str, Any],
         arithmetic: jobs_pb.Arithmetic,
-        news: Callable[[], None],
+        notify: Callable[[], None],
     ) -> None:
-        """Starts the thread; to be called on the event loop's.
+        """Starts the thread; must run on the event loop's.
 
         Args:
-            training: Not to be touched by anybody else from now on, but through `call`.
-            patience_seconds: How long a worker that holds tickets may say nothing.
-            checkpoints: When they are due.
-            description: What they belong to.
-            arithmetic: What this process computes with.
-            news: Called on the event loop when something has happened that followers must be told at once.
+            training: Belongs to the thread from now on: others may touch it only through `call`.
+            patience_seconds: Time that a worker with tickets may be silent.
+            checkpoints: Says when checkpoints are due.
+            description: Description of the job, for checkpoints.
+            arithmetic: Numeric environment of this process.
+            notify: Called on the event loop after each event that followers must read at once.
         """
         self._training = training
         self._most_members: int | None = None
         self._dealt_rounds = 0
-        self._now = self._next_look = time.monotonic()
-        self._calls = ThreadBridge()
-        self._chronicle = TrainingEventLog(partial(self._calls.to_loop, news))
-        self._chronicle.add_arithmetic(arithmetic)
+        self._now = self._next_check = time.monotonic()
+        self._bridge = ThreadBridge()
+        self._event_log = TrainingEventLog(partial(self._bridge.call_on_loop, notify))
+        self._event_log.append_arithmetic(arithmetic)
         schedule = CheckpointSchedule(checkpoints, training.position, self._now)
-        self._desk = CheckpointDesk(schedule, description, self._calls, self._chronicle)
+        self._checkpoint_requests = CheckpointRequests(schedule, description, self._bridge, self._event_log)
         self._selector = DefaultSelector()
-        self._selector.register(self._calls.fileno(), EVENT_READ, self._calls.answer)
-        self._members = Members(patience_seconds, self._selector, self._calls)
+        self._selector.register(self._bridge.fileno(), EVENT_READ, self._bridge.run_calls)
+        self._members = Members(patience_seconds, self._selector, self._bridge)
         self._usage = UsageMeter()
-        self._broken: Exception | None = None
+        self._error: Exception | None = None
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="steps", daemon=True)
         self._thread.start()
 
     async def call(self, function: Callable[[], _Value]) -> _Value:
-        """ThreadBridge a function on the engine's thread, between two reports."""
-        return await self._calls.make(function)
+        """Calls a function on the engine's thread, between two reports, and returns its value."""
+        return await self._bridge.call_on_thread(function)
 
-    async def add(self, member: Member) -> None:
-        """The worker gets tickets until it is removed; it is gone at once if there are none any more."""
-        await self.call(partial(self._safely, partial(self._add, member)))
+    async def add_worker(self, member: Member) -> None:
+        """Adds a worker, which gets tickets until it is removed; it is gone at once if the training is over."""
+        await self.call(partial(self._guarded, partial(self._add_worker, member)))
 
-    async def remove(self, member: Member) -> None:
-        """The worker belongs to the job no more, or never did; its tickets go to others."""
-        await self.call(partial(self._safely, partial(self._remove, member)))
+    async def remove_worker(self, member: Member) -> None:
+        """Removes a worker, if it was added; its tickets go to others."""
+        await self.call(partial(self._guarded, partial(self._remove_worker, member)))
 
     async def set_workers(self, workers: int) -> None:
-        """From the next step on there are no more workers than this."""
+        """Limits the number of workers from the next step on."""
 
         def set_workers() -> None:
             self._most_members = workers
 
         await self.call(set_workers)
 
-    async def checkpoint(self, *, now: bool) -> Checkpoint | None:
-        """Waits for the next checkpoint that is due, or takes one now; None if the training is over.
+    async def take_checkpoint(self, *, now: bool) -> TakenCheckpoint | None:
+        """Waits for the next checkpoint that is due, or takes one now; returns None if the training is over.
 
         Raises:
             MemoryError: There is no room for it. The training goes on.
         """
-        waiter: Waiter = self._calls.loop.create_future()
-        ask = self._desk.take if now else self._desk.wait
-        await self.call(lambda: ask(waiter, self._training, time.monotonic()))
-        return await waiter
+        request: CheckpointRequest = self._bridge.loop.create_future()
+        requests = self._checkpoint_requests
+        ask = requests.request_now if now else requests.request_next
+        await self.call(lambda: ask(request, self._training, time.monotonic()))
+        return await request
 
-    def tell_news(self, seen: int, *, with_telemetry: bool) -> ps_pb.FollowResponse | None:
-        """As `tell`, if more has happened than the follower has seen; to be called on the engine's thread."""
-        return self.tell(seen, with_telemetry=with_telemetry) if len(self._chronicle) > seen else None
+    def report_if_new(self, seen: int, *, with_statistics: bool) -> ps_pb.FollowResponse | None:
+        """Returns a report if there are events that the follower has not seen; must run on the engine's thread."""
+        return self.report(seen, with_statistics=with_statistics) if len(self._event_log) > seen else None
 
-    def tell(self, seen: int, *, with_telemetry: bool = False) -> ps_pb.FollowResponse:
-        """What a follower is told that has seen so many events; to be called on the engine's thread.
+    def report(self, seen: int, *, with_statistics: bool = False) -> ps_pb.FollowResponse:
+        """Returns progress, and the events after the first `seen`; must run on the engine's thread.
 
-        The end is told with telemetry in any case.
+        The end of the attempt is reported with statistics in any case.
         """
-        told = ps_pb.FollowResponse(progress=self._training.progress(), events=self._chronicle.after(seen))
-        if with_telemetry or self._chronicle.ended:
-            told.telemetry.CopyFrom(self._telemetry())
-        return told
+        response = ps_pb.FollowResponse(progress=self._training.progress(), events=self._event_log.events_after(seen))
+        if with_statistics or self._event_log.ended:
+            response.statistics.CopyFrom(self._statistics())
+        return response
 
-    def _telemetry(self) -> ps_pb.Telemetry:
-        """What was counted since the beginning of the attempt."""
+    def _statistics(self) -> ps_pb.AttemptStatistics:
+        """Returns the statistics since the beginning of the attempt."""
         training, members = self._training, self._members
-        telemetry = training.totals.message(
+        statistics = training.counters.message(
             worker_seconds=[member.seconds for member in members],
             server_seconds=training.stopwatch.seconds,
-            transports=[member.line.transport for member in members],
+            transports=[member.connection.transport for member in members],
+            rejected=training.rejected,
         )
-        training.steps.tell(telemetry)
-        telemetry.workers.extend(members.figures())
-        enter_usage(telemetry.process, self._usage.read())
-        return telemetry
+        training.steps.write_to(statistics)
+        statistics.workers.extend(members.statistics())
+        write_usage(statistics.process, self._usage.read())
+        return statistics
 
     async def close(self) -> None:
-        """Ends the thread and closes all lines."""
+        """Ends the thread and closes all connections."""
 
         def close() -> None:
-            self._members.give_up_all("the parameter server stops")
-            self._desk.close()
+            self._members.disconnect_all("the parameter server stops")
+            self._checkpoint_requests.close()
             self._closing = True
 
         await self.call(close)
         await asyncio.to_thread(self._thread.join)
         self._selector.close()
-        self._calls.close()
+        self._bridge.close()
 
     # -- on the thread -------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        """Makes steps until the engine is closed; what ends them before fails the job, which would else stand still."""
+        """Makes steps until the engine is closed; an error fails the job, which would otherwise stand still."""
         try:
             use_batch_scheduling()
-            # One BLAS thread: others would go on looking for work for milliseconds, on the CPUs of the workers. A
-            # training that diverges overflows, and is ended for that with advice.
+            # One BLAS thread: others would spin for milliseconds, on the CPUs of the workers. A training that diverges
+            # overflows, and is ended for that with advice.
             with threadpool_limits(1), np.errstate(over="ignore", invalid="ignore"):
                 self._make_steps()
         except Exception as error:  # noqa: BLE001 (whatever it is, the service must learn of it)
             _log.exception("the steps cannot go on")
-            self._chronicle.add(ps_pb.TrainingEvent(failed=f"the parameter server failed: {error!r}"))
-            self._desk.close()
+            self._event_log.append(ps_pb.TrainingEvent(failed=f"the parameter server failed: {error!r}"))
+            self._checkpoint_requests.close()
         finally:
-            self._calls.answer_last()
+            self._bridge.run_last_calls()
 
     def _make_steps(self) -> None:
-        """Waits for whatever comes first, and deals with it."""
+        """Handles whatever comes first, until the engine is closed."""
         self._training.stopwatch.lap("waiting")
-        self._deal()
+        self._advance()
         while not self._closing:
             self._await_files()
-            if self._broken:
-                raise self._broken
-            if self._now > self._next_look:
-                self._next_look = self._now + min(_LOOK_SECONDS, self._members.patience_seconds / 2)
-                self._members.give_up_silent(self._training.holds, self._now)
+            if self._error:
+                raise self._error
+            if self._now > self._next_check:
+                self._next_check = self._now + min(_CHECK_SECONDS, self._members.patience_seconds / 2)
+                self._members.disconnect_silent(self._training.holds_tickets, self._now)
 
     def _await_files(self) -> None:
-        """Waits for files that have something, and calls those who listen to them.
+        """Waits for files that are ready, and calls their functions.
 
-        Holds none of them longer: a lost worker's memory is not kept until the next thing happens.
+        Keeps no reference to them: the memory of a lost worker must not stay until the next file is ready.
         """
-        ready = self._selector.select(_LOOK_SECONDS)
+        ready = self._selector.select(_CHECK_SECONDS)
         self._now = time.monotonic()
         self._training.stopwatch.lap("waiting")
         for key, _ in ready:
             key.data()
 
-    def _safely(self, function: Callable[[], None]) -> None:
-        """ThreadBridge what must not be left half done: if it is, the steps cannot go on."""
+    def _guarded(self, function: Callable[[], None]) -> None:
+        """Calls a function that must not stop half-way: an error in it ends the steps."""
         try:
             function()
         except Exception as error:  # noqa: BLE001 (it is raised where the steps are made)
-            self._broken = error
+            self._error = error
 
-    def _listen(self, member: Member) -> None:
-        """Takes what has come on a line, and sends what could not be sent. What comes next is told by the selector."""
-        if not member.present:  # it was given up for what another one said in the same look
+    def _serve_connection(self, member: Member) -> None:
+        """Receives a report, or sends what is unsent; the selector calls again if there is more."""
+        if not member.connected:  # it was disconnected for what another one did in the same poll
             return
-        training, line = self._training, member.line
+        training = self._training
         try:
-            report = line.report()
+            report = member.connection.receive_report()
             training.stopwatch.lap("receiving")
             if report:
-                computed = member.hear(report, self._now)
-                refusal = training.take(member.worker, report.attempt, report.result, computed, self._now)
-                member.refusals.append(refusal)
-                if training.stirred:
-                    self._deal()
-                if member.refusals and training.holds(member.worker):
-                    self._members.send(member.worker, [], training.version, self._now)
-                if refusal is None:
-                    member.share.add(report.result.sums.samples, training.lag)
+                computed = member.record_report(report, self._now)
+                rejection = training.accept_result(member.worker, report.attempt, report.result, computed, self._now)
+                member.rejections.append(rejection)
+                if training.has_pending_work:
+                    self._advance()
+                if member.rejections and training.holds_tickets(member.worker):
+                    self._members.send_order(member.worker, [], training.version, self._now)
+                if rejection is None:
+                    member.counters.add_result(report.result.sums.samples, training.lag)
             else:
                 self._members.flush(member)
-        except WorkerConnectionError as broken:
-            self._members.give_up(member, f"its line broke: {broken}")
+        except WorkerConnectionError as error:
+            self._members.disconnect(member, f"its connection broke: {error}")
 
-    def _deal(self) -> None:
-        """Gives out what can be given out, and then books and tells what the last result brought about."""
+    def _advance(self) -> None:
+        """Sends tickets, and then records and reports what the last result brought about."""
         training = self._training
         if training.rounds != self._dealt_rounds:
             self._dealt_rounds = training.rounds
-            self._release_surplus()
-        for worker, tickets in training.deal().items():
-            self._members.send(worker, tickets, training.version, self._now)
+            self._remove_excess_workers()
+        for worker, tickets in training.deal_tickets().items():
+            self._members.send_order(worker, tickets, training.version, self._now)
         training.stopwatch.lap("dealing")
-        training.book()
-        self._chronicle.add_all(training.pop_events())
+        training.record_rounds()
+        self._event_log.extend(training.pop_events())
         if training.over:
             self._end()
-        self._desk.serve(training, self._now)
+        self._checkpoint_requests.take_if_due(training, self._now)
         training.stopwatch.lap("booking")
 
     def _end(self) -> None:
-        """Lets all workers go, and tells why; once."""
-        if self._chronicle.ended:
+        """Disconnects all workers, and reports why the training ended; once."""
+        if self._event_log.ended:
             return
         training = self._training
-        self._members.give_up_all("")
+        self._members.disconnect_all("")
         if training.diverged:
             end = ps_pb.TrainingEvent(diverged=training.failure)
         elif training.failure:
             end = ps_pb.TrainingEvent(failed=training.failure)
         else:
             end = ps_pb.TrainingEvent(finished=training.ending)
-        self._chronicle.add(end)
+        self._event_log.append(end)
 
     # -- members -------------------------------------------------------------------------------------------------------
 
-    def _add(self, member: Member) -> None:
-        if self._training.over or not self._calls.answered:
-            self._calls.to_loop(member.gone.set)
+    def _add_worker(self, member: Member) -> None:
+        if self._training.over or not self._bridge.is_open:
+            self._bridge.call_on_loop(member.gone.set)
             return
-        self._members.add(member, partial(self._listen, member))
-        self._training.join(member.worker)
-        # Before whatever comes of its tickets.
+        self._members.add_member(member, partial(self._serve_connection, member))
+        self._training.add_worker(member.worker)
+        # Before the events that its tickets bring about.
         if member.arithmetic:
-            self._chronicle.add_arithmetic(member.arithmetic)
-        self._chronicle.add(ps_pb.TrainingEvent(worker_joined=member.arrival))
-        self._deal()
+            self._event_log.append_arithmetic(member.arithmetic)
+        self._event_log.append(ps_pb.TrainingEvent(worker_joined=member.arrival))
+        self._advance()
 
-    def _remove(self, member: Member) -> None:
-        if not self._members.pop(member):
+    def _remove_worker(self, member: Member) -> None:
+        if not self._members.remove_member(member):
             return
-        self._training.totals.add_worker_seconds(member.seconds)
+        self._training.counters.add_worker_seconds(member.seconds)
         if not self._training.over:
-            self._chronicle.add(ps_pb.TrainingEvent(worker_lost=member.loss))
-        self._training.leave(member.worker)
-        self._deal()
+            self._event_log.append(ps_pb.TrainingEvent(worker_lost=member.loss))
+        self._training.remove_worker(member.worker)
+        self._advance()
 
-    def _release_surplus(self) -> None:
-        """Between two steps, those who are too many leave, the newest first."""
+    def _remove_excess_workers(self) -> None:
+        """Removes the newest workers beyond the limit, between two steps."""
         if self._most_members is None or len(self._members) <= self._most_members:
             return
-        for member in self._members.surplus(self._most_members):
-            self._members.pop(member)
-            self._training.totals.add_worker_seconds(member.seconds)
-            self._training.leave(member.worker, lost=False)
+        for member in self._members.excess(self._most_members):
+            self._members.remove_member(member)
+            self._training.counters.add_worker_seconds(member.seconds)
+            self._training.remove_worker(member.worker, lost=False)
             left = f"{member.worker} left: there were more workers than the {self._most_members} that are wanted"
-            self._chronicle.add(ps_pb.TrainingEvent(worker_left=left))
+            self._event_log.append(ps_pb.TrainingEvent(worker_left=left))

@@ -12,9 +12,9 @@ from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
 from service.parameter_server.engine import PATIENCE_SECONDS
 from service.parameter_server.progress.advice import advice
 from service.parameter_server.progress.stopping import stopping_rules
-from service.parameter_server.scheduling.policies import POLICIES
-from service.parameter_server.servicer import ParameterServer
-from service.parameter_server.start import first_snapshot, share
+from service.parameter_server.scheduling.rounds import POLICIES
+from service.parameter_server.servicer import ParameterServerServicer
+from service.parameter_server.start import first_snapshot, place_in_shared_memory
 from service.parameter_server.training import Training
 from service.parameter_server.transport.acceptor import Acceptor
 from service.rpc.descriptors import connection_options
@@ -27,8 +27,8 @@ from workers.worker import channel_options
 
 __all__ = ["RunningParameterServer", "start_parameter_server"]
 
-# How long the thread of the steps may have to wait for the interpreter while another thread has it; Python's 5 ms are
-# several steps.
+# Longest time, in seconds, that another thread holds the interpreter while the thread of the steps waits for it;
+# Python's 5 ms are several steps.
 _SWITCH_SECONDS = 0.0005
 
 
@@ -42,14 +42,14 @@ class RunningParameterServer:
 
     address: str
     _server: grpc.aio.Server
-    _servicer: ParameterServer
+    _servicer: ParameterServerServicer
 
     async def wait(self) -> None:
-        """Returns when it is stopped."""
+        """Waits until it is stopped."""
         await self._server.wait_for_termination()
 
     async def stop(self) -> None:
-        """Ends all calls, and closes all lines."""
+        """Ends all calls, and closes all connections."""
         await self._server.stop(None)
         await self._servicer.close()
 
@@ -60,17 +60,17 @@ async def start_parameter_server(
     """Starts the parameter server of an attempt in the running event loop.
 
     Args:
-        assignment: What there is to do.
-        secret: Calls without it are refused.
-        host: The address to listen on; ports are free ones.
-        patience_seconds: How long a worker that holds tickets may say nothing.
+        assignment: Assignment of the attempt.
+        secret: Secret of the job; calls without it are rejected.
+        host: Address to listen on; ports are free ones.
+        patience_seconds: Time that a worker with tickets may be silent.
 
     Raises:
-        CheckpointError: The checkpoint that the attempt shall begin with cannot be used.
+        CheckpointError: The checkpoint that the attempt begins with cannot be used.
     """
     sys.setswitchinterval(_SWITCH_SECONDS)
     spec = assignment.spec
-    start, region = share(first_snapshot(assignment), spec.distribution.transport)
+    start, memory = place_in_shared_memory(first_snapshot(assignment), spec.distribution.transport)
     training = Training(
         from_spec.plan(assignment),
         POLICIES[spec.distribution.policy],
@@ -83,8 +83,9 @@ async def start_parameter_server(
         advice=advice(assignment),
         clock=time.perf_counter,
     )
-    reception = Acceptor(spec.distribution.transport, host, training.parameters, region, training.buffers)
-    servicer = ParameterServer(assignment, secret, training, reception, _description(assignment), patience_seconds)
+    acceptor = Acceptor(spec.distribution.transport, host, training.parameters, memory, training.buffers)
+    description = _description(assignment)
+    servicer = ParameterServerServicer(assignment, secret, training, acceptor, description, patience_seconds)
     options = (*channel_options(from_spec.message_bytes(assignment)), *connection_options())
     server = grpc.aio.server(interceptors=[RejectUnreadable(), RejectUnimplemented()], options=options)
     ps_grpc.add_ParameterServerServiceServicer_to_server(servicer, server)
@@ -96,7 +97,7 @@ async def start_parameter_server(
 
 
 def _description(assignment: ps_pb.Assignment) -> dict[str, Any]:
-    """What the checkpoints of the attempt belong to."""
+    """Returns the description of the attempt, for its checkpoints."""
     return {
         "job_id": assignment.job_id,
         "attempt": assignment.attempt,

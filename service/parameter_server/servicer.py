@@ -1,4 +1,4 @@
-"""The gRPC side of a parameter server: who belongs to the job, and how it gets on. The steps are the engine's."""
+"""The gRPC side of a parameter server: membership of workers, and reports to the service."""
 
 import asyncio
 import itertools
@@ -21,63 +21,62 @@ from service.parameter_server.transport.worker_connection import WorkerConnectio
 from service.rpc.error_translation import Context, require_secret
 from workers.runtime.concurrency import wait_for_event
 from workers.runtime.failpoints import failpoint
-from workers.runtime.numeric_environment import numeric_environment
-from workers.worker import host_fingerprint
+from workers.runtime.host import host_fingerprint, numeric_environment
 
-__all__ = ["ParameterServer"]
+__all__ = ["ParameterServerServicer"]
 
-# Followers see the progress this often, when nothing else happens.
+# Time, in seconds, after which followers get the progress although no event has happened.
 _PROGRESS_SECONDS: Final = 0.25
 
 
-class ParameterServer(ps_grpc.ParameterServerServiceServicer):
-    """Serves one attempt."""
+class ParameterServerServicer(ps_grpc.ParameterServerServiceServicer):
+    """Serves the calls of one attempt."""
 
     def __init__(
         self,
         assignment: ps_pb.Assignment,
         secret: str,
         training: Training,
-        reception: Acceptor,
+        acceptor: Acceptor,
         description: Mapping[str, Any],
         patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         """Starts the engine, which the training belongs to from now on.
 
         Args:
-            assignment: Handed to every worker.
-            secret: Calls without it are refused.
-            training: The attempt.
-            reception: Where workers open their lines.
-            description: What checkpoints belong to.
-            patience_seconds: How long a worker that holds tickets may say nothing.
+            assignment: Assignment that every worker gets.
+            secret: Secret of the job; calls without it are rejected.
+            training: The training of the attempt.
+            acceptor: Opens the workers' connections.
+            description: Description of the job, for checkpoints.
+            patience_seconds: Time that a worker with tickets may be silent.
         """
         self._assignment = assignment
         self._secret = secret
         self._training = training
-        self._reception = reception
+        self._acceptor = acceptor
         self._numbers = itertools.count(1)
         self._joined: dict[str, ps_pb.JoinRequest] = {}
-        self._news = asyncio.Event()
+        self._new_events = asyncio.Event()
         self._engine = Engine(
             training,
             patience_seconds,
             assignment.spec.checkpoints,
             description,
             numeric_environment(),
-            self._spread_news,
+            self._notify_followers,
         )
 
     async def close(self) -> None:
-        """Ends everything that was started."""
-        await self._reception.close()
+        """Stops listening, and ends the engine."""
+        await self._acceptor.close()
         await self._engine.close()
 
     async def Join(self, request: ps_pb.JoinRequest, context: Context) -> ps_pb.JoinResponse:
-        """Gives the worker its number, its assignment, and the way to open its line."""
+        """Gives the worker its name, its assignment, and the ways to open its connection."""
         await self._authenticate(context)
         response = ps_pb.JoinResponse(worker_id=f"worker-{next(self._numbers)}", assignment=self._assignment)
-        if not self._reception.expect(response, same_host=request.host_fingerprint == host_fingerprint()):
+        if not self._acceptor.offer_connection(response, same_host=request.host_fingerprint == host_fingerprint()):
             await context.abort(
                 grpc.StatusCode.FAILED_PRECONDITION,
                 "this worker cannot share memory with the parameter server, as distribution.transport: shared wants; "
@@ -86,10 +85,9 @@ class ParameterServer(ps_grpc.ParameterServerServiceServicer):
         self._joined[response.worker_id] = request
         return response
 
-    # The generated base only knows generators; but grpc would close one only when it is collected, not when the stream
-    # breaks.
+    # The generated base has a generator here, but grpc closes one when it is collected, not when the stream breaks.
     async def Attend(self, request: ps_pb.AttendRequest, context: Context) -> None:  # type: ignore[override]
-        """The worker belongs to the job until it is done, or the worker is lost."""
+        """Keeps the worker in the job until the job is done, or the worker is lost."""
         await self._authenticate(context)
         code, reason = await self._attend(request.worker_id)
         if reason:
@@ -98,46 +96,46 @@ class ParameterServer(ps_grpc.ParameterServerServiceServicer):
             await context.abort(code, reason)
 
     async def _attend(self, worker: str) -> tuple[grpc.StatusCode, str]:
-        """Returns when the worker has left, with how its call is to end, and why; an empty reason for a good end."""
-        line = self._reception.take(worker)
-        if line is None:
-            sentence = f"{worker!r} has not joined, or not opened its line: do that first"
+        """Returns the end of its call when the worker has left; the reason is empty for a good end."""
+        connection = self._acceptor.claim_connection(worker)
+        if connection is None:
+            sentence = f"{worker!r} has not joined, or not opened its connection: do that first"
             return grpc.StatusCode.FAILED_PRECONDITION, sentence
-        member = _member(worker, self._joined.pop(worker), line)
+        member = _member(worker, self._joined.pop(worker), connection)
         try:
-            await self._engine.add(member)
+            await self._engine.add_worker(member)
             await member.gone.wait()
         finally:
-            await self._engine.remove(member)
+            await self._engine.remove_worker(member)
         return grpc.StatusCode.UNAVAILABLE, f"{member.reason}: join again" if member.reason else ""
 
     async def Follow(self, request: ps_pb.FollowRequest, context: Context) -> ps_pb.FollowResponse:
-        """Tells what happened, or after a moment only where the training stands."""
+        """Returns new events at once, or after a moment the progress alone."""
         await self._authenticate(context)
-        news = self._news
-        engine, asked = self._engine, {"with_telemetry": request.telemetry}
-        told = await engine.call(partial(engine.tell_news, request.seen, **asked))
-        if told is None:
-            await wait_for_event(news, _PROGRESS_SECONDS)
-            told = await engine.call(partial(engine.tell, request.seen, **asked))
-        return told
+        new_events = self._new_events
+        engine, options = self._engine, {"with_statistics": request.statistics}
+        report = await engine.call(partial(engine.report_if_new, request.seen, **options))
+        if report is None:
+            await wait_for_event(new_events, _PROGRESS_SECONDS)
+            report = await engine.call(partial(engine.report, request.seen, **options))
+        return report
 
     async def FetchWeights(
         self, request: ps_pb.FetchWeightsRequest, context: Context
     ) -> AsyncIterator[ps_pb.FetchWeightsResponse]:
-        """The present weights, byte by byte."""
+        """Streams the weights, chunk by chunk."""
         await self._authenticate(context)
-        weights = await self._engine.call(self._standing_weights)
+        weights = await self._engine.call(self._final_or_present_weights)
         for chunk in _chunks(weights.data.cast("B")):
             yield ps_pb.FetchWeightsResponse(chunk=chunk)
 
     async def FetchCheckpoint(
         self, request: ps_pb.FetchCheckpointRequest, context: Context
     ) -> AsyncIterator[ps_pb.FetchCheckpointResponse]:
-        """The next checkpoint that is due, or one of now; nothing when the training is over."""
+        """Streams the next checkpoint that is due, or one of now; nothing when the training is over."""
         await self._authenticate(context)
         try:
-            checkpoint = await self._engine.checkpoint(now=request.now)
+            checkpoint = await self._engine.take_checkpoint(now=request.now)
         except MemoryError:
             await context.abort(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -151,30 +149,31 @@ class ParameterServer(ps_grpc.ParameterServerServiceServicer):
             yield ps_pb.FetchCheckpointResponse(chunk=chunk)
 
     async def SetWorkers(self, request: ps_pb.SetWorkersRequest, context: Context) -> ps_pb.SetWorkersResponse:
-        """Those who are too many leave at the end of the step; others join by themselves."""
+        """Limits the number of workers: those beyond it leave at the end of the step."""
         await self._authenticate(context)
         if not request.workers:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "workers must be at least 1, but is 0")
         await self._engine.set_workers(request.workers)
         return ps_pb.SetWorkersResponse()
 
-    def _standing_weights(self) -> NDArray[np.floating]:
-        """Weights that do not change any more: those that the training leaves when it is over."""
+    def _final_or_present_weights(self) -> NDArray[np.floating]:
+        """Returns the weights that the training leaves if it is over, else a copy of the present ones."""
         training = self._training
         return training.result if training.over else training.parameters.copy()
 
-    def _spread_news(self) -> None:
-        """Wakes those who wait for news now; later ones wait for the next."""
-        news, self._news = self._news, asyncio.Event()
-        news.set()
+    def _notify_followers(self) -> None:
+        """Wakes the followers that wait now; later ones wait for the next event."""
+        new_events, self._new_events = self._new_events, asyncio.Event()
+        new_events.set()
 
     async def _authenticate(self, context: Context) -> None:
         await require_secret(context, self._secret, "job")
 
 
-def _member(worker: str, whence: ps_pb.JoinRequest, line: WorkerConnection) -> Member:
-    arrival = f"{worker} joined: process {whence.process_id} on {whence.host_fingerprint}, transport {line.transport}"
-    return Member(worker, line, arrival, whence.arithmetic if whence.HasField("arithmetic") else None)
+def _member(worker: str, request: ps_pb.JoinRequest, connection: WorkerConnection) -> Member:
+    origin = f"process {request.process_id} on {request.host_fingerprint}"
+    arrival = f"{worker} joined: {origin}, transport {connection.transport}"
+    return Member(worker, connection, arrival, request.arithmetic if request.HasField("arithmetic") else None)
 
 
 def _chunks(data: memoryview) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""Where an attempt begins: with weights that are drawn, or with a checkpoint."""
+"""Start of an attempt: with weights that are drawn, or with a checkpoint."""
 
 import logging
 from dataclasses import replace
@@ -13,16 +13,16 @@ from service.parameter_server.progress.stopping import stopping_rules
 from workers import from_spec
 from workers.transport.shared_memory import PROBE_BYTES, SharedMemory
 
-__all__ = ["first_snapshot", "share"]
+__all__ = ["first_snapshot", "place_in_shared_memory"]
 
 _log = logging.getLogger(__name__)
 
 
 def first_snapshot(assignment: ps_pb.Assignment) -> Snapshot:
-    """Where the training stands before the first step of the attempt.
+    """Returns the state before the first step of the attempt.
 
     Raises:
-        CheckpointError: The checkpoint that it shall begin with cannot be used.
+        CheckpointError: The checkpoint that it begins with cannot be used.
     """
     if not assignment.HasField("start"):
         return Snapshot(ps_pb.TrainingState(), from_spec.first_parameters(assignment.spec))
@@ -31,28 +31,32 @@ def first_snapshot(assignment: ps_pb.Assignment) -> Snapshot:
     return snapshot
 
 
-def share(snapshot: Snapshot, transport: spec_pb.Transport.ValueType) -> tuple[Snapshot, SharedMemory | None]:
-    """The snapshot with weights that may be written to.
+def place_in_shared_memory(
+    snapshot: Snapshot, transport: spec_pb.Transport.ValueType
+) -> tuple[Snapshot, SharedMemory | None]:
+    """Returns the snapshot with writable weights, in shared memory for the workers.
 
-    They lie in a region that can be handed to workers, unless the spec does not want that or the system has none.
+    They lie in ordinary memory if the spec does not want to share it, or the system has none to share.
     """
     parameters = snapshot.parameters
     if transport != spec_pb.TRANSPORT_INLINE:
         try:
-            region = SharedMemory.create("weights", max(parameters.nbytes, PROBE_BYTES), others_may_write=False)
+            memory = SharedMemory.create("weights", max(parameters.nbytes, PROBE_BYTES), others_may_write=False)
         except OSError as error:
-            _log.warning("this system has no memory that can be shared, weights and gradients go inline: %s", error)
+            _log.warning(
+                "this system has no memory that can be shared, weights and gradients are sent inline: %s", error
+            )
         else:
-            shared = region.vector(parameters.dtype, parameters.size)
+            shared = memory.vector(parameters.dtype, parameters.size)
             np.copyto(shared, parameters)
-            return replace(snapshot, parameters=shared), region
+            return replace(snapshot, parameters=shared), memory
     if parameters.flags.writeable:
         return snapshot, None
     return replace(snapshot, parameters=parameters.copy()), None
 
 
 def _require_fitting(snapshot: Snapshot, assignment: ps_pb.Assignment) -> None:
-    """Raises CheckpointError if the checkpoint is not one of such a job."""
+    """Raises CheckpointError if the checkpoint does not fit the job."""
     name, spec, plan = Path(assignment.start.path).name, assignment.spec, from_spec.plan(assignment)
     vector = snapshot.parameters
     expected = from_spec.size(spec), from_spec.dtype(spec)

@@ -1,4 +1,4 @@
-"""What tests of the worker share: something to do, and looks at its line."""
+"""What tests of the worker share: something to do, and looks at its connection."""
 
 import gc
 import queue
@@ -16,11 +16,11 @@ from nablad.jobspec import complete, parse
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
 from workers.transport.frames import REPORT_BYTES, Report
-from workers.transport.server_connection import HANDSHAKE
+from workers.transport.handshake import HANDSHAKE
 from workers.worker import SECRET_KEY, work
 
 SECRET, TOKEN = "s", b"t" * 32
-SECONDS = 30  # until a line that a worker attends for must be there
+SECONDS = 30  # until a connection that a worker attends for must be there
 
 End = tuple[grpc.StatusCode, str] | None
 Script = Callable[[socket.socket], End]
@@ -91,12 +91,12 @@ class _ParameterServer(ps_grpc.ParameterServerServiceServicer):
         self.joined: list[ps_pb.JoinRequest] = []
         self.sessions: list[Script] = []
         self._assignment = assignment
-        self._lines: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
+        self._connections: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
         self._opened: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         host, port = self._listener.getsockname()
-        self._inline_line = ps_pb.InlineLine(host=host, port=port)
-        self._thread = threading.Thread(target=self._open_lines)
+        self._inline_connection = ps_pb.InlineConnection(host=host, port=port)
+        self._thread = threading.Thread(target=self._open_connections)
         self._thread.start()
         self._server = grpc.server(ThreadPoolExecutor(4))
         ps_grpc.add_ParameterServerServiceServicer_to_server(self, self._server)
@@ -104,7 +104,7 @@ class _ParameterServer(ps_grpc.ParameterServerServiceServicer):
         self._server.start()
 
     def close_port(self) -> None:
-        """No line can be opened any more."""
+        """No connection can be opened any more."""
         if self._thread.is_alive():
             self._listener.shutdown(socket.SHUT_RDWR)
             self._thread.join()
@@ -121,16 +121,16 @@ class _ParameterServer(ps_grpc.ParameterServerServiceServicer):
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "this is not the secret of this job")
         self.joined.append(request)
         return ps_pb.JoinResponse(
-            worker_id="worker-1", assignment=self._assignment, inline_line=self._inline_line, token=TOKEN
+            worker_id="worker-1", assignment=self._assignment, inline_connection=self._inline_connection, token=TOKEN
         )
 
     def Attend(self, request: ps_pb.AttendRequest, context: grpc.ServicerContext) -> Iterator[Any]:  # noqa: N802
         assert request.worker_id == "worker-1"
-        if end := self.sessions.pop(0)(self._lines.get(timeout=SECONDS)):
+        if end := self.sessions.pop(0)(self._connections.get(timeout=SECONDS)):
             context.abort(*end)
         yield from ()
 
-    def _open_lines(self) -> None:
+    def _open_connections(self) -> None:
         while True:
             try:
                 connection, _ = self._listener.accept()
@@ -140,7 +140,7 @@ class _ParameterServer(ps_grpc.ParameterServerServiceServicer):
             self._opened.append(connection)
             assert _receive(connection, len(TOKEN)) == TOKEN
             connection.sendall(HANDSHAKE)
-            self._lines.put(connection)
+            self._connections.put(connection)
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ def test_a_gradient_ticket_is_answered_with_the_sums_of_its_rows(small_assignmen
     computation, plan = Computation(small_assignment), from_spec.plan(small_assignment)
     rows = Rows(small_assignment.train, small_assignment.scaling, np.float64)
     for ticket in (_gradient_ticket(0, 1), _gradient_ticket(7, 0)):
-        x, targets = rows.take(plan.micro_batch(ticket.step, ticket.micro_batch))
+        x, targets = rows.read_rows(plan.micro_batch(ticket.step, ticket.micro_batch))
         expected = np.empty(computation.layout.size)
         weights = np.linspace(-1, 1, computation.layout.size)
         sums = from_spec.back_propagation(small_assignment.spec).gradient(weights, x, targets, expected)
@@ -85,7 +85,7 @@ def test_an_evaluation_ticket_is_answered_without_a_gradient(small_assignment: p
     weights, untouched = np.linspace(-1, 1, computation.layout.size), np.full(computation.layout.size, np.nan)
     for part, (start, stop) in enumerate([(0, 1000), (1000, VALIDATION_ROWS)]):
         ticket = Ticket(4, TicketKind.EVALUATION, part)
-        sums = from_spec.back_propagation(small_assignment.spec).evaluate(weights, *rows.slice(start, stop))
+        sums = from_spec.back_propagation(small_assignment.spec).evaluate(weights, *rows.read_slice(start, stop))
         result = computation.answer(ticket, weights, 9, untouched)
         assert result == Result(ticket, 9, sums)
     assert np.isnan(untouched).all()
@@ -161,7 +161,7 @@ def test_where_nothing_follows_nothing_is_read(
 
 
 def test_rows_that_were_read_last_are_not_read_again(small_assignment: ps_pb.Assignment, read: list[int]) -> None:
-    """Tickets that are done again, as after a refusal, and those that were read ahead."""
+    """Tickets that are done again, as after a rejection, and those that were read ahead."""
     computation, ticket = Computation(small_assignment), _gradient_ticket(0, 0)
     computation.gather(ticket)
     for _ in range(2):

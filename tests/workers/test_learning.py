@@ -7,15 +7,15 @@ from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import metrics_pb2 as metrics_pb
 from nablad.v1 import models_pb2 as models_pb
 from workers.learning import metrics_of, read_sums, sums_message
-from workers.mathematics.sums import Sums
+from workers.mathematics.sums import SampleSums
 
-SUMS = Sums(1.5, 10, 7)
+SUMS = SampleSums(1.5, 10, 7)
 
 
 def test_every_metric_has_a_field_and_a_formula() -> None:
     """Table and message have the same names in the same order, and sums a property for each."""
     assert [field.name for field in metrics_pb.Metrics.DESCRIPTOR.fields] == [each.name for each in LEARNING_METRICS]
-    assert all(isinstance(getattr(Sums, metric.name), property) for metric in LEARNING_METRICS)
+    assert all(isinstance(getattr(SampleSums, metric.name), property) for metric in LEARNING_METRICS)
 
 
 def test_all_that_carries_metrics_has_them_of_the_same_rows() -> None:
@@ -39,12 +39,12 @@ def test_metrics_follow_from_sums(labelled: bool) -> None:
 
 def test_there_are_no_metrics_of_no_samples() -> None:
     """The message is there, and empty."""
-    assert metrics_of(Sums(), labelled=True) == metrics_pb.Metrics()
+    assert metrics_of(SampleSums(), labelled=True) == metrics_pb.Metrics()
 
 
 def test_sums_come_back_from_their_message() -> None:
     """All of them, with every bit."""
-    sums = Sums(1 / 3, 2**64 - 1, 2**63)
+    sums = SampleSums(1 / 3, 2**64 - 1, 2**63)
     assert read_sums(metrics_pb.Sums.FromString(sums_message(sums).SerializeToString())) == sums
 
 

@@ -53,7 +53,7 @@ def test_scaled(source: Any, stored: Any, dtype: Any, scaling: FeatureScaling) -
     shift, factor = np.array(scaling.shift, dtype), np.array(scaling.factor, dtype)
     expected = (X.astype(dtype) - shift) * factor
     index = np.array([7, 0, 19, 7])
-    for x, targets, wanted in ((*rows.take(index), index), (*rows.slice(3, 11), np.arange(3, 11))):
+    for x, targets, wanted in ((*rows.read_rows(index), index), (*rows.read_slice(3, 11), np.arange(3, 11))):
         assert x.dtype == dtype
         assert x.flags.c_contiguous
         np.testing.assert_array_equal(x, expected[wanted])
@@ -71,8 +71,8 @@ def test_a_figure_for_each_feature(source: Any, features: int) -> None:
     shift, factor = generator.random((2, features), np.float32) + 1
     rows = Rows(source(x, LABELS[:8]), FeatureScaling(shift=shift, factor=factor), np.float32)
     expected = (x.astype(np.float32) - shift) * factor
-    np.testing.assert_array_equal(rows.slice(0, 8)[0], expected)
-    np.testing.assert_array_equal(rows.take(np.array([7, 2]))[0], expected[[7, 2]])
+    np.testing.assert_array_equal(rows.read_slice(0, 8)[0], expected)
+    np.testing.assert_array_equal(rows.read_rows(np.array([7, 2]))[0], expected[[7, 2]])
 
 
 @pytest.mark.parametrize("stored", [np.uint8, np.float32, np.float64])
@@ -83,12 +83,12 @@ def test_no_allocation_after_the_first_rows(source: Any, stored: Any, scaling: F
     """Rows read again in the same number allocate next to nothing: far less than the rows."""
     x = np.ones((600, 400), stored)
     rows, index = Rows(source(x, np.arange(600) % 3), scaling, np.float32), np.arange(250)
-    rows.take(index)
+    rows.read_rows(index)
     tracemalloc.start()
     try:
         for _ in range(3):
-            rows.take(index)
-            rows.slice(100, 350)
+            rows.read_rows(index)
+            rows.read_slice(100, 350)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -101,7 +101,7 @@ def test_values(source: Any, dtype: Any, values: NDArray[np.float64]) -> None:
     """Values come in the type to compute with; rows without targets have values of no columns."""
     rows = Rows(source(X.astype(np.uint8), values), IDENTITY, dtype)
     assert not rows.labelled
-    for _, targets in (rows.take(np.arange(20)), rows.slice(0, 20)):
+    for _, targets in (rows.read_rows(np.arange(20)), rows.read_slice(0, 20)):
         assert targets.dtype == dtype
         np.testing.assert_array_equal(targets, values.astype(dtype))
 
@@ -109,22 +109,22 @@ def test_values(source: Any, dtype: Any, values: NDArray[np.float64]) -> None:
 def test_buffers(source: Any) -> None:
     """The same number of rows comes in the same memory; another number leaves it alone."""
     rows = Rows(source(X.astype(np.uint8), VALUES), IDENTITY, np.float32)
-    first_x, first_targets = rows.take(np.array([0, 1]))
+    first_x, first_targets = rows.read_rows(np.array([0, 1]))
     kept = first_x.copy()
-    rows.take(np.array([5, 6, 7]))
+    rows.read_rows(np.array([5, 6, 7]))
     np.testing.assert_array_equal(first_x, kept)
-    x, targets = rows.take(np.array([8, 9]))
+    x, targets = rows.read_rows(np.array([8, 9]))
     assert x is first_x
     assert targets is first_targets
-    assert rows.slice(0, 2)[0] is first_x
+    assert rows.read_slice(0, 2)[0] is first_x
 
 
 def test_stored_rows_stay(source: Any) -> None:
     """Scaling in place never reaches the stored rows, even where their type is the one to compute with."""
     rows = Rows(source(X.astype(np.float32), LABELS), FeatureScaling(shift=[1], factor=[2]), np.float32)
-    first = rows.slice(0, 20)[0].copy()
-    np.testing.assert_array_equal(rows.slice(0, 20)[0], first)
-    np.testing.assert_array_equal(rows.take(np.arange(20))[0], first)
+    first = rows.read_slice(0, 20)[0].copy()
+    np.testing.assert_array_equal(rows.read_slice(0, 20)[0], first)
+    np.testing.assert_array_equal(rows.read_rows(np.arange(20))[0], first)
 
 
 @pytest.mark.parametrize("index", [[-1], [20], [0, 25]])
@@ -132,9 +132,9 @@ def test_no_such_row(source: Any, index: list[int]) -> None:
     """A row number out of range is an error, not another row."""
     rows = Rows(source(X.astype(np.uint8), LABELS), IDENTITY, np.float32)
     with pytest.raises(IndexError, match="Rows go from 0 to 19"):
-        rows.take(np.array(index))
+        rows.read_rows(np.array(index))
     with pytest.raises(IndexError, match="Rows go from 0 to 19"):
-        rows.slice(index[0], index[-1] + 1)
+        rows.read_slice(index[0], index[-1] + 1)
 
 
 def test_unreachable(source: Any, tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_unreachable(source: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("field", ["rows", "features", "target_columns", "classes", "feature_dtype"])
 def test_other_data_set(source: Any, field: str) -> None:
-    """Files of another shape or type than described are refused."""
+    """Files of another shape or type than described are rejected."""
     described = source(X.astype(np.uint8), VALUES)
     changed = Dataset(rows=21, features=7, target_columns=1, classes=4, feature_dtype="float32")
     setattr(described.dataset, field, getattr(changed, field))
@@ -156,7 +156,7 @@ def test_other_data_set(source: Any, field: str) -> None:
 
 
 def test_damaged(source: Any, tmp_path: Path) -> None:
-    """A file that is cut off is refused when it is opened."""
+    """A file that is cut off is rejected when it is opened."""
     described = source(X.astype(np.uint8), LABELS)
     path = tmp_path / "features.npy"
     path.write_bytes(path.read_bytes()[:-1])
@@ -173,6 +173,6 @@ def test_damaged(source: Any, tmp_path: Path) -> None:
     ],
 )
 def test_scaling_that_does_not_fit(source: Any, scaling: FeatureScaling, part: str) -> None:
-    """A scaling of another number of features, or beyond the type to compute with, is refused."""
+    """A scaling of another number of features, or beyond the type to compute with, is rejected."""
     with pytest.raises(ValueError, match=part):
         Rows(source(X.astype(np.uint8), LABELS), scaling, np.float32)

@@ -17,7 +17,7 @@ from nablad.v1 import parameter_server_pb2 as ps_pb
 from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
 from workers import worker as worker_module
 from workers.computation import Computation
-from workers.runtime.numeric_environment import numeric_environment
+from workers.runtime.host import numeric_environment
 from workers.transport.frames import ACTIVITIES, Report, encode_order
 from workers.transport.tickets import Rejection, Result, Ticket, TicketKind
 from workers.worker import ParameterServerLostError, RejectedError
@@ -85,13 +85,13 @@ def test_every_ticket_of_an_order_is_answered(
         assert gradient == (b"" if expected.gradient is None else expected.gradient.tobytes())
         expected.gradient = None
         assert (report.attempt, report.result) == (small_assignment.attempt, expected)
-        seconds.append(report.figures[: len(ACTIVITIES)])
-        assert all(0 < used < 2**40 for used in report.figures[len(ACTIVITIES) :])
+        seconds.append(report.statistics[: len(ACTIVITIES)])
+        assert all(0 < used < 2**40 for used in report.statistics[len(ACTIVITIES) :])
     assert all(0 <= first <= second for first, second in zip(*seconds, strict=True))
     assert seconds[1][1] > seconds[0][1] > 0  # computing
 
 
-def test_a_refused_result_is_told_and_its_ticket_answered_again(
+def test_a_rejected_result_is_told_and_its_ticket_answered_again(
     server: Any,
     start_worker: StartWorker,
     receive_report: ReceiveReport,
@@ -102,8 +102,8 @@ def test_a_refused_result_is_told_and_its_ticket_answered_again(
     came: list[tuple[Result, bytes]] = []
 
     def session(connection: socket.socket) -> End:
-        for refusals in ([], [Rejection.NOT_FINITE]):
-            connection.sendall(encode_order([ticket], refusals, 0))
+        for rejections in ([], [Rejection.NOT_FINITE]):
+            connection.sendall(encode_order([ticket], rejections, 0))
             report, gradient = receive_report(connection)
             came.append((report.result, gradient))
         return _hang_up(connection)
@@ -112,7 +112,7 @@ def test_a_refused_result_is_told_and_its_ticket_answered_again(
     with caplog.at_level(logging.WARNING):
         start_worker(server.address).result(SECONDS)
     assert came[0] == came[1]
-    assert "a result was refused: NOT_FINITE" in caplog.text
+    assert "a result was rejected: NOT_FINITE" in caplog.text
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -147,7 +147,7 @@ def test_the_arithmetic_is_that_of_the_spec(
 
 
 def _answered_once(receive_report: ReceiveReport, end: End) -> Script:
-    """A session that is lost after one result, with the line left open."""
+    """A session that is lost after one result, with the connection left open."""
 
     def session(connection: socket.socket) -> End:
         connection.sendall(encode_order([Ticket(0, TicketKind.GRADIENT, 0)], [], 0))
@@ -193,7 +193,7 @@ def test_a_membership_that_ends_at_once_ends_the_session(
     monkeypatch: pytest.MonkeyPatch,
     slow_clock: SimpleNamespace,
 ) -> None:
-    """Though the line stays open: nobody would ever send an order over it."""
+    """Though the connection stays open: nobody would ever send an order over it."""
     monkeypatch.setattr(worker_module.ps_grpc, "ParameterServerServiceStub", _EndedBefore)
     server.sessions = [lambda _: LOST, lambda _: None]
     start_worker(server.address).result(SECONDS)
@@ -206,13 +206,13 @@ def test_a_parameter_server_that_is_gone_is_tried_for_30_seconds(
     """Then the worker says so, and what it says can be carried to the service."""
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    with pytest.raises(ParameterServerLostError, match="refused") as lost:
+    with pytest.raises(ParameterServerLostError, match="rejected") as lost:
         start_worker(f"127.0.0.1:{port}").result(SECONDS)
     assert slow_clock.pauses == 4  # at 0, 10, 20, 30 and 40 s
     _require_carried(lost.value)
 
 
-def test_a_line_that_cannot_be_opened_is_tried_for_30_seconds(
+def test_a_connection_that_cannot_be_opened_is_tried_for_30_seconds(
     server: Any, start_worker: StartWorker, slow_clock: SimpleNamespace
 ) -> None:
     """The reason names the port that is meant."""
@@ -231,18 +231,18 @@ def test_a_worker_that_is_not_wanted_does_not_come_back(
 ) -> None:
     """It says why."""
     server.sessions = [lambda _: (code, "another host")]
-    with pytest.raises(RejectedError, match="another host") as refused:
+    with pytest.raises(RejectedError, match="another host") as rejected:
         start_worker(server.address).result(SECONDS)
     assert len(server.joined) == 1
-    _require_carried(refused.value)
+    _require_carried(rejected.value)
 
 
-def test_a_wrong_secret_is_refused_at_once(server: Any, start_worker: StartWorker) -> None:
+def test_a_wrong_secret_is_rejected_at_once(server: Any, start_worker: StartWorker) -> None:
     """Before the worker learns anything of the job."""
-    with pytest.raises(RejectedError, match="not the secret of this job") as refused:
+    with pytest.raises(RejectedError, match="not the secret of this job") as rejected:
         start_worker(server.address, "wrong").result(SECONDS)
     assert server.joined == []
-    _require_carried(refused.value)
+    _require_carried(rejected.value)
 
 
 def _require_carried(error: Exception) -> None:

@@ -16,8 +16,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from workers.mathematics.arrays import Array, Scratch
-from workers.mathematics.intervals import OPEN_UNIT, POSITIVE, REAL, Interval
+from workers.mathematics.arrays import OPEN_UNIT, POSITIVE, REAL, Array, Interval, Scratch
 
 Apply: TypeAlias = Callable[[Array, Array, Scratch], None]  # (z, a, scratch): writes a
 Derivative: TypeAlias = Callable[[Array, Array, Scratch], None]  # (a or z, d, scratch): writes d, may use scratch.spare

@@ -10,15 +10,13 @@ from typing import Any
 import numpy as np
 
 from workers.mathematics.activations import ACTIVATIONS
-from workers.mathematics.arrays import Array, total
+from workers.mathematics.arrays import Array, clip_inside, total
 from workers.mathematics.costs import CANCELLED_FORMS, cost_function
 from workers.mathematics.inner_terms import BoundTerm
-from workers.mathematics.intervals import clip_inside
 from workers.mathematics.network import Network
 from workers.mathematics.parameters import ParameterLayout, View
-from workers.mathematics.sums import Sums
-from workers.mathematics.targets import Given
-from workers.mathematics.workspace import Workspace
+from workers.mathematics.sums import SampleSums
+from workers.mathematics.workspace import Given, Workspace
 
 # Numbers of samples whose buffers are kept: the parts of full and of last mini-batches, in training and evaluation.
 _KEPT_WORKSPACES = 8
@@ -52,7 +50,7 @@ class BackPropagation:
 
     def gradient(
         self, parameters: Array, x: Array, targets: Given, out: Array, layer_done: Callable[[int], None] | None = None
-    ) -> Sums:
+    ) -> SampleSums:
         """The gradient ∇ = ∂Λ/∂(W, b), summed over the samples.
 
         Args:
@@ -76,15 +74,15 @@ class BackPropagation:
                 layer_done(layer - 1)
             if layer > 1:
                 cost += self._inner_delta(weights[layer - 1][0], layer - 1, work)
-        return Sums(cost, len(x), correct)
+        return SampleSums(cost, len(x), correct)
 
-    def evaluate(self, parameters: Array | list[View], x: Array, targets: Given) -> Sums:
+    def evaluate(self, parameters: Array | list[View], x: Array, targets: Given) -> SampleSums:
         """The same sums without the gradient; arguments as there, or the views instead of a vector that holds them."""
         work = self._workspace(x)
         cost, correct = self._forward_to_cost(self._views(parameters), x, targets, work)
         for layer in range(self._network.output_layer, 0, -1):
             cost += sum(term.cost(work.a[layer], work.scratch[layer], work.wide) for term in self._terms[layer])
-        return Sums(cost, len(x), correct)
+        return SampleSums(cost, len(x), correct)
 
     def outputs(self, parameters: Array | list[View], x: Array) -> Array:
         """A(E), (output nodes, samples): a buffer, valid until the next call; arguments as for `evaluate`."""

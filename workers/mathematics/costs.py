@@ -17,8 +17,7 @@ from typing import TypeAlias
 import numpy as np
 
 from workers.mathematics.activations import ACTIVATIONS
-from workers.mathematics.arrays import Array, Scratch
-from workers.mathematics.intervals import OPEN_UNIT, POSITIVE, REAL, Interval
+from workers.mathematics.arrays import OPEN_UNIT, POSITIVE, REAL, Array, Interval, Scratch
 
 Formula: TypeAlias = Callable[[Array, Array, Array, Scratch], None]  # (a or z, y, out, scratch): writes out
 

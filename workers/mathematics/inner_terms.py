@@ -18,8 +18,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from workers.mathematics.arrays import Array, Scratch, total, widened
-from workers.mathematics.intervals import OPEN_UNIT, REAL, Interval, clip_inside
+from workers.mathematics.arrays import OPEN_UNIT, REAL, Array, Interval, Scratch, clip_inside, total, widened
 
 
 @dataclass(frozen=True)

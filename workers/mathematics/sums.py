@@ -7,11 +7,11 @@ sums, and whoever shows a metric asks the sums of all its samples for it.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-__all__ = ["Sums"]
+__all__ = ["SampleSums"]
 
 
 @dataclass(slots=True)
-class Sums:
+class SampleSums:
     """Sums over samples: floats are of numbers, ints are counts.
 
     Every metric of learning is a property, under the name that it has in `nablad.learning_metrics`; it is None where it
@@ -37,7 +37,7 @@ class Sums:
         """Share of samples classified right."""
         return self.correct_count / self.samples if self.samples else None
 
-    def add(self, other: "Sums") -> None:
+    def add_sums(self, other: "SampleSums") -> None:
         """Adds those of other samples to these."""
         # Field by field, for speed: this happens at every step.
         self.cost_sum += other.cost_sum
@@ -45,11 +45,11 @@ class Sums:
         self.correct_count += other.correct_count
 
     @classmethod
-    def total(cls, parts: Iterable["Sums"]) -> "Sums":
+    def total(cls, parts: Iterable["SampleSums"]) -> "SampleSums":
         """The sums over the samples of all parts, added in their order."""
         total = cls()
         for part in parts:
-            total.add(part)
+            total.add_sums(part)
         return total
 
     def can_be_of(self, samples: int) -> bool:

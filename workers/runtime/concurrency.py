@@ -1,4 +1,4 @@
-"""Waiting with an end, and for an end."""
+"""Concurrency helpers: waits with a time limit, and work on other threads that cancellation does not cut short."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -23,13 +23,16 @@ async def wait_for_event(event: asyncio.Event, seconds: float) -> None:
 async def run_to_its_end(
     function: Callable[_Arguments, _Result], *arguments: _Arguments.args, **options: _Arguments.kwargs
 ) -> _Result:
-    """Runs a function on another thread. Who is cancelled meanwhile waits for its end, and is cancelled then."""
+    """Runs a function on another thread.
+
+    If the caller is cancelled, waits for the function to finish, then raises CancelledError.
+    """
     running = asyncio.ensure_future(asyncio.to_thread(function, *arguments, **options))
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
         while not running.done():
-            # However often: half of it must not go on behind the caller's back.
+            # Cancelled again or not: the function must not go on behind the caller's back.
             with suppress(asyncio.CancelledError):
                 await asyncio.wait([running])
         raise
@@ -37,10 +40,10 @@ async def run_to_its_end(
 
 @asynccontextmanager
 async def on_thread(context: AbstractContextManager[_Result]) -> AsyncIterator[_Result]:
-    """Enters and leaves a context on another thread, each to its end as above; whoever enters it leaves it too."""
+    """Enters and leaves a context on another thread, each as `run_to_its_end`; once entered it is always left."""
     entered: list[_Result] = []
     try:
-        # Who is cancelled meanwhile has entered it all the same.
+        # The append happens on the thread, because a caller that is cancelled meanwhile has entered all the same.
         await run_to_its_end(lambda: entered.append(context.__enter__()))
         yield entered[0]
     except BaseException as error:

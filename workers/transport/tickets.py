@@ -1,4 +1,4 @@
-"""The words between parameter server and worker: tickets, what was computed for them, and why a result is not taken."""
+"""Tickets, results and rejections: the words that parameter server and workers exchange."""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -7,18 +7,18 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.mathematics.sums import Sums
+from workers.mathematics.sums import SampleSums
 
 __all__ = ["Rejection", "Result", "Ticket", "TicketKind"]
 
 
 class TicketKind(IntEnum):
-    """What a ticket asks for."""
+    """Kind of work that a ticket asks for."""
 
     GRADIENT = 1
     """The gradient of one part of a step's mini-batch."""
     EVALUATION = 2
-    """Only sums, of one part of the validation rows."""
+    """The sums alone, over one part of the validation rows."""
 
 
 class Ticket(NamedTuple):
@@ -27,7 +27,7 @@ class Ticket(NamedTuple):
     step: int
     """From 0, over all epochs; for an evaluation, the number of updates that the evaluated weights have seen."""
     kind: int
-    """A TicketKind, or whatever came over a line."""
+    """A TicketKind, or any number that came over a connection."""
     micro_batch: int
     """Number of the part, from 0."""
 
@@ -37,21 +37,21 @@ class Result:
     """The answer to one ticket.
 
     Attributes:
-        ticket: That it answers.
-        version: Of the weights that it was computed with.
+        ticket: The ticket that it answers.
+        version: Version of the weights that it was computed with.
         sums: Over the samples of the part.
-        gradient: Shape (size,), for gradients only. One that is read-only is lent: it lies in memory that its worker
-            writes to again for its next ticket.
+        gradient: Shape (size,), for gradients only. A read-only one is borrowed: it lies in memory that its
+            worker writes to again for its next ticket.
     """
 
     ticket: Ticket
     version: int
-    sums: Sums
+    sums: SampleSums
     gradient: NDArray[np.floating] | None = None
 
 
 class Rejection(IntEnum):
-    """Why a result was not taken. One that was not has changed nothing."""
+    """Reason why a result does not count. A rejected result has changed nothing."""
 
     DUPLICATE = 1
     """A result for this ticket is in already."""

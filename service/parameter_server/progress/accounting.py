@@ -1,4 +1,4 @@
-"""The course of a training: its metrics as rounds close, what is told of them, and whether it goes on."""
+"""Epoch accounting: decides what follows a round, records closed rounds, and makes the events that they bring about."""
 
 from enum import Enum, auto
 from typing import NamedTuple
@@ -7,13 +7,13 @@ from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.checkpoints.image import Snapshot
 from service.parameter_server.progress.advice import Advice
-from service.parameter_server.progress.diagnostics import Diagnostics
-from service.parameter_server.progress.step_statistics import StepStatistics, Time
+from service.parameter_server.progress.attempt_statistics import AttemptCounters
+from service.parameter_server.progress.diagnostics import TrainingDiagnostics
+from service.parameter_server.progress.step_statistics import RoundTime, StepStatistics
 from service.parameter_server.progress.stopping import Stopping, StoppingRules
-from service.parameter_server.progress.telemetry import Totals
 from service.parameter_server.progress.tracker import Position, ProgressTracker
 from service.parameter_server.scheduling.rounds import Round
-from service.parameter_server.scheduling.validation import all_finite
+from service.parameter_server.shard.reduction import all_finite
 from service.parameter_server.shard.weights import Norms, Weights
 from workers.plan import Plan
 from workers.runtime.failpoints import failpoint
@@ -23,37 +23,37 @@ __all__ = ["EpochAccounting", "Next"]
 
 
 class Next(Enum):
-    """What follows a round."""
+    """Successor of a round."""
 
     PLAN = auto()
-    """Whatever the plan says."""
+    """The next round of the plan."""
     EVALUATION = auto()
     """An evaluation of the present weights, and then nothing."""
     NOTHING = auto()
 
 
-class _Closed(NamedTuple):
-    """A round that is complete and applied, and not counted yet."""
+class _ClosedRound(NamedTuple):
+    """A round that is complete and applied, and not recorded yet."""
 
     round: Round
-    time: Time
+    time: RoundTime
     norms: Norms | None
 
 
 class EpochAccounting:
-    """Decides at once what follows a round, and counts what can wait when there is time.
+    """Decides at once what follows a round, and records later what can wait.
 
     Attributes:
-        ending: Why the training ended, as a sentence; empty while it goes on.
-        totals: What was counted since the beginning of the attempt.
-        steps: What the steps of the attempt are like.
+        ending: Sentence, why the training ended; empty while it goes on.
+        counters: Running totals since the beginning of the attempt.
+        steps: Statistics of the steps of the attempt.
     """
 
     def __init__(
         self,
         plan: Plan,
         weights: Weights,
-        standing: ProgressTracker,
+        tracker: ProgressTracker,
         rules: StoppingRules,
         state: ps_pb.TrainingState,
         advice: Advice,
@@ -61,66 +61,66 @@ class EpochAccounting:
         """Begins where an attempt begins.
 
         Args:
-            plan: Of the job.
-            weights: Only looked at, but for the best ones, which are kept when they are known to be.
-            standing: Sums and counts.
-            rules: When to end.
-            state: Where the training stands.
-            advice: What to say of what is not going well.
+            plan: Plan of the job.
+            weights: Read only, except that the best ones are kept when they are known to be.
+            tracker: Sums and counts.
+            rules: Rules that end the training.
+            state: State that the attempt begins with.
+            advice: Advice for warnings.
         """
         self.ending = ""
-        self.totals = Totals()
+        self.counters = AttemptCounters()
         self.steps = StepStatistics()
         self._plan = plan
         self._weights = weights
-        self._standing = standing
+        self._tracker = tracker
         self._stopping = Stopping(rules, state.best if state.HasField("best") else None)
-        self._diagnostics = Diagnostics(plan, weights.layers, state, advice)
+        self._diagnostics = TrainingDiagnostics(plan, weights.layers, state, advice)
         self._seconds = state.seconds  # of training, over all attempts
-        self._closed: list[_Closed] = []
-        self._better = False  # the weights are the best ones, and not kept yet
-        self._epoch_ended = False  # and was not told yet
+        self._closed: list[_ClosedRound] = []
+        self._is_best = False  # the weights are the best ones, and not kept yet
+        self._epoch_ended = False  # and its event is not made yet
         self._events: list[ps_pb.TrainingEvent] = []
 
-    def begin(self, version: int, *, evaluated: bool) -> Next:
-        """What follows where the attempt begins."""
+    def start_attempt(self, version: int, *, evaluated: bool) -> Next:
+        """Decides what the attempt begins with."""
         if version:
             following = self._decide(version, evaluated)
-            # What happened before a checkpoint was told before it.
+            # Events that happened before a checkpoint were made before it.
             self._epoch_ended = False
             return following
-        self._diagnostics.begin(self._weights.norm())
+        self._diagnostics.set_first_weights_norm(self._weights.norm())
         self._events.append(ps_pb.TrainingEvent(first_weights_sha256=self._weights.digest()))
         return Next.PLAN
 
     @property
-    def to_count(self) -> bool:
-        """Whether rounds were closed that are not counted yet."""
+    def has_unrecorded_rounds(self) -> bool:
+        """Whether rounds were closed that are not recorded yet."""
         return bool(self._closed)
 
     @property
     def position(self) -> Position:
-        """How far the training is; of what was booked."""
-        return self._standing.position
+        """Position of the training after the rounds that are recorded."""
+        return self._tracker.position
 
-    def close(self, round_: Round, time: Time, norms: Norms | None) -> Next:
-        """A round is complete and applied, and took so long: what follows? Norms are None if nobody looked at them."""
-        self._closed.append(_Closed(round_, time, norms))
+    def close_round(self, round_: Round, time: RoundTime, norms: Norms | None) -> Next:
+        """Decides what follows a round that is complete and applied; norms are None if they were not measured."""
+        self._closed.append(_ClosedRound(round_, time, norms))
         self._seconds += time.seconds
         if round_.kind == TicketKind.EVALUATION:
             return self._decide(round_.step, evaluated=True)
         return self._decide(round_.step + 1, evaluated=False)
 
-    def book(self, workers: int) -> str:
-        """Counts what was closed.
+    def record_rounds(self, workers: int) -> str:
+        """Records the closed rounds; `workers` are present.
 
         Returns:
-            Why the training cannot go on, as a sentence; empty if it can.
+            A sentence, why the training cannot go on; empty if it can.
         """
-        self._count()
-        if self._better:
-            self._better = False
-            self._weights.keep()
+        self._record_closed()
+        if self._is_best:
+            self._is_best = False
+            self._weights.keep_as_best()
         if self._epoch_ended:
             self._epoch_ended = False
             self._end_epoch(workers)
@@ -132,18 +132,18 @@ class EpochAccounting:
         return ""
 
     def pop_events(self) -> list[ps_pb.TrainingEvent]:
-        """What was booked since the last call."""
+        """Returns the events that were made since the last call."""
         events, self._events = self._events, []
         return events
 
     def progress(self, workers: int) -> jobs_pb.Progress:
-        """For whoever looks at the job; `workers` are there."""
-        return self._standing.progress(workers)
+        """Returns the progress of the training; `workers` are present."""
+        return self._tracker.progress(workers)
 
     def snapshot(self) -> Snapshot:
-        """All that it takes to go on, in arrays that change with the next update."""
+        """Returns all that it takes to go on, in arrays that change with the next update."""
         updates, best, diagnostics = self._weights.updates, self._stopping.best, self._diagnostics.state()
-        return self._weights.snapshot(self._standing.state(self._seconds, updates, best, diagnostics))
+        return self._weights.snapshot(self._tracker.state(self._seconds, updates, best, diagnostics))
 
     def _decide(self, version: int, evaluated: bool) -> Next:
         limit = self._stopping.limit(version, self._seconds)
@@ -156,46 +156,46 @@ class EpochAccounting:
         return Next.NOTHING if self.ending else Next.PLAN
 
     def _conclude(self, limit: str, ends_epoch: bool) -> None:
-        """The metrics of an epoch are complete, or those of the last evaluation: do they end the training?"""
-        self._count()
-        standing = self._standing
-        metrics, epoch = standing.metrics(standing.validation or standing.training), standing.epoch + 1
-        self._better = standing.validation is not None and self._stopping.is_better(epoch, metrics.cost)
+        """Decides whether the metrics of an epoch, or of the last evaluation, end the training."""
+        self._record_closed()
+        tracker = self._tracker
+        metrics, epoch = tracker.metrics(tracker.validation or tracker.training), tracker.epoch + 1
+        self._is_best = tracker.validation is not None and self._stopping.is_better(epoch, metrics.cost)
         ending = self._stopping.ending(epoch, metrics) if ends_epoch else ""
         self.ending = ending or limit
         self._epoch_ended = ends_epoch
 
-    def _count(self) -> None:
+    def _record_closed(self) -> None:
         closed, self._closed = self._closed, []
         for round_, time, norms in closed:
             sums = round_.sums()
             if round_.kind == TicketKind.EVALUATION:
-                self._standing.add_evaluation(sums)
-                self.totals.add_evaluation(time.seconds)
+                self._tracker.record_evaluation(sums)
+                self.counters.add_evaluation(time.seconds)
                 continue
             norm = norms.gradient if norms else None
-            self._standing.add_step(round_, sums, time.seconds, norm)
-            self.steps.add(round_, time, norms)
+            self._tracker.record_step(round_, sums, time.seconds, norm)
+            self.steps.record_step(round_, time, norms)
             checked = norms.gradients if norms and self._plan.is_checked(round_.step) else ()
-            self._diagnostics.add_step(sums, checked)
+            self._diagnostics.record_step(sums, checked)
             if self._plan.is_sampled(round_.step):
-                self._events.append(ps_pb.TrainingEvent(step=self._standing.point(round_, sums, norm)))
+                self._events.append(ps_pb.TrainingEvent(step=self._tracker.history_point(round_, sums, norm)))
 
     def _end_epoch(self, workers: int) -> None:
-        """Tells the metrics of an epoch, and the digest of the weights at its end."""
-        self._standing.end_epoch()
+        """Makes the event with the metrics of an epoch, and the digest of the weights at its end."""
+        self._tracker.end_epoch()
         end = ps_pb.EpochEnd(progress=self.progress(workers), weights_sha256=self._weights.digest())
         self._events.append(ps_pb.TrainingEvent(epoch_end=end))
         failpoint("ps.epoch_ended")
 
     def _warn(self) -> None:
-        """Tells of what is not going well."""
-        standing = self._standing
+        """Makes events of new warnings."""
+        tracker = self._tracker
         warnings = self._diagnostics.warnings(
             self.position.step,
-            standing.epoch + 1,
-            standing.training.cost,
-            standing.validation.cost if standing.validation else None,
+            tracker.epoch + 1,
+            tracker.training.cost,
+            tracker.validation.cost if tracker.validation else None,
             self._weights.norm,
             at_end=bool(self.ending),
         )

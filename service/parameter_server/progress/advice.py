@@ -1,4 +1,4 @@
-"""What is known of a job beforehand that helps to say what is wrong with its training, and what to do."""
+"""Advice: remedies for a training that goes wrong, from what spec and data sets say beforehand."""
 
 import logging
 from collections.abc import Callable
@@ -34,9 +34,9 @@ class Baseline(NamedTuple):
     """A network that always answers the same."""
 
     answer: float
-    """The middle of the targets."""
+    """Middle of the targets."""
     cost: float
-    """Mean per sample; it may be less, as no target is further away than the smallest and the largest one."""
+    """Upper bound of its mean cost per sample: no target is further away than the smallest and the largest one."""
 
 
 def _unexplained(*_: object) -> str:
@@ -45,13 +45,13 @@ def _unexplained(*_: object) -> str:
 
 @dataclass(frozen=True)
 class Advice:
-    """For one job.
+    """Advice for one job.
 
     Attributes:
-        remedy: How to keep it from diverging, as the end of a sentence.
-        baseline: What always answering the same would cost; None where nobody knows.
-        explain: Why the result of a ticket, computed with these weights, is not finite, as the end of a sentence; empty
-            if the training is at fault.
+        remedy: End of a sentence: how to keep the job from diverging.
+        baseline: Cost of always answering the same; None where it is not known.
+        explain: Returns the end of a sentence: why the result of a ticket, computed with these weights, is not finite;
+            empty if the training is at fault.
     """
 
     remedy: str
@@ -60,12 +60,12 @@ class Advice:
 
 
 def advice(assignment: ps_pb.Assignment) -> Advice:
-    """For a job as it is assigned."""
+    """Returns the advice for a job."""
     return Advice(_remedy(assignment), _baseline(assignment), partial(_explain, assignment))
 
 
 def _baseline(assignment: ps_pb.Assignment) -> Baseline | None:
-    """For costs of values that grow with the distance alone."""
+    """Returns the baseline of costs that grow with the distance from the target alone."""
     spec, dataset = assignment.spec, assignment.train.dataset
     if spec.cost.function not in _COSTS_OF_DISTANCE or spec.cost.inner or not dataset.HasField("target_minimum"):
         return None
@@ -94,7 +94,7 @@ def _explain(assignment: ps_pb.Assignment, ticket: Ticket, weights: NDArray[np.f
     try:
         found = find_overflow(assignment, ticket, weights)
     except (OSError, ValueError) as error:
-        _log.warning("the rows of a result that is not finite cannot be looked at: %s", error)
+        _log.warning("the rows of a result that is not finite cannot be read: %s", error)
         found = ""
     if not found and ticket.step == 0:
         return "nothing is trained yet, so look for numbers in the data set, and first weights, that are too large"

@@ -1,7 +1,7 @@
-"""Whether a training is going well: warnings that depend on the sums of its steps, and on nothing else.
+"""Diagnostics: warnings of a training that is not going well, which depend on the sums of its steps alone.
 
-Everything is a pure function of spec and data: the checks are at steps that the plan gives, and what is remembered is
-part of the checkpoint. So each warning is given once, at the same step, whatever is lost in between.
+Everything is a pure function of spec and data: the plan gives the steps of the checks, and the state of the diagnostics
+is part of the checkpoint. So each warning is given once, at the same step, whatever is lost in between.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,12 +10,12 @@ from typing import Final
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.parameter_server.progress.advice import Advice
-from workers.mathematics.sums import Sums
+from workers.mathematics.sums import SampleSums
 from workers.plan import Plan
 
-__all__ = ["Diagnostics"]
+__all__ = ["TrainingDiagnostics"]
 
-# The first steps are those until so many samples: their cost is what later ones are compared with.
+# The first steps are those until so many samples: later costs are compared with theirs.
 _FIRST_SAMPLES: Final = 16
 # A training has exploded when its cost is so many times that of the first steps, while its weights are so many times as
 # large as they were: rare large targets can do the one, and a long training the other.
@@ -32,22 +32,22 @@ _MOST_CHECKS: Final = 200
 _CHECKS_PER_STEP: Final = 20
 
 
-class Diagnostics:
-    """Looks at the sums of a training as they are booked."""
+class TrainingDiagnostics:
+    """Checks the sums of a training as its rounds are recorded."""
 
     def __init__(self, plan: Plan, layers: int, state: ps_pb.TrainingState, advice: Advice) -> None:
         """Begins where an attempt begins.
 
         Args:
-            plan: Of the job.
-            layers: Layers of weights.
-            state: Where the training stands.
-            advice: What to say, and what to compare with.
+            plan: Plan of the job.
+            layers: Number of layers of weights.
+            state: State that the attempt begins with.
+            advice: Remedies for the warnings, and a baseline to compare with.
         """
         known = state.diagnostics
         self._plan = plan
         self._advice = advice
-        self._first = Sums(known.first_cost_sum, known.first_samples)
+        self._first = SampleSums(known.first_cost_sum, known.first_samples)
         # Nothing can be compared with beginnings that an older release has not kept.
         self._beginning_is_known = not state.step or state.HasField("diagnostics")
         self._first_weights_norm = known.first_weights_norm
@@ -57,14 +57,14 @@ class Diagnostics:
         wanted = steps if plan.sampling_interval == 1 else steps * _CHECKS_PER_STEP
         self._checks = min(max(wanted, _LEAST_CHECKS), _MOST_CHECKS)
 
-    def begin(self, weights_norm: float) -> None:
-        """The weights before the first step of the job have this norm."""
+    def set_first_weights_norm(self, weights_norm: float) -> None:
+        """Sets the norm of the weights before the first step of the job."""
         self._first_weights_norm = weights_norm
 
-    def add_step(self, sums: Sums, gradient_norms: Sequence[float]) -> None:
-        """A step was made; with the norms of the mean gradient by layer if the plan says that they are checked."""
+    def record_step(self, sums: SampleSums, gradient_norms: Sequence[float]) -> None:
+        """Records a step, with the norms of the mean gradient by layer if the plan has a check there, else without."""
         if self._beginning_is_known and self._first.samples < _FIRST_SAMPLES:
-            self._first.add(sums)
+            self._first.add_sums(sums)
         if not gradient_norms:
             return
         cost = abs(sums.cost_sum / sums.samples)
@@ -83,14 +83,14 @@ class Diagnostics:
         *,
         at_end: bool,
     ) -> Iterator[jobs_pb.JobWarning]:
-        """New warnings at the end of an epoch, or of the training.
+        """Yields new warnings at the end of an epoch, or of the training.
 
         Args:
-            step: Updates of the weights so far.
-            epoch: Its number, from 1.
-            training_cost: Mean per sample of its steps.
-            validation_cost: Mean per sample of the last evaluation; None before the first one.
-            weights_norm: Gives the present norm of the weights.
+            step: Number of updates of the weights so far.
+            epoch: Number of the epoch, from 1.
+            training_cost: Mean cost per sample of its steps.
+            validation_cost: Mean cost per sample of the last evaluation; None before the first one.
+            weights_norm: Returns the present norm of the weights.
             at_end: Whether the training is over.
         """
         costs = {"training": training_cost, "validation": validation_cost}
@@ -99,13 +99,13 @@ class Diagnostics:
             jobs_pb.WARNING_KIND_GRADIENT_VANISHED: self._vanishing,
             jobs_pb.WARNING_KIND_NOTHING_LEARNED: lambda: self._futility(training_cost) if at_end else "",
         }
-        for kind, look in found.items():
-            if kind not in self._given and (message := look()):
+        for kind, check in found.items():
+            if kind not in self._given and (message := check()):
                 self._given.append(kind)
                 yield jobs_pb.JobWarning(kind=kind, step=step, message=message)
 
     def state(self) -> ps_pb.Diagnostics | None:
-        """All of it, for a checkpoint."""
+        """Returns the state for a checkpoint."""
         if not self._beginning_is_known:
             return None
         return ps_pb.Diagnostics(

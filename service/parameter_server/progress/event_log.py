@@ -1,4 +1,4 @@
-"""What happened to an attempt, in its order."""
+"""Event log: the events of an attempt in their order."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -9,44 +9,48 @@ from nablad.v1 import parameter_server_pb2 as ps_pb
 
 __all__ = ["TrainingEventLog"]
 
-# What is told at a time, so that it fits into a message.
-_MOST_TOLD: Final = 1000
+# Most events of one response, so that it fits into a message.
+_MOST_EVENTS: Final = 1000
 
 
 class TrainingEventLog:
-    """Keeps what happens, to be told to whoever follows, from any point on. Belongs to one thread."""
+    """Keeps events for followers, who read them from any point on. Belongs to one thread.
 
-    def __init__(self, news: Callable[[], None]) -> None:
-        """`news` is called when something has happened that cannot wait until a follower looks by itself."""
+    Attributes:
+        ended: Whether the last event of the attempt is in the log.
+    """
+
+    def __init__(self, notify: Callable[[], None]) -> None:
+        """Starts empty; `notify` is called after each event that followers must read at once."""
         self._events: list[ps_pb.TrainingEvent] = []
         self._arithmetics: list[jobs_pb.Arithmetic] = []
-        self._news = news
+        self._notify = notify
         self.ended = False
 
     def __len__(self) -> int:
         return len(self._events)
 
-    def add(self, event: ps_pb.TrainingEvent) -> None:
-        """Something happened, now. A step of the history waits for whatever is told next."""
+    def append(self, event: ps_pb.TrainingEvent) -> None:
+        """Appends an event of this moment. A sampled step notifies nobody: it is read with the next event."""
         is_step = event.HasField("step")
         if is_step:
             event.step.time.FromNanoseconds(time.time_ns())
         self._events.append(event)
         self.ended = self.ended or bool(event.finished or event.failed or event.diverged)
         if not is_step:
-            self._news()
+            self._notify()
 
-    def add_all(self, events: Iterable[ps_pb.TrainingEvent]) -> None:
-        """They happened one after the other."""
+    def extend(self, events: Iterable[ps_pb.TrainingEvent]) -> None:
+        """Appends events that happened one after the other."""
         for event in events:
-            self.add(event)
+            self.append(event)
 
-    def add_arithmetic(self, arithmetic: jobs_pb.Arithmetic) -> None:
-        """Somebody computes with this; told once of each kind."""
+    def append_arithmetic(self, arithmetic: jobs_pb.Arithmetic) -> None:
+        """Appends the numeric environment of a process, once for each kind."""
         if arithmetic not in self._arithmetics:
             self._arithmetics.append(arithmetic)
-            self.add(ps_pb.TrainingEvent(arithmetic=arithmetic))
+            self.append(ps_pb.TrainingEvent(arithmetic=arithmetic))
 
-    def after(self, seen: int) -> list[ps_pb.TrainingEvent]:
-        """What happened after the first `seen` events, or as much of it as is told at a time."""
-        return self._events[seen : seen + _MOST_TOLD]
+    def events_after(self, seen: int) -> list[ps_pb.TrainingEvent]:
+        """Returns the events after the first `seen`, or as many of them as fit into a message."""
+        return self._events[seen : seen + _MOST_EVENTS]

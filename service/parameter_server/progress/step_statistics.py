@@ -1,4 +1,4 @@
-"""What the steps of an attempt are like, for metrics: durations, phases, norms and staleness."""
+"""Statistics of the steps of an attempt, for metrics: durations, phases, norms and staleness."""
 
 from array import array
 from collections import deque
@@ -12,82 +12,81 @@ import numpy as np
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.parameter_server.scheduling.rounds import Round
 from service.parameter_server.shard.weights import Norms
-from workers.runtime.stopwatch import Stopwatch
+from workers.runtime.process_statistics import Stopwatch
 from workers.transport.tickets import TicketKind
 
-__all__ = ["PHASES", "RoundTimer", "StepStatistics", "Time"]
+__all__ = ["PHASES", "RoundTime", "RoundTimer", "StepStatistics"]
 
 PHASES = ("compute", "exchange", "wait", "reduce", "apply")
-"""What a step consists of: the longest computation of its workers; and of the parameter server's time messages
-(receiving, inspecting, dealing), waiting, adding gradients, and the update. Booking is no part of it: workers compute
-meanwhile."""
+"""Phases of a step: the longest computation of its workers, and the parameter server's time for messages (receiving,
+inspecting, dealing), waiting, adding gradients, and the update. Booking is no phase, because workers compute meanwhile.
+"""
 
 # Upper bounds of the classes of step_seconds, in seconds.
 _BOUNDS: Final = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 
-# One step in so many seconds of steps is looked at closely. Looks at even distances could fall on the same step of each
-# epoch.
+# One step in so many seconds of steps is sampled. Samples at even distances could fall on the same step of each epoch.
 _LEAST_SECONDS: Final = 0.005
 _MOST_SECONDS: Final = 0.01
-# Over how many steps their mean duration is taken.
+# Number of steps that their mean duration is taken over.
 _MEAN_STEPS: Final = 64
-# The steps of late, and what is told of them.
-_STEPS: Final = 1024
+# Number of recent steps, and the quantiles that are reported of them.
+_RECENT_STEPS: Final = 1024
 _QUANTILES: Final = (0.5, 0.9, 0.99)
 
 
-class Time(NamedTuple):
-    """What one round took."""
+class RoundTime(NamedTuple):
+    """Time of one round."""
 
     seconds: float
-    """From the round before to the end of this one."""
+    """Seconds from the end of the round before to the end of this one."""
     spent: tuple[float, ...] = ()
-    """What the parameter server's time went into meanwhile, by ACTIVITIES; nothing if nobody looked at it."""
+    """Seconds of the parameter server meanwhile, by ACTIVITIES; empty if the round is not sampled."""
 
 
 class RoundTimer:
-    """Says what each round took. Where steps are short, some of them are looked at closely: they tell as much as all.
+    """Measures the time of each round. Where steps are short, only some are sampled by activity, which shows as much.
 
     Attributes:
-        begun: When the present round began, or the one before ended.
+        begun: Time when the present round began, by the stopwatch.
     """
 
     def __init__(self, stopwatch: Stopwatch) -> None:
-        """`stopwatch` counts what the parameter server's time goes into, by ACTIVITIES."""
+        """Starts a round; `stopwatch` counts the parameter server's time by ACTIVITIES."""
         self._stopwatch = stopwatch
         self._random = Random(0)  # noqa: S311 (no secret)
-        self._steps_to_look = 0
+        self._steps_to_sample = 0
         self._mean_seconds = 0.0  # of steps
-        self.begin()
+        self.start_round()
 
-    def begin(self) -> None:
-        """The time from the last lap on belongs to the round that ends next."""
+    def start_round(self) -> None:
+        """Starts a round at the last lap."""
         self.begun = self._stopwatch.mark
-        self._before = tuple(self._stopwatch.seconds.values()) if self._steps_to_look <= 0 else ()
+        self._before = tuple(self._stopwatch.seconds.values()) if self._steps_to_sample <= 0 else ()
 
-    def next(self, kind: TicketKind) -> Time:
-        """A round ended with the last lap, and the next one begins."""
+    def end_round(self, kind: TicketKind) -> RoundTime:
+        """Ends the round at the last lap, starts the next one, and returns the time of the one that ended."""
         seconds, spent = self._stopwatch.mark - self.begun, ()
         if kind == TicketKind.GRADIENT:
             self._mean_seconds += (seconds - self._mean_seconds) / _MEAN_STEPS if self._mean_seconds else seconds
             if self._before:
                 spent = tuple(map(sub, self._stopwatch.seconds.values(), self._before))
-                self._steps_to_look = self._draw_steps()
-            self._steps_to_look -= 1
-        self.begin()
-        return Time(seconds, spent)
+                self._steps_to_sample = self._draw_steps()
+            self._steps_to_sample -= 1
+        self.start_round()
+        return RoundTime(seconds, spent)
 
     def _draw_steps(self) -> int:
-        """After how many the next one is looked at. Of steps, not seconds: else most looks would follow a long step."""
+        """Draws the number of steps until the next sample. Seconds instead would sample mostly after long steps."""
         seconds = self._random.uniform(_LEAST_SECONDS, _MOST_SECONDS)
         return round(seconds / self._mean_seconds) if self._mean_seconds else 1
 
 
 class StepStatistics:
-    """Durations of all steps; phases, norms and staleness of those that somebody looked at."""
+    """Durations of all steps; phases, norms and staleness of those that were measured."""
 
     def __init__(self) -> None:
-        self._new_seconds = array("d")  # durations that are not counted yet: many at once take less time
+        self._new_seconds = array("d")  # durations that are not counted yet: many at once are faster
         self._seconds_counts = np.zeros(len(_BOUNDS) + 1, int)
         self._seconds_sum = 0.0
         self._phases = _Phases()
@@ -95,32 +94,32 @@ class StepStatistics:
         self._weight_norms: Sequence[float] = ()
         self._staleness = 0
 
-    def add(self, round_: Round, time: Time, norms: Norms | None) -> None:
-        """A step was made; None if its norms were not looked at."""
+    def record_step(self, round_: Round, time: RoundTime, norms: Norms | None) -> None:
+        """Records a step; norms are None if they were not measured."""
         self._new_seconds.append(time.seconds)
         if time.spent:
-            self._look_at(round_, time.spent)
+            self._record_sample(round_, time.spent)
         if norms:
             self._gradient_norms = norms.gradients
             self._weight_norms = norms.weights or self._weight_norms
 
-    def tell(self, telemetry: ps_pb.Telemetry) -> None:
-        """Enters them."""
+    def write_to(self, statistics: ps_pb.AttemptStatistics) -> None:
+        """Writes them to a message."""
         self._count()
-        telemetry.step_seconds_bounds.extend(_BOUNDS)
-        telemetry.step_seconds_counts.extend(self._seconds_counts.tolist())
-        telemetry.step_seconds_sum = self._seconds_sum
-        telemetry.phases.extend(self._phases.statistics())
-        telemetry.layers.extend(
+        statistics.step_seconds_bounds.extend(_BOUNDS)
+        statistics.step_seconds_counts.extend(self._seconds_counts.tolist())
+        statistics.step_seconds_sum = self._seconds_sum
+        statistics.phases.extend(self._phases.statistics())
+        statistics.layers.extend(
             ps_pb.LayerStatistics(weight_norm=weights, gradient_norm=gradient)
             for weights, gradient in zip(self._weight_norms, self._gradient_norms, strict=True)
         )
-        telemetry.staleness = self._staleness
+        statistics.staleness = self._staleness
 
-    def _look_at(self, round_: Round, spent: Sequence[float]) -> None:
-        self._phases.add(round_.computed, spent)
+    def _record_sample(self, round_: Round, spent: Sequence[float]) -> None:
+        self._phases.add_step(round_.computed, spent)
         self._staleness = round_.staleness
-        if len(self._new_seconds) > _STEPS:
+        if len(self._new_seconds) > _RECENT_STEPS:
             self._count()
 
     def _count(self) -> None:
@@ -131,28 +130,28 @@ class StepStatistics:
 
 
 class _Phases:
-    """Seconds of the phases of steps: quantiles over those of late, sums over all."""
+    """Seconds of the phases of steps: quantiles over recent steps, sums over all that were sampled."""
 
     def __init__(self) -> None:
-        self._late = deque[tuple[float, ...]](maxlen=_STEPS)
+        self._recent = deque[tuple[float, ...]](maxlen=_RECENT_STEPS)
         self._steps = 0
         self._sums = [0.0] * len(PHASES)
 
-    def add(self, computed: float, spent: Sequence[float]) -> None:
-        """A step.
+    def add_step(self, computed: float, spent: Sequence[float]) -> None:
+        """Adds a step.
 
         Args:
             computed: Seconds of its longest computation.
-            spent: What the parameter server's time went into, by ACTIVITIES.
+            spent: Seconds of the parameter server by ACTIVITIES.
         """
         waiting, receiving, inspecting, reducing, updating, dealing, _ = spent
         seconds = computed, receiving + inspecting + dealing, waiting, reducing, updating
-        self._late.append(seconds)
+        self._recent.append(seconds)
         self._steps += 1
         self._sums = list(map(add, self._sums, seconds))
 
     def statistics(self) -> Iterator[ps_pb.PhaseStatistics]:
-        """Of each phase."""
-        quantiles = np.quantile(self._late or [self._sums], _QUANTILES, axis=0).T.tolist()
+        """Yields the statistics of each phase."""
+        quantiles = np.quantile(self._recent or [self._sums], _QUANTILES, axis=0).T.tolist()
         for phase, (p50, p90, p99), seconds in zip(PHASES, quantiles, self._sums, strict=True):
             yield ps_pb.PhaseStatistics(phase=phase, p50=p50, p90=p90, p99=p99, seconds_sum=seconds, steps=self._steps)

@@ -1,4 +1,4 @@
-"""When a training ends, and which epoch was the best: rules over metrics, without weights or clocks."""
+"""Stopping rules: when a training ends, and which epoch was the best. Rules over metrics, without weights or clocks."""
 
 import math
 from collections.abc import Mapping
@@ -13,16 +13,16 @@ __all__ = ["Stopping", "StoppingRules", "stopping_rules"]
 
 @dataclass(frozen=True)
 class StoppingRules:
-    """What a training ends with, beside its last epoch.
+    """Rules that end a training, beside its last epoch.
 
     Attributes:
-        epochs: Of the job.
+        epochs: Number of epochs of the job.
         targets: Values that are good enough, by the name of their metric.
         patience: Epochs in a row that may pass without a better validation cost; 0 for any number.
-        minimum_improvement: By how much a validation cost must be below the best one to be better.
+        minimum_improvement: Distance below the best validation cost from which a cost is better.
         keep_best: Whether the weights of the best epoch are the result.
         wall_time_seconds: Seconds of training, over all attempts, after which it ends.
-        last_step: Updates of the weights after which it ends; 0 for all of them.
+        last_step: Number of updates of the weights after which it ends; 0 for no such limit.
     """
 
     epochs: int
@@ -35,7 +35,7 @@ class StoppingRules:
 
 
 def stopping_rules(assignment: ps_pb.Assignment) -> StoppingRules:
-    """The rules of a completed spec, and of its assignment."""
+    """Returns the rules of a completed spec, and of its assignment."""
     spec, limits = assignment.spec.training.stopping, assignment.spec.limits
     return StoppingRules(
         epochs=assignment.spec.training.epochs,
@@ -53,19 +53,19 @@ def stopping_rules(assignment: ps_pb.Assignment) -> StoppingRules:
 
 
 class Stopping:
-    """Looks at the metrics as they come.
+    """Applies the rules to the metrics as they come.
 
     Attributes:
         best: The best epoch so far; None before the first evaluation, or if no rule asks for it.
     """
 
     def __init__(self, rules: StoppingRules, best: ps_pb.BestEpoch | None = None) -> None:
-        """`best` is that of the attempt before."""
+        """Begins with the best epoch of the attempts before."""
         self.best = best
         self._rules = rules
 
     def is_better(self, epoch: int, validation_cost: float) -> bool:
-        """Enters an evaluation; whether it is the best one so far, and somebody wants to know."""
+        """Records an evaluation; returns whether it is the best one so far, and a rule asks for the best."""
         rules, best = self._rules, self.best
         if not (rules.patience or rules.keep_best):
             return False
@@ -75,7 +75,7 @@ class Stopping:
         return True
 
     def limit(self, step: int, seconds: float) -> str:
-        """Why no more steps may follow after `step` of them and so many seconds of training; empty if they may."""
+        """Returns why no steps may follow after `step` steps and so many seconds of training; empty if they may."""
         rules = self._rules
         if seconds >= rules.wall_time_seconds:
             return f"stopped at step {step} after {rules.wall_time_seconds:g} s (limits.wall_time_seconds)"
@@ -84,11 +84,11 @@ class Stopping:
         return ""
 
     def ending(self, epoch: int, metrics: metrics_pb.Metrics) -> str:
-        """Why the training ends with this epoch, as a sentence; empty if it goes on.
+        """Returns a sentence, why the training ends with this epoch; empty if it goes on.
 
         Args:
-            epoch: From 1.
-            metrics: Of its evaluation, which is entered already, or of its steps if nothing is evaluated.
+            epoch: Number of the epoch, from 1.
+            metrics: Metrics of its evaluation, which is recorded already, or of its steps if nothing is evaluated.
         """
         rules = self._rules
         for metric in LEARNING_METRICS:

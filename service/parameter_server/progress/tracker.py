@@ -1,4 +1,4 @@
-"""Where a training stands: the metrics and counts that progress, history and checkpoints tell of it."""
+"""Progress tracker: the metrics and counts of a training, for progress, history and checkpoints."""
 
 from typing import NamedTuple
 
@@ -8,33 +8,33 @@ from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.parameter_server.scheduling.rounds import Round
 from workers.learning import metrics_of, read_sums, sums_message
 from workers.mathematics.optimizers import LearningRate
-from workers.mathematics.sums import Sums
+from workers.mathematics.sums import SampleSums
 from workers.plan import Plan
 
 __all__ = ["Position", "ProgressTracker"]
 
 
 class Position(NamedTuple):
-    """How far a training is; changes with every round."""
+    """Position of a training; changes with every round."""
 
     step: int
-    """Updates of the weights."""
+    """Number of updates of the weights."""
     evaluated: bool
-    """Whether the weights after them were evaluated."""
+    """Whether the weights after these updates were evaluated."""
     epochs_ended: int
-    """Epochs that are complete, with their evaluation."""
+    """Number of epochs that are complete, with their evaluation."""
 
 
 class ProgressTracker:
-    """The sums and counts of a training, over all its attempts.
+    """Sums and counts of a training, over all its attempts.
 
     Attributes:
-        position: How far it is; of what was counted.
-        samples: Samples that went into updates.
-        epoch: The present one, from 0.
-        training: Over the steps of the present epoch so far, each mini-batch before its update.
-        validation: Of the last evaluation; None before the first one.
-        gradient_norm: Euclidean norm of the mean gradient of a recent step; None if none was looked at.
+        position: Position after the rounds that are recorded.
+        samples: Number of samples that went into updates.
+        epoch: Number of the present epoch, from 0.
+        training: Sums over the steps of the present epoch so far, each mini-batch before its update.
+        validation: Sums of the last evaluation; None before the first one.
+        gradient_norm: Euclidean norm of the mean gradient of a recent step; None if none was measured.
     """
 
     def __init__(
@@ -43,10 +43,10 @@ class ProgressTracker:
         """Begins where an attempt begins.
 
         Args:
-            plan: Of the job.
-            start: Where the training stands.
+            plan: Plan of the job.
+            start: State that the attempt begins with.
             attempt: Number of the attempt, for the history.
-            learning_rate: That of the optimizer, which owns it.
+            learning_rate: Learning rate of the optimizer, which owns it.
             labelled: Whether targets are class labels, which some metrics need.
         """
         self._plan = plan
@@ -60,35 +60,35 @@ class ProgressTracker:
         self.epoch = start.epoch.epoch
         self.training = read_sums(start.epoch.sums)
         self.validation = read_sums(start.validation) if start.HasField("validation") else None
-        self._epoch_seconds = start.epoch.seconds  # that its steps took; evaluations are not in it
+        self._epoch_seconds = start.epoch.seconds  # of its steps, without evaluations
         self.gradient_norm = start.gradient_norm if start.HasField("gradient_norm") else None
 
-    def add_step(self, round_: Round, sums: Sums, seconds: float, gradient_norm: float | None) -> None:
-        """Counts a step that took this long; `sums` are the round's. None if its gradient's norm was not looked at."""
+    def record_step(self, round_: Round, sums: SampleSums, seconds: float, gradient_norm: float | None) -> None:
+        """Records a step with the round's sums; the norm is None if it was not measured."""
         if round_.epoch != self.epoch:
-            self.epoch, self.training, self._epoch_seconds = round_.epoch, Sums(), 0.0
-        self.training.add(sums)
+            self.epoch, self.training, self._epoch_seconds = round_.epoch, SampleSums(), 0.0
+        self.training.add_sums(sums)
         self._epoch_seconds += seconds
         self.position = Position(round_.step + 1, False, self.position.epochs_ended)
         self.samples += round_.samples
         if gradient_norm is not None:
             self.gradient_norm = gradient_norm
 
-    def add_evaluation(self, sums: Sums) -> None:
-        """Counts an evaluation."""
+    def record_evaluation(self, sums: SampleSums) -> None:
+        """Records an evaluation."""
         self.validation = sums
         self.position = self.position._replace(evaluated=True)
 
     def end_epoch(self) -> None:
-        """The present epoch is complete."""
+        """Records that the present epoch is complete."""
         self.position = self.position._replace(epochs_ended=self.epoch + 1)
 
-    def metrics(self, sums: Sums) -> metrics_pb.Metrics:
-        """The metrics of these samples."""
+    def metrics(self, sums: SampleSums) -> metrics_pb.Metrics:
+        """Returns the metrics of these samples."""
         return metrics_of(sums, labelled=self._labelled)
 
     def progress(self, workers: int) -> jobs_pb.Progress:
-        """For whoever looks at the job; `workers` are there."""
+        """Returns the progress of the training; `workers` are present."""
         return jobs_pb.Progress(
             epoch=self.epoch + 1 if self.training.samples else 0,
             epochs=self._plan.epochs,
@@ -103,8 +103,8 @@ class ProgressTracker:
             workers_alive=workers,
         )
 
-    def point(self, round_: Round, sums: Sums, gradient_norm: float | None) -> jobs_pb.HistoryPoint:
-        """A step for the history; `sums` are the round's. Who tells it says when that was."""
+    def history_point(self, round_: Round, sums: SampleSums, gradient_norm: float | None) -> jobs_pb.HistoryPoint:
+        """Returns a step for the history, with the round's sums and without a time; the event log sets it."""
         return jobs_pb.HistoryPoint(
             attempt=self._attempt,
             epoch=round_.epoch + 1,
@@ -121,7 +121,7 @@ class ProgressTracker:
         best: ps_pb.BestEpoch | None,
         diagnostics: ps_pb.Diagnostics | None,
     ) -> ps_pb.TrainingState:
-        """All of it, for a checkpoint; the arguments are its fields."""
+        """Returns the state for a checkpoint; the arguments are its further fields."""
         return ps_pb.TrainingState(
             step=self.position.step,
             optimizer_updates=optimizer_updates,

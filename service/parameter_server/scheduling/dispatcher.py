@@ -1,4 +1,4 @@
-"""Who holds which ticket."""
+"""Dispatcher: the assignment of tickets to workers."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -7,13 +7,12 @@ from workers.transport.tickets import Ticket
 
 __all__ = ["Dispatcher"]
 
-
-# A worker gets no more at a time, so that an order stays small, and who is fast gets more.
+# A worker gets no more tickets at a time, so that orders stay small and fast workers get more tickets.
 _MOST_TICKETS = 64
 
 
 class Dispatcher:
-    """Deals tickets to the workers that are free, and takes back those of a worker that is lost.
+    """Deals tickets to free workers, and takes back the tickets of lost ones.
 
     Each ticket is in exactly one place: waiting, held by one worker, or done and forgotten here.
     """
@@ -24,48 +23,52 @@ class Dispatcher:
 
     @property
     def workers(self) -> int:
-        """Workers that can be given tickets."""
+        """Number of workers that can get tickets."""
         return len(self._held)
 
     @property
     def waiting(self) -> int:
-        """Tickets that nobody has."""
+        """Number of tickets that no worker holds."""
         return len(self._waiting)
 
-    def holds(self, worker: str) -> bool:
-        """Whether the worker has a ticket yet to answer."""
+    def holds_tickets(self, worker: str) -> bool:
+        """Returns whether the worker has a ticket to answer."""
         return bool(self._held.get(worker))
 
-    def has_given(self, worker: str, ticket: Ticket) -> bool:
-        """Whether it is this ticket that the worker has to answer, or one of these."""
+    def holds_ticket(self, worker: str, ticket: Ticket) -> bool:
+        """Returns whether the worker has this ticket to answer."""
         return ticket in self._held.get(worker, ())
 
-    def join(self, worker: str) -> None:
-        """A worker asks for tickets."""
+    def add_worker(self, worker: str) -> None:
+        """Adds a worker without tickets."""
         self._held[worker] = set()
 
-    def leave(self, worker: str) -> None:
-        """A worker is gone; what it held goes first to the next that are free."""
+    def remove_worker(self, worker: str) -> None:
+        """Removes a worker; its tickets are the first that are dealt next."""
         self._waiting.extendleft(sorted(self._held.pop(worker, ()), reverse=True))
 
-    def open(self, tickets: Iterable[Ticket]) -> None:
-        """New tickets wait for workers."""
+    def add_tickets(self, tickets: Iterable[Ticket]) -> None:
+        """Adds new tickets, which wait for workers."""
         self._waiting.extend(tickets)
 
-    def done(self, worker: str, ticket: Ticket) -> None:
-        """The worker's result for a ticket that it held was taken."""
+    def complete_ticket(self, worker: str, ticket: Ticket) -> None:
+        """Forgets a ticket that the worker held, because its result was accepted."""
         self._held[worker].remove(ticket)
 
-    def give_back(self, worker: str, ticket: Ticket) -> bool:
-        """The worker's result for the ticket was refused: the ticket waits again, if the worker held it."""
-        held = self.has_given(worker, ticket)
+    def return_ticket(self, worker: str, ticket: Ticket) -> bool:
+        """Takes a ticket back whose result was rejected; it waits again.
+
+        Returns:
+            Whether the worker held it; nothing changes if not.
+        """
+        held = self.holds_ticket(worker, ticket)
         if held:
             self._held[worker].remove(ticket)
             self._waiting.appendleft(ticket)
         return held
 
-    def deal(self) -> dict[str, list[Ticket]]:
-        """Shares the waiting tickets out among the workers that hold none, in contiguous, nearly equal runs."""
+    def deal_tickets(self) -> dict[str, list[Ticket]]:
+        """Deals the waiting tickets to the workers that hold none, in contiguous, nearly equal runs."""
         if not self._waiting:
             return {}
         dealt: dict[str, list[Ticket]] = {}

@@ -1,40 +1,61 @@
-"""A round: the tickets that belong together, and the ledger of their results."""
+"""Rounds: the tickets that belong together with the sums of their results, and the policy that opens them."""
 
-from collections.abc import Iterator, Sequence
-from typing import Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.parameter_server.scheduling.policies import Policy
-from service.parameter_server.shard.reduction import Buffers, TreeSum
-from workers.mathematics.sums import Sums
+from nablad.v1 import job_spec_pb2 as spec_pb
+from service.parameter_server.shard.reduction import GradientBuffers, TreeSum
+from workers.mathematics.sums import SampleSums
 from workers.plan import Plan
 from workers.transport.tickets import Result, Ticket, TicketKind
 
-__all__ = ["Round", "RoundQueue"]
+__all__ = ["POLICIES", "Round", "RoundQueue", "SchedulingPolicy", "SyncPolicy"]
 
 Vector = NDArray[np.floating]
 
-# Of computing one result: whoever claims more has not measured it.
+# Longest time, in seconds, that computing one result can take; a worker that reports more has not measured it.
 _MOST_SECONDS: Final = 1e6
 
 
+class SchedulingPolicy(Protocol):
+    """Decides how far the tickets may run ahead of the updates. Steps are always applied in their order."""
+
+    def may_open(self, step: int, version: int) -> bool:
+        """Returns whether the tickets of `step` may go out while the weights have seen `version` updates."""
+
+
+class SyncPolicy:
+    """Opens a step when the one before it is applied: the result is that of one process."""
+
+    def may_open(self, step: int, version: int) -> bool:
+        """Returns whether every earlier step is applied."""
+        return step == version
+
+
+POLICIES: Mapping[spec_pb.Policy.ValueType, SchedulingPolicy] = {spec_pb.POLICY_SYNC: SyncPolicy()}
+"""Every policy, by its number in a spec."""
+
+
 class Round:
-    """One step, or one evaluation: which parts are in, and the sums of what they brought.
+    """One step or one evaluation: the parts that have a result, and the sums of their results.
 
     Attributes:
         kind: Gradient or evaluation.
-        epoch: From 0.
-        step: From 0; for an evaluation, the number of updates that the evaluated weights have seen.
-        parts: Tickets of the round.
-        part_samples: Samples of each part.
-        samples: Samples of all parts.
-        addends: The one or two vectors whose sum is the gradient, once the round is complete; none before, and for an
+        epoch: Number of the epoch, from 0.
+        step: Number of the step, from 0; for an evaluation, the number of updates that the evaluated weights have seen.
+        parts: Number of tickets.
+        part_samples: Number of samples of each part.
+        samples: Number of samples of all parts.
+        addends: The one or two vectors whose sum is the gradient, once the round is complete; empty before, and for an
             evaluation.
     """
 
-    def __init__(self, kind: TicketKind, epoch: int, step: int, samples: Sequence[int], buffers: Buffers) -> None:
+    def __init__(
+        self, kind: TicketKind, epoch: int, step: int, samples: Sequence[int], buffers: GradientBuffers
+    ) -> None:
         """Opens the round; `samples` has the number of samples of each part."""
         self.kind = kind
         self.epoch = epoch
@@ -43,78 +64,84 @@ class Round:
         self.part_samples = samples
         self.samples = sum(samples)
         self.addends: tuple[Vector, ...] = ()
-        self._first = 0.0  # when the first result came
+        self._first_time = 0.0  # of the first result
         self._computed: dict[str, float] = {}
-        self._sums: dict[int, Sums] = {}
+        self._sums: dict[int, SampleSums] = {}
         self._oldest_version = step
         self._tree = TreeSum(self.parts, buffers)
 
     @property
     def complete(self) -> bool:
-        """Whether every part is in."""
+        """Whether every part has a result."""
         return len(self._sums) == self.parts
 
-    def sums(self) -> Sums:
-        """Over the samples of all parts, added in the order of their numbers, once all of them are in."""
-        return Sums.total(map(self._sums.__getitem__, range(self.parts)))
+    def sums(self) -> SampleSums:
+        """Returns the sums over all samples, added in the order of the parts; the round must be complete."""
+        return SampleSums.total(map(self._sums.__getitem__, range(self.parts)))
 
     @property
     def staleness(self) -> int:
-        """How many updates old the weights are, when it is applied, that its oldest result was computed with."""
+        """Age, in updates, of the weights that the oldest result was computed with, when the round is applied."""
         return self.step - self._oldest_version
 
-    def is_in(self, part: int) -> bool:
-        """Whether a result for this part was taken."""
+    def has_result(self, part: int) -> bool:
+        """Returns whether a result for this part was accepted."""
         return part in self._sums
 
     def has_ticket(self, ticket: Ticket) -> bool:
-        """Whether the ticket is one of this round's."""
+        """Returns whether the ticket is one of this round's."""
         return ticket.step == self.step and ticket.kind == self.kind and ticket.micro_batch < self.parts
 
     @property
     def computed(self) -> float:
-        """For how many seconds the worker computed that took longest, with all its parts."""
+        """Seconds of computation of the slowest worker, with all its parts."""
         return max(self._computed.values(), default=0.0)
 
-    def take(self, result: Result, worker: str, computed: float, now: float) -> float:
-        """Enters a result that passed every check.
+    def add_result(self, result: Result, worker: str, computed: float, now: float) -> float:
+        """Adds a result that the ledger admitted.
 
         Args:
-            result: Its gradient is taken over, or lent.
-            worker: Whose it is.
-            computed: For how many seconds the worker computed it, as it says.
-            now: In monotonic seconds.
+            result: Its gradient is owned from now on, or borrowed.
+            worker: Name of the worker that sent it.
+            computed: Seconds that the worker computed, as it reports.
+            now: Monotonic seconds.
 
         Returns:
-            How long after the first result of the round it came, in seconds.
+            Lag behind the first result of the round, in seconds.
         """
         part = result.ticket.micro_batch
         if not self._sums:
-            self._first = now
+            self._first_time = now
         if 0 < computed < _MOST_SECONDS:
             self._computed[worker] = self._computed.get(worker, 0.0) + computed
         self._oldest_version = min(self._oldest_version, result.version)
         self._sums[part] = result.sums
         if result.gradient is not None:
-            self.addends = self._tree.add(part, result.gradient) or ()
-        return now - self._first
+            self.addends = self._tree.add_part(part, result.gradient) or ()
+        return now - self._first_time
 
-    def settle(self, lent: Vector) -> None:
-        """The owner of a gradient that was lent wants to write to it."""
-        self._tree.settle(lent)
+    def detach_gradient(self, borrowed: Vector) -> None:
+        """Copies a borrowed gradient if it is still needed, because its owner writes to it next."""
+        self._tree.detach_part(borrowed)
 
 
 class RoundQueue:
-    """All rounds of a job in their order, from any point on: which are open, which come.
+    """All rounds of a job in their order, from any point on: those that are open, and those to come.
 
-    The steps follow one another as the policy says; after each epoch comes an evaluation, if there are validation rows,
-    for which the weights stand still.
+    The policy decides how steps follow one another. After each epoch comes an evaluation, if there are validation rows;
+    the weights do not change meanwhile.
     """
 
     def __init__(
-        self, plan: Plan, policy: Policy, buffers: Buffers, version: int = 0, *, evaluated: bool = False
+        self,
+        plan: Plan,
+        policy: SchedulingPolicy,
+        buffers: GradientBuffers,
+        version: int = 0,
+        *,
+        evaluated: bool = False,
     ) -> None:
-        """Begins with what comes after so many updates of the weights, which were evaluated already or not."""
+        """Begins after `version` updates of the weights; `evaluated` says whether these weights were evaluated."""
         self._plan = plan
         self._buffers = buffers
         self._coming = self._rounds(version, evaluated)
@@ -123,25 +150,25 @@ class RoundQueue:
         self._open: list[Round] = []
 
     def find(self, ticket: Ticket) -> Round | None:
-        """The open round that the ticket belongs to."""
+        """Returns the open round that the ticket belongs to."""
         for round_ in self._open:
             if round_.has_ticket(ticket):
                 return round_
         return None
 
-    def open(self, version: int) -> Iterator[Round]:
-        """Opens the rounds that may be, now that the weights have seen `version` updates."""
+    def open_rounds(self, version: int) -> Iterator[Round]:
+        """Opens the rounds that the policy allows, now that the weights have seen `version` updates."""
         while self._next is not None and self._may_open(self._next, version):
             self._open.append(self._next)
             yield self._next
             self._next = next(self._coming, None)
 
     def pop_complete(self) -> Round | None:
-        """Takes out the first open round if it is complete; a later one waits for it."""
+        """Removes the first open round if it is complete; a later one waits for it."""
         return self._open.pop(0) if self._open and self._open[0].complete else None
 
     def cut(self, version: int, *, evaluate: bool = False) -> None:
-        """No step comes any more, only an evaluation of the weights after `version` updates, if that is wanted."""
+        """Drops all rounds to come; leaves an evaluation of the weights after `version` updates if it is wanted."""
         self._coming = iter(())
         self._next = self._evaluation(version) if evaluate else None
 

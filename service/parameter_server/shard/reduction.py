@@ -1,30 +1,39 @@
-"""The sum of a step's gradients, in an order that depends on nothing but their numbers."""
+"""Reduction of gradients: their buffers, and their sum in an order that depends on nothing but their numbers."""
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["Buffers", "TreeSum"]
+__all__ = ["GradientBuffers", "TreeSum", "all_finite"]
 
 Vector = NDArray[np.floating]
 
 
-class Buffers:
-    """Vectors of one size, made when there is none that is given back."""
+def all_finite(vector: Vector) -> bool:
+    """Returns whether all numbers are finite.
+
+    They are if the sum of their squares is, which costs one pass and no memory.
+    """
+    return math.isfinite(np.dot(vector, vector)) or bool(np.isfinite(vector).all())
+
+
+class GradientBuffers:
+    """Pool of vectors of one size; makes one when none was returned."""
 
     def __init__(self, size: int, dtype: DTypeLike) -> None:
-        """`size` numbers of the type `dtype` each."""
+        """Makes an empty pool of vectors with `size` numbers of the type `dtype`."""
         self._size = size
         self._dtype = np.dtype(dtype)
         self._free: list[Vector] = []
 
-    def take(self) -> Vector:
-        """A vector with anything in it."""
+    def lend_buffer(self) -> Vector:
+        """Returns a vector with arbitrary contents."""
         return self._free.pop() if self._free else np.empty(self._size, self._dtype)
 
-    def give(self, vector: NDArray[Any] | None) -> None:
-        """Gives a vector back; one that was only lent stays whose it is."""
+    def return_buffer(self, vector: NDArray[Any] | None) -> None:
+        """Puts a vector back into the pool; a borrowed one stays its owner's."""
         if vector is not None and vector.flags.writeable:
             self._free.append(vector)
 
@@ -36,17 +45,17 @@ class TreeSum:
     addition is commutative but not associative, so the tree fixes the result to the last bit while the order of arrival
     does not matter. At most one vector per open subtree is held, log2(parts) + 1 of them when parts come in order.
 
-    A vector that may be written to is taken over. One that may not is lent: it is only read, and must stand still until
-    it is settled or the sum is complete.
+    A writable vector is owned from now on. A read-only one is borrowed: it must not change until it is detached or the
+    sum is complete.
     """
 
-    def __init__(self, parts: int, buffers: Buffers) -> None:
+    def __init__(self, parts: int, buffers: GradientBuffers) -> None:
         self._parts = parts
         self._buffers = buffers
         self._subtrees: dict[tuple[int, int], Vector] = {}
 
-    def add(self, number: int, vector: Vector) -> tuple[Vector, ...] | None:
-        """Adds part `number` (from 0), each part once.
+    def add_part(self, number: int, vector: Vector) -> tuple[Vector, ...] | None:
+        """Adds part `number` (from 0); each part is added once.
 
         Returns:
             Once all parts are in, the one or two vectors whose sum is the sum of all: the last addition is left to the
@@ -66,17 +75,17 @@ class TreeSum:
             level, number, width = level + 1, number // 2, (width + 1) // 2
         return (vector,)
 
-    def settle(self, lent: Vector) -> None:
-        """The owner of a lent vector wants to write to it: goes on with a copy, if it is still needed."""
+    def detach_part(self, borrowed: Vector) -> None:
+        """Replaces a borrowed vector by a copy if it is still needed, because its owner writes to it next."""
         for place, vector in self._subtrees.items():
-            if vector is lent:
-                self._subtrees[place] = copy = self._buffers.take()
-                np.copyto(copy, lent)
+            if vector is borrowed:
+                self._subtrees[place] = copy = self._buffers.lend_buffer()
+                np.copyto(copy, borrowed)
 
     def _sum(self, a: Vector, b: Vector) -> Vector:
         out = next((vector for vector in (a, b) if vector.flags.writeable), None)
         if out is None:
-            out = self._buffers.take()
+            out = self._buffers.lend_buffer()
         np.add(a, b, out=out)
-        self._buffers.give(next((vector for vector in (a, b) if vector is not out), None))
+        self._buffers.return_buffer(next((vector for vector in (a, b) if vector is not out), None))
         return out

@@ -1,4 +1,4 @@
-"""The vectors of a training: weights, what the optimizer remembers, and the best weights so far."""
+"""The vectors of a training: weights, moments of the optimizer, and the best weights so far."""
 
 import hashlib
 import math
@@ -16,64 +16,64 @@ __all__ = ["Norms", "Weights"]
 
 Vector = NDArray[np.floating]
 
-# Numbers that are added and applied at a time, so that they stay in the cache from the sum to the update.
+# Numbers that are added and applied together, so that they stay in the cache from the sum to the update.
 _BLOCK = 128 * 1024
 
-_Piece = tuple[int, slice]  # a layer, and where in a block its numbers are
+_Piece = tuple[int, slice]  # number of a layer, and place of its numbers in a block
 
 
 class Norms:
     """Euclidean norms of one update, by layer: of W(N) with b(N), at index N.
 
-    Squares are added up block by block during the update, all else is computed when it is asked for. They depend on
-    nothing but the vectors, as blocks are always the same.
+    Squares are added up block by block during the update; the norms are computed when they are read. They depend on
+    nothing but the vectors, because the blocks are always the same.
     """
 
     def __init__(self, layers: int, samples: int) -> None:
-        """For gradients that are sums over so many samples."""
+        """Starts at zero, for gradients that are sums over `samples` samples."""
         self._samples = samples
         self._gradient_squares: list[list[float]] = [[] for _ in range(layers)]
         self._weight_squares: list[list[float]] = [[] for _ in range(layers)]
 
     def add_gradient(self, block: Vector, pieces: Sequence[_Piece]) -> None:
-        """A block of the sum of the samples' gradients, and what is in it."""
+        """Adds a block of the sum of the samples' gradients, which has these pieces of layers."""
         _add_squares(self._gradient_squares, block, pieces)
 
     def add_weights(self, block: Vector, pieces: Sequence[_Piece]) -> None:
-        """A block of the weights after the update, and what is in it."""
+        """Adds a block of the weights after the update, which has these pieces of layers."""
         _add_squares(self._weight_squares, block, pieces)
 
     @property
     def gradient(self) -> float:
-        """Of the whole mean gradient."""
+        """Norm of the whole mean gradient."""
         return math.sqrt(_sum(map(_sum, self._gradient_squares))) / self._samples
 
     @property
     def gradients(self) -> list[float]:
-        """Of the mean gradient's part of each layer."""
+        """Norm of the mean gradient by layer."""
         return [math.sqrt(_sum(squares)) / self._samples for squares in self._gradient_squares]
 
     @property
     def weights(self) -> list[float]:
-        """Of the weights of each layer after the update; none if they were not looked at."""
+        """Norm of the weights after the update by layer; empty if it was not measured."""
         return [math.sqrt(_sum(squares)) for squares in self._weight_squares if squares]
 
 
 class Weights:
-    """The only code that changes the weights.
+    """Weights and optimizer: the only code that changes the weights.
 
     Attributes:
         parameters: The weights, shape (size,), always the same array.
     """
 
     def __init__(self, optimizer: Optimizer, start: Snapshot, layer_starts: Sequence[int], *, keep_best: bool) -> None:
-        """Begins where an attempt begins.
+        """Begins with the state of a snapshot.
 
         Args:
             optimizer: The update rule.
-            start: Its vectors are taken over, if they may be written to. Without moments the optimizer begins anew.
-            layer_starts: Where in the vector the numbers of each layer begin, as `ParameterLayout.starts`.
-            keep_best: Whether there will be best weights.
+            start: Its writable vectors are owned from now on. Without moments the optimizer begins anew.
+            layer_starts: Index of the first number of each layer, as `ParameterLayout.starts`.
+            keep_best: Whether the best weights are kept.
         """
         self.parameters = start.parameters
         self._optimizer = optimizer
@@ -92,12 +92,12 @@ class Weights:
 
     @property
     def updates(self) -> int:
-        """That the optimizer counts."""
+        """Number of updates that the optimizer counts."""
         return self._state.updates
 
     @property
     def result(self) -> Vector:
-        """The weights that the training leaves: the best ones if they are kept, else the present ones."""
+        """Weights that the training leaves: the best ones if they are kept, else the present ones."""
         return self._best if self._best is not None and self._has_best else self.parameters
 
     def update(
@@ -107,48 +107,48 @@ class Weights:
 
         Args:
             addends: One or two vectors whose sum is the sum of the samples' gradients.
-            samples: Of the mini-batch.
-            with_norms: Whether the norms of ∇ are wanted.
-            with_weight_norms: Whether those of the weights are wanted with them.
+            samples: Number of samples of the mini-batch.
+            with_norms: Whether to measure the norms of ∇.
+            with_weight_norms: Whether to measure those of the weights with them.
 
         Returns:
-            The norms, if they are wanted.
+            The norms, if they are measured.
         """
         norms = Norms(self._layers, samples) if with_norms else None
         blocks = self._gradient_blocks(addends, norms, with_weight_norms)
         self._state = self._optimizer.update(self.parameters, blocks, samples, self._state)
         return norms
 
-    def keep(self) -> None:
-        """The present weights are the best ones so far; remembered if best ones are kept."""
+    def keep_as_best(self) -> None:
+        """Copies the present weights, the best ones so far, if best weights are kept."""
         if self._best is not None:
             np.copyto(self._best, self.parameters)
             self._has_best = True
 
     @property
     def layers(self) -> int:
-        """Layers of weights."""
+        """Number of layers of weights."""
         return self._layers
 
     def norm(self) -> float:
-        """Euclidean norm of the weights; infinite where the type has no number for it."""
+        """Returns the Euclidean norm of the weights; infinite where the type has no number for it."""
         with np.errstate(over="ignore"):
             return float(np.linalg.norm(self.parameters))
 
     def digest(self) -> str:
-        """SHA-256 of the weights, in hexadecimal."""
+        """Returns the SHA-256 of the weights, in hexadecimal."""
         return hashlib.sha256(self.parameters.data).hexdigest()
 
     def snapshot(self, state: ps_pb.TrainingState) -> Snapshot:
-        """The vectors themselves, which change with the next update."""
+        """Returns the vectors themselves, which change with the next update."""
         return Snapshot(state, self.parameters, self._state.moments, self._best if self._has_best else None)
 
     def _gradient_blocks(
         self, addends: tuple[Vector, ...], norms: Norms | None, with_weight_norms: bool
     ) -> Iterator[Block]:
-        """The sum of the samples' gradients; norms are told what they are wanted of.
+        """Yields the sum of the samples' gradients, block by block, and adds to the norms that are measured.
 
-        Whoever takes a block updates the weights there before the next one: both are looked at while in the cache.
+        The caller updates the weights of a block before it asks for the next: both are measured while in the cache.
         """
         for place, pieces in self._blocks:
             first = addends[0][place]
@@ -171,7 +171,7 @@ def _add_squares(squares: list[list[float]], block: Vector, pieces: Sequence[_Pi
 
 
 def _sum(squares: Iterable[float]) -> float:
-    """Rounded once; infinite where a training diverges so far that the type has no number for it."""
+    """Adds, and rounds once; infinite where a training diverges so far that the type has no number for it."""
     try:
         return math.fsum(squares)
     except OverflowError:
@@ -179,7 +179,7 @@ def _sum(squares: Iterable[float]) -> float:
 
 
 def _pieces(block: slice, edges: Sequence[int]) -> list[_Piece]:
-    """What is in a block of the layers between these edges."""
+    """Returns the pieces of layers in a block; layers lie between these edges."""
     inside = [(max(begin, block.start), min(end, block.stop)) for begin, end in pairwise(edges)]
     return [
         (layer, slice(begin - block.start, end - block.start))
@@ -189,5 +189,5 @@ def _pieces(block: slice, edges: Sequence[int]) -> list[_Piece]:
 
 
 def _own(vector: Vector) -> Vector:
-    """The vector, or a copy that may be written to."""
+    """Returns the vector, or a copy if it is read-only."""
     return vector if vector.flags.writeable else vector.copy()

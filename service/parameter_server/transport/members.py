@@ -1,4 +1,4 @@
-"""The workers that belong to a job, as the thread of the steps sees them."""
+"""Members: the workers that belong to a job, with their connections, for the thread that makes the steps."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
@@ -8,18 +8,18 @@ from typing import Final
 
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
+from service.parameter_server.progress.attempt_statistics import WorkerCounters, total_usage
 from service.parameter_server.transport.thread_bridge import ThreadBridge
 from service.parameter_server.transport.worker_connection import WorkerConnection, WorkerConnectionError
-from service.parameter_server.transport.worker_statistics import WorkerStatistics, total
-from workers.runtime.process_usage import Usage
-from workers.transport.frames import ACTIVITIES, FIGURES, Report
+from workers.runtime.process_statistics import Usage
+from workers.transport.frames import ACTIVITIES, WORKER_STATISTICS, Report
 from workers.transport.tickets import Rejection, Ticket
 
 __all__ = ["Member", "Members"]
 
-# Patience is doubled with every time that it ends, up to this.
+# The patience doubles each time that a worker exceeds it, up to this.
 _MOST_PATIENCE_SECONDS: Final = 960.0
-# Further workers are counted together, so that a job of thousands has no more figures than this.
+# Further workers are counted together, so that a job of thousands has no more series of metrics than this.
 _MOST_NAMED: Final = 64
 _OTHERS: Final = "others"
 _GATHERING, _COMPUTING = ACTIVITIES.index("gathering"), ACTIVITIES.index("computing")
@@ -30,76 +30,76 @@ class Member:
     """A worker that belongs to the job.
 
     Attributes:
-        worker: Its name.
-        line: Its line.
-        arrival: That it joined, as a sentence.
-        arithmetic: What it computes with; None if it did not say.
-        gone: Set, on the event loop, when the engine gives the worker up.
-        reason: Why it did; empty if the training is over, or the worker is one too many.
-        refusals: Of the results that no order has answered yet; None for one that was taken.
-        heard: When it last said something, or was told something.
-        figures: What it told of itself then, by FIGURES.
-        share: What it has contributed, or those have that it is counted together with.
+        worker: Name of the worker.
+        connection: Its connection.
+        arrival: Sentence, that it joined.
+        arithmetic: Its numeric environment; None if it did not report one.
+        gone: Set, on the event loop, when the engine disconnects the worker.
+        reason: Reason of that; empty if the training is over, or the worker is one too many.
+        rejections: Acknowledgements of its results that no order has carried yet; None for one that was accepted.
+        heard: Time of its last report or order, in monotonic seconds.
+        statistics: Its last reported statistics, in the order of WORKER_STATISTICS.
+        counters: Running totals of its results, or of all workers that it is counted together with.
     """
 
     worker: str
-    line: WorkerConnection
+    connection: WorkerConnection
     arrival: str
     arithmetic: jobs_pb.Arithmetic | None = None
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     reason: str = ""
-    refusals: list[Rejection | None] = field(default_factory=list)
+    rejections: list[Rejection | None] = field(default_factory=list)
     heard: float = 0.0
-    figures: Sequence[float] = (0.0,) * len(FIGURES)
-    share: WorkerStatistics = field(default_factory=WorkerStatistics)
+    statistics: Sequence[float] = (0.0,) * len(WORKER_STATISTICS)
+    counters: WorkerCounters = field(default_factory=WorkerCounters)
 
-    def hear(self, report: Report, now: float) -> float:
-        """It says something now; for how many seconds it computed since it said something before."""
-        before, figures = self.figures, report.figures
-        self.figures, self.heard = figures, now
-        return figures[_GATHERING] - before[_GATHERING] + (figures[_COMPUTING] - before[_COMPUTING])
+    def record_report(self, report: Report, now: float) -> float:
+        """Records the statistics of a report; returns the seconds that it computed since its last report."""
+        before, statistics = self.statistics, report.statistics
+        self.statistics, self.heard = statistics, now
+        return statistics[_GATHERING] - before[_GATHERING] + (statistics[_COMPUTING] - before[_COMPUTING])
 
     @property
     def seconds(self) -> Sequence[float]:
-        """What its time went into, by activity."""
-        return self.figures[: len(ACTIVITIES)]
+        """Seconds by activity."""
+        return self.statistics[: len(ACTIVITIES)]
 
     @property
     def usage(self) -> Usage:
-        """What its process has used."""
-        return Usage(*self.figures[len(ACTIVITIES) :])
+        """Usage of its process."""
+        return Usage(*self.statistics[len(ACTIVITIES) :])
 
     @property
-    def present(self) -> bool:
-        """Whether its line is open."""
-        return self.line.fileno() >= 0
+    def connected(self) -> bool:
+        """Whether its connection is open."""
+        return self.connection.fileno() >= 0
 
     @property
     def loss(self) -> str:
-        """That it was lost, as a sentence."""
+        """Sentence, that it was lost."""
         return f"{self.worker} was lost{f' ({self.reason})' if self.reason else ''}; its tickets go to others"
 
 
 class Members:
-    """Who is there, in the order of their coming, and their lines.
+    """The members in the order in which they joined, and their connections.
 
     Attributes:
-        patience_seconds: How long one that holds tickets may say nothing, at present.
+        patience_seconds: Time that one that holds tickets may be silent, at present.
     """
 
-    def __init__(self, patience_seconds: float, selector: BaseSelector, calls: ThreadBridge) -> None:
-        """Nobody is there.
+    def __init__(self, patience_seconds: float, selector: BaseSelector, bridge: ThreadBridge) -> None:
+        """Starts without members.
 
         Args:
-            patience_seconds: At first.
-            selector: Of the engine; each line is registered with the function to call.
-            calls: To those who attend.
+            patience_seconds: Patience at first.
+            selector: Selector of the engine; each connection is registered with the function to call.
+            bridge: Bridge to the event loop, where the calls of members wait.
         """
         self.patience_seconds = patience_seconds
         self._selector = selector
-        self._calls = calls
+        self._bridge = bridge
         self._members: dict[str, Member] = {}
-        self._others = WorkerStatistics()
+        self._others = WorkerCounters()
         self._gone_cpu_seconds = 0.0  # of others
 
     def __len__(self) -> int:
@@ -108,93 +108,98 @@ class Members:
     def __iter__(self) -> Iterator[Member]:
         return iter(self._members.values())
 
-    def add(self, member: Member, listen: Callable[[], None]) -> None:
-        """A worker comes; `listen` is called whenever it has said something, or can be sent what is unsent.
+    def add_member(self, member: Member, on_ready: Callable[[], None]) -> None:
+        """Adds a member; `on_ready` is called when its connection has something to read, or room for what is unsent.
 
-        It may be called once more after the line was closed, for what came in the same look of the selector.
+        It may be called once more after the connection was closed, for what the same poll of the selector found.
         """
-        if sum(other.share is not self._others for other in self) >= _MOST_NAMED:
-            member.share = self._others
+        if sum(other.counters is not self._others for other in self) >= _MOST_NAMED:
+            member.counters = self._others
         self._members[member.worker] = member
-        self._selector.register(member.line.fileno(), EVENT_READ, listen)
+        self._selector.register(member.connection.fileno(), EVENT_READ, on_ready)
 
-    def pop(self, member: Member) -> bool:
-        """A worker goes, and its line is closed; whether it was there."""
-        there = self._members.pop(member.worker, None) is not None
-        if there:
-            self.give_up(member, "")
-            if member.share is self._others:
-                self._gone_cpu_seconds += total([member.usage]).cpu_seconds
+    def remove_member(self, member: Member) -> bool:
+        """Removes a member, and closes its connection; returns whether it was one."""
+        found = self._members.pop(member.worker, None) is not None
+        if found:
+            self.disconnect(member, "")
+            if member.counters is self._others:
+                self._gone_cpu_seconds += total_usage([member.usage]).cpu_seconds
         else:
-            member.line.close()
-        return there
+            member.connection.close()
+        return found
 
-    def surplus(self, most: int) -> list[Member]:
-        """Those of the workers with open lines that are more than so many, the newest first."""
-        return [member for member in self if member.present][most:][::-1]
+    def excess(self, most: int) -> list[Member]:
+        """Returns the connected members beyond `most`, the newest first."""
+        return [member for member in self if member.connected][most:][::-1]
 
-    def figures(self) -> Iterator[ps_pb.WorkerFigures]:
-        """Of each worker, and of those that are counted together."""
+    def statistics(self) -> Iterator[ps_pb.WorkerStatistics]:
+        """Yields the statistics of each worker, and of those that are counted together."""
         others = []
         for member in self:
-            if member.share is self._others:
+            if member.counters is self._others:
                 others.append(member.usage)
             else:
-                yield member.share.figures(member.worker, member.usage)
+                yield member.counters.message(member.worker, member.usage)
         if others:
-            present = total(others)
-            # The memory is that of those who are there.
+            present = total_usage(others)
+            # Memory is that of present workers, CPU seconds are those of all.
             usage = present._replace(cpu_seconds=present.cpu_seconds + self._gone_cpu_seconds)
-            yield self._others.figures(_OTHERS, usage)
+            yield self._others.message(_OTHERS, usage)
 
-    def send(self, worker: str, tickets: list[Ticket], version: int, now: float) -> None:
-        """Sends an order: tickets, and what became of the results before. A line that breaks is given up."""
+    def send_order(self, worker: str, tickets: list[Ticket], version: int, now: float) -> None:
+        """Sends tickets, and acknowledgements of earlier results; disconnects a worker whose connection breaks."""
         member = self._members[worker]
-        refusals, member.refusals = member.refusals, []
+        rejections, member.rejections = member.rejections, []
         member.heard = now
         try:
-            member.line.send(tickets, refusals, version)
-        except WorkerConnectionError as broken:
-            self.give_up(member, f"its line broke: {broken}")
+            member.connection.send_order(tickets, rejections, version)
+        except WorkerConnectionError as error:
+            self.disconnect(member, f"its connection broke: {error}")
             return
-        if member.line.unsent:
+        if member.connection.has_unsent:
             self._await_room(member, writing=True)
 
     def flush(self, member: Member) -> None:
         """Sends what could not be sent before.
 
         Raises:
-            WorkerConnectionError: The worker is gone.
+            WorkerConnectionError: The connection broke.
         """
-        member.line.flush()
-        self._await_room(member, writing=member.line.unsent)
+        member.connection.flush()
+        self._await_room(member, writing=member.connection.has_unsent)
 
-    def give_up(self, member: Member, reason: str) -> None:
-        """Closes the line. The worker's tickets stay its own until its membership ends, which this brings about."""
-        if not member.present:
+    def disconnect(self, member: Member, reason: str) -> None:
+        """Closes a connection, which ends the membership; the worker keeps its tickets until then."""
+        if not member.connected:
             return
-        self._selector.unregister(member.line.fileno())
-        member.line.close()
+        self._selector.unregister(member.connection.fileno())
+        member.connection.close()
         member.reason = member.reason or reason
-        self._calls.to_loop(member.gone.set)
+        self._bridge.call_on_loop(member.gone.set)
 
-    def give_up_all(self, reason: str) -> None:
-        """Closes all lines."""
+    def disconnect_all(self, reason: str) -> None:
+        """Closes all connections."""
         for member in self:
-            self.give_up(member, reason)
+            self.disconnect(member, reason)
 
-    def give_up_silent(self, holds: Callable[[str], bool], now: float) -> None:
-        """Workers may hang while their processes answer pings; one that is only slow joins again, and has more time."""
+    def disconnect_silent(self, holds_tickets: Callable[[str], bool], now: float) -> None:
+        """Disconnects workers that hold tickets and exceed the patience, which grows then.
+
+        A worker may hang while its process answers pings. One that is only slow joins again, and has more time.
+        """
         patience = self.patience_seconds
         silent = [
-            member for member in self if member.present and holds(member.worker) and now - member.heard > patience
+            member
+            for member in self
+            if member.connected and holds_tickets(member.worker) and now - member.heard > patience
         ]
         for member in silent:
-            self.give_up(member, f"no word of {member.worker} for {patience:.0f} s")
+            self.disconnect(member, f"no word of {member.worker} for {patience:.0f} s")
         if silent:
             self.patience_seconds = min(2 * patience, _MOST_PATIENCE_SECONDS)
 
     def _await_room(self, member: Member, *, writing: bool) -> None:
-        """Has the selector look for room on the line as well, or no more."""
-        file = member.line.fileno()
+        """Sets whether the selector waits for room on the connection as well."""
+        file = member.connection.fileno()
         self._selector.modify(file, EVENT_READ | (EVENT_WRITE if writing else 0), self._selector.get_key(file).data)

@@ -1,4 +1,4 @@
-"""ThreadBridge from an event loop that another thread makes, when it comes to them."""
+"""Thread bridge: calls between an event loop and another thread, in both directions."""
 
 import asyncio
 import logging
@@ -16,59 +16,59 @@ _Value = TypeVar("_Value")
 
 
 class ThreadBridge:
-    """What the event loop wants of the thread, and the thread of the event loop."""
+    """Carries calls of the event loop to a thread, which makes them when it comes to them, and calls back."""
 
     def __init__(self) -> None:
-        """To be made on the event loop's thread."""
+        """Opens the bridge; must run on the event loop's thread."""
         self.loop = asyncio.get_running_loop()
         self._waiting: deque[Callable[[], None]] = deque()
         self._lock = threading.Lock()
-        self._alarm = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._answered = True
+        self._event_file = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._open = True
 
     def fileno(self) -> int:
-        """For a selector: can be read when calls wait."""
-        return self._alarm
+        """Returns the file for a selector; it is readable when calls wait."""
+        return self._event_file
 
     @property
-    def answered(self) -> bool:
-        """Whether there is a thread that makes them still."""
-        return self._answered
+    def is_open(self) -> bool:
+        """Whether the thread makes calls still."""
+        return self._open
 
-    async def make(self, function: Callable[[], _Value]) -> _Value:
-        """What a function gives that is called on the thread; by the caller if there is none any more."""
+    async def call_on_thread(self, function: Callable[[], _Value]) -> _Value:
+        """Has a function called on the thread, and returns its value; calls it here if the thread has ended."""
         answer: asyncio.Future[_Value] = self.loop.create_future()
 
         def run() -> None:
             try:
                 value = function()
-            except Exception as error:  # noqa: BLE001 (it is raised where it was called for)
-                self.to_loop(set_exception, answer, error)
+            except Exception as error:  # noqa: BLE001 (it is raised in the caller)
+                self.call_on_loop(set_exception, answer, error)
             else:
-                self.to_loop(set_result, answer, value)
+                self.call_on_loop(set_result, answer, value)
 
         with self._lock:
-            if self._answered:
+            if self._open:
                 self._waiting.append(run)
-                os.eventfd_write(self._alarm, 1)
+                os.eventfd_write(self._event_file, 1)
             else:
                 run()
         return await answer
 
-    def answer(self) -> None:
-        """Makes those that wait; to be called on the thread, when there are some."""
-        os.eventfd_read(self._alarm)
+    def run_calls(self) -> None:
+        """Makes the calls that wait; must run on the thread, when the file is readable."""
+        os.eventfd_read(self._event_file)
         while self._waiting:
             self._waiting.popleft()()
 
-    def answer_last(self) -> None:
-        """Makes those that wait; to be called on the thread, which makes no more afterwards."""
+    def run_last_calls(self) -> None:
+        """Makes the calls that wait; must run on the thread, which makes no more afterwards."""
         with self._lock:
-            self._answered = False
+            self._open = False
             while self._waiting:
                 self._waiting.popleft()()
 
-    def to_loop(self, function: Callable[..., None], *arguments: object) -> None:
+    def call_on_loop(self, function: Callable[..., None], *arguments: object) -> None:
         """Has a function called on the event loop, in the order of these calls."""
         try:
             self.loop.call_soon_threadsafe(function, *arguments)
@@ -76,17 +76,17 @@ class ThreadBridge:
             _log.debug("the event loop is closed already")
 
     def close(self) -> None:
-        """Nobody listens any more."""
-        os.close(self._alarm)
+        """Closes the file; the thread must have ended."""
+        os.close(self._event_file)
 
 
 def set_result(answer: "asyncio.Future[_Value]", value: _Value) -> None:
-    """Answers whoever waits still."""
+    """Sets the value of a future, unless it was cancelled."""
     if not answer.done():
         answer.set_result(value)
 
 
 def set_exception(answer: "asyncio.Future[Any]", error: Exception) -> None:
-    """Raises the error where somebody waits still."""
+    """Sets the exception of a future, unless it was cancelled."""
     if not answer.done():
         answer.set_exception(error)

@@ -1,4 +1,4 @@
-"""The parameter server's ends of its workers' lines: frames in and out, never waiting for anybody."""
+"""The parameter server's end of a worker's connection: sends and receives frames without ever blocking."""
 
 import socket
 from collections import deque
@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.parameter_server.shard.reduction import Buffers
+from service.parameter_server.shard.reduction import GradientBuffers
 from workers.transport.frames import REPORT_BYTES, Report, ReportKind, encode_order
 from workers.transport.tickets import Rejection, Ticket, TicketKind
 
@@ -16,35 +16,39 @@ __all__ = ["WorkerConnection", "WorkerConnectionError"]
 
 Vector = NDArray[np.floating]
 
-# What may lie unsent beside weights: a worker that reads no more is not written to without end.
+# Most pieces that may wait to be sent: a worker that reads no more must not fill the memory.
 _MOST_UNSENT: Final = 64
 
 
 class WorkerConnectionError(Exception):
-    """The worker closed its line, or says what no worker says."""
+    """The connection closed or violated the protocol."""
 
 
 class WorkerConnection:
-    """One worker's line.
+    """The connection of one worker.
 
     Attributes:
         transport: "shared" or "inline", for metrics.
     """
 
     def __init__(
-        self, connection: socket.socket, weights: Vector, buffers: Buffers, shared_gradient: Vector | None = None
+        self,
+        connection: socket.socket,
+        weights: Vector,
+        buffers: GradientBuffers,
+        shared_gradient: Vector | None = None,
     ) -> None:
-        """A line that is open already.
+        """Takes over a connection after its handshake.
 
         Args:
-            connection: Taken over, and never waited for from now on.
+            connection: Socket; owned from now on, and never blocking.
             weights: The parameter vector, which changes in place; sent to workers that do not share it.
-            buffers: What gradients are received into.
-            shared_gradient: Where the worker writes its gradient; None if it sends it.
+            buffers: Pool of the vectors that gradients are received into.
+            shared_gradient: Shared memory that the worker writes its gradient to; None if it sends the gradient.
         """
         connection.setblocking(False)
         self.transport = "inline" if shared_gradient is None else "shared"
-        self._connection = connection
+        self._socket = connection
         self._weights = weights.data.cast("B")
         self._buffers = buffers
         self._shared_gradient = shared_gradient
@@ -52,53 +56,53 @@ class WorkerConnection:
             self._shared_gradient = shared_gradient.view()
             self._shared_gradient.flags.writeable = False
         self._head = bytearray(REPORT_BYTES)
-        self._room = memoryview(self._head)  # what is received next
+        self._room = memoryview(self._head)  # to be filled next
         self._report: Report | None = None  # whose gradient is being received
-        self._gradient: Vector | None = None  # as far as it came
+        self._gradient: Vector | None = None  # as far as it was received
         self._missing = self._weights.nbytes  # of the gradient; it comes from its end
         self._held_version = -1
         self._unsent: deque[memoryview] = deque()
 
     def fileno(self) -> int:
-        """For a selector."""
-        return self._connection.fileno()
+        """Returns the file for a selector; -1 when the connection is closed."""
+        return self._socket.fileno()
 
     def close(self) -> None:
-        """Ends the line."""
-        self._buffers.give(self._gradient)
+        """Closes the connection."""
+        self._buffers.return_buffer(self._gradient)
         self._gradient = None
-        self._connection.close()
+        self._socket.close()
 
     @property
-    def unsent(self) -> bool:
+    def has_unsent(self) -> bool:
         """Whether something waits until the worker reads."""
         return bool(self._unsent)
 
-    def send(self, tickets: Sequence[Ticket], refusals: Sequence[Rejection | None], version: int) -> None:
+    def send_order(self, tickets: Sequence[Ticket], rejections: Sequence[Rejection | None], version: int) -> None:
         """Sends an order, and the weights if it has tickets and the worker has an older version.
 
         Raises:
-            WorkerConnectionError: The worker is gone, or does not read.
+            WorkerConnectionError: The connection broke, or the worker does not read.
         """
-        must_have = bool(tickets) and self._shared_gradient is None and self._held_version != version
-        order = encode_order(tickets, refusals, version, self._weights.nbytes if must_have else 0)
+        with_weights = bool(tickets) and self._shared_gradient is None and self._held_version != version
+        order = encode_order(tickets, rejections, version, self._weights.nbytes if with_weights else 0)
         self._unsent.append(memoryview(order))
-        if must_have:
+        if with_weights:
             self._unsent.append(self._weights)
             self._held_version = version
         if len(self._unsent) > _MOST_UNSENT:
-            raise WorkerConnectionError("it does not read what it is sent")
+            raise WorkerConnectionError("the worker does not read what it is sent")
         self.flush()
 
     def flush(self) -> None:
-        """Sends as much as goes.
+        """Sends as much as the socket takes.
 
         Raises:
-            WorkerConnectionError: The worker is gone.
+            WorkerConnectionError: The connection broke.
         """
         try:
             while self._unsent:
-                sent = self._connection.sendmsg(self._unsent)
+                sent = self._socket.sendmsg(self._unsent)
                 while self._unsent and sent >= len(self._unsent[0]):
                     sent -= len(self._unsent.popleft())
                 if sent:
@@ -108,11 +112,11 @@ class WorkerConnection:
         except OSError as error:
             raise WorkerConnectionError(str(error)) from error
 
-    def report(self) -> Report | None:
-        """The next result, with its gradient; None if it is not all in yet.
+    def receive_report(self) -> Report | None:
+        """Returns the next result, with its gradient; None if not all of it has arrived.
 
         Raises:
-            WorkerConnectionError: The worker is gone, or says what no worker says.
+            WorkerConnectionError: The connection closed or violated the protocol.
         """
         while self._receive():
             if self._report is None:
@@ -122,17 +126,17 @@ class WorkerConnection:
                     continue
             report, self._report, self._room = self._report, None, memoryview(self._head)
             if report.kind == ReportKind.RESULT:
-                self._hand_over(report)
+                self._attach_gradient(report)
                 return report
         return None
 
     def _receive(self) -> bool:
-        """Whether all that is to be received next has come."""
+        """Fills the room; returns False if not enough has arrived."""
         try:
             while self._room:
-                count = self._connection.recv_into(self._room)
+                count = self._socket.recv_into(self._room)
                 if not count:
-                    raise WorkerConnectionError("it was closed")
+                    raise WorkerConnectionError("the worker closed it")
                 self._room = self._room[count:]
         except BlockingIOError:
             return False
@@ -141,7 +145,7 @@ class WorkerConnection:
         return True
 
     def _gradient_room(self, report: Report) -> memoryview:
-        """Where the numbers that follow the report belong."""
+        """Returns the part of a gradient buffer for the numbers that follow the report."""
         if not report.length and report.kind == ReportKind.RESULT:
             return memoryview(b"")
         expected = self._missing - report.offset
@@ -151,15 +155,15 @@ class WorkerConnection:
             or not 0 < report.length == expected
         ):
             raise WorkerConnectionError(
-                f"it says {report.length} bytes from {report.offset} on, where {max(expected, 0)} are missing"
+                f"it announces {report.length} bytes from {report.offset} on, where {max(expected, 0)} are missing"
             )
         self._missing = report.offset
         if self._gradient is None:
-            self._gradient = self._buffers.take()
+            self._gradient = self._buffers.lend_buffer()
         return self._gradient.data.cast("B")[report.offset : report.offset + report.length]
 
-    def _hand_over(self, report: Report) -> None:
-        """Gives the result its gradient, if it is complete and asked for."""
+    def _attach_gradient(self, report: Report) -> None:
+        """Gives the result its gradient, if it is complete and the ticket asks for one."""
         gradient, complete = self._gradient, self._missing == 0
         if self._shared_gradient is not None:
             gradient, complete = self._shared_gradient, True
@@ -167,4 +171,4 @@ class WorkerConnection:
         if complete and report.result.ticket.kind == TicketKind.GRADIENT:
             report.result.gradient = gradient
         else:
-            self._buffers.give(gradient)
+            self._buffers.return_buffer(gradient)

@@ -86,9 +86,9 @@ class CountingParameterServer:
         self, request: ps_pb.FollowRequest, **_: object
     ) -> ps_pb.FollowResponse:
         told = ps_pb.FollowResponse(progress=jobs_pb.Progress(step=1))
-        if request.telemetry:
+        if request.statistics:
             self.telemetry_at.append(self.now)
-            told.telemetry.workers_lost = len(self.telemetry_at)
+            told.statistics.workers_lost = len(self.telemetry_at)
         seconds = next(self._seconds, None)
         if seconds is None:
             told.events.add(worker_joined="worker-1 joined")

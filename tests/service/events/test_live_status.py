@@ -44,8 +44,8 @@ def live(clock: Clock) -> LiveStatus:
 
 def _update(live: LiveStatus, job_id: str, step: int = 1) -> None:
     progress = jobs_pb.Progress(step=step, workers_alive=2, samples_per_second=9)
-    process = ps_pb.ProcessFigures(cpu_seconds=1)
-    telemetry = ps_pb.Telemetry(workers_lost=1, transport_workers={"shared": 2}, process=process)
+    process = ps_pb.ProcessStatistics(cpu_seconds=1)
+    telemetry = ps_pb.AttemptStatistics(workers_lost=1, transport_workers={"shared": 2}, process=process)
     live.receive(ProgressReported(job_id, progress, telemetry))
 
 

@@ -95,7 +95,7 @@ class Scene:
         self._seconds += share * INTERVAL_SECONDS
 
     def progress(self, step: int) -> None:
-        self.live.receive(ProgressReported("a", jobs_pb.Progress(step=step), ps_pb.Telemetry()))
+        self.live.receive(ProgressReported("a", jobs_pb.Progress(step=step), ps_pb.AttemptStatistics()))
 
     def watch(self, from_event: int) -> AsyncIterator[jobs_pb.WatchJobResponse]:
         return _watch(self.watches, "a", from_event)

@@ -21,14 +21,14 @@ def _all_known(value: float) -> Metrics:
 @pytest.fixture
 def told() -> JobStatus:
     """What a parameter server has told of a job with two layers and one worker."""
-    usage = ps_pb.ProcessFigures(cpu_seconds=3.5, resident_memory_bytes=1 << 27)
-    telemetry = ps_pb.Telemetry(
+    usage = ps_pb.ProcessStatistics(cpu_seconds=3.5, resident_memory_bytes=1 << 27)
+    telemetry = ps_pb.AttemptStatistics(
         step_seconds_bounds=[0.1, 1.0],
         step_seconds_counts=[5, 2, 1],
         step_seconds_sum=3.0,
         phases=[ps_pb.PhaseStatistics(phase="compute", p50=0.25, p90=0.5, p99=0.75, seconds_sum=2, steps=8)],
         layers=[ps_pb.LayerStatistics(weight_norm=layer + 1, gradient_norm=(layer + 1) / 10) for layer in range(2)],
-        workers=[ps_pb.WorkerFigures(worker_id="worker-1", results=8, samples=80, lag_seconds=0.5, process=usage)],
+        workers=[ps_pb.WorkerStatistics(worker_id="worker-1", results=8, samples=80, lag_seconds=0.5, process=usage)],
         process=usage,
     )
     progress = jobs_pb.Progress(

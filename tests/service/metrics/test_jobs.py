@@ -121,7 +121,7 @@ def test_openmetrics_takes_every_value(value: float) -> None:
 def test_labels_may_hold_anything() -> None:
     """A worker chooses no name, but if it did: quotes, backslashes, new lines and percent signs stay in the value."""
     name = 'a"b\\c\nd%r%%'
-    live = JobStatus(telemetry=ps_pb.Telemetry(workers=[ps_pb.WorkerFigures(worker_id=name, results=1)]))
+    live = JobStatus(telemetry=ps_pb.AttemptStatistics(workers=[ps_pb.WorkerStatistics(worker_id=name, results=1)]))
     found = [s.labels["worker"] for s in _samples(live) if s.name == "nablad_job_worker_results_total"]
     assert found == [name]
 
@@ -137,8 +137,8 @@ def test_a_job_that_is_gone_leaves_no_series_and_one_that_changed_no_old_values(
 
 
 def _live(step: int, workers: int, cost: float | None = None) -> JobStatus:
-    figures = [ps_pb.WorkerFigures(worker_id=f"w{n}", results=10 * step + n) for n in range(workers)]
-    return JobStatus(jobs_pb.Progress(step=step, training=Metrics(cost=cost)), ps_pb.Telemetry(workers=figures))
+    figures = [ps_pb.WorkerStatistics(worker_id=f"w{n}", results=10 * step + n) for n in range(workers)]
+    return JobStatus(jobs_pb.Progress(step=step, training=Metrics(cost=cost)), ps_pb.AttemptStatistics(workers=figures))
 
 
 def test_each_job_keeps_its_own_values() -> None:

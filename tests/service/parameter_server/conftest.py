@@ -19,14 +19,14 @@ from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.checkpoints.image import Snapshot, make_image
 from service.parameter_server.progress.advice import Advice, advice
 from service.parameter_server.progress.stopping import StoppingRules, stopping_rules
-from service.parameter_server.scheduling.policies import Sync
-from service.parameter_server.start import first_snapshot, share
+from service.parameter_server.scheduling.rounds import SyncPolicy
+from service.parameter_server.start import first_snapshot, place_in_shared_memory
 from service.parameter_server.training import Training
 from workers import from_spec
 from workers.computation import Computation
 from workers.mathematics.optimizers import Optimizer, optimizer
 from workers.mathematics.parameters import ParameterLayout
-from workers.mathematics.sums import Sums
+from workers.mathematics.sums import SampleSums
 from workers.plan import Plan
 from workers.transport.tickets import Result, Ticket, TicketKind
 
@@ -83,7 +83,7 @@ def make_training() -> Callable[..., Training]:
         clock = itertools.count()
         return Training(
             plan,
-            Sync(),
+            SyncPolicy(),
             update_rule,
             Snapshot(state or ps_pb.TrainingState(), np.zeros(size, dtype)),
             layer_starts,
@@ -106,13 +106,13 @@ def answer() -> Callable[[Training, Ticket, Plan], Result]:
 def _answer(training: Training, ticket: Ticket, plan: Plan) -> Result:
     if ticket.kind == TicketKind.EVALUATION:
         rows = plan.evaluation(ticket.micro_batch)
-        return Result(ticket, training.version, Sums(2.5, rows.stop - rows.start, 3))
+        return Result(ticket, training.version, SampleSums(2.5, rows.stop - rows.start, 3))
     generator = np.random.default_rng([ticket.step, ticket.micro_batch])
     size = training.parameters.size
     # Of very different sizes, so that every order of additions rounds differently.
     gradient = (generator.normal(size=size) * 10.0 ** generator.integers(-5, 5, size)).astype(training.parameters.dtype)
     samples = plan.samples(ticket.step, ticket.micro_batch)
-    return Result(ticket, training.version, Sums(float(generator.normal()), samples, 1), gradient)
+    return Result(ticket, training.version, SampleSums(float(generator.normal()), samples, 1), gradient)
 
 
 class Run:
@@ -123,14 +123,14 @@ class Run:
         told: What happened until now, without what depends on the time and on who is there.
     """
 
-    def __init__(self, job: ps_pb.Assignment, *, refused: bool = False) -> None:
-        """`refused`: its first results are not taken, until it fails."""
+    def __init__(self, job: ps_pb.Assignment, *, rejected: bool = False) -> None:
+        """`rejected`: its first results are not taken, until it fails."""
         clock = itertools.count()
         spec = job.spec
-        start, _ = share(first_snapshot(job), spec_pb.TRANSPORT_INLINE)
+        start, _ = place_in_shared_memory(first_snapshot(job), spec_pb.TRANSPORT_INLINE)
         self.training = Training(
             from_spec.plan(job),
-            Sync(),
+            SyncPolicy(),
             from_spec.update_rule(spec),
             start,
             ParameterLayout(tuple(spec.model.layers), spec.model.bias).starts,
@@ -144,18 +144,18 @@ class Run:
         self._attempt = job.attempt
         self._computation = Computation(job)
         self._tell()
-        self.training.join("w")
-        while refused and not self.training.over:
-            self._make_refused()
+        self.training.add_worker("w")
+        while rejected and not self.training.over:
+            self._make_rejected()
 
     def make_round(self) -> None:
         """Makes a step, or an evaluation."""
         training = self.training
-        for ticket in training.deal()["w"]:
+        for ticket in training.deal_tickets()["w"]:
             weights = training.parameters
             result = self._computation.answer(ticket, weights, training.version, np.empty_like(weights))
-            assert training.take("w", self._attempt, result) is None
-        training.book()
+            assert training.accept_result("w", self._attempt, result) is None
+        training.record_rounds()
         self._tell()
 
     def finish(self) -> "Run":
@@ -174,12 +174,12 @@ class Run:
         """The epochs that ended."""
         return [event.epoch_end for event in self.told if event.HasField("epoch_end")]
 
-    def _make_refused(self) -> None:
+    def _make_rejected(self) -> None:
         training = self.training
-        for ticket in training.deal()["w"]:
+        for ticket in training.deal_tickets()["w"]:
             weights = training.parameters
             result = self._computation.answer(ticket, weights, training.version, np.empty_like(weights))
-            assert training.take("w", self._attempt, result) is not None
+            assert training.accept_result("w", self._attempt, result) is not None
 
     def _tell(self) -> None:
         for event in self.training.pop_events():

@@ -38,7 +38,7 @@ class _Worker:
         if result.gradient is not None:
             self.memory[:] = result.gradient
             result.gradient = self._lent
-        assert self._training.take(self.name, 2, result) is None
+        assert self._training.accept_result(self.name, 2, result) is None
         if self.tickets:  # the answer to this result sends it on to the next
             self.scribble()
 
@@ -54,28 +54,28 @@ class _Workers:
     def join(self) -> _Worker:
         self._number += 1
         worker = _Worker(f"w{self._number}", self._training, self._answer, self._plan)
-        self._training.join(worker.name)
+        self._training.add_worker(worker.name)
         self.there[worker.name] = worker
         return worker
 
     def lose(self, worker: _Worker) -> None:
         """Its memory is worth nothing any more."""
         del self.there[worker.name]
-        self._training.leave(worker.name)
+        self._training.remove_worker(worker.name)
         worker.scribble()
 
     def deal(self) -> None:
-        for name, tickets in self._training.deal().items():
+        for name, tickets in self._training.deal_tickets().items():
             self.there[name].tickets += tickets
             self.there[name].scribble()
-        self._training.book()
+        self._training.record_rounds()
 
     def finish(self) -> bytes:
         """All that are there work until there is no more to do; gives the weights."""
         while not self._training.over:
             self.deal()
-            next(worker for worker in self.there.values() if worker.tickets).report()
-            self._training.book()
+            next(worker for worker in self.there.values() if worker.tickets).receive_report()
+            self._training.record_rounds()
         return self._training.parameters.tobytes()
 
 
@@ -85,11 +85,11 @@ def expected(make_training: MakeTraining, answer: Answer) -> Callable[[Plan], by
 
     def run(plan: Plan) -> bytes:
         training = make_training(plan, SIZE)
-        training.join("only")
+        training.add_worker("only")
         while not training.over:
-            for ticket in training.deal()["only"]:
-                training.take("only", 2, answer(training, ticket, plan))
-                training.book()
+            for ticket in training.deal_tickets()["only"]:
+                training.accept_result("only", 2, answer(training, ticket, plan))
+                training.record_rounds()
         return training.parameters.tobytes()
 
     return run
@@ -120,8 +120,8 @@ def test_nobody_ever_reads_what_a_worker_may_have_overwritten(
         elif luck < 0.35 and len(crowd.there) > 1:
             crowd.lose(chance.choice([*crowd.there.values()]))
         elif busy:
-            chance.choice(busy).report()
-    training.book()
+            chance.choice(busy).receive_report()
+    training.record_rounds()
     assert training.parameters.tobytes() == expected(plan)
 
 
@@ -130,7 +130,7 @@ def test_a_gradient_outlives_its_worker(workers: Callable[[Plan], _Workers], exp
     crowd = workers(PLAN)
     *_, last = (crowd.join() for _ in range(3))
     crowd.deal()
-    last.report()  # part 2 has no neighbour, and stays in the memory of its worker
+    last.receive_report()  # part 2 has no neighbour, and stays in the memory of its worker
     crowd.lose(last)
     assert crowd.finish() == expected(PLAN)
 
@@ -138,16 +138,16 @@ def test_a_gradient_outlives_its_worker(workers: Callable[[Plan], _Workers], exp
 def test_a_gradient_outlives_its_workers_next_ticket_of_the_same_step(
     workers: Callable[[Plan], _Workers], expected: Callable[[Plan], bytes]
 ) -> None:
-    """A worker that has answered gets the ticket of one that was lost, and computes it in the memory it has lent."""
+    """A worker that has answered gets the ticket of one that was lost, and computes it in memory that is borrowed."""
     crowd = workers(PLAN)
     one, two, three = (crowd.join() for _ in range(3))
     crowd.deal()
-    three.report()
+    three.receive_report()
     crowd.lose(two)
     crowd.deal()
     assert [ticket.micro_batch for ticket in three.tickets] == [1]
-    three.report()
-    one.report()
+    three.receive_report()
+    one.receive_report()
     assert crowd.finish() == expected(PLAN)
 
 
@@ -161,5 +161,5 @@ def test_what_was_read_already_is_not_copied_for_the_next_step(workers: Callable
         crowd.deal()
         for worker in crowd.there.values():
             if worker.tickets:
-                worker.report()
+                worker.receive_report()
     assert training.buffers._free == []

@@ -35,7 +35,7 @@ def _set_up(job: ps_pb.Assignment, optimizer: str, *, validation: bool) -> None:
 def test_from_every_point_on_all_is_as_if_nothing_had_been(
     make_job: MakeJob, begin: Begin, resume: Resume, optimizer: str, validation: bool
 ) -> None:
-    """Weights, moments, figures, history, digests, best weights and ending: before, in and after every epoch's end."""
+    """Weights, moments, metrics, history, digests, best weights and ending: before, in and after every epoch's end."""
     job = make_job()
     _set_up(job, optimizer, validation=validation)
     undisturbed, walk = begin(job).finish(), begin(job)
@@ -70,11 +70,11 @@ def test_an_open_round_is_no_part_of_a_checkpoint(make_job: MakeJob, begin: Begi
     run = begin(job)
     run.make_round()
     before, training = run.image(), run.training
-    first, *others = training.deal()["w"]
+    first, *others = training.deal_tickets()["w"]
     for ticket in (first, *others[:-1]):
-        gradient = training.buffers.take()
+        gradient = training.buffers.lend_buffer()
         gradient.fill(1e300)
-        training.take("w", 1, run._computation.answer(ticket, training.parameters, training.version, gradient))
+        training.accept_result("w", 1, run._computation.answer(ticket, training.parameters, training.version, gradient))
         assert run.image() == before
 
 

@@ -1,4 +1,4 @@
-"""The state machine of a training: what is applied, what is refused, and that nothing else matters."""
+"""The state machine of a training: what is applied, what is rejected, and that nothing else matters."""
 
 import itertools
 import math
@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from service.parameter_server.progress.telemetry import ACTIVITIES
-from service.parameter_server.shard.reduction import Buffers
+from service.parameter_server.progress.attempt_statistics import ACTIVITIES
+from service.parameter_server.shard.reduction import GradientBuffers
 from service.parameter_server.training import Training
 from workers.mathematics.optimizers import optimizer
-from workers.mathematics.sums import Sums
+from workers.mathematics.sums import SampleSums
 from workers.plan import Plan
 from workers.transport.tickets import Rejection, Result, Ticket, TicketKind
 
@@ -36,19 +36,19 @@ def run_alone(make_training: MakeTraining, answer: Answer) -> Callable[[], Train
 
     def run() -> Training:
         training = make_training(PLAN, SIZE)
-        training.join("only")
+        training.add_worker("only")
         while not training.over:
-            for ticket in training.deal()["only"]:
-                assert training.take("only", 2, answer(training, ticket, PLAN)) is None
-                training.book()
+            for ticket in training.deal_tickets()["only"]:
+                assert training.accept_result("only", 2, answer(training, ticket, PLAN)) is None
+                training.record_rounds()
         return training
 
     return run
 
 
 def _first_tickets(training: Training) -> list[Ticket]:
-    training.join("w")
-    return training.deal()["w"]
+    training.add_worker("w")
+    return training.deal_tickets()["w"]
 
 
 def test_a_step_is_the_mean_gradient_times_the_learning_rate(training: Training, answer: Answer) -> None:
@@ -56,7 +56,7 @@ def test_a_step_is_the_mean_gradient_times_the_learning_rate(training: Training,
     a, b, c = (answer(training, ticket, PLAN) for ticket in _first_tickets(training))
     gradients = [result.gradient.copy() for result in (a, b, c) if result.gradient is not None]
     for result in (a, b, c):
-        training.take("w", 2, result)
+        training.accept_result("w", 2, result)
     assert training.version == 1
     assert np.array_equal(training.parameters, -(((gradients[0] + gradients[1]) + gradients[2]) * (0.5 / 4)))
 
@@ -67,11 +67,11 @@ def test_everybody_asks_the_optimizer_for_the_learning_rate(make_training: MakeT
     falling = replace(optimizer("sgd", 0.5), learning_rate=lambda step: 1 / 2**step)
     training, weight = make_training(plan, 1, update_rule=falling), 0.0
     assert training.progress().learning_rate == 1 / 2
-    training.join("w")
+    training.add_worker("w")
     for step in (1, 2, 3):
-        (ticket,) = training.deal()["w"]
-        training.take("w", 2, Result(ticket, training.version, Sums(1.0, 1), np.ones(1)))
-        training.book()
+        (ticket,) = training.deal_tickets()["w"]
+        training.accept_result("w", 2, Result(ticket, training.version, SampleSums(1.0, 1), np.ones(1)))
+        training.record_rounds()
         weight -= 1 / 2**step
         (point,) = (told.step for told in training.pop_events() if told.HasField("step"))
         assert (training.parameters[0], point.step) == (weight, step)
@@ -90,14 +90,16 @@ def test_a_vector_longer_than_a_block_is_updated_once_everywhere(
     gradients = [np.random.default_rng(part).normal(size=size).astype(dtype) for part in range(parts)]
     for ticket in _first_tickets(training):
         samples = plan.samples(0, ticket.micro_batch)
-        training.take("w", 2, Result(ticket, 0, Sums(1.0, samples), gradients[ticket.micro_batch].copy()))
+        training.accept_result(
+            "w", 2, Result(ticket, 0, SampleSums(1.0, samples), gradients[ticket.micro_batch].copy())
+        )
     total = sum(gradients[1:], start=gradients[0])
     assert training.parameters.tobytes() == (-(total * (0.5 / 4))).tobytes()
     norm = np.linalg.norm(total.astype(np.float64)) / 4
     assert training.progress().gradient_norm == pytest.approx(norm, rel=1e-5)
 
 
-def test_the_epochs_figures_are_means_over_all_samples(run_alone: Callable[[], Training], answer: Answer) -> None:
+def test_the_epochs_statistics_are_means_over_all_samples(run_alone: Callable[[], Training], answer: Answer) -> None:
     """An epoch end reports the mean training cost, the accuracy, and the evaluation of the weights after it."""
     training = run_alone()
     told = training.pop_events()
@@ -111,23 +113,23 @@ def test_the_epochs_figures_are_means_over_all_samples(run_alone: Callable[[], T
     assert training.pop_events() == []
 
 
-def test_figures_can_be_counted_after_the_next_tickets_are_dealt(training: Training, answer: Answer) -> None:
-    """The weights move and the next step opens with the last result; what it means for the figures waits for `book`."""
+def test_statistics_can_be_counted_after_the_next_tickets_are_dealt(training: Training, answer: Answer) -> None:
+    """The weights move and the next step opens with the last result; what it means for the metrics waits."""
     for ticket in _first_tickets(training):
-        training.take("w", 2, answer(training, ticket, PLAN))
+        training.accept_result("w", 2, answer(training, ticket, PLAN))
     assert training.version == 1
-    assert {ticket.step for ticket in training.deal()["w"]} == {1}
+    assert {ticket.step for ticket in training.deal_tickets()["w"]} == {1}
     assert training.progress().samples == 0
-    training.book()
-    training.book()
+    training.record_rounds()
+    training.record_rounds()
     assert training.progress().samples == 4
 
 
 def test_the_time_of_steps_and_evaluations_is_told_apart(run_alone: Callable[[], Training]) -> None:
     """Each of six steps and two evaluations is counted once, and every activity's time is known."""
     training = run_alone()
-    told = training.totals.message([], training.stopwatch.seconds, [])
-    training.steps.tell(told)
+    told = training.counters.message([], training.stopwatch.seconds, [])
+    training.steps.write_to(told)
     assert sum(told.step_seconds_counts) == 6
     assert told.evaluations == 2
     assert min(told.step_seconds_sum, told.evaluation_seconds) > 0
@@ -148,18 +150,18 @@ def test_who_works_and_who_is_lost_never_changes_a_bit(
         if choice == "join":
             choice = f"w{next(names)}"
             held[choice] = []
-            training.join(choice)
+            training.add_worker(choice)
         elif chance.random() < 0.2:
-            training.leave(choice)
+            training.remove_worker(choice)
             del held[choice]
         else:
             ticket = held[choice].pop(0)
             result, again = (answer(training, ticket, PLAN) for _ in range(2))
-            assert training.take(choice, 2, result) is None
-            assert training.take(choice, 2, again) in (Rejection.DUPLICATE, Rejection.LATE)
-        for worker, tickets in training.deal().items():
+            assert training.accept_result(choice, 2, result) is None
+            assert training.accept_result(choice, 2, again) in (Rejection.DUPLICATE, Rejection.LATE)
+        for worker, tickets in training.deal_tickets().items():
             held[worker].extend(tickets)
-        training.book()
+        training.record_rounds()
     assert training.parameters.tobytes() == run_alone().parameters.tobytes()
     assert training.progress().samples == PLAN.rows * PLAN.epochs
 
@@ -169,21 +171,23 @@ def test_a_long_training_makes_few_buffers(make_training: MakeTraining, answer: 
     plan = Plan(rows=64, batch_size=8, micro_batches=8, epochs=30, seed=1, validation_rows=5)
     training, chance = make_training(plan, SIZE), random.Random(0)
     made = _count_made(training.buffers)
-    training.join("a")
-    training.join("b")
+    training.add_worker("a")
+    training.add_worker("b")
     while not training.over:
-        tickets = [(worker, ticket) for worker, dealt in training.deal().items() for ticket in dealt]
+        tickets = [(worker, ticket) for worker, dealt in training.deal_tickets().items() for ticket in dealt]
         for worker, ticket in chance.sample(tickets, len(tickets)):
             result = answer(training, ticket, plan)
-            training.take(worker, 2, _received(training, result))
-            training.take(worker, 2, _received(training, result))
-            training.take(worker, 2, _received(training, replace(result, sums=replace(result.sums, samples=99))))
-        training.book()
+            training.accept_result(worker, 2, _received(training, result))
+            training.accept_result(worker, 2, _received(training, result))
+            training.accept_result(
+                worker, 2, _received(training, replace(result, sums=replace(result.sums, samples=99)))
+            )
+        training.record_rounds()
     assert len(set(map(id, training.buffers._free))) == len(training.buffers._free) == made()
     assert made() <= plan.micro_batches
 
 
-def _count_made(buffers: Buffers) -> Callable[[], int]:
+def _count_made(buffers: GradientBuffers) -> Callable[[], int]:
     """How many vectors are made from now on."""
     take, made = buffers.take, []
 
@@ -196,10 +200,10 @@ def _count_made(buffers: Buffers) -> Callable[[], int]:
 
 
 def _received(training: Training, result: Result) -> Result:
-    """The result as it comes over a line that does not share memory."""
+    """The result as it comes over a connection that does not share memory."""
     if result.gradient is None:
         return result
-    buffer = training.buffers.take()
+    buffer = training.buffers.lend_buffer()
     np.copyto(buffer, result.gradient)
     return replace(result, gradient=buffer)
 
@@ -208,10 +212,10 @@ def test_a_lost_worker_is_counted_only_while_there_is_work(
     training: Training, run_alone: Callable[[], Training]
 ) -> None:
     """Workers that leave when all is done, or when there are too many, are not lost."""
-    training.join("a")
-    training.leave("a")
-    training.join("b")
-    training.leave("b", lost=False)
+    training.add_worker("a")
+    training.remove_worker("a")
+    training.add_worker("b")
+    training.remove_worker("b", lost=False)
     done = run_alone()
     done.leave("only")
-    assert (training.totals.workers_lost, done.totals.workers_lost) == (1, 0)
+    assert (training.counters.workers_lost, done.counters.workers_lost) == (1, 0)

@@ -11,7 +11,7 @@ import pytest
 from workers.mathematics.back_propagation import BackPropagation
 from workers.mathematics.initialisations import initialise
 from workers.mathematics.network import Network
-from workers.mathematics.sums import Sums
+from workers.mathematics.sums import SampleSums
 
 Array = npt.NDArray[Any]
 
@@ -25,7 +25,7 @@ class Case:
     x: Array
     targets: Array
 
-    def gradient(self, rows: Any = slice(None)) -> tuple[Array, Sums]:
+    def gradient(self, rows: Any = slice(None)) -> tuple[Array, SampleSums]:
         out = np.full_like(self.parameters, np.nan)
         x, targets = np.ascontiguousarray(self.x[rows]), self.targets[rows]
         return out, self.back_propagation.gradient(self.parameters, x, targets, out)

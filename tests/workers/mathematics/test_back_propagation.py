@@ -174,7 +174,7 @@ def test_no_allocation_after_the_first_step(activations, cost, terms):
 
 
 def test_many_sizes_do_not_pile_up(make_case):
-    """Buffers are kept for a few sizes only, and a size that was given up works again."""
+    """GradientBuffers are kept for a few sizes only, and a size that was given up works again."""
     case = make_case(NETWORK, samples=40, labels=True)
     first, _ = case.gradient(slice(0, 1))
     for samples in range(2, 40):
@@ -256,7 +256,7 @@ def test_float32_is_near_float64(make_case):
     ],
 )
 def test_wrong_arrays_are_refused(change, sentence, make_case):
-    """An array of the wrong shape or type is refused with a sentence that names both."""
+    """An array of the wrong shape or type is rejected with a sentence that names both."""
     case = make_case(NETWORK, samples=4)
     arrays = {
         "parameters": case.parameters, "x": case.x, "targets": case.targets, "out": np.empty_like(case.parameters),

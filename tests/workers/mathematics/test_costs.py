@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 
 from workers.mathematics.activations import ACTIVATIONS
-from workers.mathematics.arrays import Scratch
+from workers.mathematics.arrays import Interval, Scratch
 from workers.mathematics.costs import CANCELLED_FORMS, COSTS, cost_function, valid_pair
-from workers.mathematics.intervals import Interval
 
 FORMULAS = {
     "log_loss": lambda a, y: -(y * np.log(a) + (1 - y) * np.log(1 - a)),

@@ -79,6 +79,6 @@ def test_a_layer_depends_on_no_other():
 
 
 def test_unknown_name():
-    """An unknown initialisation is refused with the names that are known."""
+    """An unknown initialisation is rejected with the names that are known."""
     with pytest.raises(ValueError, match="'xavier' is unknown; known are glorot_uniform"):
         initialise(LAYOUT, "xavier", 1.0, 0, np.float32)

@@ -38,7 +38,7 @@ def _term(**changes):
     ],
 )
 def test_invalid_networks_are_refused(change, sentence):
-    """Parts that do not fit together are refused with a sentence that says what is wrong and what would be right."""
+    """Parts that do not fit together are rejected with a sentence that says what is wrong and what would be right."""
     with pytest.raises(ValueError, match=sentence):
         Network(**(VALID | change))
 
@@ -54,6 +54,6 @@ def test_valid_networks_are_taken(change):
 
 
 def test_balance_needs_two_nodes_in_the_layer():
-    """Balance over all nodes is refused on a layer with a single one."""
+    """Balance over all nodes is rejected on a layer with a single one."""
     with pytest.raises(ValueError, match="at least 2 nodes"):
         Network((4, 1), ("sigmoid",), "log_loss", inner_terms=(InnerTerm(1, "balance", 0.1),))

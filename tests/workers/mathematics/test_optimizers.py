@@ -155,6 +155,6 @@ def test_first_step_of_adam():
 
 
 def test_unknown_name():
-    """An unknown optimizer is refused with the names that are known."""
+    """An unknown optimizer is rejected with the names that are known."""
     with pytest.raises(ValueError, match="'adm' is unknown; known are sgd, momentum, nesterov, adam"):
         optimizer("adm", 0.1)

@@ -62,6 +62,6 @@ def test_without_bias():
 
 @pytest.mark.parametrize("vector", [np.zeros(22), np.zeros((1, 23)), np.zeros(46)[::2]])
 def test_other_vectors_are_refused(vector):
-    """A vector of another size, or with gaps, is refused."""
+    """A vector of another size, or with gaps, is rejected."""
     with pytest.raises(ValueError, match=r"layers \[4, 3, 2\] must be contiguous and have the shape \(23,\)"):
         ParameterLayout((4, 3, 2), bias=True).views(vector)

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.mathematics.sums import Sums
+from workers.mathematics.sums import SampleSums
 from workers.transport.frames import (
-    FIGURES,
     ORDER_BYTES,
     REPORT_BYTES,
+    WORKER_STATISTICS,
     Order,
     Report,
     ReportKind,
@@ -36,26 +36,26 @@ reports = st.builds(
     Report,
     UINT8,
     UINT32,
-    st.builds(Result, TICKETS, UINT64, st.builds(Sums, FLOAT64, UINT64, UINT64)),
+    st.builds(Result, TICKETS, UINT64, st.builds(SampleSums, FLOAT64, UINT64, UINT64)),
     UINT64,
     UINT64,
-    st.tuples(*[FLOAT64] * len(FIGURES)),
+    st.tuples(*[FLOAT64] * len(WORKER_STATISTICS)),
 )
 
 
 @given(orders)
 def test_an_order_is_read_as_it_was_written(order: Order) -> None:
-    """Whatever its tickets, refusals, version and weights; its first bytes tell how many there are."""
+    """Whatever its tickets, rejections, version and weights; its first bytes tell how many there are."""
     frame = encode_order(*order)
     head, rest = frame[:ORDER_BYTES], frame[ORDER_BYTES:]
-    assert len(rest) == order_rest_bytes(head) == TICKET_BYTES * len(order.tickets) + len(order.refusals)
+    assert len(rest) == order_rest_bytes(head) == TICKET_BYTES * len(order.tickets) + len(order.rejections)
     assert Order.decode(head, rest) == order
     assert Order.decode(bytearray(head), bytearray(rest)) == order
 
 
 @given(reports)
 def test_a_report_is_read_as_it_was_written(report: Report) -> None:
-    """Whatever its result, its place in the gradient and the worker's figures; its size is always the same."""
+    """Whatever its result, its place in the gradient and the worker's statistics; its size is always the same."""
     frame = report.encode()
     assert len(frame) == REPORT_BYTES
     assert Report.decode(frame) == report
@@ -72,14 +72,16 @@ def test_a_part_says_where_it_belongs_and_nothing_else() -> None:
     """The result that it is a part of follows later."""
     part = Report.decode(Report.part(4096, 512).encode())
     assert (part.kind, part.offset, part.length) == (ReportKind.PART, 4096, 512)
-    assert part.result == Result(Ticket(0, 0, 0), 0, Sums(0.0, 0))
-    assert sum(part.figures) == 0
+    assert part.result == Result(Ticket(0, 0, 0), 0, SampleSums(0.0, 0))
+    assert sum(part.statistics) == 0
 
 
 def test_a_result_that_is_not_finite_arrives_as_it_is() -> None:
     """The parameter server must see that a training diverges."""
     for cost in (math.inf, -math.inf, math.nan):
-        report = Report(ReportKind.RESULT, 1, Result(Ticket(0, 1, 0), 0, Sums(cost, 1)), 0, 0, [0.0] * len(FIGURES))
+        report = Report(
+            ReportKind.RESULT, 1, Result(Ticket(0, 1, 0), 0, SampleSums(cost, 1)), 0, 0, [0.0] * len(WORKER_STATISTICS)
+        )
         assert struct.pack("<d", Report.decode(report.encode()).result.sums.cost_sum) == struct.pack("<d", cost)
 
 
@@ -106,7 +108,7 @@ def test_the_bytes_of_an_order() -> None:
 
 def test_the_bytes_of_a_report() -> None:
     """Golden bytes: the parameter server at the other end may be of another build."""
-    result = Result(Ticket(258, TicketKind.GRADIENT, 3), 257, Sums(1.5, 250, 17))
+    result = Result(Ticket(258, TicketKind.GRADIENT, 3), 257, SampleSums(1.5, 250, 17))
     frame = Report(ReportKind.RESULT, 2, result, 8, 24332, [0.5, 1.0, 2.0, 4.0, 8.0, 4096.0]).encode()
     assert frame == (
         b"\x02" b"\x01" b"\x02\0\0\0" b"\x03\0\0\0"  # kinds of report and ticket, attempt, micro-batch

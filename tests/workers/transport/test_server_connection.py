@@ -1,4 +1,4 @@
-"""A line at work: orders in, results out, whatever pieces the bytes come in and whenever it breaks."""
+"""A connection at work: orders in, results out, whatever pieces the bytes come in and whenever it breaks."""
 
 import socket
 import struct
@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from workers.mathematics.parameters import ParameterLayout
-from workers.mathematics.sums import Sums
+from workers.mathematics.sums import SampleSums
 from workers.transport import server_connection as line_module
-from workers.transport.frames import FIGURES, Order, Report, ReportKind, encode_order
+from workers.transport.frames import WORKER_STATISTICS, Order, Report, ReportKind, encode_order
 from workers.transport.server_connection import ServerConnection
 from workers.transport.tickets import Rejection, Result, Ticket, TicketKind
 
@@ -24,7 +24,7 @@ LAYOUT = ParameterLayout((4, 3, 2), bias=True)
 WIDE = ParameterLayout((200, 256, 200, 128), bias=True)
 PART_BYTES = 256 * 1024
 TICKET = Ticket(7, TicketKind.GRADIENT, 3)
-TOLD = (0.5,) * len(FIGURES)
+TOLD = (0.5,) * len(WORKER_STATISTICS)
 WEIGHTS = np.arange(LAYOUT.size, dtype=np.float32)
 
 
@@ -52,22 +52,24 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 @pytest.fixture
-def new_line(ends: tuple[socket.socket, socket.socket]) -> Iterator[NewLine]:
+def new_connection(ends: tuple[socket.socket, socket.socket]) -> Iterator[NewLine]:
     """Lines over the worker's end; closed when the test is over."""
-    lines: list[ServerConnection] = []
+    connections: list[ServerConnection] = []
 
     def make(layout: ParameterLayout = LAYOUT, *, shared: bool = False, connection: Any = None) -> ServerConnection:
         weights, gradient = np.zeros(layout.size, np.float32), np.zeros(layout.size, np.float32)
-        lines.append(ServerConnection(connection or ends[0], weights, gradient, None if shared else layout.starts))
-        return lines[-1].__enter__()
+        connections.append(
+            ServerConnection(connection or ends[0], weights, gradient, None if shared else layout.starts)
+        )
+        return connections[-1].__enter__()
 
     yield make
-    for line in lines:
-        line.__exit__()
+    for connection in connections:
+        connection.__exit__()
 
 
 def _result(gradient: np.ndarray | None) -> Result:
-    return Result(TICKET, 5, Sums(1.5, 250, 17), gradient)
+    return Result(TICKET, 5, SampleSums(1.5, 250, 17), gradient)
 
 
 # -- orders ------------------------------------------------------------------------------------------------------------
@@ -75,44 +77,44 @@ def _result(gradient: np.ndarray | None) -> Result:
 
 @pytest.mark.parametrize("bytes_at_a_time", [1, 2, 23, 1000])
 def test_orders_arrive_in_any_pieces(
-    ends: tuple[socket.socket, socket.socket], new_line: NewLine, bytes_at_a_time: int
+    ends: tuple[socket.socket, socket.socket], new_connection: NewLine, bytes_at_a_time: int
 ) -> None:
     """With weights and without: the weights are those of the last order that had any."""
     slow = _Dribbling(fileno=ends[0].detach())
     slow.bytes_at_a_time = bytes_at_a_time
-    line, server = new_line(connection=slow), ends[1]
+    connection, server = new_connection(connection=slow), ends[1]
     first = Order([TICKET, TICKET._replace(step=8)], [None, Rejection.LATE], 5, WEIGHTS.nbytes)
     second = Order([], [Rejection.NOT_FINITE], 5)
     server.sendall(encode_order(*first) + WEIGHTS.tobytes() + encode_order(*second))
-    assert line.next_order() == first
-    np.testing.assert_array_equal(line.weights, WEIGHTS)
-    assert line.next_order() == second
-    np.testing.assert_array_equal(line.weights, WEIGHTS)
+    assert connection.next_order() == first
+    np.testing.assert_array_equal(connection.weights, WEIGHTS)
+    assert connection.next_order() == second
+    np.testing.assert_array_equal(connection.weights, WEIGHTS)
 
 
-def test_a_line_that_ends_anywhere_gives_no_order(new_line: NewLine) -> None:
+def test_a_connection_that_ends_anywhere_gives_no_order(new_connection: NewLine) -> None:
     """Also in the middle of an order, at every byte of it."""
     frame = encode_order([TICKET], [None], 5, WEIGHTS.nbytes) + WEIGHTS.tobytes()
     for end in range(len(frame)):
         worker, server = socket.socketpair()
         with server:
             server.sendall(frame[:end])
-        assert new_line(connection=worker).next_order() is None
+        assert new_connection(connection=worker).next_order() is None
 
 
-def test_a_line_that_is_torn_gives_no_order_and_takes_results(new_line: NewLine) -> None:
+def test_a_connection_that_is_torn_gives_no_order_and_takes_results(new_connection: NewLine) -> None:
     """A reset is no error: what becomes of the worker's membership says what to do."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         worker = socket.create_connection(listener.getsockname())
         server, _ = listener.accept()
-    line = new_line(connection=worker)
+    connection = new_connection(connection=worker)
     server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close with a reset
     server.close()
-    assert line.next_order() is None
-    line.begin()
-    line.send(_result(line.gradient), 1, TOLD)
-    line.send(_result(line.gradient), 1, TOLD)
-    assert line.next_order() is None
+    assert connection.next_order() is None
+    connection.start_gradient()
+    connection.send_result(_result(connection.gradient), 1, TOLD)
+    connection.send_result(_result(connection.gradient), 1, TOLD)
+    assert connection.next_order() is None
 
 
 class _Announcing(socket.socket):
@@ -141,7 +143,7 @@ def _ignore() -> None: ...
 
 @pytest.mark.parametrize("awake", [True, False])
 def test_an_order_that_comes_late_is_received(
-    ends: tuple[socket.socket, socket.socket], new_line: NewLine, monkeypatch: pytest.MonkeyPatch, awake: bool
+    ends: tuple[socket.socket, socket.socket], new_connection: NewLine, monkeypatch: pytest.MonkeyPatch, awake: bool
 ) -> None:
     """While the worker looks for it, and when it has gone to sleep."""
     monkeypatch.setattr(line_module, "_SPIN_SECONDS", 60.0 if awake else 0.0)
@@ -151,21 +153,23 @@ def test_an_order_that_comes_late_is_received(
         ends[1].sendall(encode_order(*order))
 
     looked, asleep = (send, _never) if awake else (_never, send)
-    assert new_line(connection=_Announcing(ends[0].detach(), looked, asleep)).next_order() == order
+    assert new_connection(connection=_Announcing(ends[0].detach(), looked, asleep)).next_order() == order
 
 
-def test_closing_wakes_who_waits_for_an_order(ends: tuple[socket.socket, socket.socket], new_line: NewLine) -> None:
+def test_closing_wakes_who_waits_for_an_order(
+    ends: tuple[socket.socket, socket.socket], new_connection: NewLine
+) -> None:
     """From another thread, as when the worker's membership ends; and it may be closed again."""
     asleep, orders = threading.Event(), []
-    line = new_line(connection=_Announcing(ends[0].detach(), _ignore, asleep.set))
-    waiting = threading.Thread(target=lambda: orders.append(line.next_order()))
+    connection = new_connection(connection=_Announcing(ends[0].detach(), _ignore, asleep.set))
+    waiting = threading.Thread(target=lambda: orders.append(connection.next_order()))
     waiting.start()
     assert asleep.wait(20)
-    line.close()
+    connection.close()
     waiting.join(20)
     assert orders == [None]
-    line.close()
-    assert line.next_order() is None
+    connection.close()
+    assert connection.next_order() is None
 
 
 # -- results -----------------------------------------------------------------------------------------------------------
@@ -173,50 +177,50 @@ def test_closing_wakes_who_waits_for_an_order(ends: tuple[socket.socket, socket.
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_a_result_is_said_as_it_is(
-    ends: tuple[socket.socket, socket.socket], new_line: NewLine, receive_report: ReceiveReport, shared: bool
+    ends: tuple[socket.socket, socket.socket], new_connection: NewLine, receive_report: ReceiveReport, shared: bool
 ) -> None:
     """A small gradient follows in one piece, unless memory is shared: then the report is only the bell."""
-    line = new_line(shared=shared)
-    line.begin()
-    line.gradient[:] = WEIGHTS
+    connection = new_connection(shared=shared)
+    connection.start_gradient()
+    connection.gradient[:] = WEIGHTS
     for layer in (1, 0):
-        line.layer_done(layer)
-    line.send(_result(line.gradient), 2, TOLD)
+        connection.layer_done(layer)
+    connection.send_result(_result(connection.gradient), 2, TOLD)
     report, gradient = receive_report(ends[1])
     assert report == Report(ReportKind.RESULT, 2, _result(None), 0, 0 if shared else WEIGHTS.nbytes, TOLD)
     assert gradient == (b"" if shared else WEIGHTS.tobytes())
 
 
 def test_an_evaluation_sends_no_gradient(
-    ends: tuple[socket.socket, socket.socket], new_line: NewLine, receive_report: ReceiveReport
+    ends: tuple[socket.socket, socket.socket], new_connection: NewLine, receive_report: ReceiveReport
 ) -> None:
     """Nor does the next gradient begin in the middle."""
-    line = new_line()
-    line.begin()
-    line.send(_result(None), 2, TOLD)
+    connection = new_connection()
+    connection.start_gradient()
+    connection.send_result(_result(None), 2, TOLD)
     assert receive_report(ends[1])[0].length == 0
-    line.begin()
-    line.send(_result(line.gradient), 2, TOLD)
-    assert receive_report(ends[1])[0].length == line.gradient.nbytes
+    connection.start_gradient()
+    connection.send_result(_result(connection.gradient), 2, TOLD)
+    assert receive_report(ends[1])[0].length == connection.gradient.nbytes
 
 
 def test_parts_of_a_gradient_are_on_their_way_while_earlier_layers_are_computed(
-    ends: tuple[socket.socket, socket.socket], new_line: NewLine, receive_report: ReceiveReport
+    ends: tuple[socket.socket, socket.socket], new_connection: NewLine, receive_report: ReceiveReport
 ) -> None:
     """From the last layer on, merged until they have 256 KiB; W(0) goes with the result."""
-    line, server = new_line(WIDE), ends[1]
+    connection, server = new_connection(WIDE), ends[1]
     numbers = np.random.default_rng(1).random(WIDE.size, np.float32)
     for _ in range(2):  # buffers and counts are right again for the next ticket
-        line.gradient.fill(0)
-        line.begin()
-        line.gradient[WIDE.starts[2] :] = numbers[WIDE.starts[2] :]
-        line.layer_done(2)
-        line.gradient[WIDE.starts[1] : WIDE.starts[2]] = numbers[WIDE.starts[1] : WIDE.starts[2]]
-        line.layer_done(1)
+        connection.gradient.fill(0)
+        connection.start_gradient()
+        connection.gradient[WIDE.starts[2] :] = numbers[WIDE.starts[2] :]
+        connection.layer_done(2)
+        connection.gradient[WIDE.starts[1] : WIDE.starts[2]] = numbers[WIDE.starts[1] : WIDE.starts[2]]
+        connection.layer_done(1)
         part, later_layers = receive_report(server)
-        line.gradient[: WIDE.starts[1]] = numbers[: WIDE.starts[1]]
-        line.layer_done(0)
-        line.send(_result(line.gradient), 2, TOLD)
+        connection.gradient[: WIDE.starts[1]] = numbers[: WIDE.starts[1]]
+        connection.layer_done(0)
+        connection.send_result(_result(connection.gradient), 2, TOLD)
         report, first_layer = receive_report(server)
         assert (part.kind, report.kind) == (ReportKind.PART, ReportKind.RESULT)
         assert (part.offset, report.offset) == (WIDE.starts[1] * 4, 0)
@@ -226,23 +230,26 @@ def test_parts_of_a_gradient_are_on_their_way_while_earlier_layers_are_computed(
 
 @pytest.mark.parametrize("bytes_at_a_time", [1, 100, 120, 400_000])
 def test_a_connection_that_takes_little_at_a_time_gets_everything(
-    ends: tuple[socket.socket, socket.socket], new_line: NewLine, receive_report: ReceiveReport, bytes_at_a_time: int
+    ends: tuple[socket.socket, socket.socket],
+    new_connection: NewLine,
+    receive_report: ReceiveReport,
+    bytes_at_a_time: int,
 ) -> None:
     """Wherever the system cuts what it is given: in the report, between report and gradient, in the gradient."""
     narrow = _Dribbling(fileno=ends[0].detach())
     narrow.bytes_at_a_time = bytes_at_a_time
-    line = new_line(WIDE, connection=narrow)
-    line.gradient[:] = np.arange(WIDE.size)
+    connection = new_connection(WIDE, connection=narrow)
+    connection.gradient[:] = np.arange(WIDE.size)
     received: list[tuple[Report, bytes]] = []
     reader = threading.Thread(target=lambda: received.extend(receive_report(ends[1]) for _ in range(2)))
     reader.start()
-    line.begin()
+    connection.start_gradient()
     for layer in (2, 1, 0):
-        line.layer_done(layer)
-    line.send(_result(line.gradient), 1, TOLD)
+        connection.layer_done(layer)
+    connection.send_result(_result(connection.gradient), 1, TOLD)
     reader.join(20)
     (_, later_layers), (_, first_layer) = received
-    assert first_layer + later_layers == line.gradient.tobytes()
+    assert first_layer + later_layers == connection.gradient.tobytes()
 
 
 def test_a_part_that_nobody_reads_does_not_hold_the_end_up(no_file_stays_open: None) -> None:
@@ -252,7 +259,7 @@ def test_a_part_that_nobody_reads_does_not_hold_the_end_up(no_file_stays_open: N
     with socket.create_server(("127.0.0.1", 0)) as listener:
         worker = socket.create_connection(listener.getsockname())
         server, _ = listener.accept()
-    with server, ServerConnection(worker, vector, vector, layout.starts) as line:
-        line.begin()
-        line.layer_done(1)
+    with server, ServerConnection(worker, vector, vector, layout.starts) as connection:
+        connection.start_gradient()
+        connection.layer_done(1)
         assert server.recv(1) == bytes([ReportKind.PART])

@@ -1,4 +1,4 @@
-"""An engine at work on a small training, and workers at the other ends of its lines."""
+"""An engine at work on a small training, and workers at the other ends of its connections."""
 
 import socket
 import threading
@@ -19,9 +19,9 @@ from service.parameter_server import engine as engine_module
 from service.parameter_server.engine import Engine
 from service.parameter_server.training import Training
 from service.parameter_server.transport.members import Member
-from service.parameter_server.transport.worker_connection import WorkerConnection as ServerLine
+from service.parameter_server.transport.worker_connection import WorkerConnection
 from workers.plan import Plan
-from workers.transport.server_connection import ServerConnection as WorkerLine
+from workers.transport.server_connection import ServerConnection
 from workers.transport.tickets import Rejection, Result, Ticket
 
 SIZE = 6
@@ -85,11 +85,11 @@ class Bench:
 
     def told(self) -> list[ps_pb.TrainingEvent]:
         """What happened until now."""
-        return list(self.call(lambda: self.engine.tell(0)).events)
+        return list(self.call(lambda: self.engine.report(0)).events)
 
     def state(self) -> ps_pb.FollowResponse:
-        """Where the training stands, with telemetry."""
-        return self.call(lambda: self.engine.tell(0, with_telemetry=True))
+        """Where the training stands, with statistics."""
+        return self.call(lambda: self.engine.report(0, with_statistics=True))
 
     def story(self) -> list[str]:
         """What happened until now, by its name; without history, digests and arithmetic."""
@@ -133,13 +133,13 @@ class Bench:
     def peer(self, name: str, *, shared: bool = True) -> "Peer":
         """A worker that is there from now on."""
         peer = self.new_peer(name, shared=shared)
-        self.run(self.engine.add(peer.member))
+        self.run(self.engine.add_worker(peer.member))
         return peer
 
     def remove(self, peer: "Peer") -> bool:
         """Whether it is told as lost."""
         told = len(self.told())
-        self.run(self.engine.remove(peer.member))
+        self.run(self.engine.remove_worker(peer.member))
         return any(event.worker_lost for event in self.told()[told:])
 
     def gone(self, peer: "Peer") -> str:
@@ -151,37 +151,37 @@ class Bench:
         """Ends the engine, and then the workers."""
         self.run(self.engine.close())
         for peer in self._peers:
-            peer.line.__exit__()
+            peer.connection.__exit__()
 
 
 class Peer:
-    """A worker: its member, and its end of the line.
+    """A worker: its member, and its end of the connection.
 
     Attributes:
         tickets: That it was told, and has not answered.
-        refusals: Of its results so far.
+        rejections: Of its results so far.
     """
 
     def __init__(self, name: str, training: Training, answer: Answer, *, shared: bool = True) -> None:
         self.tickets: list[Ticket] = []
-        self.refusals: list[Rejection | None] = []
+        self.rejections: list[Rejection | None] = []
         here, self.socket = socket.socketpair()
         memory, size = None, training.parameters.size
         if shared:
             memory = np.zeros(size)
-        line = ServerLine(here, training.parameters, training.buffers, memory)
-        self.member = Member(name, line, f"{name} joined")
+        connection = WorkerConnection(here, training.parameters, training.buffers, memory)
+        self.member = Member(name, connection, f"{name} joined")
         gradient = np.zeros(size) if memory is None else memory
-        self.line = WorkerLine(self.socket, np.zeros(size), gradient, None if shared else [0])
+        self.connection = ServerConnection(self.socket, np.zeros(size), gradient, None if shared else [0])
         self._training, self._answer = training, answer
 
     def listen(self) -> bool:
         """Waits for an order; whether there was one."""
-        order = self.line.next_order()
+        order = self.connection.next_order()
         if order is None:
             return False
         self.tickets += order.tickets
-        self.refusals += order.refusals
+        self.rejections += order.rejections
         return True
 
     def answer(
@@ -192,10 +192,10 @@ class Peer:
     ) -> None:
         """Answers its next ticket."""
         result = self._answer(self._training, self.tickets.pop(0), PLAN)
-        self.line.begin()
+        self.connection.start_gradient()
         if result.gradient is not None:
-            self.line.gradient[:] = result.gradient
-        self.line.send(result, attempt, [*seconds, *usage])
+            self.connection.gradient[:] = result.gradient
+        self.connection.send_result(result, attempt, [*seconds, *usage])
 
     def finish(self) -> None:
         """Works until there is no more to do."""
@@ -239,9 +239,9 @@ def bench(make_bench: Callable[..., Bench]) -> Iterator[Bench]:
 def expected(make_training: Callable[..., Training], answer: Answer) -> bytes:
     """The weights that one worker ends with, without an engine."""
     training = make_training(PLAN, SIZE)
-    training.join("only")
+    training.add_worker("only")
     while not training.over:
-        for ticket in training.deal()["only"]:
-            training.take("only", 2, answer(training, ticket, PLAN))
-            training.book()
+        for ticket in training.deal_tickets()["only"]:
+            training.accept_result("only", 2, answer(training, ticket, PLAN))
+            training.record_rounds()
     return training.parameters.tobytes()

@@ -67,7 +67,7 @@ def test_calls_after_the_end_are_answered_too(make_bench: MakeBench) -> None:
     assert not bench.remove(late)
     assert not late.listen()
     assert bench.story() == []
-    late.line.__exit__()
+    late.connection.__exit__()
 
 
 def test_the_state_counts_who_is_there_and_what_all_have_done(bench: Any) -> None:
@@ -80,13 +80,13 @@ def test_the_state_counts_who_is_there_and_what_all_have_done(bench: Any) -> Non
     here.listen()
     bench.remove(there)
     state = bench.state()
-    assert state.telemetry.worker_seconds == {"gathering": 2, "computing": 3, "waiting": 4, "exchanging": 5}
-    assert state.telemetry.transport_workers == {"shared": 1, "inline": 0}
+    assert state.statistics.worker_seconds == {"gathering": 2, "computing": 3, "waiting": 4, "exchanging": 5}
+    assert state.statistics.transport_workers == {"shared": 1, "inline": 0}
     assert state.progress.workers_alive == 1
     bench.remove(here)
     bench.peer("next")
     state = bench.state()
-    assert state.telemetry.worker_seconds == {"gathering": 2, "computing": 3, "waiting": 4, "exchanging": 5}
+    assert state.statistics.worker_seconds == {"gathering": 2, "computing": 3, "waiting": 4, "exchanging": 5}
 
 
 def _open_files() -> int:
@@ -100,7 +100,7 @@ def test_nothing_is_left_open(make_bench: MakeBench) -> None:
     bench = make_bench()
     working, broken, _ = (bench.peer(name, shared=name != "hanging") for name in ("working", "broken", "hanging"))
     working.listen()
-    broken.line.__exit__()
+    broken.connection.__exit__()
     bench.gone(broken)
     bench.close()
     assert bench.gone(working) == "the parameter server stops"

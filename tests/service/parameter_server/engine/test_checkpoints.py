@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 
 from service.parameter_server import checkpoints as checkpoints_module
-from service.parameter_server.checkpoints import Checkpoint
+from service.parameter_server.checkpoints import TakenCheckpoint
 
 MakeBench = Callable[..., Any]
-Waiting = "Future[Checkpoint | None]"
+Waiting = "Future[TakenCheckpoint | None]"
 
 
 def _wait(bench: Any, *, now: bool = False) -> Waiting:
     """Asks for a checkpoint; returns when the engine knows of it."""
-    waiting: Future[Checkpoint | None] = asyncio.run_coroutine_threadsafe(
-        bench.engine.checkpoint(now=now), bench.engine._calls.loop
+    waiting: Future[TakenCheckpoint | None] = asyncio.run_coroutine_threadsafe(
+        bench.engine.take_checkpoint(now=now), bench.engine._bridge.loop
     )
     bench.run(asyncio.sleep(0))
     bench.call(lambda: None)
@@ -64,7 +64,7 @@ def test_what_is_due_while_nobody_asks_is_taken_when_somebody_does(bench: Any) -
 
 
 def test_by_epochs_one_is_due_after_the_evaluation(make_bench: MakeBench) -> None:
-    """Not before the figures of the epoch are complete."""
+    """Not before the statistics of the epoch are complete."""
     bench = make_bench(every_epochs=1)
     peer, waiting = bench.peer("peer"), _wait(bench)
     for _ in range(3):
@@ -134,7 +134,7 @@ def test_who_goes_away_is_forgotten(bench: Any, monkeypatch: pytest.MonkeyPatch)
     _make_step(peer)
     peer.listen()
     assert made == []
-    assert bench.call(lambda: bench.engine._desk._waiting) == []
+    assert bench.call(lambda: bench.engine._checkpoint_requests._waiting) == []
 
 
 def test_the_end_of_the_training_ends_all_waiting(bench: Any) -> None:

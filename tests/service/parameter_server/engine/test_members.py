@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from workers.mathematics.sums import Sums
-from workers.transport.frames import FIGURES, Report, ReportKind
+from workers.mathematics.sums import SampleSums
+from workers.transport.frames import WORKER_STATISTICS, Report, ReportKind
 from workers.transport.tickets import Result, Ticket
 
 MakeBench = Callable[..., Any]
@@ -54,10 +54,10 @@ def test_what_happens_is_told_in_its_order(bench: Any) -> None:
     first = bench.peer("first")
     first.listen()
     with bench.busy():
-        first.line.close()
-        bench.start(bench.engine.remove(first.member))
+        first.connection.close()
+        bench.start(bench.engine.remove_worker(first.member))
         second = bench.new_peer("second")
-        bench.start(bench.engine.add(second.member))
+        bench.start(bench.engine.add_worker(second.member))
     second.finish()
     bench.gone(second)
     assert bench.story() == [
@@ -74,7 +74,7 @@ def test_a_worker_is_removed_once(bench: Any) -> None:
     peer = bench.peer("peer")
     assert bench.remove(peer)
     assert not bench.remove(peer)
-    assert bench.state().telemetry.workers_lost == 1
+    assert bench.state().statistics.workers_lost == 1
 
 
 def test_a_worker_that_is_lost_while_it_is_added_holds_nothing(bench: Any, expected: bytes) -> None:
@@ -82,7 +82,7 @@ def test_a_worker_that_is_lost_while_it_is_added_holds_nothing(bench: Any, expec
     lost = bench.new_peer("lost")
 
     async def add_and_break_off() -> None:
-        adding = asyncio.ensure_future(bench.engine.add(lost.member))
+        adding = asyncio.ensure_future(bench.engine.add_worker(lost.member))
         await asyncio.sleep(0)
         adding.cancel()
         await asyncio.wait([adding])
@@ -100,15 +100,18 @@ def _half_a_word(peer: Any) -> None:
 
 
 BREAKS = {
-    "it goes": (lambda peer: peer.line.__exit__(), "its line broke: "),
-    "it says nonsense": (lambda peer: peer.socket.sendall(bytes(1000)), "its line broke: it says 0 bytes from 0 on"),
-    "it says half a word": (_half_a_word, "its line broke: it was closed"),
+    "it goes": (lambda peer: peer.connection.__exit__(), "its connection broke: "),
+    "it says nonsense": (
+        lambda peer: peer.socket.sendall(bytes(1000)),
+        "its connection broke: it announces 0 bytes from 0 on",
+    ),
+    "it says half a word": (_half_a_word, "its connection broke: the worker closed it"),
 }
 
 
 @pytest.mark.parametrize("case", BREAKS)
 @pytest.mark.parametrize("shared", [True, False])
-def test_a_line_that_breaks_is_the_reason(bench: Any, expected: bytes, case: str, shared: bool) -> None:
+def test_a_connection_that_breaks_is_the_reason(bench: Any, expected: bytes, case: str, shared: bool) -> None:
     """The engine says why it gave the worker up, keeps its tickets until it is removed, and loses none."""
     break_it, reason = BREAKS[case]
     peer = bench.peer("peer", shared=shared)
@@ -116,7 +119,7 @@ def test_a_line_that_breaks_is_the_reason(bench: Any, expected: bytes, case: str
     break_it(peer)
     assert bench.gone(peer).startswith(reason)
     other = bench.peer("other")
-    assert bench.call(lambda: bench.training.holds("peer"))
+    assert bench.call(lambda: bench.training.holds_tickets("peer"))
     assert bench.remove(peer)
     other.finish()
     assert bench.training.parameters.tobytes() == expected
@@ -151,18 +154,18 @@ def _drain(connection: socket.socket) -> None:
             pass
 
 
-def test_a_line_that_has_nothing_to_send_any_more_lets_the_engine_sleep(make_bench: MakeBench) -> None:
+def test_a_connection_that_has_nothing_to_send_any_more_lets_the_engine_sleep(make_bench: MakeBench) -> None:
     """However the last bytes got away: here with the answer to a report that came in between."""
     bench = make_bench(size=40_000)
     peer = bench.peer("peer", shared=False)
     bench.turn()
-    assert peer.member.line.unsent
+    assert peer.member.connection.has_unsent
     with bench.busy():
         _drain(peer.socket)
-        unknown = Result(Ticket(99, 1, 0), 0, Sums(0.0, 0))
-        peer.socket.sendall(Report(ReportKind.RESULT, 2, unknown, 0, 0, [0.0] * len(FIGURES)).encode())
+        unknown = Result(Ticket(99, 1, 0), 0, SampleSums(0.0, 0))
+        peer.socket.sendall(Report(ReportKind.RESULT, 2, unknown, 0, 0, [0.0] * len(WORKER_STATISTICS)).encode())
     bench.turn()
-    assert not peer.member.line.unsent
+    assert not peer.member.connection.has_unsent
     _drain(peer.socket)
     bench.turn()
     polls = bench.selector.polls
@@ -179,14 +182,14 @@ def test_an_error_in_a_step_fails_the_job(make_bench: MakeBench, monkeypatch: py
     def fail(*_: object) -> None:
         raise MemoryError("no room")
 
-    monkeypatch.setattr(bench.training, "take", fail)
+    monkeypatch.setattr(bench.training, "accept_result", fail)
     peer = bench.peer("peer")
     peer.listen()
     peer.answer()
     bench.engine._thread.join()
     bench.call(lambda: None)
     assert bench.told()[-1].failed == "the parameter server failed: MemoryError('no room')"
-    assert bench.call(lambda: bench.engine.tell(0)).HasField("telemetry")
+    assert bench.call(lambda: bench.engine.report(0)).HasField("statistics")
     assert bench.state().progress.workers_alive == 1
     assert bench.remove(peer)
     bench.close()
@@ -201,7 +204,7 @@ def test_a_removal_that_fails_half_way_fails_the_job(make_bench: MakeBench, monk
     def fail(*_: object) -> None:
         raise MemoryError("no room")
 
-    monkeypatch.setattr(bench.training, "_settle", fail)
+    monkeypatch.setattr(bench.training, "_detach_gradient", fail)
     bench.remove(peer)
     bench.engine._thread.join()
     assert bench.told()[-1].failed == "the parameter server failed: MemoryError('no room')"

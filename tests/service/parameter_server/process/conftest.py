@@ -14,10 +14,11 @@ from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
 from service.parameter_server.process import RunningParameterServer, start_parameter_server
 from workers import from_spec
 from workers.computation import Computation
-from workers.transport.frames import FIGURES, Order
-from workers.transport.server_connection import connect_to_server
+from workers.runtime.host import host_fingerprint
+from workers.transport.frames import WORKER_STATISTICS, Order
+from workers.transport.handshake import connect_to_server
 from workers.transport.tickets import Result, Ticket
-from workers.worker import SECRET_KEY, host_fingerprint, work
+from workers.worker import SECRET_KEY, work
 
 _SECRET = "secret"  # noqa: S105 (of jobs that only exist here)
 _METADATA = ((SECRET_KEY, _SECRET),)
@@ -42,7 +43,7 @@ class Hand:
 
     Attributes:
         name: That the parameter server gave it.
-        line: Its line.
+        connection: Its connection.
         membership: Its call of Attend.
     """
 
@@ -51,35 +52,35 @@ class Hand:
         joined = stub.Join(request, metadata=_METADATA, timeout=_SECONDS)
         self.name = joined.worker_id
         self.computation = _computation(job)
-        self.line = connect_to_server(joined, self.computation.layout, self.computation.dtype)
+        self.connection = connect_to_server(joined, self.computation.layout, self.computation.dtype)
         self.membership = stub.Attend(ps_pb.AttendRequest(worker_id=self.name), metadata=_METADATA)
 
     def order(self) -> Order:
         """Waits for an order."""
-        order = self.line.next_order()
-        assert order is not None, "the line was closed"
+        order = self.connection.next_order()
+        assert order is not None, "the connection was closed"
         return order
 
     def compute(self, ticket: Ticket, version: int) -> Result:
         """Computes the answer to a ticket as a worker does, which may send parts of it already."""
-        self.line.begin()
-        line = self.line
-        return self.computation.answer(ticket, line.weights, version, line.gradient, line.layer_done)
+        self.connection.start_gradient()
+        connection = self.connection
+        return self.computation.answer(ticket, connection.weights, version, connection.gradient, connection.layer_done)
 
     def send(self, result: Result, attempt: int = 1) -> None:
         """Sends a result."""
-        self.line.send(result, attempt, [0.0] * len(FIGURES))
+        self.connection.send_result(result, attempt, [0.0] * len(WORKER_STATISTICS))
 
     def answer(self, order: Order) -> None:
         """Answers the tickets of an order, each after the one before was acknowledged."""
         for number, ticket in enumerate(order.tickets):
             self.send(self.compute(ticket, order.version))
             if number + 1 < len(order.tickets):
-                assert self.order().refusals == [None]
+                assert self.order().rejections == [None]
 
     def work(self) -> None:
         """Works until there is no more to do."""
-        while order := self.line.next_order():
+        while order := self.connection.next_order():
             self.answer(order)
 
     def end(self) -> tuple[grpc.StatusCode, str]:
@@ -93,7 +94,7 @@ class Hand:
     def close(self) -> None:
         """Leaves nothing behind."""
         self.leave()
-        self.line.__exit__()
+        self.connection.__exit__()
 
 
 class Served:
@@ -131,7 +132,7 @@ class Served:
 
     def tell(self, seen: int) -> ps_pb.FollowResponse:
         """What a follower is told that has seen so many events."""
-        return self.stub.Follow(ps_pb.FollowRequest(seen=seen, telemetry=True), metadata=_METADATA, timeout=_SECONDS)
+        return self.stub.Follow(ps_pb.FollowRequest(seen=seen, statistics=True), metadata=_METADATA, timeout=_SECONDS)
 
     def follow(self, seen: int = 0) -> list[ps_pb.TrainingEvent]:
         """What happens until the end."""

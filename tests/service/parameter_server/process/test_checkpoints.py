@@ -163,7 +163,7 @@ def test_a_damaged_checkpoint_is_no_beginning(
         serve(following)
 
 
-def test_weights_of_a_checkpoint_lie_in_a_region(
+def test_weights_of_a_checkpoint_lie_in_a_memory(
     serve: Serve, make_job: MakeJob, resume: Callable[..., ps_pb.Assignment]
 ) -> None:
     """Where memory is shared, as drawn ones do."""

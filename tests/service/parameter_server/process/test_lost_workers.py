@@ -11,7 +11,7 @@ import pytest
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.parameter_server.engine import Engine
 from service.parameter_server.transport.members import Member
-from workers.mathematics.sums import Sums
+from workers.mathematics.sums import SampleSums
 from workers.transport.frames import Order
 from workers.transport.tickets import Result, Ticket
 
@@ -32,7 +32,7 @@ def test_a_worker_that_breaks_off_is_replaced_without_a_trace(
     hand = served.hand()
     order = hand.order()
     hand.send(hand.compute(order.tickets[0], order.version))
-    assert hand.order().refusals == [None]
+    assert hand.order().rejections == [None]
     hand.leave()
     served.wait_for("worker_lost")
     served.work()
@@ -40,7 +40,7 @@ def test_a_worker_that_breaks_off_is_replaced_without_a_trace(
     assert served.story() == [
         "worker_joined", "worker_lost", "worker_joined", "epoch_end", "epoch_end", "finished",
     ]  # fmt: skip
-    assert served.state().telemetry.workers_lost == 1
+    assert served.state().statistics.workers_lost == 1
 
 
 @both_transports
@@ -54,14 +54,14 @@ def test_a_worker_that_hangs_is_given_up(
     hand = served.hand()
     assert hand.order().tickets
     assert hand.end() == (grpc.StatusCode.UNAVAILABLE, f"no word of {hand.name} for 0 s: join again")
-    assert hand.line.next_order() is None
+    assert hand.connection.next_order() is None
     served.work()
     assert served.weights() == plain_training(job)
     assert "no word of" in served.wait_for("worker_lost")[0].worker_lost
 
 
 @both_transports
-def test_refused_results_do_not_disturb_the_training(
+def test_rejected_results_do_not_disturb_the_training(
     serve: Serve, make_job: MakeJob, plain_training: PlainTraining, transport: str
 ) -> None:
     """A worker that sends rubbish first is told so, gets the tickets again, and the result is as without it."""
@@ -70,20 +70,20 @@ def test_refused_results_do_not_disturb_the_training(
     hand = served.hand()
     order = hand.order()
     for ticket in order.tickets:
-        hand.line.begin()
-        hand.send(Result(ticket, order.version, Sums(0.0, 1)))
-    again, refused = [], []
-    while len(refused) < len(order.tickets):
+        hand.connection.start_gradient()
+        hand.send(Result(ticket, order.version, SampleSums(0.0, 1)))
+    again, rejected = [], []
+    while len(rejected) < len(order.tickets):
         told = hand.order()
         again += told.tickets
-        refused += [refusal.name for refusal in told.refusals]
-    assert refused == ["WRONG_COUNT"] * len(order.tickets)
+        rejected += [rejection.name for rejection in told.rejections]
+    assert rejected == ["WRONG_COUNT"] * len(order.tickets)
     assert sorted(again) == order.tickets
     hand.leave()
     served.wait_for("worker_lost")
     served.work()
     assert served.weights() == plain_training(job)
-    assert served.state().telemetry.refused == {"wrong_count": 4}
+    assert served.state().statistics.rejected == {"wrong_count": 4}
 
 
 @both_transports
@@ -98,23 +98,23 @@ def test_every_kind_of_rubbish_has_its_reason(
     told, tickets = [], []
 
     def send(result: Result, attempt: int = 1) -> None:
-        hand.line.begin()
+        hand.connection.start_gradient()
         hand.send(result, attempt)
         answer = hand.order()
         tickets.extend(answer.tickets)
-        told.extend(refusal and refusal.name for refusal in answer.refusals)
+        told.extend(rejection and rejection.name for rejection in answer.rejections)
 
     send(hand.compute(order.tickets[0], 0), attempt=7)
-    send(Result(Ticket(2**63, 1, 0), 0, Sums(0.0, 0)))
+    send(Result(Ticket(2**63, 1, 0), 0, SampleSums(0.0, 0)))
     send(hand.compute(order.tickets[1], 0))
     send(hand.compute(order.tickets[1], 0))
     not_finite = hand.compute(order.tickets[2], 0)
-    hand.line.gradient[:] = np.nan
+    hand.connection.gradient[:] = np.nan
     send(not_finite)
     send(hand.compute(order.tickets[3], 0))
     assert told == ["WRONG_ATTEMPT", "UNKNOWN_TICKET", None, "DUPLICATE", "NOT_FINITE", None]
     assert sorted(ticket.micro_batch for ticket in tickets) == [0, 2]
-    assert served.weights() == hand.line.weights.tobytes()
+    assert served.weights() == hand.connection.weights.tobytes()
     hand.answer(Order(tickets, [], 0))
     hand.work()
     assert served.weights() == plain_training(job)
@@ -157,12 +157,12 @@ def test_a_worker_that_dies_between_two_parts_of_a_gradient(
     order = hand.order()
     for ticket in order.tickets[:answered]:
         hand.send(hand.compute(ticket, order.version))
-        assert hand.order().refusals == [None]
+        assert hand.order().rejections == [None]
     hand.compute(order.tickets[answered], order.version)  # the last layer is on its way
-    hand.line.__exit__()
+    hand.connection.__exit__()
     code, reason = hand.end()
     assert code == grpc.StatusCode.UNAVAILABLE
-    assert "its line broke" in reason
+    assert "its connection broke" in reason
     served.work()
     assert served.weights() == plain_training(job)
 
@@ -171,16 +171,16 @@ def test_a_worker_that_dies_between_two_parts_of_a_gradient(
 def test_a_worker_that_dies_before_it_rings_the_bell(
     serve: Serve, make_job: MakeJob, plain_training: PlainTraining, answered: int
 ) -> None:
-    """Half a gradient stands in the memory that it has lent for the one before: nobody reads any of it."""
+    """Half a gradient stands in the memory that it has borrowed for the one before: nobody reads any of it."""
     job = make_job(transport="shared")
     served = serve(job)
     hand = served.hand()
     order = hand.order()
     for ticket in order.tickets[:answered]:
         hand.send(hand.compute(ticket, order.version))
-        assert hand.order().refusals == [None]
-    hand.line.gradient[: hand.line.gradient.size // 2] = 1e300
-    hand.line.__exit__()
+        assert hand.order().rejections == [None]
+    hand.connection.gradient[: hand.connection.gradient.size // 2] = 1e300
+    hand.connection.__exit__()
     assert hand.end()[0] == grpc.StatusCode.UNAVAILABLE
     served.work()
     assert served.weights() == plain_training(job)

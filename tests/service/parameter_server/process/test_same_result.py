@@ -30,7 +30,7 @@ def _train(served: Any, workers: int) -> dict[str, int]:
 
 
 def _present(told: ps_pb.FollowResponse) -> dict[str, int]:
-    return {transport: workers for transport, workers in told.telemetry.transport_workers.items() if workers}
+    return {transport: workers for transport, workers in told.statistics.transport_workers.items() if workers}
 
 
 @pytest.mark.parametrize(("transport", "part_bytes"), [("shared", 0), ("inline", 1 << 20), ("inline", 1)])

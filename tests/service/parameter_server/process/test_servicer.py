@@ -49,17 +49,17 @@ def test_a_follower_is_told_how_each_worker_came(serve: Serve, make_job: MakeJob
     event, told = served.wait_for("worker_joined")
     assert "worker-1 joined: process " in event.worker_joined
     assert event.worker_joined.endswith("transport inline")
-    assert dict(told.telemetry.transport_workers) == {"shared": 0, "inline": 1}
+    assert dict(told.statistics.transport_workers) == {"shared": 0, "inline": 1}
 
 
 def test_telemetry_comes_to_those_who_ask_for_it(serve: Serve, make_job: MakeJob) -> None:
     """Progress to everybody."""
     served = serve(make_job())
     for seen in (0, 2**64 - 1):  # something has happened, or not
-        for telemetry in (False, True):
-            request = ps_pb.FollowRequest(seen=seen, telemetry=telemetry)
+        for statistics in (False, True):
+            request = ps_pb.FollowRequest(seen=seen, statistics=statistics)
             told = served.stub.Follow(request, metadata=SECRET)
-            assert (told.HasField("progress"), told.HasField("telemetry")) == (True, telemetry)
+            assert (told.HasField("progress"), told.HasField("statistics")) == (True, statistics)
 
 
 def test_a_diverging_training_is_told_as_diverged(serve: Serve, make_job: MakeJob) -> None:
@@ -111,8 +111,8 @@ def _attend(served: Any, worker: str) -> tuple[grpc.StatusCode, str]:
     return call.code(), call.details()
 
 
-def test_attending_needs_a_join_and_a_line_of_its_own(serve: Serve, make_job: MakeJob) -> None:
-    """A worker that was not named, has opened no line, or attends already, does not belong to the job."""
+def test_attending_needs_a_join_and_a_connection_of_its_own(serve: Serve, make_job: MakeJob) -> None:
+    """A worker that was not named, has opened no connection, or attends already, does not belong to the job."""
     served = serve(make_job())
     attending = served.hand()
     attending.order()
@@ -125,7 +125,7 @@ def test_attending_needs_a_join_and_a_line_of_its_own(serve: Serve, make_job: Ma
 
 
 def test_stopping_ends_every_call(serve: Serve, make_job: MakeJob) -> None:
-    """Workers are told, lines are closed, and whatever the calls had to finish is finished."""
+    """Workers are told, connections are closed, and whatever the calls had to finish is finished."""
     served = serve(make_job())
     hands = [served.hand() for _ in range(3)]
     hands[0].order()
@@ -133,7 +133,7 @@ def test_stopping_ends_every_call(serve: Serve, make_job: MakeJob) -> None:
     served.stop()
     assert all(hand.end()[0] != grpc.StatusCode.OK for hand in hands)
     for hand in hands:
-        while hand.line.next_order():  # tickets of the others, perhaps, but then the end
+        while hand.connection.next_order():  # tickets of the others, perhaps, but then the end
             pass
     assert waiting.done() or waiting.exception()
 
@@ -142,7 +142,7 @@ def test_stopping_ends_every_call(serve: Serve, make_job: MakeJob) -> None:
 def test_workers_that_come_and_go_leave_nothing_open(
     serve: Serve, make_job: MakeJob, loop: Any, transport: str
 ) -> None:
-    """Sockets and regions of lost workers are closed while the training goes on."""
+    """Sockets and memory of lost workers are closed while the training goes on."""
     served = serve(make_job(transport=transport))
     counts = []
     for count in range(1, 6):
@@ -166,13 +166,13 @@ def test_a_broken_connection_is_let_go_without_the_garbage_collector(
     try:
         hand = served.hand()
         hand.order()
-        lines = [weakref.ref(each) for each in gc.get_objects() if isinstance(each, WorkerConnection)]
-        hand.line.__exit__()
+        connections = [weakref.ref(each) for each in gc.get_objects() if isinstance(each, WorkerConnection)]
+        hand.connection.__exit__()
         assert hand.end()[0] is grpc.StatusCode.UNAVAILABLE
         served.wait_for("worker_lost")
         for _ in range(10):
             loop.run(asyncio.sleep(0))
-        assert [line() for line in lines] == [None]
+        assert [connection() for connection in connections] == [None]
     finally:
         gc.enable()
 

@@ -59,7 +59,7 @@ def test_a_worker_on_another_host_is_reached_inline(
     assert served.weights() == plain_training(job)
 
 
-def test_a_worker_on_another_host_is_refused_if_the_spec_wants_memory(
+def test_a_worker_on_another_host_is_rejected_if_the_spec_wants_memory(
     serve: Serve, make_job: MakeJob, elsewhere: None
 ) -> None:
     """It is told what to change, and does not try again."""
@@ -87,7 +87,7 @@ def test_a_worker_that_cannot_see_the_region_gives_up_if_the_spec_wants_memory(
         served.work()
 
 
-def _no_region(name: str, size: int, *, others_may_write: bool) -> SharedMemory:
+def _no_memory(name: str, size: int, *, others_may_write: bool) -> SharedMemory:
     raise OSError(38, "Function not implemented")
 
 
@@ -95,7 +95,7 @@ def test_a_system_without_such_memory_is_served_inline(
     serve: Serve, make_job: MakeJob, plain_training: PlainTraining, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing else changes."""
-    monkeypatch.setattr(SharedMemory, "create", _no_region)
+    monkeypatch.setattr(SharedMemory, "create", _no_memory)
     job = make_job()
     served = serve(job)
     assert _trained_by(served) == "inline"
@@ -105,13 +105,13 @@ def test_a_system_without_such_memory_is_served_inline(
 def test_a_worker_for_which_there_is_no_more_memory_is_reached_inline(
     serve: Serve, make_job: MakeJob, plain_training: PlainTraining, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those that have their regions keep them."""
+    """Those that have their memory keep them."""
     job = make_job()
     served = serve(job)
     first = served.hand()
-    monkeypatch.setattr(SharedMemory, "create", _no_region)
+    monkeypatch.setattr(SharedMemory, "create", _no_memory)
     second = served.hand()
-    assert (first.line.shared, second.line.shared) == (True, False)
+    assert (first.connection.shared, second.connection.shared) == (True, False)
     served.wait_for("worker_joined", 2)
     second.leave()
     first.work()
@@ -132,7 +132,7 @@ def test_a_worker_cannot_write_the_weights(serve: Serve, make_job: MakeJob) -> N
     """Neither through what it has mapped, nor by mapping what it was given once more."""
     served = serve(make_job(transport="shared"))
     hand = served.hand()
-    assert not hand.line.weights.flags.writeable
+    assert not hand.connection.weights.flags.writeable
     files = _open_files("nablad-weights")
     assert files
     for file in files:

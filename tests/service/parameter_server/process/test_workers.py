@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from workers.runtime.numeric_environment import numeric_environment
+from workers.runtime.host import numeric_environment
 
 MakeJob = Callable[..., ps_pb.Assignment]
 Serve = Callable[..., Any]
@@ -37,14 +37,14 @@ def test_workers_that_are_too_many_end_in_peace(
     story = served.story()
     assert story[:5] == ["worker_joined"] * 3 + ["worker_left"] * 2
     assert "worker_lost" not in story
-    assert served.state().telemetry.workers_lost == 0
+    assert served.state().statistics.workers_lost == 0
 
 
 def test_no_workers_at_all_cannot_be_wanted(serve: Serve, make_job: MakeJob) -> None:
     """A job without workers is paused, or cancelled."""
-    with pytest.raises(grpc.RpcError, match="workers must be at least 1") as refused:
+    with pytest.raises(grpc.RpcError, match="workers must be at least 1") as rejected:
         serve(make_job()).set_workers(0)
-    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert rejected.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
 
 def test_workers_say_what_they_compute_with(serve: Serve, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:

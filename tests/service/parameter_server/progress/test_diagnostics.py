@@ -13,10 +13,10 @@ from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.parameter_server.progress.advice import Advice, Baseline, advice
-from service.parameter_server.progress.diagnostics import Diagnostics
+from service.parameter_server.progress.diagnostics import TrainingDiagnostics
 from workers.mathematics.arrays import Scratch
 from workers.mathematics.costs import cost_function
-from workers.mathematics.sums import Sums
+from workers.mathematics.sums import SampleSums
 from workers.plan import Plan
 
 MakeJob = Callable[..., ps_pb.Assignment]
@@ -124,17 +124,17 @@ def test_a_checkpoint_of_an_older_release_is_not_compared_with_its_middle(
 
 
 class Patient:
-    """Diagnostics of a plan, fed with sums."""
+    """TrainingDiagnostics of a plan, fed with sums."""
 
     def __init__(self, plan: Plan, layers: int = 2, baseline: Baseline | None = None) -> None:
         self._plan = plan
-        self._diagnostics = Diagnostics(plan, layers, ps_pb.TrainingState(), Advice("do something", baseline))
-        self._diagnostics.begin(1.0)
+        self._diagnostics = TrainingDiagnostics(plan, layers, ps_pb.TrainingState(), Advice("do something", baseline))
+        self._diagnostics.set_first_weights_norm(1.0)
         self._step = 0
 
     def make_step(self, cost: float, *norms: float) -> None:
         """A step of four samples with this mean cost; its norms are looked at if the plan says so."""
-        self._diagnostics.add_step(Sums(4 * cost, 4), norms if self._plan.is_checked(self._step) else ())
+        self._diagnostics.record_step(SampleSums(4 * cost, 4), norms if self._plan.is_checked(self._step) else ())
         self._step += 1
 
     def warnings(

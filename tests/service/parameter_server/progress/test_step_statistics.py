@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from service.parameter_server.progress.step_statistics import PHASES, RoundTimer, StepStatistics, Time
-from service.parameter_server.progress.telemetry import ACTIVITIES
+from service.parameter_server.progress.attempt_statistics import ACTIVITIES
+from service.parameter_server.progress.step_statistics import PHASES, RoundTime, RoundTimer, StepStatistics
 from service.parameter_server.scheduling.rounds import Round
-from service.parameter_server.shard.reduction import Buffers
+from service.parameter_server.shard.reduction import GradientBuffers
 from service.parameter_server.training import Training
-from workers.mathematics.sums import Sums
+from workers.mathematics.sums import SampleSums
 from workers.plan import Plan
-from workers.runtime.stopwatch import Stopwatch
+from workers.runtime.process_statistics import Stopwatch
 from workers.transport.tickets import Result, Ticket, TicketKind
 
 Answer = Callable[..., Result]
@@ -31,32 +31,34 @@ GRADIENT, EVALUATION = TicketKind.GRADIENT, TicketKind.EVALUATION
 OF_THE_SERVER = ("exchange", "wait", "reduce", "apply")
 
 
-def _tell(training: Training) -> ps_pb.Telemetry:
-    telemetry = training.totals.message([], training.stopwatch.seconds, [])
-    training.steps.tell(telemetry)
-    return telemetry
+def _tell(training: Training) -> ps_pb.AttemptStatistics:
+    statistics = training.counters.message([], training.stopwatch.seconds, [])
+    training.steps.write_to(statistics)
+    return statistics
 
 
-def _sums(telemetry: ps_pb.Telemetry) -> dict[str, float]:
-    return {figures.phase: figures.seconds_sum for figures in telemetry.phases}
+def _sums(statistics: ps_pb.AttemptStatistics) -> dict[str, float]:
+    return {statistics.phase: statistics.seconds_sum for statistics in statistics.phases}
 
 
-def _run(training: Training, answer: Answer, plan: Plan, computed: Callable[[Ticket], float]) -> ps_pb.Telemetry:
+def _run(
+    training: Training, answer: Answer, plan: Plan, computed: Callable[[Ticket], float]
+) -> ps_pb.AttemptStatistics:
     """Brings a training to its end, with laps as the engine makes them."""
     lap = training.stopwatch.lap
     lap("waiting")
-    training.join("w")
+    training.add_worker("w")
     while not training.over:
-        tickets = training.deal()["w"]
+        tickets = training.deal_tickets()["w"]
         lap("dealing")
-        training.book()
+        training.record_rounds()
         lap("booking")
         for ticket in tickets:
             lap("waiting")
             result = answer(training, ticket, plan)
             lap("receiving")
-            assert training.take("w", 2, result, computed(ticket)) is None
-    training.book()
+            assert training.accept_result("w", 2, result, computed(ticket)) is None
+    training.record_rounds()
     return _tell(training)
 
 
@@ -67,7 +69,7 @@ def test_the_phases_of_a_step_add_up_to_its_time(make_training: Callable[..., Tr
     assert sums["exchange"] == sum(spent[activity] for activity in ("receiving", "inspecting", "dealing"))
     assert (sums["reduce"], sums["apply"]) == (spent["reducing"], spent["updating"])
     assert sum(sums[phase] for phase in OF_THE_SERVER) + spent["booking"] == told.step_seconds_sum > 0
-    assert {figures.steps for figures in told.phases} == {6}
+    assert {statistics.steps for statistics in told.phases} == {6}
 
 
 def test_evaluations_are_no_steps(make_training: Callable[..., Training], answer: Answer) -> None:
@@ -77,7 +79,7 @@ def test_evaluations_are_no_steps(make_training: Callable[..., Training], answer
     assert 0 < told.step_seconds_sum - phases <= told.server_seconds["booking"]
     assert told.evaluation_seconds > 0
     assert _sums(told)["compute"] == 0
-    assert {figures.steps for figures in told.phases} == {6}
+    assert {statistics.steps for statistics in told.phases} == {6}
 
 
 def test_the_wait_for_the_first_worker_belongs_to_no_step(
@@ -101,9 +103,11 @@ def test_compute_is_all_that_a_worker_computed_for_a_step(
 
 def test_compute_is_that_of_the_worker_who_took_longest() -> None:
     """The others compute meanwhile."""
-    round_ = Round(TicketKind.GRADIENT, 0, 0, [1, 1, 1], Buffers(1, np.dtype(np.float64)))
+    round_ = Round(TicketKind.GRADIENT, 0, 0, [1, 1, 1], GradientBuffers(1, np.dtype(np.float64)))
     for part, (worker, seconds) in enumerate((("a", 0.5), ("b", 2.0), ("a", 1.0))):
-        round_.take(Result(Ticket(0, TicketKind.GRADIENT, part), 0, Sums(0.0, 1), np.zeros(1)), worker, seconds, 0.0)
+        round_.add_result(
+            Result(Ticket(0, TicketKind.GRADIENT, part), 0, SampleSums(0.0, 1), np.zeros(1)), worker, seconds, 0.0
+        )
     assert round_.computed == 2.0
 
 
@@ -119,36 +123,38 @@ def test_a_claim_that_is_no_duration_counts_as_nothing(
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=20), st.sampled_from([GRADIENT, EVALUATION]))
 def test_lag_is_counted_from_the_first_result_of_the_round(times: list[float], kind: TicketKind) -> None:
     """Which has none; rounds that are open side by side have each its own."""
-    rounds = [Round(kind, 0, step, [1] * len(times), Buffers(1, np.float64)) for step in range(2)]
+    rounds = [Round(kind, 0, step, [1] * len(times), GradientBuffers(1, np.float64)) for step in range(2)]
     for part, time in enumerate(sorted(times)):
         for step, round_ in enumerate(rounds):
-            result = Result(Ticket(step, kind, part), step, Sums(0.0, 1))
-            assert round_.take(result, "w", 0.0, time + step) == time + step - (min(times) + step)
+            result = Result(Ticket(step, kind, part), step, SampleSums(0.0, 1))
+            assert round_.add_result(result, "w", 0.0, time + step) == time + step - (min(times) + step)
 
 
-def _add(figures: StepStatistics, seconds: list[float]) -> None:
+def _add(statistics: StepStatistics, seconds: list[float]) -> None:
     for each in seconds:
         computed = _round(0, [0], 2 * each)
-        figures.add(computed, Time(each, tuple(each * (activity == "waiting") for activity in ACTIVITIES)), None)
+        statistics.record_step(
+            computed, RoundTime(each, tuple(each * (activity == "waiting") for activity in ACTIVITIES)), None
+        )
 
 
-def _told(figures: StepStatistics) -> ps_pb.Telemetry:
-    telemetry = ps_pb.Telemetry()
-    figures.tell(telemetry)
-    return telemetry
+def _told(statistics: StepStatistics) -> ps_pb.AttemptStatistics:
+    message = ps_pb.AttemptStatistics()
+    statistics.write_to(message)
+    return message
 
 
-def _of(figures: StepStatistics, phase: str) -> ps_pb.PhaseStatistics:
-    return {told.phase: told for told in _told(figures).phases}[phase]
+def _of(statistics: StepStatistics, phase: str) -> ps_pb.PhaseStatistics:
+    return {told.phase: told for told in _told(statistics).phases}[phase]
 
 
 @pytest.mark.parametrize("steps", [1, 7, 1023, 1024, 1025, 5000])
 def test_quantiles_are_those_of_the_last_1024_steps(steps: int) -> None:
-    """Sums and counts are of all."""
+    """SampleSums and counts are of all."""
     seconds = np.random.default_rng(steps).exponential(size=steps)
-    figures = StepStatistics()
-    _add(figures, seconds.tolist())
-    wait, compute = _of(figures, "wait"), _of(figures, "compute")
+    statistics = StepStatistics()
+    _add(statistics, seconds.tolist())
+    wait, compute = _of(statistics, "wait"), _of(statistics, "compute")
     assert [wait.p50, wait.p90, wait.p99] == pytest.approx(np.quantile(seconds[-1024:], [0.5, 0.9, 0.99]))
     assert compute.p90 == pytest.approx(2 * wait.p90)
     assert (wait.seconds_sum, wait.steps) == (pytest.approx(seconds.sum()), steps)
@@ -156,39 +162,39 @@ def test_quantiles_are_those_of_the_last_1024_steps(steps: int) -> None:
 
 def test_every_phase_is_told_from_the_start() -> None:
     """So that a first step shows as an increase; and the first one is seen at once."""
-    figures = StepStatistics()
-    assert [told.phase for told in _told(figures).phases] == list(PHASES)
-    assert _of(figures, "wait") == ps_pb.PhaseStatistics(phase="wait")
-    _add(figures, [3.0])
-    assert _of(figures, "wait").p50 == 3.0
+    statistics = StepStatistics()
+    assert [told.phase for told in _told(statistics).phases] == list(PHASES)
+    assert _of(statistics, "wait") == ps_pb.PhaseStatistics(phase="wait")
+    _add(statistics, [3.0])
+    assert _of(statistics, "wait").p50 == 3.0
 
 
 @pytest.mark.parametrize(("asked_every", "steps"), [(1, 140), (3, 420), (1000, 3500), (10_000, 3500)])
 def test_the_duration_of_every_step_is_counted_once(asked_every: int, steps: int) -> None:
     """In the class whose upper bound is the first that is not exceeded; however often somebody asks."""
     seconds = [0.0, 0.0001, 0.00011, 0.5, 1.0, 99.0, 101.0] * (steps // 7)
-    figures = StepStatistics()
+    statistics = StepStatistics()
     for number, each in enumerate(seconds):
-        figures.add(_round(0, [0]), Time(each, NOTHING if number % 2 else ()), None)
+        statistics.record_step(_round(0, [0]), RoundTime(each, NOTHING if number % 2 else ()), None)
         if number % asked_every == 0:
-            assert sum(_told(figures).step_seconds_counts) == number + 1
-    told = _told(figures)
+            assert sum(_told(statistics).step_seconds_counts) == number + 1
+    told = _told(statistics)
     assert told.step_seconds_sum == pytest.approx(sum(seconds))
     expected = [sum(low < each <= high for each in seconds) for low, high in pairwise(_bounds(told))]
     assert list(told.step_seconds_counts) == expected
 
 
-def _bounds(told: ps_pb.Telemetry) -> list[float]:
+def _bounds(told: ps_pb.AttemptStatistics) -> list[float]:
     return [-math.inf, *told.step_seconds_bounds, math.inf]
 
 
-def test_unasked_figures_do_not_grow() -> None:
+def test_unasked_statistics_do_not_grow() -> None:
     """A parameter server may go on for hours while nobody follows it."""
-    figures = StepStatistics()
+    statistics = StepStatistics()
     for number in range(10_000):
-        figures.add(_round(0, [0]), Time(1e-3, () if number % 10 else NOTHING), None)
-    assert len(figures._new_seconds) < 2048
-    assert sum(_told(figures).step_seconds_counts) == 10_000
+        statistics.record_step(_round(0, [0]), RoundTime(1e-3, () if number % 10 else NOTHING), None)
+    assert len(statistics._new_seconds) < 2048
+    assert sum(_told(statistics).step_seconds_counts) == 10_000
 
 
 class _Clock:
@@ -207,7 +213,7 @@ def _looked_at(kinds: list[tuple[TicketKind, float]]) -> list[bool]:
     for kind, seconds in kinds:
         clock.now += seconds
         stopwatch.lap("waiting")
-        time = timer.next(kind)
+        time = timer.end_round(kind)
         assert math.isclose(time.seconds, seconds, rel_tol=1e-6)
         assert math.isclose(sum(time.spent), seconds if time.spent else 0, rel_tol=1e-6)
         looked_at.append(bool(time.spent))
@@ -243,9 +249,9 @@ def test_the_steps_that_are_looked_at_are_like_all(pattern: list[float]) -> None
 
 
 def _round(step: int, versions: list[int], computed: float = 0.0) -> Round:
-    round_ = Round(TicketKind.GRADIENT, 0, step, [1] * len(versions), Buffers(1, np.float64))
+    round_ = Round(TicketKind.GRADIENT, 0, step, [1] * len(versions), GradientBuffers(1, np.float64))
     for part, version in enumerate(versions):
-        round_.take(Result(Ticket(step, 1, part), version, Sums(0.0, 1), np.zeros(1)), "w", computed, 0.0)
+        round_.add_result(Result(Ticket(step, 1, part), version, SampleSums(0.0, 1), np.zeros(1)), "w", computed, 0.0)
     return round_
 
 
@@ -259,5 +265,5 @@ def test_staleness_is_told_and_0_in_sync_mode(make_training: Callable[..., Train
     """What is told is that of the last step that was looked at."""
     training: Any = make_training(PLAN, SIZE)
     assert _run(training, answer, PLAN, lambda _: 0.0).staleness == 0
-    training.steps.add(_round(7, [5, 7]), Time(1.0, NOTHING), None)
+    training.steps.record_step(_round(7, [5, 7]), RoundTime(1.0, NOTHING), None)
     assert _tell(training).staleness == 2

@@ -117,7 +117,7 @@ def _require_prefix(stopped: Any, undisturbed: Any, epochs: int) -> None:
 def test_a_target_cost_ends_the_first_epoch_that_reaches_it(
     job: ps_pb.Assignment, begin: Begin, validated: bool
 ) -> None:
-    """On the validation rows if there are some, else on the figures of the training."""
+    """On the validation rows if there are some, else on the statistics of the training."""
     if not validated:
         job.ClearField("validation")
     undisturbed = begin(job).finish()

@@ -17,7 +17,7 @@ def _tickets(step: int, parts: int) -> list[Ticket]:
 def _dispatcher(*workers: str) -> Dispatcher:
     dispatcher = Dispatcher()
     for worker in workers:
-        dispatcher.join(worker)
+        dispatcher.add_worker(worker)
     return dispatcher
 
 
@@ -25,8 +25,8 @@ def test_tickets_are_shared_in_contiguous_nearly_equal_runs() -> None:
     """Five tickets for two workers: three and two, neighbours together."""
     dispatcher = _dispatcher("a", "b")
     tickets = _tickets(0, 5)
-    dispatcher.open(tickets)
-    assert dispatcher.deal() == {"a": tickets[:3], "b": tickets[3:]}
+    dispatcher.add_tickets(tickets)
+    assert dispatcher.deal_tickets() == {"a": tickets[:3], "b": tickets[3:]}
 
 
 @given(parts=st.integers(1, 1000), workers=st.integers(1, 12))
@@ -34,8 +34,8 @@ def test_shares_are_fair_and_small(parts: int, workers: int) -> None:
     """Shares differ by one ticket at most, none is over 64, and together they are the first tickets that waited."""
     dispatcher = _dispatcher(*map(str, range(workers)))
     tickets = _tickets(0, parts)
-    dispatcher.open(tickets)
-    shares = list(dispatcher.deal().values())
+    dispatcher.add_tickets(tickets)
+    shares = list(dispatcher.deal_tickets().values())
     sizes = [len(share) for share in shares] + [0] * (workers - len(shares))
     assert max(sizes) <= MOST_TICKETS
     assert max(sizes) - min(sizes) <= 1
@@ -47,43 +47,43 @@ def test_who_is_done_gets_what_still_waits() -> None:
     """More tickets than an order holds: the worker that answers first gets more of them."""
     dispatcher = _dispatcher("slow", "fast")
     tickets = _tickets(0, 200)
-    dispatcher.open(tickets)
-    for ticket in dispatcher.deal()["fast"]:
-        dispatcher.done("fast", ticket)
-    assert dispatcher.deal() == {"fast": tickets[2 * MOST_TICKETS : 3 * MOST_TICKETS]}
+    dispatcher.add_tickets(tickets)
+    for ticket in dispatcher.deal_tickets()["fast"]:
+        dispatcher.complete_ticket("fast", ticket)
+    assert dispatcher.deal_tickets() == {"fast": tickets[2 * MOST_TICKETS : 3 * MOST_TICKETS]}
 
 
 def test_a_worker_that_holds_tickets_gets_no_more() -> None:
     """New tickets wait for workers that have none."""
     dispatcher = _dispatcher("a")
-    dispatcher.open(_tickets(0, 2))
-    dispatcher.deal()
-    dispatcher.open(_tickets(1, 2))
-    assert dispatcher.deal() == {}
+    dispatcher.add_tickets(_tickets(0, 2))
+    dispatcher.deal_tickets()
+    dispatcher.add_tickets(_tickets(1, 2))
+    assert dispatcher.deal_tickets() == {}
 
 
 def test_the_tickets_of_a_lost_worker_go_first() -> None:
     """What a lost worker held is dealt before anything that waits longer for its turn."""
     dispatcher = _dispatcher("a")
     first, second = _tickets(0, 2), _tickets(1, 2)
-    dispatcher.open(first)
-    dispatcher.deal()
-    dispatcher.open(second)
-    dispatcher.leave("a")
-    dispatcher.join("b")
-    assert dispatcher.deal() == {"b": first + second}
+    dispatcher.add_tickets(first)
+    dispatcher.deal_tickets()
+    dispatcher.add_tickets(second)
+    dispatcher.remove_worker("a")
+    dispatcher.add_worker("b")
+    assert dispatcher.deal_tickets() == {"b": first + second}
 
 
 def test_a_ticket_given_back_by_a_worker_that_does_not_hold_it_stays_where_it_is() -> None:
-    """A refused result of somebody else does not double a ticket."""
+    """A rejected result of somebody else does not double a ticket."""
     dispatcher = _dispatcher("a", "b")
     (ticket,) = _tickets(0, 1)
-    dispatcher.open([ticket])
-    dispatcher.deal()
-    assert not dispatcher.give_back("b", ticket)
-    dispatcher.leave("b")
-    dispatcher.join("c")
-    assert dispatcher.deal() == {}
+    dispatcher.add_tickets([ticket])
+    dispatcher.deal_tickets()
+    assert not dispatcher.return_ticket("b", ticket)
+    dispatcher.remove_worker("b")
+    dispatcher.add_worker("c")
+    assert dispatcher.deal_tickets() == {}
 
 
 class DispatcherMachine(RuleBasedStateMachine):
@@ -101,41 +101,41 @@ class DispatcherMachine(RuleBasedStateMachine):
     def join(self) -> None:
         self.joined += 1
         self.workers.append(f"w{self.joined}")
-        self.dispatcher.join(self.workers[-1])
+        self.dispatcher.add_worker(self.workers[-1])
 
     @precondition(lambda self: self.workers)
     @rule(data=st.data())
     def leave(self, data: st.DataObject) -> None:
         worker = data.draw(st.sampled_from(self.workers))
         self.workers.remove(worker)
-        self.dispatcher.leave(worker)
+        self.dispatcher.remove_worker(worker)
 
     @rule(parts=st.integers(1, 5))
     def open_tickets(self, parts: int) -> None:
         tickets = _tickets(self.step, parts)
         self.step += 1
         self.open |= set(tickets)
-        self.dispatcher.open(tickets)
+        self.dispatcher.add_tickets(tickets)
 
     @rule()
     def deal(self) -> None:
-        free = {worker for worker in self.workers if not self.dispatcher.holds(worker)}
-        assert self.dispatcher.deal().keys() <= free
+        free = {worker for worker in self.workers if not self.dispatcher.holds_tickets(worker)}
+        assert self.dispatcher.deal_tickets().keys() <= free
 
     @precondition(lambda self: self._held())
     @rule(data=st.data())
     def done(self, data: st.DataObject) -> None:
         worker, ticket = data.draw(st.sampled_from(self._held()))
         self.open.remove(ticket)
-        self.dispatcher.done(worker, ticket)
+        self.dispatcher.complete_ticket(worker, ticket)
 
     @precondition(lambda self: self.open and self.workers)
     @rule(data=st.data())
     def give_back(self, data: st.DataObject) -> None:
         worker, ticket = data.draw(st.sampled_from(self.workers)), data.draw(st.sampled_from(sorted(self.open)))
         held = (worker, ticket) in self._held()
-        assert self.dispatcher.has_given(worker, ticket) == held
-        assert self.dispatcher.give_back(worker, ticket) == held
+        assert self.dispatcher.holds_ticket(worker, ticket) == held
+        assert self.dispatcher.return_ticket(worker, ticket) == held
 
     def _held(self) -> list[tuple[str, Ticket]]:
         return [(worker, ticket) for worker in self.workers for ticket in sorted(self.dispatcher._held[worker])]

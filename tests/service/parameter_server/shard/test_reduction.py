@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.parameter_server.shard.reduction import Buffers, TreeSum
+from service.parameter_server.shard.reduction import GradientBuffers, TreeSum
 
 SIZE = 50
 
@@ -30,9 +30,9 @@ def _fixed_tree(vectors: list[np.ndarray]) -> np.ndarray:
 
 def _lend(vector: np.ndarray) -> np.ndarray:
     """What the parameter server sees of a worker's memory."""
-    lent = vector.view()
-    lent.flags.writeable = False
-    return lent
+    borrowed = vector.view()
+    borrowed.flags.writeable = False
+    return borrowed
 
 
 def _sum(addends: tuple[np.ndarray, ...] | None) -> np.ndarray:
@@ -42,19 +42,19 @@ def _sum(addends: tuple[np.ndarray, ...] | None) -> np.ndarray:
 
 
 def _add_all(vectors: list[np.ndarray], order: list[int]) -> np.ndarray:
-    tree = TreeSum(len(vectors), Buffers(SIZE, np.float32))
-    sums = [tree.add(number, vectors[number]) for number in order]
+    tree = TreeSum(len(vectors), GradientBuffers(SIZE, np.float32))
+    sums = [tree.add_part(number, vectors[number]) for number in order]
     assert all(partial is None for partial in sums[:-1])
     return _sum(sums[-1])
 
 
 @given(st.data(), st.integers(1, 40))
 def test_the_order_of_arrival_does_not_change_a_bit(data: st.DataObject, parts: int) -> None:
-    """Any permutation of arrivals, lent or taken over, gives the bytes of the fixed tree."""
+    """Any permutation of arrivals, borrowed or taken over, gives the bytes of the fixed tree."""
     order = data.draw(st.permutations(range(parts)))
-    lent = data.draw(st.sets(st.sampled_from(range(parts))))
+    borrowed = data.draw(st.sets(st.sampled_from(range(parts))))
     vectors = _vectors(parts)
-    given_vectors = [_lend(vector) if number in lent else vector.copy() for number, vector in enumerate(vectors)]
+    given_vectors = [_lend(vector) if number in borrowed else vector.copy() for number, vector in enumerate(vectors)]
     assert _add_all(given_vectors, order).tobytes() == _fixed_tree(vectors).tobytes()
 
 
@@ -69,8 +69,8 @@ def test_neighbours_are_added_first() -> None:
 def test_the_last_addition_is_left_to_the_caller(parts: int) -> None:
     """The two halves of the sum come back as they are, so that the update can add them on its way."""
     vectors = _vectors(parts)
-    tree = TreeSum(parts, Buffers(SIZE, np.float32))
-    *_, addends = [tree.add(number, vector.copy()) for number, vector in enumerate(vectors)]
+    tree = TreeSum(parts, GradientBuffers(SIZE, np.float32))
+    *_, addends = [tree.add_part(number, vector.copy()) for number, vector in enumerate(vectors)]
     assert addends is not None
     left = 1 << (parts - 1).bit_length() - 1  # the largest power of two below `parts`
     halves = _fixed_tree(vectors[:left]), _fixed_tree(vectors[left:])
@@ -80,13 +80,13 @@ def test_the_last_addition_is_left_to_the_caller(parts: int) -> None:
 def test_a_single_part_is_its_own_sum() -> None:
     """Nothing is added, and nothing copied."""
     (vector,) = _vectors(1)
-    addends = TreeSum(1, Buffers(SIZE, np.float32)).add(0, vector)
+    addends = TreeSum(1, GradientBuffers(SIZE, np.float32)).add_part(0, vector)
     assert addends is not None
     assert [addend is vector for addend in addends] == [True]
 
 
 @given(st.data(), st.integers(1, 16))
-def test_what_is_lent_is_never_written_to(data: st.DataObject, parts: int) -> None:
+def test_what_is_borrowed_is_never_written_to(data: st.DataObject, parts: int) -> None:
     """Workers find in their memory what they wrote there."""
     vectors = _vectors(parts)
     _add_all([_lend(vector) for vector in vectors], data.draw(st.permutations(range(parts))))
@@ -98,15 +98,15 @@ def test_what_is_settled_may_change(data: st.DataObject, parts: int) -> None:
     """Workers that write over their memory once it was settled, at any time, change nothing in the sum."""
     order = data.draw(st.permutations(range(parts)))
     memory = _vectors(parts)
-    lent = [_lend(vector) for vector in memory]
-    tree, addends = TreeSum(parts, Buffers(SIZE, np.float32)), None
+    borrowed = [_lend(vector) for vector in memory]
+    tree, addends = TreeSum(parts, GradientBuffers(SIZE, np.float32)), None
     open_loans: list[int] = []
     for number in order:
-        addends = tree.add(number, lent[number])
+        addends = tree.add_part(number, borrowed[number])
         open_loans.append(number)
         # The last one is not settled: its sum is complete.
         for settled in data.draw(st.sets(st.sampled_from(open_loans))) if addends is None else ():
-            tree.settle(lent[settled])
+            tree.detach_part(borrowed[settled])
             memory[settled].fill(np.nan)
             open_loans.remove(settled)
     assert _sum(addends).tobytes() == _fixed_tree(_vectors(parts)).tobytes()
@@ -114,13 +114,13 @@ def test_what_is_settled_may_change(data: st.DataObject, parts: int) -> None:
 
 def test_settling_what_was_added_already_takes_no_memory() -> None:
     """Only a vector that is still needed as it is has to be copied."""
-    buffers = Buffers(SIZE, np.float32)
-    tree, lent = TreeSum(4, buffers), [_lend(vector) for vector in _vectors(4)]
-    tree.add(0, lent[0])
-    tree.add(1, lent[1])
+    buffers = GradientBuffers(SIZE, np.float32)
+    tree, borrowed = TreeSum(4, buffers), [_lend(vector) for vector in _vectors(4)]
+    tree.add_part(0, borrowed[0])
+    tree.add_part(1, borrowed[1])
     held = list(tree._subtrees.values())
-    tree.settle(lent[0])
-    tree.settle(lent[1])
+    tree.detach_part(borrowed[0])
+    tree.detach_part(borrowed[1])
     assert [each is before for each, before in zip(tree._subtrees.values(), held, strict=True)] == [True]
     assert buffers._free == []
 
@@ -128,44 +128,44 @@ def test_settling_what_was_added_already_takes_no_memory() -> None:
 @given(st.integers(1, 64))
 def test_it_holds_no_more_vectors_than_open_subtrees(parts: int) -> None:
     """Parts that come in order need room for the logarithm of their number."""
-    tree = TreeSum(parts, Buffers(1, np.float64))
+    tree = TreeSum(parts, GradientBuffers(1, np.float64))
     for number in range(parts):
-        tree.add(number, np.zeros(1))
+        tree.add_part(number, np.zeros(1))
         assert len(tree._subtrees) <= parts.bit_length()
 
 
 @given(st.data(), st.integers(1, 16))
 def test_every_buffer_comes_back_once(data: st.DataObject, parts: int) -> None:
     """What was taken for vectors and sums is given back or part of the result, and nothing is there twice."""
-    buffers = Buffers(SIZE, np.float32)
-    owned = [buffers.take() for _ in range(parts)]
+    buffers = GradientBuffers(SIZE, np.float32)
+    owned = [buffers.lend_buffer() for _ in range(parts)]
     for vector in owned:
         vector.fill(1)
-    lent = data.draw(st.sets(st.sampled_from(range(parts))))
+    borrowed = data.draw(st.sets(st.sampled_from(range(parts))))
     tree, addends = TreeSum(parts, buffers), None
     for number in data.draw(st.permutations(range(parts))):
-        addends = tree.add(number, _lend(owned[number]) if number in lent else owned[number])
+        addends = tree.add_part(number, _lend(owned[number]) if number in borrowed else owned[number])
     for addend in addends or ():
-        buffers.give(addend)
+        buffers.return_buffer(addend)
     counts = Counter(map(id, buffers._free))
     assert set(counts.values()) <= {1}
-    assert {id(vector) for number, vector in enumerate(owned) if number not in lent} <= counts.keys()
-    assert not any(id(owned[number]) in counts for number in lent)
+    assert {id(vector) for number, vector in enumerate(owned) if number not in borrowed} <= counts.keys()
+    assert not any(id(owned[number]) in counts for number in borrowed)
 
 
 def test_a_buffer_that_came_back_is_taken_again() -> None:
     """Room is made only when none is free, and it has the size and type that was asked for."""
-    buffers = Buffers(SIZE, np.float32)
-    first, second = buffers.take(), buffers.take()
+    buffers = GradientBuffers(SIZE, np.float32)
+    first, second = buffers.lend_buffer(), buffers.lend_buffer()
     assert (first.shape, first.dtype) == ((SIZE,), np.float32)
-    buffers.give(first)
-    assert buffers.take() is first
-    assert buffers.take() is not second
+    buffers.return_buffer(first)
+    assert buffers.lend_buffer() is first
+    assert buffers.lend_buffer() is not second
 
 
-def test_what_was_lent_stays_whose_it_is() -> None:
+def test_what_was_borrowed_stays_whose_it_is() -> None:
     """A read-only vector, or none, is no buffer."""
-    buffers = Buffers(SIZE, np.float32)
-    buffers.give(_lend(np.zeros(SIZE, np.float32)))
-    buffers.give(None)
+    buffers = GradientBuffers(SIZE, np.float32)
+    buffers.return_buffer(_lend(np.zeros(SIZE, np.float32)))
+    buffers.return_buffer(None)
     assert buffers._free == []

@@ -94,9 +94,9 @@ def test_layers_are_told_with_the_norm_that_goes_into_the_history(
     plan = Plan(rows=4, batch_size=4, micro_batches=1, epochs=1, seed=1)
     training = make_training(plan, 6, layer_starts=[0, 4])
     assert not _layers(training)
-    training.join("w")
-    assert training.take("w", 2, answer(training, training.deal()["w"][0], plan)) is None
-    training.book()
+    training.add_worker("w")
+    assert training.accept_result("w", 2, answer(training, training.deal_tickets()["w"][0], plan)) is None
+    training.record_rounds()
     first, second = _layers(training)
     gradient = answer(training, Ticket(0, 1, 0), plan).gradient
     assert gradient is not None
@@ -110,6 +110,6 @@ def test_layers_are_told_with_the_norm_that_goes_into_the_history(
 
 
 def _layers(training: Training) -> list[ps_pb.LayerStatistics]:
-    telemetry = ps_pb.Telemetry()
-    training.steps.tell(telemetry)
-    return list(telemetry.layers)
+    statistics = ps_pb.AttemptStatistics()
+    training.steps.write_to(statistics)
+    return list(statistics.layers)

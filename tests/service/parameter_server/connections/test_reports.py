@@ -1,4 +1,4 @@
-"""Results on the parameter server's end of a line, whatever pieces they come in."""
+"""Results on the parameter server's end of a connection, whatever pieces they come in."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -8,21 +8,23 @@ import numpy as np
 import pytest
 
 from service.parameter_server.transport.worker_connection import WorkerConnectionError
-from workers.mathematics.sums import Sums
-from workers.transport.frames import FIGURES, Report, ReportKind
+from workers.mathematics.sums import SampleSums
+from workers.transport.frames import WORKER_STATISTICS, Report, ReportKind
 from workers.transport.tickets import Result, Ticket, TicketKind
 
 MakeEnds = Callable[..., Any]
 
 SIZE = 1000
 TICKET = Ticket(5, TicketKind.GRADIENT, 2)
-TOLD = (0.25,) * len(FIGURES)
+TOLD = (0.25,) * len(WORKER_STATISTICS)
 
 
 def _result(gradient: np.ndarray | None = None, ticket: Ticket = TICKET, *, offset: int = 0) -> bytes:
     """The frame of a result with the numbers of a gradient."""
     data = b"" if gradient is None else gradient.tobytes()
-    return Report(ReportKind.RESULT, 1, Result(ticket, 3, Sums(1.5, 10, 4)), offset, len(data), TOLD).encode() + data
+    return (
+        Report(ReportKind.RESULT, 1, Result(ticket, 3, SampleSums(1.5, 10, 4)), offset, len(data), TOLD).encode() + data
+    )
 
 
 def _part(gradient: np.ndarray, start: int, stop: int) -> bytes:
@@ -41,13 +43,13 @@ def test_a_result_that_comes_byte_by_byte_is_one_result(ends: MakeEnds) -> None:
     frame = _part(gradient, 4, 10) + _result(gradient[:4])
     for byte in frame[:-1]:
         pair.worker.send(bytes([byte]))
-        assert pair.line.report() is None
+        assert pair.connection.receive_report() is None
     pair.worker.send(frame[-1:])
-    report = pair.line.report()
-    assert (report.attempt, report.figures) == (1, TOLD)
+    report = pair.connection.receive_report()
+    assert (report.attempt, report.statistics) == (1, TOLD)
     assert np.array_equal(report.result.gradient, gradient)
     report.result.gradient = None
-    assert report.result == Result(TICKET, 3, Sums(1.5, 10, 4))
+    assert report.result == Result(TICKET, 3, SampleSums(1.5, 10, 4))
 
 
 def test_results_that_come_together_are_told_one_by_one(ends: MakeEnds) -> None:
@@ -56,8 +58,8 @@ def test_results_that_come_together_are_told_one_by_one(ends: MakeEnds) -> None:
     gradients = [_gradient(seed=seed) for seed in range(3)]
     frames = [_result(each, TICKET._replace(micro_batch=part)) for part, each in enumerate(gradients)]
     pair.worker.send(b"".join(frames))
-    reports = [pair.line.report() for _ in range(3)]
-    assert pair.line.report() is None
+    reports = [pair.connection.receive_report() for _ in range(3)]
+    assert pair.connection.receive_report() is None
     for part, report in enumerate(reports):
         assert report.result.ticket.micro_batch == part
         assert np.array_equal(report.result.gradient, gradients[part])
@@ -70,9 +72,9 @@ def test_the_parts_of_a_gradient_come_from_its_end(ends: MakeEnds, cuts: list[in
     edges, report = [SIZE, *cuts], None
     for stop, start in pairwise(edges):
         pair.worker.send(_part(gradient, start, stop))
-        assert pair.line.report() is None
+        assert pair.connection.receive_report() is None
     pair.worker.send(_result(gradient[: edges[-1]]))
-    report = pair.line.report()
+    report = pair.connection.receive_report()
     assert np.array_equal(report.result.gradient, gradient)
 
 
@@ -96,12 +98,12 @@ WRONG_PARTS = {
 
 
 @pytest.mark.parametrize("case", WRONG_PARTS)
-def test_what_no_worker_says_breaks_the_line(ends: MakeEnds, case: str) -> None:
+def test_what_no_worker_says_breaks_the_connection(ends: MakeEnds, case: str) -> None:
     """Numbers that belong nowhere are not read, and not waited for."""
     pair = ends(SIZE)
     pair.worker.send(WRONG_PARTS[case])
-    with pytest.raises(WorkerConnectionError, match="it says"):
-        pair.line.report()
+    with pytest.raises(WorkerConnectionError, match="it announces"):
+        pair.connection.receive_report()
 
 
 SHORT_GRADIENTS = {
@@ -113,10 +115,10 @@ SHORT_GRADIENTS = {
 
 @pytest.mark.parametrize("case", SHORT_GRADIENTS)
 def test_a_gradient_with_something_missing_is_none(ends: MakeEnds, case: str) -> None:
-    """The result comes without it, which the training refuses as WRONG_SIZE; the next gradient starts anew."""
+    """The result comes without it, which the training rejects as WRONG_SIZE; the next gradient starts anew."""
     pair = ends(SIZE)
     pair.worker.send(SHORT_GRADIENTS[case] + _result(G))
-    report, whole = pair.line.report(), pair.line.report()
+    report, whole = pair.connection.receive_report(), pair.connection.receive_report()
     assert report.result.gradient is None
     assert np.array_equal(whole.result.gradient, G)
 
@@ -128,7 +130,7 @@ def test_only_results_for_gradients_carry_one(ends: MakeEnds, shared: bool, kind
     pair = ends(SIZE, shared=shared)
     ticket = TICKET._replace(kind=kind)
     pair.worker.send(_result(ticket=ticket) if shared else _result(_gradient(), ticket))
-    report = pair.line.report()
+    report = pair.connection.receive_report()
     assert report.result.gradient is None
     assert len(pair.buffers._free) == (0 if shared else 1)
 
@@ -137,7 +139,7 @@ def test_a_shared_gradient_is_lent(ends: MakeEnds) -> None:
     """It is the worker's own memory, and cannot be written to by mistake."""
     pair = ends(SIZE, shared=True)
     pair.worker.send(_result())
-    report = pair.line.report()
+    report = pair.connection.receive_report()
     assert report.result.gradient is not None
     pair.memory[:] = 7
     assert report.result.gradient.sum() == 7 * SIZE
@@ -147,11 +149,11 @@ def test_a_shared_gradient_is_lent(ends: MakeEnds) -> None:
 
 @pytest.mark.parametrize("frame", [_result(np.ones(1)), Report.part(8 * SIZE - 8, 8).encode()], ids=["result", "part"])
 def test_a_worker_that_shares_memory_sends_no_numbers(ends: MakeEnds, frame: bytes) -> None:
-    """There is one way for a gradient on each line."""
+    """There is one way for a gradient on each connection."""
     pair = ends(SIZE, shared=True)
     pair.worker.send(frame)
     with pytest.raises(WorkerConnectionError):
-        pair.line.report()
+        pair.connection.receive_report()
 
 
 def test_a_huge_gradient_is_received_as_it_comes(ends: MakeEnds) -> None:
@@ -161,18 +163,18 @@ def test_a_huge_gradient_is_received_as_it_comes(ends: MakeEnds) -> None:
     while unsent:
         assert report is None
         unsent = unsent[pair.worker.send(unsent) :]
-        report = pair.line.report()
+        report = pair.connection.receive_report()
     assert np.array_equal(report.result.gradient, gradient)
 
 
-def test_a_worker_that_goes_breaks_its_line(ends: MakeEnds) -> None:
+def test_a_worker_that_goes_breaks_its_connection(ends: MakeEnds) -> None:
     """In the middle of a gradient or between two results; what it began to send makes room for others."""
     pair, gradient = ends(SIZE), _gradient()
     pair.worker.send(_part(gradient, 900, 1000))
-    assert pair.line.report() is None
+    assert pair.connection.receive_report() is None
     pair.worker.close()
     with pytest.raises(WorkerConnectionError, match="closed"):
-        pair.line.report()
-    pair.line.close()
-    pair.line.close()
+        pair.connection.receive_report()
+    pair.connection.close()
+    pair.connection.close()
     assert len(pair.buffers._free) == 1

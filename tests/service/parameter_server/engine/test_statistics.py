@@ -9,10 +9,10 @@ from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.parameter_server.transport import members as members_module
 
 
-def _figures(bench: Any) -> dict[str, ps_pb.WorkerFigures]:
+def _statistics(bench: Any) -> dict[str, ps_pb.WorkerStatistics]:
     """Of the workers, by name, in the order that they are told in."""
     bench.turn()
-    return {figures.worker_id: figures for figures in bench.state().telemetry.workers}
+    return {statistics.worker_id: statistics for statistics in bench.state().statistics.workers}
 
 
 def _answer_all(bench: Any, peer: Any, **answer: Any) -> None:
@@ -41,22 +41,22 @@ def test_results_and_samples_of_each_worker_are_counted(bench: Any) -> None:
     for _ in range(3):
         peer.listen()
         _answer_all(bench, peer)
-    told = _figures(bench)["peer"]
+    told = _statistics(bench)["peer"]
     assert (told.results, told.samples) == (3 + 3 + 2, 4 + 4 + 2)
-    assert told.process == ps_pb.ProcessFigures(cpu_seconds=0.5, resident_memory_bytes=4096)
+    assert told.process == ps_pb.ProcessStatistics(cpu_seconds=0.5, resident_memory_bytes=4096)
     peer.listen()
     _answer_all(bench, peer)
     bench.peer("idle")
-    assert _figures(bench)["peer"].samples == 10 + 5
-    assert _figures(bench)["idle"] == ps_pb.WorkerFigures(worker_id="idle")
+    assert _statistics(bench)["peer"].samples == 10 + 5
+    assert _statistics(bench)["idle"] == ps_pb.WorkerStatistics(worker_id="idle")
 
 
-def test_a_result_that_is_refused_does_not_count(bench: Any) -> None:
+def test_a_result_that_is_rejected_does_not_count(bench: Any) -> None:
     """It is none of this attempt."""
     peer = bench.peer("peer")
     peer.listen()
     peer.answer(attempt=1)
-    assert _figures(bench)["peer"].results == 0
+    assert _statistics(bench)["peer"].results == 0
 
 
 def test_a_worker_that_is_slower_has_the_larger_lag(bench: Any) -> None:
@@ -65,12 +65,12 @@ def test_a_worker_that_is_slower_has_the_larger_lag(bench: Any) -> None:
     for delay, peer in zip((10, 2, 1.5), peers, strict=True):
         bench.seconds += delay
         _answer_all(bench, peer)
-    assert [figures.lag_seconds for figures in _figures(bench).values()] == [0, 2, 3.5]
+    assert [statistics.lag_seconds for statistics in _statistics(bench).values()] == [0, 2, 3.5]
     for delay, peer in zip((10, 2), peers[:2], strict=True):  # the next step has two tickets
         peer.listen()
         bench.seconds += delay
         _answer_all(bench, peer)
-    assert [figures.lag_seconds for figures in _figures(bench).values()] == [0, 4, 3.5]
+    assert [statistics.lag_seconds for statistics in _statistics(bench).values()] == [0, 4, 3.5]
 
 
 def test_others_holds_the_sum(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,24 +80,24 @@ def test_others_holds_the_sum(bench: Any, monkeypatch: pytest.MonkeyPatch) -> No
     for usage, peer in zip([(8.0, 1000), (1.0, 200), (0.5, 30)], peers, strict=True):
         bench.seconds += 1
         _answer_all(bench, peer, usage=usage)
-    told = _figures(bench)
+    told = _statistics(bench)
     assert list(told) == ["first", "others"]
     assert (told["first"].results, told["first"].lag_seconds) == (4, 0)
     assert (told["others"].results, told["others"].lag_seconds) == (2, 1 + 2)
     assert told["first"].samples + told["others"].samples == 8
-    assert told["others"].process == ps_pb.ProcessFigures(cpu_seconds=1.5, resident_memory_bytes=230)
+    assert told["others"].process == ps_pb.ProcessStatistics(cpu_seconds=1.5, resident_memory_bytes=230)
 
 
 def test_a_job_of_many_workers_has_few_figures(bench: Any) -> None:
     """The first 64 have an entry each; one that is gone has none, and makes room for the next that comes."""
     peers = [bench.peer(f"w{number}") for number in range(70)]
-    assert list(_figures(bench)) == [*(f"w{number}" for number in range(64)), "others"]
+    assert list(_statistics(bench)) == [*(f"w{number}" for number in range(64)), "others"]
     bench.remove(peers[3])
     bench.peer("late")
-    assert list(_figures(bench)) == [*(f"w{number}" for number in range(64) if number != 3), "late", "others"]
+    assert list(_statistics(bench)) == [*(f"w{number}" for number in range(64) if number != 3), "late", "others"]
     for peer in peers[64:]:
         bench.remove(peer)
-    assert "others" not in _figures(bench)
+    assert "others" not in _statistics(bench)
 
 
 def test_sums_of_others_never_fall(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,14 +106,14 @@ def test_sums_of_others_never_fall(bench: Any, monkeypatch: pytest.MonkeyPatch) 
     peers = _at_work(bench, ["first", "second", "third"])
     for peer in peers[1:]:
         _answer_all(bench, peer)
-    before = _figures(bench)["others"]
+    before = _statistics(bench)["others"]
     assert (before.results, before.process.cpu_seconds > 0) == (2, True)
     bench.remove(peers[1])
-    after = _figures(bench)["others"]
+    after = _statistics(bench)["others"]
     assert (after.results, after.process.cpu_seconds) == (2, before.process.cpu_seconds)
     assert after.process.resident_memory_bytes < before.process.resident_memory_bytes
     bench.remove(peers[0])
-    assert list(_figures(bench)) == ["others"]
+    assert list(_statistics(bench)) == ["others"]
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_hostile_usage_is_left_out(bench: Any, usage: tuple[float, float]) -> 
     peer = bench.peer("peer")
     peer.listen()
     peer.answer(usage=usage)
-    told = _figures(bench)["peer"]
+    told = _statistics(bench)["peer"]
     assert told.results == 1
     assert not told.HasField("process")
 
@@ -135,7 +135,7 @@ def test_hostile_seconds_are_left_out_of_the_phases(bench: Any, seconds: float) 
     peer = bench.peer("peer")
     peer.listen()
     _answer_all(bench, peer, seconds=(seconds, seconds, 0, 0))
-    phases = {figures.phase: figures for figures in bench.state().telemetry.phases}
+    phases = {statistics.phase: statistics for statistics in bench.state().statistics.phases}
     assert (phases["compute"].seconds_sum, phases["compute"].steps) == (0, 1)
 
 
@@ -147,25 +147,25 @@ def test_compute_is_what_was_reported_since_the_last_report(bench: Any) -> None:
         peer.answer((gathered, computed, 100, 100))
         bench.turn()
         peer.listen()
-    phases = {figures.phase: figures for figures in bench.state().telemetry.phases}
+    phases = {statistics.phase: statistics for statistics in bench.state().statistics.phases}
     assert phases["compute"].p50 == phases["compute"].seconds_sum == 2 + 8
 
 
 def test_the_parameter_servers_own_process_is_told(bench: Any) -> None:
     """From the start, without workers."""
-    process = bench.state().telemetry.process
+    process = bench.state().statistics.process
     assert process.cpu_seconds > 0
     assert process.resident_memory_bytes > 2**20
 
 
-def test_figures_of_steps_are_told_to_the_end(bench: Any) -> None:
+def test_statistics_of_steps_are_told_to_the_end(bench: Any) -> None:
     """Those of the steps; workers are gone by then."""
     peer = bench.peer("peer")
     peer.finish()
     assert bench.gone(peer) == ""
     bench.remove(peer)
-    telemetry = bench.state().telemetry
-    assert {figures.steps for figures in telemetry.phases} == {6}
-    assert len(telemetry.layers) == 1
-    assert not telemetry.workers
-    assert telemetry.HasField("process")
+    statistics = bench.state().statistics
+    assert {statistics.steps for statistics in statistics.phases} == {6}
+    assert len(statistics.layers) == 1
+    assert not statistics.workers
+    assert statistics.HasField("process")

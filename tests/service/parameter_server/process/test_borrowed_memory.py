@@ -1,4 +1,4 @@
-"""Workers that write over their memory as soon as they may: what they had lent was read before, or copied."""
+"""Workers that write over their memory as soon as they may: what they had borrowed was read before, or copied."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,13 +24,13 @@ class _Scribbler:
 
     def listen(self) -> bool:
         """Waits for an order; whether there was one."""
-        order = self.hand.line.next_order()
+        order = self.hand.connection.next_order()
         if order is None:
             return False
-        assert not any(order.refusals)
+        assert not any(order.rejections)
         self.tickets += order.tickets
         self._version = order.version
-        self.hand.line.gradient[:] = 1e300
+        self.hand.connection.gradient[:] = 1e300
         return True
 
     def compute(self) -> Result:
@@ -73,7 +73,7 @@ def _two_that_share_a_step(served: Any) -> tuple[_Scribbler, _Scribbler]:
 def test_a_worker_that_goes_on_writing_after_another_one_died(
     serve: Serve, make_job: MakeJob, plain_training: PlainTraining, answered_before: int, answered_by_the_lost: int
 ) -> None:
-    """Four parts, two workers, one dies: the other gets its tickets in the same step, and writes where it had lent."""
+    """Four parts, two workers, one dies: the other gets its tickets in the same step, and writes to borrowed memory."""
     job = make_job(transport="shared")
     served = serve(job)
     one, two = _two_that_share_a_step(served)
@@ -83,7 +83,7 @@ def test_a_worker_that_goes_on_writing_after_another_one_died(
         two.answer()
     two.hand.leave()
     served.wait_for("worker_lost")
-    two.hand.line.gradient[:] = 1e300
+    two.hand.connection.gradient[:] = 1e300
     one.finish()
     assert served.weights() == plain_training(job)
 
@@ -91,7 +91,7 @@ def test_a_worker_that_goes_on_writing_after_another_one_died(
 def test_a_lonely_gradient_stands_still_while_its_worker_goes_on(
     serve: Serve, make_job: MakeJob, plain_training: PlainTraining
 ) -> None:
-    """A part whose neighbour is missing waits where it was lent; its worker is then told to compute the neighbour."""
+    """A part whose neighbour is missing waits in borrowed memory; its worker then computes the neighbour."""
     job = make_job(transport="shared")
     served = serve(job)
     one, two = _two_that_share_a_step(served)
@@ -99,7 +99,7 @@ def test_a_lonely_gradient_stands_still_while_its_worker_goes_on(
     spoilt = two.compute()
     spoilt.sums = replace(spoilt.sums, samples=spoilt.sums.samples + 1)
     two.hand.send(spoilt)
-    assert [refusal.name for refusal in two.hand.order().refusals] == ["WRONG_COUNT"]
+    assert [rejection.name for rejection in two.hand.order().rejections] == ["WRONG_COUNT"]
     two.answer()
     two.listen()
     assert _micro_batches(two) == [2]
@@ -130,7 +130,7 @@ def test_a_lonely_gradient_outlives_its_worker(serve: Serve, make_job: MakeJob, 
     others[0].answer()
     last.hand.leave()
     served.wait_for("worker_lost")
-    last.hand.line.gradient[:] = 1e300
+    last.hand.connection.gradient[:] = 1e300
     others[1].hand.leave()
     others[0].finish()
     assert served.weights() == plain_training(job)

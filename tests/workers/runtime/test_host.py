@@ -1,13 +1,15 @@
-"""What rounds numbers: told so that two hosts that round alike say the same."""
+"""The host: what rounds numbers on it, and how threads share its CPUs."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from workers.runtime import numeric_environment as arithmetic_module
-from workers.runtime.numeric_environment import numeric_environment
+from workers.runtime import host as host_module
+from workers.runtime.host import numeric_environment, use_batch_scheduling
 
 
 def _library(filepath: str, version: str, **others: str) -> dict[str, Any]:
@@ -38,7 +40,7 @@ LIBRARIES = [
 @pytest.mark.parametrize(("libraries", "told"), LIBRARIES)
 def test_the_blas_is_numpys(monkeypatch: pytest.MonkeyPatch, libraries: list[dict[str, Any]], told: str) -> None:
     """Whatever else was loaded into the process; all that there are where nobody can tell which one numpy takes."""
-    monkeypatch.setattr(arithmetic_module, "threadpool_info", lambda: libraries)
+    monkeypatch.setattr(host_module, "threadpool_info", lambda: libraries)
     assert numeric_environment().blas == told
 
 
@@ -57,6 +59,29 @@ def test_the_cpu_is_told_by_its_model_or_else_its_architecture(
     file = tmp_path / "cpuinfo"
     if text is not None:
         file.write_text(text)
-    monkeypatch.setattr(arithmetic_module, "_CPU_INFO", file)
-    monkeypatch.setattr(arithmetic_module.platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(host_module, "_CPU_INFO", file)
+    monkeypatch.setattr(host_module.platform, "machine", lambda: "aarch64")
     assert numeric_environment().cpu == told
+
+
+def _join() -> int:
+    use_batch_scheduling()
+    return os.sched_getscheduler(0)
+
+
+def test_only_the_thread_that_joins_is_of_the_batch() -> None:
+    """Whoever else runs in the process keeps its scheduling."""
+    before = os.sched_getscheduler(0)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(_join).result() == os.SCHED_BATCH
+    assert os.sched_getscheduler(0) == before
+
+
+def test_where_it_is_forbidden_everything_works_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It only makes steps faster."""
+
+    def reject(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setscheduler", reject)
+    use_batch_scheduling()

@@ -1,4 +1,4 @@
-"""How a line is opened: with shared memory where that is offered and possible, else without, and never with a leak."""
+"""Handshakes: with shared memory where that is offered and possible, else without, and never with a leak."""
 
 import os
 import secrets
@@ -14,7 +14,8 @@ from nablad.v1 import parameter_server_pb2 as ps_pb
 from workers.mathematics.parameters import ParameterLayout
 from workers.transport import server_connection as line_module
 from workers.transport.frames import encode_order
-from workers.transport.server_connection import HANDSHAKE, ServerConnectionError, connect_to_server
+from workers.transport.handshake import HANDSHAKE, connect_to_server
+from workers.transport.server_connection import ServerConnectionError
 from workers.transport.shared_memory import SharedMemory
 
 TOKEN = secrets.token_bytes(32)
@@ -43,12 +44,12 @@ class _Listeners:
         name = f"nablad-test-{secrets.token_hex(8)}".encode()
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(b"\0" + name)
-        self.joined.shared_line.socket_name = name
+        self.joined.shared_connection.socket_name = name
         self._start(listener, greet)
 
     def offer_inline(self, greet: Greet) -> None:
         listener = socket.create_server(("127.0.0.1", 0))
-        self.joined.inline_line.host, self.joined.inline_line.port = listener.getsockname()
+        self.joined.inline_connection.host, self.joined.inline_connection.port = listener.getsockname()
         self._start(listener, greet)
 
     def close(self) -> None:
@@ -90,7 +91,7 @@ def _hand_over(connection: socket.socket, *files: Any) -> None:
     socket.send_fds(connection, [HANDSHAKE], [file.fileno() for file in files])
 
 
-def _region(name: str, size: int = BYTES) -> SharedMemory:
+def _memory(name: str, size: int = BYTES) -> SharedMemory:
     return SharedMemory.create(name, size, others_may_write=name == "gradient")
 
 
@@ -100,25 +101,25 @@ def _welcome(connection: socket.socket) -> None:
 
 def test_memory_is_shared_where_that_is_offered(listeners: _Listeners, receive: Receive) -> None:
     """The worker sees the weights change, its gradient is seen as it is written, and it cannot write the weights."""
-    weights, gradient = _region("weights"), _region("gradient")
-    answer = gradient.challenge()
+    weights, gradient = _memory("weights"), _memory("gradient")
+    answer = gradient.write_challenge()
     answered: list[bool] = []
 
     def greet(connection: socket.socket) -> None:
         _hand_over(connection, weights, gradient)
         assert receive(connection, 1) == HANDSHAKE
-        answered.append(gradient.says(answer))
+        answered.append(gradient.has_answer(answer))
         connection.sendall(HANDSHAKE)
 
     listeners.offer_shared(greet)
-    listeners.joined.inline_line.port = 1  # nobody is there
-    with connect_to_server(listeners.joined, LAYOUT, DTYPE) as line:
-        assert line.shared
+    listeners.joined.inline_connection.port = 1  # nobody is there
+    with connect_to_server(listeners.joined, LAYOUT, DTYPE) as connection:
+        assert connection.shared
         assert answered == [True]
         weights.vector(DTYPE, LAYOUT.size)[:] = WEIGHTS
-        np.testing.assert_array_equal(line.weights, WEIGHTS)
-        assert not line.weights.flags.writeable
-        line.gradient[:] = -WEIGHTS
+        np.testing.assert_array_equal(connection.weights, WEIGHTS)
+        assert not connection.weights.flags.writeable
+        connection.gradient[:] = -WEIGHTS
         np.testing.assert_array_equal(gradient.vector(DTYPE, LAYOUT.size), -WEIGHTS)
 
 
@@ -126,20 +127,20 @@ def _close(connection: socket.socket) -> None:
     connection.shutdown(socket.SHUT_RDWR)
 
 
-def _one_region(connection: socket.socket) -> None:
-    _hand_over(connection, _region("weights"))
+def _one_memory(connection: socket.socket) -> None:
+    _hand_over(connection, _memory("weights"))
 
 
 def _small_weights(connection: socket.socket) -> None:
-    _hand_over(connection, _region("weights", BYTES - 1), _region("gradient"))
+    _hand_over(connection, _memory("weights", BYTES - 1), _memory("gradient"))
 
 
 def _small_gradient(connection: socket.socket) -> None:
-    _hand_over(connection, _region("weights"), _region("gradient", BYTES - 1))
+    _hand_over(connection, _memory("weights"), _memory("gradient", BYTES - 1))
 
 
 def _gradient_to_read(connection: socket.socket) -> None:
-    _hand_over(connection, _region("weights"), _region("weights"))
+    _hand_over(connection, _memory("weights"), _memory("weights"))
 
 
 def _no_memory(connection: socket.socket) -> None:
@@ -150,15 +151,15 @@ def _no_memory(connection: socket.socket) -> None:
 
 
 def _refuse_answer(connection: socket.socket) -> None:
-    _hand_over(connection, _region("weights"), _region("gradient"))
+    _hand_over(connection, _memory("weights"), _memory("gradient"))
     connection.recv(1)
     connection.shutdown(socket.SHUT_RDWR)
 
 
 IMPOSSIBLE = {
     _close: "the parameter server did not accept this worker",
-    _welcome: "the parameter server did not accept this worker",  # without regions
-    _one_region: "the parameter server did not accept this worker",
+    _welcome: "the parameter server did not accept this worker",  # without memories
+    _one_memory: "the parameter server did not accept this worker",
     _small_weights: "length",
     _small_gradient: "length",
     _gradient_to_read: "not permitted",
@@ -169,20 +170,20 @@ IMPOSSIBLE = {
 
 @pytest.mark.parametrize("greet", IMPOSSIBLE, ids=lambda greet: greet.__name__.strip("_"))
 def test_where_memory_cannot_be_shared_it_goes_inline(listeners: _Listeners, greet: Greet) -> None:
-    """Whatever the reason, the line works all the same, and what was handed over is closed."""
+    """Whatever the reason, the connection works all the same, and what was handed over is closed."""
     listeners.offer_shared(greet)
     listeners.offer_inline(_welcome)
-    with connect_to_server(listeners.joined, LAYOUT, DTYPE) as line:
+    with connect_to_server(listeners.joined, LAYOUT, DTYPE) as connection:
         listeners.join()
-        assert not line.shared
+        assert not connection.shared
         listeners.accepted[-1].sendall(encode_order([], [], 1, BYTES) + WEIGHTS.tobytes())
-        assert line.next_order()
-        np.testing.assert_array_equal(line.weights, WEIGHTS)
+        assert connection.next_order()
+        np.testing.assert_array_equal(connection.weights, WEIGHTS)
 
 
 @pytest.mark.parametrize("greet", IMPOSSIBLE, ids=lambda greet: greet.__name__.strip("_"))
 def test_where_memory_has_to_be_shared_and_cannot_the_reason_is_said(listeners: _Listeners, greet: Greet) -> None:
-    """A spec that wants shared memory gets no line without."""
+    """A spec that wants shared memory gets no connection without."""
     listeners.offer_shared(greet)
     with pytest.raises(ServerConnectionError, match=NO_SHARING + f".*{IMPOSSIBLE[greet]}"):
         connect_to_server(listeners.joined, LAYOUT, DTYPE)
@@ -190,12 +191,12 @@ def test_where_memory_has_to_be_shared_and_cannot_the_reason_is_said(listeners: 
 
 def test_a_name_that_does_not_answer_is_another_container_s(listeners: _Listeners) -> None:
     """Two hosts may look alike and yet see other sockets: then it goes inline, if it may."""
-    listeners.joined.shared_line.socket_name = b"nablad-test-nobody"
+    listeners.joined.shared_connection.socket_name = b"nablad-test-nobody"
     with pytest.raises(ServerConnectionError, match=NO_SHARING + ".*refused"):
         connect_to_server(listeners.joined, LAYOUT, DTYPE)
     listeners.offer_inline(_welcome)
-    with connect_to_server(listeners.joined, LAYOUT, DTYPE) as line:
-        assert not line.shared
+    with connect_to_server(listeners.joined, LAYOUT, DTYPE) as connection:
+        assert not connection.shared
 
 
 def test_a_name_that_another_user_has_taken_is_told_nothing(
@@ -208,7 +209,7 @@ def test_a_name_that_another_user_has_taken_is_told_nothing(
         impostor.bind(b"\0" + name)
         impostor.listen()
         impostor.settimeout(20)
-        listeners.joined.shared_line.socket_name = name
+        listeners.joined.shared_connection.socket_name = name
         with pytest.raises(ServerConnectionError, match=f"{NO_SHARING}.*user {own} is at the other end"):
             connect_to_server(listeners.joined, LAYOUT, DTYPE)
         connection, _ = impostor.accept()
@@ -216,20 +217,20 @@ def test_a_name_that_another_user_has_taken_is_told_nothing(
             assert connection.recv(1) == b""
 
 
-def test_an_inline_line_has_vectors_of_its_own(listeners: _Listeners) -> None:
+def test_an_inline_connection_has_vectors_of_its_own(listeners: _Listeners) -> None:
     """Of the job's type and the network's size; and an order may take as long as it takes."""
     listeners.offer_inline(_welcome)
-    with connect_to_server(listeners.joined, LAYOUT, np.dtype(np.float64)) as line:
-        for vector in (line.weights, line.gradient):
+    with connect_to_server(listeners.joined, LAYOUT, np.dtype(np.float64)) as connection:
+        for vector in (connection.weights, connection.gradient):
             assert (vector.shape, vector.dtype) == ((LAYOUT.size,), np.float64)
             assert vector.flags.writeable
-        assert line._connection.gettimeout() is None
+        assert connection._connection.gettimeout() is None
 
 
 def test_a_port_that_nobody_listens_on_is_said(listeners: _Listeners) -> None:
     """It is the way between the hosts that is meant, and the system's reason."""
     with socket.create_server(("127.0.0.1", 0)) as closed:
-        listeners.joined.inline_line.host, listeners.joined.inline_line.port = closed.getsockname()
+        listeners.joined.inline_connection.host, listeners.joined.inline_connection.port = closed.getsockname()
     with pytest.raises(ServerConnectionError, match=NO_PORT + ".*refused"):
         connect_to_server(listeners.joined, LAYOUT, DTYPE)
 

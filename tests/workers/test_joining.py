@@ -7,9 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from workers.worker import channel_options, host_fingerprint
+from workers.runtime.host import host_fingerprint
+from workers.worker import channel_options
 
-_PRINT_FINGERPRINT = [sys.executable, "-c", "from workers.worker import host_fingerprint; print(host_fingerprint())"]
+_PRINT_FINGERPRINT = [
+    sys.executable,
+    "-c",
+    "from workers.runtime.host import host_fingerprint; print(host_fingerprint())",
+]
 
 
 def _fingerprint_of_process(*prefix: str) -> str:

@@ -1,4 +1,4 @@
-"""Whatever comes over a line, the parameter server tells a result or breaks the line, and nothing else."""
+"""Whatever comes over a connection, the parameter server tells a result or breaks the connection, and nothing else."""
 
 import math
 import random
@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from service.parameter_server.training import Training
 from service.parameter_server.transport.members import Member
 from service.parameter_server.transport.worker_connection import WorkerConnectionError
-from workers.mathematics.sums import Sums
+from workers.mathematics.sums import SampleSums
 from workers.plan import Plan
-from workers.transport.frames import FIGURES, REPORT_BYTES, Report
+from workers.transport.frames import REPORT_BYTES, WORKER_STATISTICS, Report
 from workers.transport.tickets import Result, Ticket
 
 SIZE = 6
@@ -32,36 +32,36 @@ _reports = st.builds(
         Result,
         ticket=st.builds(Ticket, _small | _wide, _small | st.integers(0, 255), _small | _word),
         version=_small | _wide,
-        sums=st.builds(Sums, _double, _small | _wide, _small | _wide),
+        sums=st.builds(SampleSums, _double, _small | _wide, _small | _wide),
     ),
     offset=st.sampled_from([0, 8, 40, BYTES]) | _wide,
     length=st.sampled_from([0, 8, 40, BYTES]) | _wide,
-    figures=st.lists(_double, min_size=len(FIGURES), max_size=len(FIGURES)),
+    statistics=st.lists(_double, min_size=len(WORKER_STATISTICS), max_size=len(WORKER_STATISTICS)),
 )
 _pieces = st.lists(st.binary(max_size=2 * REPORT_BYTES) | _reports.map(Report.encode), max_size=8)
 
-# The fixture makes a new line at each call.
+# The fixture makes a new connection at each call.
 _many = settings(max_examples=3 * settings().max_examples, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def _results(pair: Any, pieces: Iterable[bytes]) -> list[Report]:
-    """What is told of the pieces until they end or break the line."""
+    """What is told of the pieces until they end or break the connection."""
     told = []
     try:
         for piece in pieces:
             pair.worker.send(piece)
-            while report := pair.line.report():
+            while report := pair.connection.receive_report():
                 told.append(report)
     except WorkerConnectionError:
         pass
-    pair.line.close()
+    pair.connection.close()
     pair.worker.close()
     return told
 
 
 @_many
 @given(pieces=_pieces, shared=st.booleans())
-def test_random_bytes_are_results_or_break_the_line(
+def test_random_bytes_are_results_or_break_the_connection(
     ends: Callable[..., Any], pieces: list[bytes], shared: bool
 ) -> None:
     """A result that is told has a whole gradient or none, and every buffer that was taken is with one or free."""
@@ -78,24 +78,24 @@ def test_random_bytes_are_results_or_break_the_line(
 def test_random_results_change_no_weight_unless_they_are_right(
     ends: Callable[..., Any], make_training: Callable[..., Training], pieces: list[bytes], seed: int
 ) -> None:
-    """The training takes or refuses each, moves with what it took alone, and can always say where it stands."""
+    """The training takes or rejects each, moves with what it took alone, and can always say where it stands."""
     training, chance = make_training(PLAN, SIZE), random.Random(seed)
     for worker in ("a", "b"):
-        training.join(worker)
-    training.deal()
+        training.add_worker(worker)
+    training.deal_tickets()
     pair = ends(SIZE)
-    members = [Member(worker, pair.line, "") for worker in "ab"]
+    members = [Member(worker, pair.connection, "") for worker in "ab"]
     for report in _results(pair, pieces):
         version, member = training.version, chance.choice(members)
-        computed = member.hear(report, 0.0)
+        computed = member.record_report(report, 0.0)
         with np.errstate(over="ignore", invalid="ignore"):
-            refusal = training.take(member.worker, report.attempt, report.result, computed)
-        training.deal()
-        training.book()
-        told = training.totals.message([member.seconds], training.stopwatch.seconds, ["shared"])
-        training.steps.tell(told)
-        told.workers.append(member.share.figures(member.worker, member.usage))
+            rejection = training.accept_result(member.worker, report.attempt, report.result, computed)
+        training.deal_tickets()
+        training.record_rounds()
+        told = training.counters.message([member.seconds], training.stopwatch.seconds, ["shared"])
+        training.steps.write_to(told)
+        told.workers.append(member.counters.message(member.worker, member.usage))
         training.progress()
-        assert refusal is None or training.version == version
-        assert all(0 <= figures.seconds_sum < math.inf for figures in told.phases)
+        assert rejection is None or training.version == version
+        assert all(0 <= statistics.seconds_sum < math.inf for statistics in told.phases)
     assert training.version > 0 or not training.parameters.any()

@@ -1,4 +1,4 @@
-"""A reception that listens, and ways to come to it."""
+"""A acceptor that listens, and ways to come to it."""
 
 import asyncio
 import socket
@@ -10,12 +10,12 @@ import pytest
 
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from service.parameter_server.shard.reduction import Buffers
+from service.parameter_server.shard.reduction import GradientBuffers
 from service.parameter_server.transport.acceptor import Acceptor
 from service.parameter_server.transport.worker_connection import WorkerConnection
 from workers.mathematics.parameters import ParameterLayout
-from workers.transport.server_connection import ServerConnection as WorkerLine
-from workers.transport.server_connection import connect_to_server
+from workers.transport.handshake import connect_to_server
+from workers.transport.server_connection import ServerConnection
 from workers.transport.shared_memory import SharedMemory
 
 LAYOUT = ParameterLayout((6, 5, 3), bias=True)
@@ -23,53 +23,53 @@ DTYPE = np.dtype(np.float64)
 _SECONDS = 30
 
 
-class Desk:
-    """A reception that listens, with what it was given.
+class AcceptorBench:
+    """A acceptor that listens, with what it was given.
 
     Attributes:
-        weights: In the region, if there is one.
+        weights: In the memory, if there is one.
         possible: Whether the last worker that joined was told a way.
     """
 
-    def __init__(self, loop: Any, transport: spec_pb.Transport.ValueType, *, region: bool) -> None:
+    def __init__(self, loop: Any, transport: spec_pb.Transport.ValueType, *, memory: bool) -> None:
         self.weights = np.zeros(LAYOUT.size)
-        self._region = (
-            SharedMemory.create("weights", LAYOUT.size * DTYPE.itemsize, others_may_write=False) if region else None
+        self._memory = (
+            SharedMemory.create("weights", LAYOUT.size * DTYPE.itemsize, others_may_write=False) if memory else None
         )
-        if self._region:
-            self.weights = self._region.vector(DTYPE, LAYOUT.size)
+        if self._memory:
+            self.weights = self._memory.vector(DTYPE, LAYOUT.size)
         self._loop = loop
         self._closed = False
-        self.reception: Acceptor = loop.run(self._open(transport))
+        self.acceptor: Acceptor = loop.run(self._open(transport))
 
     async def _open(self, transport: spec_pb.Transport.ValueType) -> Acceptor:
-        return Acceptor(transport, "127.0.0.1", self.weights, self._region, Buffers(LAYOUT.size, DTYPE))
+        return Acceptor(transport, "127.0.0.1", self.weights, self._memory, GradientBuffers(LAYOUT.size, DTYPE))
 
     def join(self, name: str = "a", *, same_host: bool = True) -> ps_pb.JoinResponse:
         """What the worker is told."""
         response = ps_pb.JoinResponse(worker_id=name)
-        self.possible: bool = self._loop.run(self._call(self.reception.expect, response, same_host=same_host))
+        self.possible: bool = self._loop.run(self._call(self.acceptor.offer_connection, response, same_host=same_host))
         return response
 
     def take(self, name: str = "a") -> WorkerConnection | None:
-        """The line of a worker that attends."""
-        line: WorkerConnection | None = self._loop.run(self._call(self.reception.take, name))
-        return line
+        """The connection of a worker that attends."""
+        connection: WorkerConnection | None = self._loop.run(self._call(self.acceptor.claim_connection, name))
+        return connection
 
     async def _call(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         return function(*arguments, **options)
 
-    def open(self, joined: ps_pb.JoinResponse) -> WorkerLine:
-        """Opens the line as a worker does."""
+    def open(self, joined: ps_pb.JoinResponse) -> ServerConnection:
+        """Opens the connection as a worker does."""
         return connect_to_server(joined, LAYOUT, DTYPE)
 
     def connect(self, joined: ps_pb.JoinResponse, *, shared: bool) -> socket.socket:
         """Only connects."""
         if not shared:
-            return socket.create_connection((joined.inline_line.host, joined.inline_line.port), _SECONDS)
+            return socket.create_connection((joined.inline_connection.host, joined.inline_connection.port), _SECONDS)
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.settimeout(_SECONDS)
-        connection.connect(b"\0" + joined.shared_line.socket_name)
+        connection.connect(b"\0" + joined.shared_connection.socket_name)
         return connection
 
     def settle(self) -> None:
@@ -81,26 +81,26 @@ class Desk:
         """Listens no more."""
         if not self._closed:
             self._closed = True
-            self._loop.run(self.reception.close())
+            self._loop.run(self.acceptor.close())
 
 
 @pytest.fixture
-def make_desk(loop: Any) -> Iterator[Callable[..., Desk]]:
-    """Opens receptions for a transport, with a region for the weights or without."""
-    opened: list[Desk] = []
+def make_acceptor_bench(loop: Any) -> Iterator[Callable[..., AcceptorBench]]:
+    """Opens receptions for a transport, with a memory for the weights or without."""
+    opened: list[AcceptorBench] = []
 
-    def make(transport: spec_pb.Transport.ValueType = spec_pb.TRANSPORT_AUTO, *, region: bool = True) -> Desk:
-        opened.append(Desk(loop, transport, region=region))
+    def make(transport: spec_pb.Transport.ValueType = spec_pb.TRANSPORT_AUTO, *, memory: bool = True) -> AcceptorBench:
+        opened.append(AcceptorBench(loop, transport, memory=memory))
         return opened[-1]
 
     yield make
-    for desk in opened:
-        desk.close()
+    for bench in opened:
+        bench.close()
 
 
 @pytest.fixture
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reception waits for nobody for long."""
+    """The acceptor waits for nobody for long."""
     monkeypatch.setattr("service.parameter_server.transport.acceptor._OPEN_SECONDS", 0.05)
 
 

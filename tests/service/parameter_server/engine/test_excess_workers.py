@@ -42,8 +42,8 @@ def test_the_newest_leave_at_the_end_of_the_step(bench: Any, expected: bytes) ->
     assert left == [f"{name} left: there were more workers than the 1 that are wanted" for name in ("third", "second")]
     assert "worker_lost" not in bench.story()
     state = bench.state()
-    assert state.telemetry.workers_lost == 0
-    assert state.telemetry.worker_seconds["gathering"] == 3
+    assert state.statistics.workers_lost == 0
+    assert state.statistics.worker_seconds["gathering"] == 3
 
 
 def test_who_comes_when_there_are_enough_leaves_at_the_end_of_the_step(bench: Any) -> None:
@@ -65,10 +65,10 @@ def _finish(peers: list[Any]) -> None:
 
 
 def test_who_is_gone_already_does_not_count(bench: Any, expected: bytes) -> None:
-    """A worker whose line broke makes room for those that are there."""
+    """A worker whose connection broke makes room for those that are there."""
     first, *others = _three_at_work(bench)
     bench.run(bench.engine.set_workers(2))
-    first.line.__exit__()
+    first.connection.__exit__()
     bench.gone(first)
     bench.remove(first)
     _finish(others)
@@ -86,15 +86,15 @@ def test_nobody_leaves_while_there_are_not_too_many(bench: Any, expected: bytes,
     assert bench.training.parameters.tobytes() == expected
 
 
-def test_what_came_on_a_line_that_was_closed_in_the_same_look_is_left_alone(bench: Any, expected: bytes) -> None:
-    """The first of two lines that are ready ends the step, for which the other one's worker leaves, in peace still."""
+def test_what_came_on_a_connection_that_was_closed_in_the_same_look_is_left_alone(bench: Any, expected: bytes) -> None:
+    """The first of two ready connections ends the step, for which the other one's worker leaves, in peace still."""
     first, second, third = _three_at_work(bench)
     bench.run(bench.engine.set_workers(2))
     _finish_step([second, third])
     bench.turn()
     with bench.busy():
         first.answer()
-        third.socket.sendall(bytes(1000))  # nonsense, for which a line is broken off
+        third.socket.sendall(bytes(1000))  # nonsense, for which a connection is broken off
     assert bench.gone(third) == ""
     _finish([first, second])
     assert bench.training.parameters.tobytes() == expected

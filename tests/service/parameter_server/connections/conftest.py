@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.parameter_server.shard.reduction import Buffers
+from service.parameter_server.shard.reduction import GradientBuffers
 from service.parameter_server.transport.worker_connection import WorkerConnection
 from workers.transport.frames import ORDER_BYTES, Order, order_rest_bytes
 
 
 class Ends:
-    """A line, and the socket of the worker at its other end.
+    """A connection, and the socket of the worker at its other end.
 
     Attributes:
-        line: The parameter server's end.
+        connection: The parameter server's end.
         worker: Not blocking.
         weights: Shape (size,), float64.
         memory: Where the worker writes its gradient; None if it sends it.
@@ -30,8 +30,8 @@ class Ends:
         self.worker.setblocking(False)
         self.weights = np.arange(size, dtype=np.float64)
         self.memory = np.zeros(size) if shared else None
-        self.buffers = Buffers(size, np.float64)
-        self.line = WorkerConnection(here, self.weights, self.buffers, self.memory)
+        self.buffers = GradientBuffers(size, np.float64)
+        self.connection = WorkerConnection(here, self.weights, self.buffers, self.memory)
 
     def read(self) -> bytes:
         """What has come to the worker."""
@@ -57,7 +57,7 @@ class Ends:
 
 @pytest.fixture
 def ends() -> Iterator[Callable[..., Ends]]:
-    """Opens lines; arguments as for `Ends`."""
+    """Opens connections; arguments as for `Ends`."""
     opened: list[Ends] = []
 
     def open_ends(size: int = 1000, **options: Any) -> Ends:
@@ -66,5 +66,5 @@ def ends() -> Iterator[Callable[..., Ends]]:
 
     yield open_ends
     for each in opened:
-        each.line.close()
+        each.connection.close()
         each.worker.close()

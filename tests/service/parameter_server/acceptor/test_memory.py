@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from nablad.v1 import job_spec_pb2 as spec_pb
-from workers.transport.server_connection import HANDSHAKE, ServerConnectionError
+from workers.transport.handshake import HANDSHAKE
+from workers.transport.server_connection import ServerConnectionError
 from workers.transport.shared_memory import SharedMemory
 
-MakeDesk = Callable[..., Any]
+MakeBench = Callable[..., Any]
 HangsUp = Callable[[socket.socket], bool]
 
 BYTES = 8 * 53  # the weights of layers 6, 5 and 3 with biases
@@ -23,48 +24,50 @@ SHARED = spec_pb.TRANSPORT_SHARED
 
 
 def test_memory_is_not_shared_with_another_user(
-    make_desk: MakeDesk, hangs_up: HangsUp, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    make_acceptor_bench: MakeBench, hangs_up: HangsUp, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The kernel says who is at the other end; such a worker may still use messages."""
-    desk, own = make_desk(), os.geteuid()
-    joined = desk.join()
+    bench, own = make_acceptor_bench(), os.geteuid()
+    joined = bench.join()
     monkeypatch.setattr(os, "geteuid", lambda: own + 1)
-    with desk.connect(joined, shared=True) as other:
+    with bench.connect(joined, shared=True) as other:
         with suppress(BrokenPipeError):  # it may have been turned away already
             other.sendall(joined.token)
         assert hangs_up(other)
     assert f"shared with user {own + 1} only, but user {own} is at the other end" in caplog.text
-    with desk.open(joined) as worker:
+    with bench.open(joined) as worker:
         assert not worker.shared
 
 
-def test_a_worker_that_sees_other_memory_falls_back(make_desk: MakeDesk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two hosts may look alike: a region that does not answer the challenge is not used."""
+def test_a_worker_that_sees_other_memory_falls_back(
+    make_acceptor_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two hosts may look alike: a memory that does not answer the challenge is not used."""
     monkeypatch.setattr(SharedMemory, "answer", lambda _: None)
-    desk = make_desk()
-    with desk.open(desk.join()) as worker:
-        line = desk.take()
-        assert line is not None
-        assert (worker.shared, line.transport) == (False, "inline")
-        line.close()
+    bench = make_acceptor_bench()
+    with bench.open(bench.join()) as worker:
+        connection = bench.take()
+        assert connection is not None
+        assert (worker.shared, connection.transport) == (False, "inline")
+        connection.close()
 
 
-def test_a_worker_that_sees_other_memory_has_no_line_if_the_spec_wants_memory(
-    make_desk: MakeDesk, monkeypatch: pytest.MonkeyPatch
+def test_a_worker_that_sees_other_memory_has_no_connection_if_the_spec_wants_memory(
+    make_acceptor_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is told that memory cannot be shared."""
     monkeypatch.setattr(SharedMemory, "answer", lambda _: None)
-    desk = make_desk(SHARED)
+    bench = make_acceptor_bench(SHARED)
     with pytest.raises(ServerConnectionError, match="memory cannot be shared"):
-        desk.open(desk.join())
-    assert desk.take() is None
+        bench.open(bench.join())
+    assert bench.take() is None
 
 
-def test_a_worker_that_goes_at_the_last_moment_has_no_line(make_desk: MakeDesk, loop: Any) -> None:
+def test_a_worker_that_goes_at_the_last_moment_has_no_connection(make_acceptor_bench: MakeBench, loop: Any) -> None:
     """It answers the challenge and is gone before it is told that all is well."""
-    desk = make_desk()
-    joined = desk.join()
-    with desk.connect(joined, shared=True) as worker:
+    bench = make_acceptor_bench()
+    joined = bench.join()
+    with bench.connect(joined, shared=True) as worker:
         worker.sendall(joined.token)
         _, files, _, _ = socket.recv_fds(worker, 1, 2)
         SharedMemory(files[0], BYTES, writable=False)
@@ -72,16 +75,16 @@ def test_a_worker_that_goes_at_the_last_moment_has_no_line(make_desk: MakeDesk, 
         with loop.busy():
             worker.sendall(HANDSHAKE)
             worker.close()
-    desk.settle()
-    assert desk.take() is None
+    bench.detach_part()
+    assert bench.take() is None
 
 
 @pytest.fixture
-def files(make_desk: MakeDesk) -> Iterator[tuple[int, int]]:
+def files(make_acceptor_bench: MakeBench) -> Iterator[tuple[int, int]]:
     """Those of weights and gradient that a worker is given."""
-    desk = make_desk()
-    joined = desk.join()
-    with desk.connect(joined, shared=True) as worker:
+    bench = make_acceptor_bench()
+    joined = bench.join()
+    with bench.connect(joined, shared=True) as worker:
         worker.sendall(joined.token)
         _, files, _, _ = socket.recv_fds(worker, 1, 2)
         yield files[0], files[1]
@@ -106,7 +109,7 @@ def test_a_worker_cannot_write_the_weights(files: tuple[int, int], reopened: boo
     os.close(weights)
 
 
-def test_nobody_resizes_a_region(files: tuple[int, int]) -> None:
+def test_nobody_resizes_a_memory(files: tuple[int, int]) -> None:
     """Who has mapped it may rely on its bytes; and who has it cannot take that back."""
     for file in files:
         assert os.fstat(file).st_size == BYTES
@@ -123,4 +126,4 @@ def test_regions_are_private_and_have_no_name(files: tuple[int, int]) -> None:
         status = os.fstat(file)
         assert (status.st_mode & 0o777, status.st_nlink) == (0o600, 0)
         assert Path(f"/proc/self/fd/{file}").readlink().name.startswith("memfd:nablad-")
-    assert not list(Path("/dev/shm").glob("*nablad*"))  # noqa: S108 (where regions with names would lie)
+    assert not list(Path("/dev/shm").glob("*nablad*"))  # noqa: S108 (where memory with names would lie)

@@ -1,4 +1,4 @@
-"""Orders on the parameter server's end of a line, however slowly their worker reads."""
+"""Orders on the parameter server's end of a connection, however slowly their worker reads."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,12 +18,12 @@ TICKET = Ticket(5, TicketKind.GRADIENT, 2)
 def test_weights_are_sent_once_for_each_version(ends: MakeEnds) -> None:
     """An order with tickets brings the weights that the worker does not have; one without never does."""
     pair = ends(SIZE)
-    pair.line.send([], [None], 0)
-    pair.line.send([TICKET], [], 0)
-    pair.line.send([TICKET], [Rejection.LATE, None], 0)
+    pair.connection.send_order([], [None], 0)
+    pair.connection.send_order([TICKET], [], 0)
+    pair.connection.send_order([TICKET], [Rejection.LATE, None], 0)
     pair.weights += 1
-    pair.line.send([], [None], 1)
-    pair.line.send([TICKET, TICKET], [], 1)
+    pair.connection.send_order([], [None], 1)
+    pair.connection.send_order([TICKET, TICKET], [], 1)
     orders = pair.orders()
     assert [len(weights) for _, weights in orders] == [0, 8 * SIZE, 0, 0, 8 * SIZE]
     assert orders[1][1] == (pair.weights - 1).tobytes()
@@ -35,20 +35,20 @@ def test_weights_are_sent_once_for_each_version(ends: MakeEnds) -> None:
 def test_who_shares_memory_is_sent_no_weights(ends: MakeEnds) -> None:
     """The order is all."""
     pair = ends(SIZE, shared=True)
-    pair.line.send([TICKET], [None], 9)
+    pair.connection.send_order([TICKET], [None], 9)
     assert pair.orders() == [(Order([TICKET], [None], 9), b"")]
-    assert not pair.line.unsent
+    assert not pair.connection.has_unsent
 
 
 def test_huge_weights_wait_for_the_worker_to_read(ends: MakeEnds) -> None:
     """8 MB through a socket that holds some kilobytes: nothing blocks, and the bytes come in their order."""
     pair = ends(1_000_000, socket_bytes=8192)
-    pair.line.send([TICKET], [], 1)
-    pair.line.send([], [None], 1)
-    assert pair.line.unsent
+    pair.connection.send_order([TICKET], [], 1)
+    pair.connection.send_order([], [None], 1)
+    assert pair.connection.has_unsent
     data = bytearray()
-    while pair.line.unsent:
-        pair.line.flush()
+    while pair.connection.has_unsent:
+        pair.connection.flush()
         data += pair.read()
     data += pair.read()
     order, rest = Order([TICKET], [], 1, 8_000_000), ORDER_BYTES + order_rest_bytes(data[:ORDER_BYTES])
@@ -58,18 +58,18 @@ def test_huge_weights_wait_for_the_worker_to_read(ends: MakeEnds) -> None:
 
 
 def test_a_worker_that_does_not_read_is_not_written_to_without_end(ends: MakeEnds) -> None:
-    """Its line breaks when it holds up more than some orders."""
+    """Its connection breaks when it holds up more than some orders."""
     pair = ends(1_000_000, socket_bytes=8192)
-    pair.line.send([TICKET], [], 1)
+    pair.connection.send_order([TICKET], [], 1)
     for _ in range(63):
-        pair.line.send([], [Rejection.LATE], 1)
+        pair.connection.send_order([], [Rejection.LATE], 1)
     with pytest.raises(WorkerConnectionError, match="does not read"):
-        pair.line.send([], [Rejection.LATE], 1)
+        pair.connection.send_order([], [Rejection.LATE], 1)
 
 
-def test_what_cannot_be_sent_breaks_the_line(ends: MakeEnds) -> None:
+def test_what_cannot_be_sent_breaks_the_connection(ends: MakeEnds) -> None:
     """A worker that is gone is noticed also by who only tells it something."""
     pair = ends(SIZE)
     pair.worker.close()
     with pytest.raises(WorkerConnectionError):
-        pair.line.send([TICKET], [], 1)
+        pair.connection.send_order([TICKET], [], 1)
