@@ -206,7 +206,7 @@ def test_a_parameter_server_that_is_gone_is_tried_for_30_seconds(
     """Then the worker says so, and what it says can be carried to the service."""
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    with pytest.raises(ParameterServerLostError, match="rejected") as lost:
+    with pytest.raises(ParameterServerLostError, match="refused") as lost:
         start_worker(f"127.0.0.1:{port}").result(SECONDS)
     assert slow_clock.pauses == 4  # at 0, 10, 20, 30 and 40 s
     _require_carried(lost.value)

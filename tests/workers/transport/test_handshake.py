@@ -12,7 +12,7 @@ import pytest
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from workers.mathematics.parameters import ParameterLayout
-from workers.transport import server_connection as line_module
+from workers.transport import handshake as handshake_module
 from workers.transport.frames import encode_order
 from workers.transport.handshake import HANDSHAKE, connect_to_server
 from workers.transport.server_connection import ServerConnectionError
@@ -247,7 +247,7 @@ def test_a_parameter_server_that_says_nothing_is_not_waited_for(
     listeners: _Listeners, monkeypatch: pytest.MonkeyPatch, shared: bool
 ) -> None:
     """For some seconds only."""
-    monkeypatch.setattr(line_module, "_OPEN_SECONDS", 0.01)
+    monkeypatch.setattr(handshake_module, "_OPEN_SECONDS", 0.01)
     (listeners.offer_shared if shared else listeners.offer_inline)(lambda _: None)
     with pytest.raises(ServerConnectionError, match=(NO_SHARING if shared else NO_PORT) + "timed out"):
         connect_to_server(listeners.joined, LAYOUT, DTYPE)
