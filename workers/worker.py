@@ -17,60 +17,18 @@ from workers.runtime.process_statistics import Stopwatch, UsageMeter
 from workers.transport.frames import ACTIVITIES
 from workers.transport.handshake import connect_to_server
 from workers.transport.server_connection import ServerConnection, ServerConnectionError
+from workers.transport.session import SECRET_KEY, ParameterServerLostError, RejectedError, channel_options
 from workers.transport.tickets import Ticket
 
-__all__ = [
-    "SECRET_KEY",
-    "ParameterServerLostError",
-    "RejectedError",
-    "channel_options",
-    "work",
-]
-
-SECRET_KEY = "nablad-secret"  # noqa: S105 (the name of a metadata entry)
+__all__ = ["work"]
 
 # A worker that was cut off tries to join again for this long: a parameter server that is gone for good never answers.
 _REJOIN_SECONDS = 30.0
 _REJOIN_PAUSE_SECONDS = 0.5
-# Room of a message beside one assignment, and the highest limit that gRPC accepts.
-_MESSAGE_OVERHEAD_BYTES = 1 << 20
-_MOST_MESSAGE_BYTES = (1 << 31) - 1
 # Codes that a call ends with when its connection breaks; INTERNAL if that happens in the middle of a message.
 _LOST = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL)
 
 _log = logging.getLogger(__name__)
-
-
-class ParameterServerLostError(Exception):
-    """The parameter server cannot be reached any more."""
-
-
-class RejectedError(Exception):
-    """The parameter server rejected this worker."""
-
-
-def channel_options(message_bytes: int) -> list[tuple[str, int]]:
-    """Returns options for both ends of a parameter server's channels: messages fit, and a dead peer is noticed.
-
-    A peer is pinged every 5 s, however long it computes, and is lost when it does not answer within 5 s.
-
-    Args:
-        message_bytes: Size of the largest content of a message: the assignment, or a chunk of weights.
-    """
-    most = min(message_bytes + _MESSAGE_OVERHEAD_BYTES, _MOST_MESSAGE_BYTES)
-    return [
-        ("grpc.max_receive_message_length", most),
-        ("grpc.max_send_message_length", most),
-        ("grpc.enable_http_proxy", 0),
-        ("grpc.so_reuseport", 0),
-        ("grpc.keepalive_time_ms", 5_000),
-        ("grpc.keepalive_timeout_ms", 5_000),
-        # Else a ping is given a minute, whatever keepalive says.
-        ("grpc.http2.ping_timeout_ms", 5_000),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.max_pings_without_data", 0),
-        ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
-    ]
 
 
 def work(address: str, secret: str, *, threads: int, message_bytes: int) -> None:

@@ -24,7 +24,7 @@ from service.cluster.job_processes_client import JobProcessesClient
 from service.cluster.listeners import require_process
 from service.errors import AttemptFailed, AttemptLost
 from service.storage.private_files import foreign_owner, other_writers
-from workers.worker import SECRET_KEY
+from workers.transport.session import SECRET_KEY
 
 __all__ = ["ClusterClient", "ClusterError", "ClusterLostError", "JobProcessesClient"]
 

@@ -9,7 +9,7 @@ from service.cluster.errors import ProcessError
 from service.cluster.worker_group import WorkerGroup, WorkerLike
 from service.errors import AttemptFailed, AttemptLost
 from workers import from_spec
-from workers.worker import ParameterServerLostError
+from workers.transport.session import ParameterServerLostError
 
 __all__ = ["JobProcesses", "NewWorkerLike", "ReservationLike", "ServerLike"]
 

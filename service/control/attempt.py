@@ -35,7 +35,7 @@ from workers import from_spec
 from workers.from_spec import spec_digest
 from workers.runtime.concurrency import run_to_its_end
 from workers.runtime.failpoints import failpoint
-from workers.worker import SECRET_KEY, channel_options
+from workers.transport.session import SECRET_KEY, channel_options
 
 __all__ = ["Attempt", "AttemptContext"]
 

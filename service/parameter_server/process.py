@@ -23,7 +23,7 @@ from workers import from_spec
 from workers.from_spec import spec_digest
 from workers.mathematics.parameters import ParameterLayout
 from workers.runtime.failpoints import failpoint
-from workers.worker import channel_options
+from workers.transport.session import channel_options
 
 __all__ = ["RunningParameterServer", "start_parameter_server"]
 

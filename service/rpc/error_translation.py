@@ -13,7 +13,7 @@ from grpc_status import rpc_status
 from service.errors import DamagedError, Reason, ServiceError
 from service.rpc.status import status_of
 from service.storage.reserve import is_full_disk
-from workers.worker import SECRET_KEY
+from workers.transport.session import SECRET_KEY
 
 __all__ = ["Context", "answer_errors", "reject_call", "require_secret"]
 

@@ -17,7 +17,8 @@ from nablad.v1 import parameter_server_pb2 as ps_pb
 from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
 from workers.transport.frames import REPORT_BYTES, Report
 from workers.transport.handshake import HANDSHAKE
-from workers.worker import SECRET_KEY, work
+from workers.transport.session import SECRET_KEY
+from workers.worker import work
 
 SECRET, TOKEN = "s", b"t" * 32
 SECONDS = 30  # until a connection that a worker attends for must be there

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from workers.runtime.host import host_fingerprint
-from workers.worker import channel_options
+from workers.transport.session import channel_options
 
 _PRINT_FINGERPRINT = [
     sys.executable,

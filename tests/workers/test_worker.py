@@ -19,8 +19,8 @@ from workers import worker as worker_module
 from workers.computation import Computation
 from workers.runtime.host import numeric_environment
 from workers.transport.frames import ACTIVITIES, Report, encode_order
+from workers.transport.session import ParameterServerLostError, RejectedError
 from workers.transport.tickets import Rejection, Result, Ticket, TicketKind
-from workers.worker import ParameterServerLostError, RejectedError
 
 StartWorker = Callable[..., "Future[None]"]
 ReceiveReport = Callable[[socket.socket], tuple[Report, bytes]]

@@ -10,7 +10,7 @@ from service.checkpoints.image import CheckpointError
 from service.cluster.errors import ProcessError
 from service.cluster.job_processes import JobProcesses
 from service.errors import AttemptFailed, AttemptLost
-from workers.worker import ParameterServerLostError, RejectedError
+from workers.transport.session import ParameterServerLostError, RejectedError
 
 ASSIGNMENT = ps_pb.Assignment(
     spec=spec_pb.JobSpec(model=spec_pb.ModelSpec(layers=[2, 2], dtype=spec_pb.D_TYPE_FLOAT32, bias=True))

@@ -17,7 +17,7 @@ from nablad.v1 import parameter_server_pb2 as ps_pb
 from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
 from service.cluster.client import ClusterClient, JobProcessesClient
 from service.errors import AttemptFailed, AttemptLost
-from workers.worker import SECRET_KEY
+from workers.transport.session import SECRET_KEY
 
 pytestmark = pytest.mark.system
 

@@ -15,7 +15,7 @@ from nablad.v1 import cluster_pb2_grpc as cluster_grpc
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.cluster.servicer import ClusterServicer
 from service.errors import AttemptFailed, AttemptLost
-from workers.worker import SECRET_KEY
+from workers.transport.session import SECRET_KEY
 
 RESERVE = cluster_pb.RunJobProcessesRequest(reserve=cluster_pb.Reservation(workers=2, cpus_per_worker=1))
 SECRET = "secret"  # noqa: S105 (of processes that only exist here)

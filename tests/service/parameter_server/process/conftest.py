@@ -17,8 +17,9 @@ from workers.computation import Computation
 from workers.runtime.host import host_fingerprint
 from workers.transport.frames import WORKER_STATISTICS, Order
 from workers.transport.handshake import connect_to_server
+from workers.transport.session import SECRET_KEY
 from workers.transport.tickets import Result, Ticket
-from workers.worker import SECRET_KEY, work
+from workers.worker import work
 
 _SECRET = "secret"  # noqa: S105 (of jobs that only exist here)
 _METADATA = ((SECRET_KEY, _SECRET),)

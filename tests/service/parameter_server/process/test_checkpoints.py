@@ -13,7 +13,7 @@ from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.checkpoints.image import CheckpointError, describe_image
 from service.parameter_server import servicer as servicer_module
 from workers.from_spec import spec_digest
-from workers.worker import SECRET_KEY
+from workers.transport.session import SECRET_KEY
 
 MakeJob = Callable[..., ps_pb.Assignment]
 Serve = Callable[..., Any]

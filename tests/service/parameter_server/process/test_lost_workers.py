@@ -48,7 +48,7 @@ def test_a_worker_that_hangs_is_given_up(
     serve: Serve, make_job: MakeJob, plain_training: PlainTraining, monkeypatch: pytest.MonkeyPatch, transport: str
 ) -> None:
     """One that holds tickets and says nothing is told to join again, and the others do its work."""
-    monkeypatch.setattr("service.parameter_server.engine._LOOK_SECONDS", 0.02)
+    monkeypatch.setattr("service.parameter_server.engine._CHECK_SECONDS", 0.02)
     job = make_job(transport=transport)
     served = serve(job, patience_seconds=0.1)
     hand = served.hand()
@@ -132,10 +132,10 @@ def test_a_worker_whose_call_breaks_off_while_it_is_added_is_lost(
         task.cancel()
         await asyncio.sleep(0)
 
-    add, job = Engine.add, make_job()
+    add, job = Engine.add_worker, make_job()
     served = serve(job)
     with monkeypatch.context() as patch:
-        patch.setattr(Engine, "add", add_and_break_off)
+        patch.setattr(Engine, "add_worker", add_and_break_off)
         served.hand().order()
         served.wait_for("worker_lost")
     served.work()

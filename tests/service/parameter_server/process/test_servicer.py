@@ -13,7 +13,7 @@ import pytest
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.parameter_server.transport.worker_connection import WorkerConnection
-from workers.worker import SECRET_KEY
+from workers.transport.session import SECRET_KEY
 
 MakeJob = Callable[..., ps_pb.Assignment]
 Serve = Callable[..., Any]

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
+from workers.transport.session import ParameterServerLostError, RejectedError
 from workers.transport.shared_memory import SharedMemory
-from workers.worker import ParameterServerLostError, RejectedError
 
 MakeJob = Callable[..., ps_pb.Assignment]
 Serve = Callable[..., Any]
