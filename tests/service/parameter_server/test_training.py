@@ -128,7 +128,7 @@ def test_statistics_can_be_counted_after_the_next_tickets_are_dealt(training: Tr
 def test_the_time_of_steps_and_evaluations_is_told_apart(run_alone: Callable[[], Training]) -> None:
     """Each of six steps and two evaluations is counted once, and every activity's time is known."""
     training = run_alone()
-    told = training.counters.message([], training.stopwatch.seconds, [])
+    told = training.counters.message([], training.stopwatch.seconds, [], {})
     training.steps.write_to(told)
     assert sum(told.step_seconds_counts) == 6
     assert told.evaluations == 2
@@ -189,13 +189,13 @@ def test_a_long_training_makes_few_buffers(make_training: MakeTraining, answer: 
 
 def _count_made(buffers: GradientBuffers) -> Callable[[], int]:
     """How many vectors are made from now on."""
-    take, made = buffers.take, []
+    take, made = buffers.lend_buffer, []
 
     def count() -> np.ndarray:
         made.append(not buffers._free)
         return take()
 
-    buffers.take = count  # type: ignore[method-assign]
+    buffers.lend_buffer = count  # type: ignore[method-assign]
     return lambda: sum(made)
 
 
@@ -217,5 +217,5 @@ def test_a_lost_worker_is_counted_only_while_there_is_work(
     training.add_worker("b")
     training.remove_worker("b", lost=False)
     done = run_alone()
-    done.leave("only")
+    done.remove_worker("only")
     assert (training.counters.workers_lost, done.counters.workers_lost) == (1, 0)

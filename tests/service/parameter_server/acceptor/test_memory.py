@@ -43,7 +43,7 @@ def test_a_worker_that_sees_other_memory_falls_back(
     make_acceptor_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two hosts may look alike: a memory that does not answer the challenge is not used."""
-    monkeypatch.setattr(SharedMemory, "answer", lambda _: None)
+    monkeypatch.setattr(SharedMemory, "answer_challenge", lambda _: None)
     bench = make_acceptor_bench()
     with bench.open(bench.join()) as worker:
         connection = bench.take()
@@ -56,7 +56,7 @@ def test_a_worker_that_sees_other_memory_has_no_connection_if_the_spec_wants_mem
     make_acceptor_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is told that memory cannot be shared."""
-    monkeypatch.setattr(SharedMemory, "answer", lambda _: None)
+    monkeypatch.setattr(SharedMemory, "answer_challenge", lambda _: None)
     bench = make_acceptor_bench(SHARED)
     with pytest.raises(ServerConnectionError, match="memory cannot be shared"):
         bench.open(bench.join())
@@ -71,11 +71,11 @@ def test_a_worker_that_goes_at_the_last_moment_has_no_connection(make_acceptor_b
         worker.sendall(joined.token)
         _, files, _, _ = socket.recv_fds(worker, 1, 2)
         SharedMemory(files[0], BYTES, writable=False)
-        SharedMemory(files[1], BYTES, writable=True).answer()
+        SharedMemory(files[1], BYTES, writable=True).answer_challenge()
         with loop.busy():
             worker.sendall(HANDSHAKE)
             worker.close()
-    bench.detach_part()
+    bench.settle()
     assert bench.take() is None
 
 

@@ -62,13 +62,15 @@ def test_a_connection_brings_weights_and_takes_gradients(make_acceptor_bench: Ma
         assert connection is not None
         assert worker.shared == (connection.transport == "shared") == same_host
         bench.weights[:] = np.arange(bench.weights.size)
-        connection.send([TICKET], [], 1)
+        connection.send_order([TICKET], [], 1)
         order = worker.next_order()
         assert order is not None
         assert np.array_equal(worker.weights, bench.weights)
-        worker.begin()
+        worker.start_gradient()
         worker.gradient[:] = 2 * worker.weights
-        worker.send(Result(TICKET, 1, SampleSums(1.5, 10, 4), worker.gradient), 1, [0.0] * len(WORKER_STATISTICS))
+        worker.send_result(
+            Result(TICKET, 1, SampleSums(1.5, 10, 4), worker.gradient), 1, [0.0] * len(WORKER_STATISTICS)
+        )
         while (report := connection.receive_report()) is None:
             pass
         assert np.array_equal(report.result.gradient, 2 * bench.weights)
@@ -126,7 +128,7 @@ def test_a_second_connection_of_a_worker_takes_the_place_of_the_first(
         assert first.next_order() is None
         connection = bench.take()
         assert connection is not None
-        connection.send([TICKET], [], 0)
+        connection.send_order([TICKET], [], 0)
         assert second.next_order() is not None
         connection.close()
 
@@ -172,7 +174,7 @@ def test_a_worker_that_attends_keeps_its_connection(make_acceptor_bench: MakeBen
     """Nobody waits any more for it to attend."""
     bench = make_acceptor_bench()
     with bench.open(bench.join(same_host=shared)):
-        bench.detach_part()
+        bench.settle()
         _, timer = bench.acceptor._connections["a"]
         connection = bench.take()
         assert connection is not None

@@ -92,7 +92,7 @@ def test_random_results_change_no_weight_unless_they_are_right(
             rejection = training.accept_result(member.worker, report.attempt, report.result, computed)
         training.deal_tickets()
         training.record_rounds()
-        told = training.counters.message([member.seconds], training.stopwatch.seconds, ["shared"])
+        told = training.counters.message([member.seconds], training.stopwatch.seconds, ["shared"], training.rejected)
         training.steps.write_to(told)
         told.workers.append(member.counters.message(member.worker, member.usage))
         training.progress()

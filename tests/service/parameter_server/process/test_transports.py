@@ -26,7 +26,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def blind(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers seem to be on the same host, but see other memory; and do not try for ever."""
-    monkeypatch.setattr(SharedMemory, "answer", lambda _: None)
+    monkeypatch.setattr(SharedMemory, "answer_challenge", lambda _: None)
     monkeypatch.setattr("workers.worker._REJOIN_SECONDS", 0)
 
 

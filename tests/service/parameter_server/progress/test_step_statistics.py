@@ -32,7 +32,7 @@ OF_THE_SERVER = ("exchange", "wait", "reduce", "apply")
 
 
 def _tell(training: Training) -> ps_pb.AttemptStatistics:
-    statistics = training.counters.message([], training.stopwatch.seconds, [])
+    statistics = training.counters.message([], training.stopwatch.seconds, [], {})
     training.steps.write_to(statistics)
     return statistics
 
