@@ -8,6 +8,8 @@ FAST := not system and not faults or happy
 SYSTEM := system and not faults and not happy
 FAULTS := faults
 PYTEST := $(BIN)/pytest --durations=15
+# Each of the two has daemons of its own; much of the time is waiting.
+DAEMONS := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # Where nothing compiled may be kept, each of the many processes that tests start compiles our code again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -27,11 +29,11 @@ test-fast: .venv/installed
 
 # And the tests of `make test` that draw examples, with four times as many.
 test-system: .venv/installed
-	$(PYTEST) -m "$(SYSTEM)"
+	$(PYTEST) $(DAEMONS) -m "$(SYSTEM)"
 	$(PYTEST) --numprocesses auto --maxprocesses 4 --hypothesis-profile thorough -m "hypothesis and not system and not faults"
 
 test-faults: .venv/installed
-	$(PYTEST) -m "$(FAULTS)"
+	$(PYTEST) $(DAEMONS) -m "$(FAULTS)"
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

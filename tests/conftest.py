@@ -36,7 +36,10 @@ class _WholeFiles(LoadFileScheduling):
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _WholeFiles:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _WholeFiles | None:
+    """With `--dist loadfile`, as in the tiers that only have tests with daemons, each process has one of its own."""
+    if config.getoption("dist") == "loadfile":
+        return None
     config.option.loadscopereorder = False
     return _WholeFiles(config, log)
 

@@ -20,13 +20,16 @@ from tests.harness.processes import send, shared_files, until_empty
 # Of the daemon that tests share. Jobs that need all of them start as many processes: so there are no more than needed.
 _CPUS = 4
 _FEW_CPUS = 3
+# They come first where several processes share the files.
+_LONGEST = {"test_robustness.py", "test_two_hosts.py", "test_prometheus.py", "test_daemon.py"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks all tests here as tests with real processes."""
+    """Marks all tests here as tests with real processes, and puts the longest files first."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker("system")
+    items.sort(key=lambda item: item.path.name not in _LONGEST)
 
 
 @pytest.fixture(scope="session", autouse=True)

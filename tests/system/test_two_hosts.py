@@ -77,6 +77,7 @@ class Watched:
         progress: Where its training is.
         state: Where the job is.
         present: The workers of this attempt that have joined and are not lost, by name.
+        checkpoints: How many were told of.
         notices: What else was told.
     """
 
@@ -86,6 +87,7 @@ class Watched:
     progress: jobs_pb.Progress = field(default_factory=jobs_pb.Progress)
     state: int = 0
     present: dict[str, Joined] = field(default_factory=dict)
+    checkpoints: int = 0
     notices: list[str] = field(default_factory=list)
 
     def until(self, reached: Callable[[], bool]) -> None:
@@ -131,6 +133,8 @@ class Watched:
             self.present[worker] = Joined(int(pid), host, transport)
         elif told := re.match(r"(\S+) was lost", news.message):
             del self.present[told.group(1)]
+        elif news.WhichOneof("what") == "checkpoint":
+            self.checkpoints += 1
         elif news.WhichOneof("what") == "notice":
             self.notices.append(news.message)
         elif news.WhichOneof("what") == "state":
@@ -156,7 +160,7 @@ def one_host(daemon: Any) -> OneHost:
     def run(epochs: int) -> list[str]:
         if len(known) < epochs:
             with Client(daemon.address) as client:
-                job = _submit(client, 2 * epochs)  # others will want more of them
+                job = _submit(client, epochs)
                 job.until(lambda: job.state == jobs_pb.JOB_STATE_SUCCEEDED)
                 known[:] = [epoch.weights_sha256 for epoch in job.epochs()]
         return known[:epochs]
@@ -244,6 +248,7 @@ def test_a_job_whose_parameter_server_was_cut_off_goes_on_when_there_are_hosts_a
     cluster.hosts.wire.delay_seconds = ONE_WAY_SECONDS
     assert [worker.transport for worker in running.on(cluster.hosts.far)] == ["shared"] * 2
     running.until_it_waits_for_the_wire()
+    running.until(lambda: running.checkpoints > 0)
     with _cut(cluster):
         running.until(lambda: running.state == jobs_pb.JOB_STATE_QUEUED)
     assert cluster.far_node.wait(END_SECONDS) != 0
