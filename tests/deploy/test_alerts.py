@@ -14,7 +14,7 @@ import yaml
 
 from nablad.v1 import datasets_pb2, jobs_pb2, models_pb2
 from service.metrics.table import METRICS
-from service.stores.job_states import MOVES, state_name
+from service.stores.job_states import TRANSITIONS, state_name
 from tests.deploy.promql import Matcher, known_series, mistakes, read
 from workers.transport.tickets import Rejection
 
@@ -39,7 +39,7 @@ SERVICES = [service for file in CONTRACT for service in file.services_by_name.va
 # What the values of labels can be that rules compare with.
 VALUES: Mapping[str, set[str]] = {
     "job": {"nablad"},
-    "state": {state_name(state) for state in MOVES},
+    "state": {state_name(state) for state in TRANSITIONS},
     "code": {code.name for code in grpc.StatusCode},
     "method": {f"{service.name}/{method.name}" for service in SERVICES for method in service.methods},
     "reason": {refusal.name.lower() for refusal in Rejection},

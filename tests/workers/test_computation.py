@@ -23,7 +23,7 @@ VALIDATION_ROWS = 1200  # two evaluation tickets
 def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many rows were read, each time that any were."""
     counts: list[int] = []
-    take, part = Rows.take, Rows.slice
+    take, part = Rows.read_rows, Rows.read_slice
 
     def take_counted(self: Rows, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         counts.append(len(index))
@@ -33,8 +33,8 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         counts.append(stop - start)
         return part(self, start, stop)
 
-    monkeypatch.setattr(Rows, "take", take_counted)
-    monkeypatch.setattr(Rows, "slice", slice_counted)
+    monkeypatch.setattr(Rows, "read_rows", take_counted)
+    monkeypatch.setattr(Rows, "read_slice", slice_counted)
     return counts
 
 
@@ -176,7 +176,7 @@ def test_rows_that_could_not_be_read_are_not_taken_for_read(
     small_assignment: ps_pb.Assignment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor are those that they have partly overwritten."""
-    computation, take = Computation(small_assignment), Rows.take
+    computation, take = Computation(small_assignment), Rows.read_rows
 
     def take_and_fail(self: Rows, index: np.ndarray) -> None:
         take(self, index)
@@ -184,7 +184,7 @@ def test_rows_that_could_not_be_read_are_not_taken_for_read(
 
     right = _answer(computation, _gradient_ticket(0, 0))
     with monkeypatch.context() as patch:
-        patch.setattr(Rows, "take", take_and_fail)
+        patch.setattr(Rows, "read_rows", take_and_fail)
         with pytest.raises(OSError, match="the disk failed"):
             computation.gather(_gradient_ticket(0, 1))
     assert _answer(computation, _gradient_ticket(0, 0)) == right

@@ -74,7 +74,7 @@ class _Workers:
         """All that are there work until there is no more to do; gives the weights."""
         while not self._training.over:
             self.deal()
-            next(worker for worker in self.there.values() if worker.tickets).receive_report()
+            next(worker for worker in self.there.values() if worker.tickets).report()
             self._training.record_rounds()
         return self._training.parameters.tobytes()
 
@@ -120,7 +120,7 @@ def test_nobody_ever_reads_what_a_worker_may_have_overwritten(
         elif luck < 0.35 and len(crowd.there) > 1:
             crowd.lose(chance.choice([*crowd.there.values()]))
         elif busy:
-            chance.choice(busy).receive_report()
+            chance.choice(busy).report()
     training.record_rounds()
     assert training.parameters.tobytes() == expected(plan)
 
@@ -130,7 +130,7 @@ def test_a_gradient_outlives_its_worker(workers: Callable[[Plan], _Workers], exp
     crowd = workers(PLAN)
     *_, last = (crowd.join() for _ in range(3))
     crowd.deal()
-    last.receive_report()  # part 2 has no neighbour, and stays in the memory of its worker
+    last.report()  # part 2 has no neighbour, and stays in the memory of its worker
     crowd.lose(last)
     assert crowd.finish() == expected(PLAN)
 
@@ -142,12 +142,12 @@ def test_a_gradient_outlives_its_workers_next_ticket_of_the_same_step(
     crowd = workers(PLAN)
     one, two, three = (crowd.join() for _ in range(3))
     crowd.deal()
-    three.receive_report()
+    three.report()
     crowd.lose(two)
     crowd.deal()
     assert [ticket.micro_batch for ticket in three.tickets] == [1]
-    three.receive_report()
-    one.receive_report()
+    three.report()
+    one.report()
     assert crowd.finish() == expected(PLAN)
 
 
@@ -161,5 +161,5 @@ def test_what_was_read_already_is_not_copied_for_the_next_step(workers: Callable
         crowd.deal()
         for worker in crowd.there.values():
             if worker.tickets:
-                worker.receive_report()
+                worker.report()
     assert training.buffers._free == []

@@ -26,7 +26,7 @@ def test_a_total_adds_every_sum_in_the_order_of_the_parts(parts: list[SampleSums
 def test_a_total_leaves_its_parts() -> None:
     """It is a new one."""
     before = deepcopy(PARTS)
-    SampleSums.total(PARTS).add(SampleSums(1.0, 1, 1))
+    SampleSums.total(PARTS).add_sums(SampleSums(1.0, 1, 1))
     assert before == PARTS
 
 

@@ -49,7 +49,7 @@ def test_rows_that_cannot_be_read_are_no_reason_to_say_nothing(
     explained = advice(job).explain(ticket, from_spec.first_parameters(job.spec))
     assert ("too large" in explained) is (ticket is FIRST)
     assert bool(explained) is (ticket is FIRST)
-    assert "cannot be looked at" in caplog.text
+    assert "cannot be read" in caplog.text
 
 
 @pytest.mark.parametrize(("scaling", "words"), [("NONE", ("below 0.5", "data.scaling")), ("STANDARD", ("below 0.5",))])
