@@ -1,1 +1,1 @@
-"""The service: API, controller, stores, parameter server, and the cluster that its processes run on."""
+"""Training service: API, controller, stores, parameter server, and the cluster that its processes run on."""

@@ -1,6 +1,6 @@
 """Errors of the service.
 
-    ServiceError                 a call is refused, for one of the reasons in `Reason`; clients are told
+    ServiceError                 a call is rejected, for one of the reasons in `Reason`; clients are told
     DamagedError                 something that is stored is gone, or not as it was stored: DATA_LOSS to clients
     ├── ModelFileError           the file of a model
     ├── CheckpointError          a checkpoint of a job
@@ -31,7 +31,7 @@ __all__ = [
 
 
 class Reason(Enum):
-    """Why a call is refused. The name goes to the client as ErrorInfo.reason."""
+    """Reason why a call is rejected. Its name goes to the client as ErrorInfo.reason."""
 
     INVALID_SPEC = "a job spec breaks rules"
     INVALID_REQUEST = "a request makes no sense"
@@ -47,7 +47,7 @@ class Reason(Enum):
 
 
 class ServiceError(Exception):
-    """A call is refused.
+    """A call is rejected.
 
     Attributes:
         reason: Why, for programs.

@@ -25,7 +25,7 @@ from nablad.v1.metrics_pb2 import Metrics
 from service.events.job_events import CheckpointWritten, ProgressReported, StateChanged
 from service.events.live_status import LiveStatus
 from service.events.watches import Watches
-from service.metrics.collector import Observer
+from service.metrics.collector import StatusReader
 from service.metrics.instruments import Instruments
 from service.metrics.page import MetricsServer, serve_metrics
 from service.parameter_server.progress.step_statistics import PHASES
@@ -112,11 +112,11 @@ async def _metrics_of_a_service(database: Path, jobs: int, workers: int, layers:
         started.state, started.attempt = jobs_pb.JOB_STATE_STARTING, 1
         checkpoint = jobs_pb.Checkpoint(step=number)
         live.receive(StateChanged(job.job_id, started, job))
-        live.receive(ProgressReported(job.job_id, _progress(number, workers), _telemetry(number, workers, layers)))
+        live.receive(ProgressReported(job.job_id, _progress(number, workers), _statistics(number, workers, layers)))
         live.receive(CheckpointWritten(job.job_id, checkpoint, 1.0, _CHECKPOINT_TIME + number))
     watches = Watches(store, live, time.monotonic, interval_seconds=0.5)
-    observer = Observer(store, live, watches, _Cluster(), lambda: datetime.now(UTC))
-    server = serve_metrics(registry, observer, database, "1+2", os.getpid, ("127.0.0.1", 0))
+    reader = StatusReader(store, live, watches, _Cluster(), lambda: datetime.now(UTC))
+    server = serve_metrics(registry, reader, database, "1+2", os.getpid, ("127.0.0.1", 0))
     try:
         yield server
     finally:
@@ -164,7 +164,7 @@ def _timed(function: Callable[[], bytes]) -> tuple[bytes, float]:
     return page, time.perf_counter() - begin
 
 
-def _telemetry(number: int, workers: int, layers: int) -> ps_pb.AttemptStatistics:
+def _statistics(number: int, workers: int, layers: int) -> ps_pb.AttemptStatistics:
     """Everything that can be known, in figures as long as real ones."""
     usage = ps_pb.ProcessStatistics(cpu_seconds=number / 7, resident_memory_bytes=150_000_000 + number)
     return ps_pb.AttemptStatistics(

@@ -33,7 +33,7 @@ _REWRITE_SECONDS: Final = 2.0
 # Interval of polling. Epochs that end faster than this are written in one transaction.
 _POLL_SECONDS: Final = 0.1
 # Telemetry is only for metrics, which are hardly scraped more often than this.
-_TELEMETRY_SECONDS: Final = 1.0
+_STATISTICS_SECONDS: Final = 1.0
 
 
 class AttemptFollower:
@@ -71,7 +71,7 @@ class AttemptFollower:
         self._written = asyncio.Event()
         self._running = False
         self._silent_since: float | None = None
-        self._next_telemetry = -math.inf
+        self._next_statistics = -math.inf
 
     async def run(self, stub: "ps_grpc.ParameterServerServiceAsyncStub", metadata: tuple[tuple[str, str], ...]) -> str:
         """Follows the training to its end, and returns why it ended, as a sentence.
@@ -82,7 +82,7 @@ class AttemptFollower:
         """
         while True:
             try:
-                request = ps_pb.FollowRequest(seen=self._seen, statistics=time.monotonic() >= self._next_telemetry)
+                request = ps_pb.FollowRequest(seen=self._seen, statistics=time.monotonic() >= self._next_statistics)
                 response = await stub.Follow(request, metadata=metadata, timeout=_ANSWER_SECONDS)
                 self._silent_since = None
                 ending = self._publish(response)
@@ -132,10 +132,10 @@ class AttemptFollower:
         return None
 
     def _publish_progress(self, response: ps_pb.FollowResponse) -> None:
-        telemetry = response.statistics if response.HasField("statistics") else None
-        self._events.publish(ProgressReported(self._job_id, response.progress, telemetry))
-        if telemetry is not None:
-            self._next_telemetry = time.monotonic() + _TELEMETRY_SECONDS
+        statistics = response.statistics if response.HasField("statistics") else None
+        self._events.publish(ProgressReported(self._job_id, response.progress, statistics))
+        if statistics is not None:
+            self._next_statistics = time.monotonic() + _STATISTICS_SECONDS
 
     def _publish_event(self, event: ps_pb.TrainingEvent) -> str:
         """Publishes one event, and returns why the training ended; empty if it did not."""

@@ -34,7 +34,7 @@ from service.errors import DamagedError
 from service.events.live_status import LiveStatus
 from service.events.publisher import EventPublisher
 from service.events.watches import Watches
-from service.metrics.collector import Observer
+from service.metrics.collector import StatusReader
 from service.metrics.event_metrics import EventMetrics
 from service.metrics.instruments import Instruments
 from service.metrics.page import MetricsServer, serve_metrics
@@ -153,7 +153,7 @@ class _Service:
             time.monotonic,
             Admission(),
         )
-        self._observer = Observer(self._jobs, self._live, self._watches, self._cluster, _now)
+        self._status_reader = StatusReader(self._jobs, self._live, self._watches, self._cluster, _now)
         self._database_file = directory.database
         submission = Submission(directory, self._jobs, events, datasets, WarmStarts(directory, self._jobs, models))
         self._job_servicer = JobServicer(
@@ -253,7 +253,12 @@ class _Service:
         address = split_address(self._settings.metrics_address)
         try:
             return serve_metrics(
-                self._registry, self._observer, self._database_file, code_version(), lambda: self._cluster.pid, address
+                self._registry,
+                self._status_reader,
+                self._database_file,
+                code_version(),
+                lambda: self._cluster.pid,
+                address,
             )
         except OSError as error:
             raise StartError(

@@ -177,11 +177,11 @@ class ProgressReported(JobEvent):
 
     Attributes:
         progress: The newest progress.
-        telemetry: The newest telemetry; None if it was not requested.
+        statistics: The newest statistics of the attempt; None if they were not requested.
     """
 
     progress: jobs_pb.Progress
-    telemetry: ps_pb.AttemptStatistics | None = None
+    statistics: ps_pb.AttemptStatistics | None = None
 
 
 @dataclass(frozen=True)

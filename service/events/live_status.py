@@ -33,7 +33,7 @@ class JobStatus:
 
     Attributes:
         progress: The newest progress that the parameter server reported.
-        telemetry: The newest telemetry, up to 1.5 s older than the progress until the job ends.
+        statistics: The newest statistics of the attempt, up to 1.5 s older than the progress until the job ends.
         attempt: Number of the attempt.
         workers: Number of workers that the job asks for.
         checkpoints: Number of checkpoints written in this attempt.
@@ -46,7 +46,7 @@ class JobStatus:
     """
 
     progress: jobs_pb.Progress = field(default_factory=jobs_pb.Progress)
-    telemetry: ps_pb.AttemptStatistics = field(default_factory=ps_pb.AttemptStatistics)
+    statistics: ps_pb.AttemptStatistics = field(default_factory=ps_pb.AttemptStatistics)
     attempt: int = 1
     workers: int = 1
     checkpoints: int = 0
@@ -185,7 +185,7 @@ class LiveStatus:
         self._unwritten_ends.pop(job_id, None)
         if status := self._jobs.get(job_id):
             status.ended = self._clock()
-            status.progress, status.telemetry = _at_rest(status)
+            status.progress, status.statistics = _at_rest(status)
         self._ends.notify(job_id)
 
     def _forget(self, job_id: str) -> None:
@@ -196,8 +196,8 @@ class LiveStatus:
     def _update_progress(self, event: ProgressReported) -> None:
         status = self._jobs.setdefault(event.job_id, JobStatus())
         status.progress = event.progress
-        if event.telemetry is not None:
-            status.telemetry = event.telemetry
+        if event.statistics is not None:
+            status.statistics = event.statistics
         if status.begun_at is None:
             # A later attempt goes on from a checkpoint; its first progress comes soon after.
             first = status.attempt == 1
@@ -239,13 +239,13 @@ def _update(status: JobStatus, event: JobEvent) -> None:
 
 
 def _at_rest(status: JobStatus) -> tuple[jobs_pb.Progress, ps_pb.AttemptStatistics]:
-    """Returns copies of progress and telemetry without gauges of processes; readers may still hold the originals."""
-    progress, telemetry = jobs_pb.Progress(), ps_pb.AttemptStatistics()
+    """Returns copies of progress and statistics without gauges of processes; readers may still hold the originals."""
+    progress, statistics = jobs_pb.Progress(), ps_pb.AttemptStatistics()
     progress.CopyFrom(status.progress)
-    telemetry.CopyFrom(status.telemetry)
+    statistics.CopyFrom(status.statistics)
     progress.workers_alive, progress.samples_per_second = 0, 0
-    telemetry.transport_workers.clear()
-    telemetry.staleness = 0
-    for part in (telemetry, *telemetry.workers):
+    statistics.transport_workers.clear()
+    statistics.staleness = 0
+    for part in (statistics, *statistics.workers):
         part.ClearField("process")
-    return progress, telemetry
+    return progress, statistics

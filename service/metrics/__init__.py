@@ -1,1 +1,1 @@
-"""What Prometheus scrapes."""
+"""Prometheus metrics: table, instruments, collectors, page and its HTTP server."""

@@ -1,4 +1,4 @@
-"""What the service looks up at each scrape, beside what it counts as it happens."""
+"""Gauges of the service that are read at each scrape: status of jobs, queue and cluster, and free disk space."""
 
 import os
 import platform
@@ -22,21 +22,21 @@ from service.metrics.table import ROWS
 from service.stores.job_states import TRANSITIONS, State, state_name
 from service.stores.jobs import JobStore
 
-__all__ = ["Observer", "QueueFigures", "ServiceCollector", "Standing"]
+__all__ = ["QueueStatistics", "ServiceCollector", "ServiceStatus", "StatusReader"]
 
-# A scrape does not wait longer for Ray.
+# Longest wait of a scrape for Ray.
 _CLUSTER_SECONDS: Final = 1.0
 
 _Values: TypeAlias = Mapping[tuple[str, ...], float]
 
 
 @dataclass(frozen=True)
-class QueueFigures:
-    """Jobs that wait, of one class of priorities.
+class QueueStatistics:
+    """Statistics of the queued jobs of one priority class.
 
     Attributes:
-        jobs: How many.
-        oldest_seconds: The longest that one of them has been in the queue.
+        jobs: Number of queued jobs.
+        oldest_seconds: Longest time that one of them has been in the queue, in seconds.
     """
 
     jobs: int = 0
@@ -44,24 +44,24 @@ class QueueFigures:
 
 
 @dataclass(frozen=True)
-class Standing:
-    """Figures of the service.
+class ServiceStatus:
+    """Status of the service at one moment.
 
     Attributes:
         jobs: Number of jobs by state.
-        queue: By class of priorities; those that are left out have no jobs.
-        watchers: Clients that watch jobs.
-        nodes: Of Ray; None while it is away, or does not answer.
+        queue: Statistics of queued jobs by priority class; a missing class has no jobs.
+        watchers: Number of clients that watch jobs.
+        nodes: Nodes of the Ray cluster; None while Ray is disconnected or does not answer.
     """
 
     jobs: Mapping[State, int] = field(default_factory=dict)
-    queue: Mapping[str, QueueFigures] = field(default_factory=dict)
+    queue: Mapping[str, QueueStatistics] = field(default_factory=dict)
     watchers: int = 0
     nodes: Sequence[cluster_pb.Node] | None = None
 
 
-class Observer:
-    """Looks; on the event loop."""
+class StatusReader:
+    """Reads the status of the service and of its jobs. Runs on the event loop."""
 
     def __init__(
         self, jobs: JobStore, live: LiveStatus, watches: Watches, cluster: ClusterLike, now: Callable[[], datetime]
@@ -72,81 +72,83 @@ class Observer:
         self._cluster = cluster
         self._now = now
 
-    async def jobs(self) -> Mapping[str, JobStatus]:
-        """The live figures of jobs by job id."""
+    async def read_jobs(self) -> Mapping[str, JobStatus]:
+        """Returns the live statuses of jobs by job id."""
         return self._live.snapshot()
 
-    async def look(self) -> Standing:
-        """Where the service stands now."""
+    async def read_service(self) -> ServiceStatus:
+        """Returns the present status of the service."""
         nodes = await list_nodes_within(self._cluster, _CLUSTER_SECONDS)
-        return Standing(self._jobs.count_by_state(), self._queue(), self._watches.watchers, nodes)
+        return ServiceStatus(self._jobs.count_by_state(), self._queue(), self._watches.watchers, nodes)
 
-    def _queue(self) -> Mapping[str, QueueFigures]:
+    def _queue(self) -> Mapping[str, QueueStatistics]:
         now = self._now().timestamp()
         return {
-            priority_class(sign): QueueFigures(count, max(now - since, 0.0))
+            priority_class(sign): QueueStatistics(count, max(now - since, 0.0))
             for sign, count, since in self._jobs.queue_statistics()
         }
 
 
 class ServiceCollector(Collector):
-    """Gives the registry the gauges of the service."""
+    """Collector of the service's gauges, for prometheus_client's registry."""
 
-    def __init__(self, standing: Callable[[], Standing], database: Path, code_version: str) -> None:
-        """Looks nothing up yet.
+    def __init__(self, read_status: Callable[[], ServiceStatus], database: Path, code_version: str) -> None:
+        """Takes the sources of the gauges; reads nothing yet.
 
         Args:
-            standing: Called at each scrape, on a thread of the scraper's.
-            database: File of the stores.
-            code_version: Of nablad: the release, and after a plus the digest of the sources that make steps.
+            read_status: Returns the status of the service; called at each scrape, on the thread of its connection.
+            database: Path of the database file.
+            code_version: Version of nablad: release, plus sign, digest of the sources that compute steps.
         """
-        self._standing = standing
+        self._read_status = read_status
         self._database = database
         self._build = (*code_version.split("+"), platform.python_version(), grpc.__version__)
 
     def describe(self) -> Iterator[Metric]:
-        """Nothing: what there is is known when it is collected."""
+        """Yields nothing, because the families are known when they are collected."""
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        """All families, with samples or without."""
-        for name, values in self._values(self._standing()).items():
+        """Yields all families, with or without samples."""
+        for name, values in self._values(self._read_status()).items():
             metric = ROWS[name]
             family = GaugeMetricFamily(name, metric.help, labels=metric.labels)
             for labels, value in values.items():
                 family.add_metric(labels, value)
             yield family
 
-    def _values(self, standing: Standing) -> Mapping[str, _Values]:
-        queue = {priority: standing.queue.get(priority, QueueFigures()) for priority in PRIORITIES}
+    def _values(self, status: ServiceStatus) -> Mapping[str, _Values]:
+        queue = {priority: status.queue.get(priority, QueueStatistics()) for priority in PRIORITIES}
         return {
             "nablad_build_info": {self._build: 1},
-            "nablad_jobs": {(state_name(state),): standing.jobs.get(state, 0) for state in TRANSITIONS},
-            "nablad_queue_jobs": {(priority,): figures.jobs for priority, figures in queue.items()},
-            "nablad_queue_oldest_seconds": {(priority,): figures.oldest_seconds for priority, figures in queue.items()},
-            "nablad_watchers": {(): standing.watchers},
-            "nablad_cluster_up": {(): standing.nodes is not None},
-            **_cluster(standing.nodes),
+            "nablad_jobs": {(state_name(state),): status.jobs.get(state, 0) for state in TRANSITIONS},
+            "nablad_queue_jobs": {(priority,): statistics.jobs for priority, statistics in queue.items()},
+            "nablad_queue_oldest_seconds": {
+                (priority,): statistics.oldest_seconds for priority, statistics in queue.items()
+            },
+            "nablad_watchers": {(): status.watchers},
+            "nablad_cluster_up": {(): status.nodes is not None},
+            **_cluster(status.nodes),
             **_disk(self._database),
         }
 
 
 def _cluster(nodes: Sequence[cluster_pb.Node] | None) -> Mapping[str, _Values]:
-    figures = {
+    values = {
         "nodes": len(nodes or ()),
         "cpus": sum(node.cpus for node in nodes or ()),
         "free_cpus": sum(node.free_cpus for node in nodes or ()),
     }
-    return {f"nablad_cluster_{name}": {} if nodes is None else {(): value} for name, value in figures.items()}
+    return {f"nablad_cluster_{name}": {} if nodes is None else {(): value} for name, value in values.items()}
 
 
 def _disk(database: Path) -> Mapping[str, _Values]:
-    room = os.statvfs(database.parent)
+    file_system = os.statvfs(database.parent)
     files = (database, database.with_name(f"{database.name}-wal"))
     reserve = database.with_name("reserve")
     return {
         "nablad_store_bytes": {(): sum(file.stat().st_size for file in files if file.exists())},
-        "nablad_data_directory_free_bytes": {(): room.f_bavail * room.f_frsize},
+        "nablad_data_directory_free_bytes": {(): file_system.f_bavail * file_system.f_frsize},
         "nablad_data_directory_reserve_bytes": {(): reserve.stat().st_size if reserve.exists() else 0},
-        "nablad_data_directory_size_bytes": {(): room.f_blocks * room.f_frsize},
+        "nablad_data_directory_size_bytes": {(): file_system.f_blocks * file_system.f_frsize},
     }

@@ -1,4 +1,4 @@
-"""Counters and histograms of what happens to jobs: a subscriber of their events."""
+"""Counters and histograms of job events: a subscriber of the event publisher."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ class EventMetrics:
     """Counts events, and measures waits in the queue and recoveries from lost attempts."""
 
     def __init__(self, instruments: Instruments, clock: Callable[[], float]) -> None:
-        """`clock` gives monotonic seconds."""
+        """Takes the instruments and a clock that returns monotonic seconds."""
         self._instruments = instruments
         self._clock = clock
         self._lost: dict[str, tuple[str, float]] = {}  # jobs between two attempts: cause and time of the first loss

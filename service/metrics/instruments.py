@@ -1,4 +1,4 @@
-"""What the service counts as it happens, over all jobs and since its start."""
+"""Counters and histograms that the service updates itself, over all jobs and since its start."""
 
 from collections.abc import Iterable
 from typing import Final, TypeVar
@@ -13,23 +13,23 @@ from service.stores.job_states import ENDED, state_name
 __all__ = ["PRIORITIES", "Instruments", "priority_class"]
 
 PRIORITIES: Final = ("low", "normal", "high")
-"""Classes of priorities, as metrics write them: below 0, 0, and above. Every number would be a series of its own."""
+"""Priority classes in labels: below 0, 0, above 0. They bound the number of series, as each number would be one."""
 
-# When a counter was made says nothing: all are made at the start.
+# Creation times carry no information, because all instruments are created at the start.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _Instrument = TypeVar("_Instrument", bound=MetricWrapperBase)
 
 
 def priority_class(priority: int) -> str:
-    """Of a job's priority."""
+    """Returns the priority class of a job's priority."""
     return PRIORITIES[(priority > 0) - (priority < 0) + 1]
 
 
 class Instruments:
-    """Counters and histograms of the table that the service itself counts.
+    """Counters and histograms of the table that the service updates itself.
 
-    Those whose labels are known are there from the start, so that a first count shows as an increase.
+    Series with known labels exist from the start, so that a first count shows as an increase.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:

@@ -1,7 +1,7 @@
-"""The series of jobs, as text: from the figures that parameter servers tell.
+"""Series of jobs as text, written from the live statuses of jobs.
 
 A thousand jobs have a hundred thousand series. prometheus_client takes 5 µs for a sample of a collector, mostly for its
-labels; here the labels of a job's series are put together once, and again only where others take their place.
+labels. Here the labels of a job's series are formatted once, and again only when they change.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,9 +22,9 @@ from workers.transport.tickets import Rejection
 
 __all__ = ["JobSeries"]
 
-# Which samples a metric has of a job: what comes after its name, such as _sum, and the values of labels beside job_id.
+# Samples of a metric for one job: the suffix of each name, such as _sum, and the values of labels other than job_id.
 _Shape: TypeAlias = tuple[tuple[str, tuple[str, ...]], ...]
-# And what they are.
+# Shape and values.
 _Samples: TypeAlias = tuple[_Shape, Sequence[float]]
 _Source: TypeAlias = Callable[[JobStatus], _Samples]
 
@@ -33,7 +33,7 @@ _ONE: Final[_Shape] = (("", ()),)
 
 
 def _attribute(name: str) -> _Source:
-    """Of the live job; no sample while it is None."""
+    """Source of an attribute of the job's status; no sample while it is None."""
 
     def samples(live: JobStatus) -> _Samples:
         value = getattr(live, name)
@@ -43,11 +43,11 @@ def _attribute(name: str) -> _Source:
 
 
 def _progress(field: str) -> _Source:
-    """A field of the job's progress; no sample while an optional one is not known."""
+    """Source of a field of the job's progress; no sample while an optional field is unset."""
     optional = jobs_pb.Progress.DESCRIPTOR.fields_by_name[field].has_presence
 
     def samples(live: JobStatus) -> _Samples:
-        progress = live.progress  # another one may take its place meanwhile
+        progress = live.progress  # the event loop may replace it meanwhile
         known = not optional or progress.HasField(field)  # type: ignore[arg-type]
         return (_ONE, (getattr(progress, field),)) if known else _NONE
 
@@ -55,7 +55,7 @@ def _progress(field: str) -> _Source:
 
 
 def _learning(rows: str, metric: LearningMetric) -> _Source:
-    """A metric of learning; no sample while it is not known."""
+    """Source of a learning metric; no sample while its value is unknown."""
 
     def samples(live: JobStatus) -> _Samples:
         value = metric.value(getattr(live.progress, rows))
@@ -64,17 +64,18 @@ def _learning(rows: str, metric: LearningMetric) -> _Source:
     return samples
 
 
-def _telemetry(field: str) -> _Source:
-    return lambda live: (_ONE, (getattr(live.telemetry, field),))
+def _statistics(field: str) -> _Source:
+    """Source of a field of the attempt's statistics."""
+    return lambda live: (_ONE, (getattr(live.statistics, field),))
 
 
 def _by(field: str, labels: Iterable[str]) -> _Source:
-    """A map of the job's telemetry; every label from the start, so that its first count shows as an increase."""
+    """Source of a map in the attempt's statistics. All labels exist from the start, so a first count is an increase."""
     names = tuple(labels)
     shape = _labelled(names)
 
     def samples(live: JobStatus) -> _Samples:
-        counted: Mapping[str, float] = getattr(live.telemetry, field)
+        counted: Mapping[str, float] = getattr(live.statistics, field)
         return shape, [counted.get(name, 0) for name in names]
 
     return samples
@@ -82,7 +83,7 @@ def _by(field: str, labels: Iterable[str]) -> _Source:
 
 def _layers(field: str) -> _Source:
     def samples(live: JobStatus) -> _Samples:
-        layers = live.telemetry.layers
+        layers = live.statistics.layers
         return _labelled(tuple(map(str, range(len(layers))))), [getattr(norms, field) for norms in layers]
 
     return samples
@@ -90,7 +91,7 @@ def _layers(field: str) -> _Source:
 
 def _workers(field: str) -> _Source:
     def samples(live: JobStatus) -> _Samples:
-        workers = live.telemetry.workers
+        workers = live.statistics.workers
         return _labelled(tuple(worker.worker_id for worker in workers)), [getattr(worker, field) for worker in workers]
 
     return samples
@@ -98,47 +99,47 @@ def _workers(field: str) -> _Source:
 
 def _processes(field: str) -> _Source:
     def samples(live: JobStatus) -> _Samples:
-        telemetry = live.telemetry
-        processes = {worker.worker_id: worker.process for worker in telemetry.workers if worker.HasField("process")}
-        if telemetry.HasField("process"):
-            processes["parameter_server"] = telemetry.process
+        statistics = live.statistics
+        processes = {worker.worker_id: worker.process for worker in statistics.workers if worker.HasField("process")}
+        if statistics.HasField("process"):
+            processes["parameter_server"] = statistics.process
         return _labelled(tuple(processes)), [getattr(process, field) for process in processes.values()]
 
     return samples
 
 
 def _step_seconds(live: JobStatus) -> _Samples:
-    telemetry = live.telemetry
-    counts = list(accumulate(telemetry.step_seconds_counts))
-    if len(counts) != len(telemetry.step_seconds_bounds) + 1:
+    statistics = live.statistics
+    counts = list(accumulate(statistics.step_seconds_counts))
+    if len(counts) != len(statistics.step_seconds_bounds) + 1:
         return _NONE
-    return _histogram(tuple(telemetry.step_seconds_bounds)), [*counts, counts[-1], telemetry.step_seconds_sum]
+    return _histogram(tuple(statistics.step_seconds_bounds)), [*counts, counts[-1], statistics.step_seconds_sum]
 
 
 def _step_phase_seconds(live: JobStatus) -> _Samples:
-    phases = live.telemetry.phases
+    phases = live.statistics.phases
     values = [value for phase in phases for value in (phase.p50, phase.p90, phase.p99, phase.steps, phase.seconds_sum)]
     return _summaries(tuple(phase.phase for phase in phases)), values
 
 
-# Jobs are alike: their shapes are put together once for many, and compared by identity.
+# Many jobs have the same shape. Caching makes it one object, so that comparing shapes is fast.
 
 
 @lru_cache
 def _labelled(values: tuple[str, ...]) -> _Shape:
-    """One sample for each value of the only label."""
+    """Returns the shape with one sample per value of the only label."""
     return tuple(("", (value,)) for value in values)
 
 
 @lru_cache
 def _histogram(bounds: tuple[float, ...]) -> _Shape:
-    classes = [*map(floatToGoString, bounds), "+Inf"]  # as prometheus_client has them
+    classes = [*map(floatToGoString, bounds), "+Inf"]  # in prometheus_client's notation
     return (*(("_bucket", (bound,)) for bound in classes), ("_count", ()), ("_sum", ()))
 
 
 @lru_cache
 def _summaries(values: tuple[str, ...]) -> _Shape:
-    """A summary for each value of the only label."""
+    """Returns the shape with one summary per value of the only label."""
     quantiles = [("", "0.5"), ("", "0.9"), ("", "0.99"), ("_count", None), ("_sum", None)]
     return tuple((suffix, (value, own) if own else (value,)) for value in values for suffix, own in quantiles)
 
@@ -158,16 +159,16 @@ _SOURCES: Final[Mapping[str, _Source]] = {
     "nablad_job_gradient_norm": _progress("gradient_norm"),
     "nablad_job_layer_gradient_norm": _layers("gradient_norm"),
     "nablad_job_layer_weight_norm": _layers("weight_norm"),
-    "nablad_job_staleness_updates": _telemetry("staleness"),
+    "nablad_job_staleness_updates": _statistics("staleness"),
     "nablad_job_step_seconds": _step_seconds,
     "nablad_job_step_phase_seconds": _step_phase_seconds,
-    "nablad_job_evaluations_total": _telemetry("evaluations"),
-    "nablad_job_evaluation_seconds_total": _telemetry("evaluation_seconds"),
+    "nablad_job_evaluations_total": _statistics("evaluations"),
+    "nablad_job_evaluation_seconds_total": _statistics("evaluation_seconds"),
     "nablad_job_workers": _attribute("workers"),
     "nablad_job_workers_alive": _progress("workers_alive"),
-    "nablad_job_workers_lost_total": _telemetry("workers_lost"),
+    "nablad_job_workers_lost_total": _statistics("workers_lost"),
     "nablad_job_transport_workers": _by("transport_workers", TRANSPORTS),
-    "nablad_job_refused_results_total": _by("rejected", [refusal.name.lower() for refusal in Rejection]),
+    "nablad_job_refused_results_total": _by("rejected", [rejection.name.lower() for rejection in Rejection]),
     "nablad_job_worker_seconds_total": _by("worker_seconds", WORKER_ACTIVITIES),
     "nablad_job_server_seconds_total": _by("server_seconds", SERVER_ACTIVITIES),
     "nablad_job_worker_results_total": _workers("results"),
@@ -184,19 +185,19 @@ _SOURCES: Final[Mapping[str, _Source]] = {
 
 
 class JobSeries:
-    """Writes the series of jobs. Belongs to one thread."""
+    """Writer of the series of jobs. For use by one thread at a time."""
 
     def __init__(self) -> None:
-        # By metric, of each job: the shape of the last time, and its lines with a place for each value.
+        # By metric and job: the shape of the last page, and its lines with a placeholder for each value.
         self._templates: dict[str, Mapping[str, tuple[_Shape, str]]] = {}
 
     def lines(self, jobs: Mapping[str, JobStatus], *, is_openmetrics: bool = False) -> Iterator[str]:
-        """All families, with samples or without, in the text format 0.0.4 of Prometheus or in OpenMetrics.
+        """Yields all families, with or without samples, in Prometheus's text format 0.0.4 or in OpenMetrics.
 
-        Samples are the same in both; in OpenMetrics, the family of a counter has no suffix. Without the end of a page.
+        Samples are the same in both; in OpenMetrics, the family of a counter has no suffix. The end marker is left out.
 
         Args:
-            jobs: The live figures by job id.
+            jobs: Live statuses by job id.
             is_openmetrics: Selects the format.
         """
         for metric in JOB_METRICS:
@@ -220,13 +221,13 @@ class JobSeries:
 
 
 def _template(metric: Metric, job_id: str, shape: _Shape) -> str:
-    """The samples' lines. Values are written as Python has them, which Prometheus reads."""
-    beginnings = (_beginning(metric, job_id, suffix, values) for suffix, values in shape)
-    return "".join(beginning.replace("%", "%%") + "%r\n" for beginning in beginnings)
+    """Returns the samples' lines with placeholders. Values are formatted by repr, which Prometheus can read."""
+    prefixes = (_prefix(metric, job_id, suffix, values) for suffix, values in shape)
+    return "".join(prefix.replace("%", "%%") + "%r\n" for prefix in prefixes)
 
 
-def _beginning(metric: Metric, job_id: str, suffix: str, values: Sequence[str]) -> str:
-    """A sample's line up to its value."""
+def _prefix(metric: Metric, job_id: str, suffix: str, values: Sequence[str]) -> str:
+    """Returns a sample's line up to its value."""
     names = [*metric.labels, OWN_LABELS.get(metric.type, "")]
     pairs = zip(names, (job_id, *values), strict=False)
     labels = ",".join(f'{name}="{_escaped(value)}"' for name, value in pairs)

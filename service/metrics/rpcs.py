@@ -1,4 +1,4 @@
-"""Counts calls. No maintained library does it for grpc.aio: ARCHITECTURE.md says what was looked at."""
+"""Metrics of RPCs. No maintained library provides them for grpc.aio; ARCHITECTURE.md names those considered."""
 
 import inspect
 import time
@@ -14,24 +14,24 @@ from service.rpc.interceptors import replace_method
 
 __all__ = ["CountCalls"]
 
-# What a client asks for that no service has; its own name would be a series for whoever makes one up.
+# Label of methods that do not exist. Their own names would let clients create any number of series.
 _UNKNOWN: Final = "unknown"
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class CountCalls(grpc.aio.ServerInterceptor):
-    """Rate, outcome and duration of the calls of a server, by method. Has to be its first interceptor."""
+    """Counts a server's calls by method and status code, and measures them. Must be its first interceptor."""
 
     def __init__(self, instruments: Instruments) -> None:
         self._instruments = instruments
 
     async def intercept_service(self, continuation: Callable[..., Awaitable[Any]], handler_call_details: Any) -> Any:
-        """The method's handler, counted."""
+        """Returns the method's handler with its calls counted."""
         handler = await continuation(handler_call_details)
         if handler is None:  # no such method
             self._instruments.rpcs.labels(_UNKNOWN, grpc.StatusCode.UNIMPLEMENTED.name).inc()
             return None
-        # Without the package: nablad.v1.JobService/GetJob is JobService/GetJob.
+        # Drop the package: nablad.v1.JobService/GetJob becomes JobService/GetJob.
         method = handler_call_details.method.lstrip("/").rpartition(".")[2]
         timed = not handler.response_streaming
         return replace_method(handler, lambda function: self._wrap(method, function, timed=timed))
@@ -68,6 +68,6 @@ class CountCalls(grpc.aio.ServerInterceptor):
 
 
 def _code(context: Context, default: grpc.StatusCode) -> grpc.StatusCode:
-    """What the call is answered with: a method that aborts has set it; one that just returns or fails has not."""
+    """Returns the status code of a call; the default if the method returned or failed without setting one."""
     code: Any = context.code()  # a number or a StatusCode, whatever the types say
     return _CODES.get(code, code) if code else default

@@ -1,4 +1,4 @@
-"""An HTTP server that answers one request on each connection, within bounds of time, bytes and connections."""
+"""HTTP server that answers one request per connection, with bounds on time, bytes and connections."""
 
 import io
 import logging
@@ -15,38 +15,38 @@ from socket import SHUT_RDWR, SO_LINGER, SOCK_STREAM, SOL_SOCKET, getaddrinfo, s
 from threading import Lock
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
-__all__ = ["Answer", "Connections", "make_server", "peer_of"]
+__all__ = ["Connections", "Response", "make_server", "peer_of"]
 
 _log = logging.getLogger(__name__)
 
 _Connection = TypeVar("_Connection", bound=Hashable)
 
-# A request has to be there as a whole so long after its connection, and its answer has to be read so long after that.
+# Longest time from a connection to the end of its request, and from there until the client has read the response.
 _REQUEST_SECONDS: Final = 5.0
-_ANSWER_SECONDS: Final = 10.0
-# Prometheus's request has some 300.
+_RESPONSE_SECONDS: Final = 10.0
+# Prometheus sends about 300.
 _REQUEST_BYTES: Final = 16 << 10
 _MOST_CONNECTIONS: Final = 256
 _MOST_OF_PEER: Final = 64
-# A host of IPv6 usually has a network of this size to itself.
+# Usually one IPv6 host has a whole network of this size.
 _PREFIX_BITS: Final = 64
 
-Answer: TypeAlias = tuple[HTTPStatus, Mapping[str, str], bytes]
+Response: TypeAlias = tuple[HTTPStatus, Mapping[str, str], bytes]
 """Status, headers and body."""
 
-_Answerer: TypeAlias = "Callable[[str, str, Message], Answer]"
+_Answerer: TypeAlias = "Callable[[str, str, Message], Response]"
 
 
 def make_server(host: str, port: int, answer: _Answerer) -> ThreadingHTTPServer:
-    """Listens on an address, of IPv4 or IPv6; `serve_forever` takes connections in.
+    """Returns a server that listens on an IPv4 or IPv6 address; `serve_forever` accepts connections.
 
     Args:
-        host: Name or address; one of IPv6 may stand in brackets.
-        port: 0 takes a free one.
-        answer: Gives the answer to a method, path and headers; called on the thread of a connection.
+        host: Name or address; an IPv6 address may be in brackets.
+        port: Port; 0 takes a free one.
+        answer: Returns the response to a method, path and headers; called on the connection's thread.
 
     Raises:
-        OSError: The address cannot be had.
+        OSError: The address is in use or invalid.
     """
     family = getaddrinfo(host.strip("[]"), port, type=SOCK_STREAM)[0][0]
     of_family = type("_FamilyServer", (_Server,), {"address_family": family})
@@ -55,32 +55,32 @@ def make_server(host: str, port: int, answer: _Answerer) -> ThreadingHTTPServer:
 
 
 class Connections(Generic[_Connection]):
-    """The open connections of a server that answers one request on each; may be used by several threads.
+    """Open connections of a server that answers one request on each. Safe for threads.
 
-    A connection waits for its request, and is answered then. A scraper sends its request with the first packet. So
-    those make room that have waited for theirs the longest, first of the peer that has too many, else of the peer that
-    has most; and never one that is answered.
+    A scraper sends its request with the first packet. So a full server closes the connection that has waited longest
+    for its request: one of the new connection's peer if that has too many, else one of the peer with the most. A
+    connection that is being answered is never closed.
     """
 
     def __init__(self, most: int, most_of_peer: int) -> None:
-        """None is open.
+        """Starts without connections.
 
         Args:
-            most: How many may be open.
-            most_of_peer: How many of them one peer may have.
+            most: Largest number of open connections.
+            most_of_peer: Largest number of open connections of one peer.
         """
         self._most = most
         self._most_of_peer = most_of_peer
         self._lock = Lock()
-        self._waiting: dict[_Connection, str] = {}  # the peer of each, those first that have waited longest
+        self._waiting: dict[_Connection, str] = {}  # peer of each, the longest waiting first
         self._answered: dict[_Connection, str] = {}
         self._counts: Counter[str] = Counter()  # by peer
 
     def admit(self, connection: _Connection, peer: str) -> _Connection | None:
-        """Takes a new connection in, if there is room or another one can make room.
+        """Admits a new connection if there is room or another one can be closed.
 
         Returns:
-            The connection that is to be closed for it: None if none has to be, the new one itself if none can be.
+            Connection to close: None if there is room, the new connection itself if it is rejected.
         """
         with self._lock:
             if self._counts[peer] >= self._most_of_peer:
@@ -98,7 +98,7 @@ class Connections(Generic[_Connection]):
             return closed
 
     def begin_answer(self, connection: _Connection) -> bool:
-        """Notes that the request of a connection is there; false if the connection had to make room before."""
+        """Marks a connection as being answered; returns false if it was closed to make room before."""
         with self._lock:
             if connection not in self._waiting:
                 return False
@@ -106,7 +106,7 @@ class Connections(Generic[_Connection]):
             return True
 
     def remove(self, connection: _Connection) -> None:
-        """Forgets a connection that is closed, if it was not forgotten before."""
+        """Removes a closed connection; does nothing if it was removed before."""
         with self._lock:
             self._remove(connection)
 
@@ -117,7 +117,7 @@ class Connections(Generic[_Connection]):
         return next((connection for connection, of in self._waiting.items() if of == peer), None)
 
     def _busiest_peer(self) -> str | None:
-        """Of those with a connection that waits; of several the one whose connection has waited longest."""
+        """Returns the peer with the most connections among those with a waiting one; of equals, the longest waiting."""
         return max(dict.fromkeys(self._waiting.values()), key=self._counts.__getitem__, default=None)
 
     def _remove(self, connection: _Connection) -> None:
@@ -129,10 +129,10 @@ class Connections(Generic[_Connection]):
 
 
 def peer_of(host: str) -> str:
-    """The party behind an address: an address of IPv4, or a network of IPv6."""
+    """Returns the peer of an address: an IPv4 address, or an IPv6 network."""
     try:
         address = ip_address(host.partition("%")[0])
-    except ValueError:  # no address of the internet
+    except ValueError:  # not an IP address
         return host
     if not isinstance(address, IPv6Address):
         return str(address)
@@ -142,9 +142,9 @@ def peer_of(host: str) -> str:
 
 
 class _Server(ThreadingHTTPServer):
-    """Has a thread for each connection. One request comes over it: so no scraper has a connection that idles."""
+    """Server with one thread per connection, which closes after one request, so that no connection idles."""
 
-    # The kernel lets newer connections wait while older ones are taken in, however many come at once.
+    # Backlog of the kernel, so that a burst of connections waits instead of failing.
     request_queue_size = _MOST_CONNECTIONS
 
     def __init__(self, address: tuple[str, int], answer: _Answerer) -> None:
@@ -153,29 +153,29 @@ class _Server(ThreadingHTTPServer):
         super().__init__(address, _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Takes a connection in; another one may have to make room."""
+        """Accepts a connection; may close another one to make room."""
         closed = self._open.admit(request, peer_of(client_address[0]))
-        refused = closed is request
+        rejected = closed is request
         if closed is not None:
             _hang_up(closed)
-        if refused:
+        if rejected:
             self.close_request(request)
         else:
             super().process_request(request, client_address)
 
     def begin_answer(self, connection: socket) -> bool:
-        """Notes that the request of a connection was read; false if the connection had to make room meanwhile."""
+        """Marks a connection whose request was read; returns false if it was closed to make room meanwhile."""
         return self._open.begin_answer(connection)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """On the connection's thread."""
+        """Serves a connection on its own thread."""
         try:
             super().process_request_thread(request, client_address)
         finally:
             self._open.remove(request)
 
     def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002 (as the server calls it)
-        """What fails is the connection of a scraper that hung up, or was too slow."""
+        """Logs a failed connection at debug level: its scraper hung up or was too slow."""
         _log.debug("the connection of %s failed", client_address, exc_info=True)
 
 
@@ -183,14 +183,14 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def setup(self) -> None:
-        """Reads within the bounds of a request."""
+        """Sets up a reader with bounds on the time and size of the request."""
         super().setup()
         self.rfile.close()
         self.rfile = io.BufferedReader(_RequestBytes(self.connection, time.monotonic() + _REQUEST_SECONDS))
 
     def answer(self) -> None:
         """Answers the request that was read."""
-        self.connection.settimeout(_ANSWER_SECONDS)
+        self.connection.settimeout(_RESPONSE_SECONDS)
         if not self.server.begin_answer(self.connection):
             return
         status, headers, body = self.server.answer(self.command, self.path, self.headers)
@@ -209,45 +209,45 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             self.wfile.write(body)
         except OSError:
-            # Else the kernel would keep for minutes what the client does not read.
+            # Reset the connection, else the kernel would keep the unread bytes for minutes.
             self.connection.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
             raise
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the name is the server's)
-        """Scrapes are not worth a line."""
+        """Logs nothing, because scrapes are frequent."""
 
 
 class _RequestBytes(io.RawIOBase):
-    """The bytes of a request: neither more of them nor later than is allowed."""
+    """Bytes of a request, with bounds on their number and time."""
 
     def __init__(self, connection: socket, deadline: float) -> None:
-        """`deadline` is in monotonic seconds."""
+        """Takes the connection and the deadline, in monotonic seconds."""
         self._connection = connection
         self._deadline = deadline
-        self._room = _REQUEST_BYTES
+        self._bytes_left = _REQUEST_BYTES
 
     def readable(self) -> bool:
-        """They are there to be read."""
+        """Returns true."""
         return True
 
     def readinto(self, buffer: Any) -> int:
         """Waits for the next bytes.
 
         Raises:
-            OSError: They did not come in time, or there are too many.
+            OSError: The bytes did not come in time, or there are too many.
         """
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError(f"the request did not come within {_REQUEST_SECONDS:.0f} s")
-        if not self._room:
+        if not self._bytes_left:
             raise OSError(f"the request has more than {_REQUEST_BYTES:,} bytes")
         self._connection.settimeout(left)
-        came = self._connection.recv_into(memoryview(buffer)[: self._room])
-        self._room -= came
-        return came
+        received = self._connection.recv_into(memoryview(buffer)[: self._bytes_left])
+        self._bytes_left -= received
+        return received
 
 
 def _hang_up(connection: socket) -> None:
-    """Ends what the connection's thread waits for; the thread then closes it."""
-    with suppress(OSError):  # the other end was faster
+    """Wakes the connection's thread, which then closes the connection."""
+    with suppress(OSError):  # the peer closed it first
         connection.shutdown(SHUT_RDWR)

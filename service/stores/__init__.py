@@ -1,1 +1,1 @@
-"""What the service remembers: jobs with their events, data sets and models, in one SQLite database."""
+"""Stores: jobs with their events, data sets and models, in one SQLite database."""

@@ -79,7 +79,7 @@ class CountingParameterServer:
 
     def __init__(self, seconds: Sequence[float]) -> None:
         self.now = 0.0
-        self.telemetry_at: list[float] = []
+        self.statistics_at: list[float] = []
         self._seconds = iter(seconds)
 
     async def Follow(  # noqa: N802 (gRPC's name)
@@ -87,8 +87,8 @@ class CountingParameterServer:
     ) -> ps_pb.FollowResponse:
         told = ps_pb.FollowResponse(progress=jobs_pb.Progress(step=1))
         if request.statistics:
-            self.telemetry_at.append(self.now)
-            told.statistics.workers_lost = len(self.telemetry_at)
+            self.statistics_at.append(self.now)
+            told.statistics.workers_lost = len(self.statistics_at)
         seconds = next(self._seconds, None)
         if seconds is None:
             told.events.add(worker_joined="worker-1 joined")
@@ -253,7 +253,7 @@ def test_a_parameter_server_that_stays_silent_is_lost(
     assert lost.value.cause == "parameter_server"
 
 
-async def test_telemetry_is_asked_for_once_a_second(
+async def test_statistics_are_asked_for_once_a_second(
     jobs: JobStore, job: jobs_pb.Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At first, and then when a second has passed since it came; the newest is known meanwhile."""
@@ -261,5 +261,5 @@ async def test_telemetry_is_asked_for_once_a_second(
     monkeypatch.setattr("service.control.attempt_follower.time", SimpleNamespace(monotonic=lambda: server.now))
     follower = AttemptFollower(jobs, EventPublisher(jobs, live.receive), job, lambda: NOW, lambda _: None)
     await follower.run(server, ())  # type: ignore[arg-type]
-    assert server.telemetry_at == [0.0, 1.25, 2.5]
-    assert live.snapshot()[job.job_id].telemetry.workers_lost == 3
+    assert server.statistics_at == [0.0, 1.25, 2.5]
+    assert live.snapshot()[job.job_id].statistics.workers_lost == 3

@@ -45,8 +45,8 @@ def live(clock: Clock) -> LiveStatus:
 def _update(live: LiveStatus, job_id: str, step: int = 1) -> None:
     progress = jobs_pb.Progress(step=step, workers_alive=2, samples_per_second=9)
     process = ps_pb.ProcessStatistics(cpu_seconds=1)
-    telemetry = ps_pb.AttemptStatistics(workers_lost=1, transport_workers={"shared": 2}, process=process)
-    live.receive(ProgressReported(job_id, progress, telemetry))
+    statistics = ps_pb.AttemptStatistics(workers_lost=1, transport_workers={"shared": 2}, process=process)
+    live.receive(ProgressReported(job_id, progress, statistics))
 
 
 def _moved(state: State, **fields: object) -> StateChanged:
@@ -70,12 +70,12 @@ def test_the_newest_figures_are_known(live: LiveStatus) -> None:
     assert list(live.snapshot()) == ["a"]
 
 
-def test_telemetry_stays_until_newer_comes(live: LiveStatus) -> None:
+def test_statistics_stay_until_newer_ones_come(live: LiveStatus) -> None:
     """It is not asked for with every progress."""
     _update(live, "a", 1)
     live.receive(ProgressReported("a", jobs_pb.Progress(step=2)))
     known = live.snapshot()["a"]
-    assert (known.progress.step, known.telemetry.workers_lost) == (2, 1)
+    assert (known.progress.step, known.statistics.workers_lost) == (2, 1)
 
 
 def test_states_end_with_the_job_and_totals_stay_for_a_while(live: LiveStatus, clock: Clock) -> None:
@@ -84,8 +84,8 @@ def test_states_end_with_the_job_and_totals_stay_for_a_while(live: LiveStatus, c
     live.receive(_moved(SUCCEEDED))
     ended = live.snapshot()["a"]
     assert (ended.progress.workers_alive, ended.progress.samples_per_second) == (0, 0)
-    assert (dict(ended.telemetry.transport_workers), ended.telemetry.workers_lost) == ({}, 1)
-    assert not ended.telemetry.HasField("process")
+    assert (dict(ended.statistics.transport_workers), ended.statistics.workers_lost) == ({}, 1)
+    assert not ended.statistics.HasField("process")
     clock.seconds = 899
     assert "a" in live.snapshot()
     clock.seconds = 901

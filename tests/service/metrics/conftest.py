@@ -1,4 +1,4 @@
-"""A live job about which everything is known, and a server with it."""
+"""Fixtures: status of a job with all fields set, and a metrics server with it."""
 
 from collections.abc import Iterator
 
@@ -19,10 +19,10 @@ def _all_known(value: float) -> Metrics:
 
 
 @pytest.fixture
-def told() -> JobStatus:
-    """What a parameter server has told of a job with two layers and one worker."""
+def live_job() -> JobStatus:
+    """Status of a job with two layers and one worker."""
     usage = ps_pb.ProcessStatistics(cpu_seconds=3.5, resident_memory_bytes=1 << 27)
-    telemetry = ps_pb.AttemptStatistics(
+    statistics = ps_pb.AttemptStatistics(
         step_seconds_bounds=[0.1, 1.0],
         step_seconds_counts=[5, 2, 1],
         step_seconds_sum=3.0,
@@ -37,7 +37,7 @@ def told() -> JobStatus:
     )  # fmt: skip
     return JobStatus(
         progress,
-        telemetry,
+        statistics,
         attempt=2,
         workers=3,
         checkpoints=4,
@@ -50,10 +50,10 @@ def told() -> JobStatus:
 
 
 @pytest.fixture
-def address(told: JobStatus) -> Iterator[str]:
-    """A server with the instruments and one job."""
+def address(live_job: JobStatus) -> Iterator[str]:
+    """Address of a server with the instruments and one job."""
     registry = CollectorRegistry()
     Instruments(registry).attempts.inc()
-    own = MetricsServer(registry, lambda: {"j": told}, "127.0.0.1", 0)
+    own = MetricsServer(registry, lambda: {"j": live_job}, "127.0.0.1", 0)
     yield f"http://{own.address}"
     own.close()

@@ -1,4 +1,4 @@
-"""What is looked up at each scrape."""
+"""Gauges of the service that are read at each scrape."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 
 from nablad.v1 import cluster_pb2 as cluster_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
-from service.metrics.collector import QueueFigures, ServiceCollector, Standing
+from service.metrics.collector import QueueStatistics, ServiceCollector, ServiceStatus
 
 
 @pytest.fixture
@@ -18,30 +18,30 @@ def database(tmp_path: Path) -> Path:
     return path
 
 
-def _registry(standing: Standing, database: Path) -> CollectorRegistry:
+def _registry(status: ServiceStatus, database: Path) -> CollectorRegistry:
     registry = CollectorRegistry()
-    registry.register(ServiceCollector(lambda: standing, database, "0.1.0+4b1d6f0c52aa"))
+    registry.register(ServiceCollector(lambda: status, database, "0.1.0+4b1d6f0c52aa"))
     return registry
 
 
-def test_states_and_priorities_are_there_though_nobody_is_in_them(database: Path) -> None:
-    """An alert on a series that is not there never fires."""
-    get = _registry(Standing(), database).get_sample_value
+def test_states_and_priorities_without_jobs_have_series(database: Path) -> None:
+    """An alert on a missing series never fires."""
+    get = _registry(ServiceStatus(), database).get_sample_value
     assert get("nablad_jobs", {"state": "queued"}) == 0
     for priority in ("low", "normal", "high"):
         assert get("nablad_queue_jobs", {"priority": priority}) == 0
         assert get("nablad_queue_oldest_seconds", {"priority": priority}) == 0
 
 
-def test_what_is_there_is_counted(database: Path) -> None:
+def test_the_status_is_collected(database: Path) -> None:
     """Jobs, the queue, watchers, Ray's CPUs, and the database with its log."""
-    standing = Standing(
+    status = ServiceStatus(
         jobs={jobs_pb.JOB_STATE_RUNNING: 2},
-        queue={"high": QueueFigures(3, 4.5)},
+        queue={"high": QueueStatistics(3, 4.5)},
         watchers=5,
         nodes=[cluster_pb.Node(cpus=4, free_cpus=1), cluster_pb.Node(cpus=8)],
     )
-    get = _registry(standing, database).get_sample_value
+    get = _registry(status, database).get_sample_value
     assert get("nablad_jobs", {"state": "running"}) == 2
     assert get("nablad_queue_jobs", {"priority": "high"}) == 3
     assert get("nablad_queue_oldest_seconds", {"priority": "high"}) == 4.5
@@ -51,8 +51,8 @@ def test_what_is_there_is_counted(database: Path) -> None:
     assert get("nablad_data_directory_free_bytes") <= get("nablad_data_directory_size_bytes")
 
 
-def test_of_a_ray_that_is_away_nothing_is_known(database: Path) -> None:
-    """Only that it is away: no CPUs would be a lie."""
-    get = _registry(Standing(nodes=None), database).get_sample_value
+def test_without_ray_the_cluster_has_no_values(database: Path) -> None:
+    """Only nablad_cluster_up is written, because 0 CPUs would be wrong."""
+    get = _registry(ServiceStatus(nodes=None), database).get_sample_value
     assert get("nablad_cluster_up") == 0
     assert get("nablad_cluster_cpus") is None

@@ -1,4 +1,4 @@
-"""Who makes room when more connections come than the server takes."""
+"""Bounds on connections: which one is closed when there are too many."""
 
 import pytest
 from hypothesis import given
@@ -15,7 +15,7 @@ def _filled(most: int, most_of_peer: int, peers: str) -> Connections[int]:
     return connections
 
 
-def test_who_has_waited_longest_makes_room_for_one_of_the_same_peer() -> None:
+def test_the_longest_waiting_makes_room_for_one_of_the_same_peer() -> None:
     """A peer has no more than its share, and its newest connection is the one that may send a request yet."""
     connections = _filled(10, 3, "abaa")
     assert connections.admit(9, "a") == 0
@@ -23,7 +23,7 @@ def test_who_has_waited_longest_makes_room_for_one_of_the_same_peer() -> None:
     assert connections.admit(7, "b") is None
 
 
-def test_who_has_most_makes_room_for_others() -> None:
+def test_the_busiest_peer_makes_room_for_others() -> None:
     """The one connection of a quiet peer stays, however many others come."""
     connections = _filled(6, 4, "abbbcb")
     assert [connections.admit(10 + number, "d") for number in range(3)] == [1, 2, 3]
@@ -90,5 +90,5 @@ def test_the_bounds_hold_whatever_happens(steps: list[tuple[str, int, str]]) -> 
     ],
 )
 def test_a_network_of_ipv6_is_one_peer(host: str, peer: str) -> None:
-    """Whoever has one address of it has all of them."""
+    """One host usually has all its addresses."""
     assert peer_of(host) == peer

@@ -1,4 +1,4 @@
-"""The series of jobs: all of the table, from the start, in Prometheus's format."""
+"""Series of jobs: all of the table, from the start, in Prometheus's format."""
 
 from collections.abc import Callable
 
@@ -21,7 +21,7 @@ BY_LABEL = {
         "waiting", "receiving", "inspecting", "reducing", "updating", "dealing", "booking",
     },
     ("nablad_job_transport_workers", "transport"): {"shared", "inline"},
-    ("nablad_job_refused_results_total", "reason"): {refusal.name.lower() for refusal in Rejection},
+    ("nablad_job_refused_results_total", "reason"): {rejection.name.lower() for rejection in Rejection},
 }  # fmt: skip
 
 
@@ -49,14 +49,14 @@ Get = Callable[..., float | None]
 def test_what_is_counted_by_a_label_is_there_from_the_start(
     sample: Get, name: str, label: str, values: set[str]
 ) -> None:
-    """Before anything is told, so that a first count shows as an increase."""
+    """Before the first report, so that a first count shows as an increase."""
     assert {sample(JobStatus(), name, **{label: value}) for value in values} == {0}
     assert len([s for s in _samples(JobStatus()) if s.name == name]) == len(values)
 
 
-def test_every_metric_of_the_table_is_written_with_its_labels(told: JobStatus) -> None:
+def test_every_metric_of_the_table_is_written_with_its_labels(live_job: JobStatus) -> None:
     """Each with at least one sample once everything is known, and nothing else."""
-    text = "".join(JobSeries().lines({"j": told}))
+    text = "".join(JobSeries().lines({"j": live_job}))
     families = {family.name: family for family in text_string_to_metric_families(text)}
     # The parser's names of counters are without the suffix.
     assert families.keys() == {metric.name.removesuffix("_total") for metric in JOB_METRICS}
@@ -68,21 +68,21 @@ def test_every_metric_of_the_table_is_written_with_its_labels(told: JobStatus) -
             assert found.labels.keys() - {"le", "quantile"} == set(metric.labels)
 
 
-def test_what_the_parameter_server_tells_is_what_is_scraped(sample: Get, told: JobStatus) -> None:
-    """Figures of layers, workers, processes and phases."""
-    assert sample(told, "nablad_job_layer_weight_norm", layer="1") == 2
-    assert sample(told, "nablad_job_worker_lag_seconds_total", worker="worker-1") == 0.5
+def test_reported_statistics_are_scraped(sample: Get, live_job: JobStatus) -> None:
+    """Statistics of layers, workers, processes and phases."""
+    assert sample(live_job, "nablad_job_layer_weight_norm", layer="1") == 2
+    assert sample(live_job, "nablad_job_worker_lag_seconds_total", worker="worker-1") == 0.5
     for process in ("parameter_server", "worker-1"):
-        assert sample(told, "nablad_job_process_cpu_seconds_total", process=process) == 3.5
-    assert sample(told, "nablad_job_step_phase_seconds", phase="compute", quantile="0.9") == 0.5
-    assert sample(told, "nablad_job_step_phase_seconds_count", phase="compute") == 8
-    assert sample(told, "nablad_job_step") == 108
+        assert sample(live_job, "nablad_job_process_cpu_seconds_total", process=process) == 3.5
+    assert sample(live_job, "nablad_job_step_phase_seconds", phase="compute", quantile="0.9") == 0.5
+    assert sample(live_job, "nablad_job_step_phase_seconds_count", phase="compute") == 8
+    assert sample(live_job, "nablad_job_step") == 108
 
 
-def test_counters_count_from_the_beginning_of_the_attempt(sample: Get, told: JobStatus) -> None:
+def test_counters_count_from_the_beginning_of_the_attempt(sample: Get, live_job: JobStatus) -> None:
     """One that fell back to a checkpoint would look as if it had begun anew, and count what was before once more."""
-    assert sample(told, "nablad_job_steps_total") == 8
-    assert sample(told, "nablad_job_samples_total") == 80
+    assert sample(live_job, "nablad_job_steps_total") == 8
+    assert sample(live_job, "nablad_job_samples_total") == 80
 
 
 def test_what_is_not_known_yet_has_no_series(sample: Get) -> None:
@@ -92,11 +92,14 @@ def test_what_is_not_known_yet_has_no_series(sample: Get) -> None:
     assert sample(JobStatus(jobs_pb.Progress(training=Metrics(cost=0.25))), "nablad_job_training_cost") == 0.25
 
 
-def test_step_durations_are_a_histogram(sample: Get, told: JobStatus) -> None:
+def test_step_durations_are_a_histogram(sample: Get, live_job: JobStatus) -> None:
     """Buckets are cumulative, the last one holds all."""
-    counts = [sample(told, "nablad_job_step_seconds_bucket", le=bound) for bound in ("0.1", "1.0", "+Inf")]
+    counts = [sample(live_job, "nablad_job_step_seconds_bucket", le=bound) for bound in ("0.1", "1.0", "+Inf")]
     assert counts == [5, 7, 8]
-    assert (sample(told, "nablad_job_step_seconds_count"), sample(told, "nablad_job_step_seconds_sum")) == (8, 3)
+    assert (sample(live_job, "nablad_job_step_seconds_count"), sample(live_job, "nablad_job_step_seconds_sum")) == (
+        8,
+        3,
+    )
 
 
 def test_a_cost_that_is_no_number_is_written_as_prometheus_reads_it(sample: Get) -> None:
@@ -121,13 +124,13 @@ def test_openmetrics_takes_every_value(value: float) -> None:
 def test_labels_may_hold_anything() -> None:
     """A worker chooses no name, but if it did: quotes, backslashes, new lines and percent signs stay in the value."""
     name = 'a"b\\c\nd%r%%'
-    live = JobStatus(telemetry=ps_pb.AttemptStatistics(workers=[ps_pb.WorkerStatistics(worker_id=name, results=1)]))
+    live = JobStatus(statistics=ps_pb.AttemptStatistics(workers=[ps_pb.WorkerStatistics(worker_id=name, results=1)]))
     found = [s.labels["worker"] for s in _samples(live) if s.name == "nablad_job_worker_results_total"]
     assert found == [name]
 
 
 def test_a_job_that_is_gone_leaves_no_series_and_one_that_changed_no_old_values() -> None:
-    """What is remembered between scrapes are labels, not values."""
+    """Labels are kept between scrapes, values are not."""
     series = JobSeries()
     first = "".join(series.lines({"a": JobStatus(attempt=1), "b": JobStatus()}))
     second = "".join(series.lines({"a": JobStatus(attempt=2)}))
@@ -137,12 +140,14 @@ def test_a_job_that_is_gone_leaves_no_series_and_one_that_changed_no_old_values(
 
 
 def _live(step: int, workers: int, cost: float | None = None) -> JobStatus:
-    figures = [ps_pb.WorkerStatistics(worker_id=f"w{n}", results=10 * step + n) for n in range(workers)]
-    return JobStatus(jobs_pb.Progress(step=step, training=Metrics(cost=cost)), ps_pb.AttemptStatistics(workers=figures))
+    statistics = [ps_pb.WorkerStatistics(worker_id=f"w{n}", results=10 * step + n) for n in range(workers)]
+    return JobStatus(
+        jobs_pb.Progress(step=step, training=Metrics(cost=cost)), ps_pb.AttemptStatistics(workers=statistics)
+    )
 
 
 def test_each_job_keeps_its_own_values() -> None:
-    """Whatever the others have, and whoever comes and goes between two scrapes."""
+    """Other jobs may have any shape, and may come and go between two scrapes."""
     series = JobSeries()
     for jobs in (
         {"a": _live(1, 0), "b": _live(2, 2, 0.5), "c": _live(3, 1, 0.25)},

@@ -21,7 +21,7 @@ SECONDS = 20
 
 @answer_errors
 class Jobs(jobs_grpc.JobServiceServicer):
-    """Answers, refuses, fails, and streams for ever."""
+    """Answers, rejects, fails, and streams for ever."""
 
     async def GetJob(self, request: Any, context: Any) -> jobs_pb.GetJobResponse:  # noqa: N802 (gRPC's)
         if request.job_id == "unknown":
@@ -77,7 +77,7 @@ def test_a_call_is_counted_with_its_status_and_its_time(registry: CollectorRegis
 
 
 def test_an_unreadable_message_is_counted_as_what_it_is_answered(registry: CollectorRegistry) -> None:
-    """The refusal happens before the method."""
+    """The rejection happens before the method."""
 
     async def use(channel: grpc.aio.Channel) -> None:
         with pytest.raises(grpc.aio.AioRpcError):

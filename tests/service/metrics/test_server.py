@@ -39,11 +39,11 @@ def test_a_request_may_not_have_any_length(address: str) -> None:
 
 
 def test_an_answer_has_to_be_read_in_time(
-    told: JobStatus, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    live_job: JobStatus, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A client that asks for a large page and does not read it does not keep its connection, nor fill the log."""
-    monkeypatch.setattr(server, "_ANSWER_SECONDS", 0.1)
-    own = MetricsServer(CollectorRegistry(), lambda: {f"{number}": told for number in range(2000)}, "127.0.0.1", 0)
+    monkeypatch.setattr(server, "_RESPONSE_SECONDS", 0.1)
+    own = MetricsServer(CollectorRegistry(), lambda: {f"{number}": live_job for number in range(2000)}, "127.0.0.1", 0)
     try:
         with _connect(f"http://{own.address}", receive_bytes=4096) as lazy:
             lazy.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
@@ -85,14 +85,14 @@ def _send_one_byte_each(connections: Iterable[socket.socket]) -> None:
             connection.send(b"G")
 
 
-def test_scrapers_at_work_do_not_make_room(address: str, told: JobStatus) -> None:
+def test_scrapers_at_work_do_not_make_room(address: str, live_job: JobStatus) -> None:
     """A page that is being made reaches its scraper, however many connections come meanwhile."""
     begun, go_on = threading.Event(), threading.Event()
 
     def jobs() -> dict[str, JobStatus]:
         begun.set()
         go_on.wait(_SECONDS)
-        return {"j": told}
+        return {"j": live_job}
 
     own = MetricsServer(CollectorRegistry(), jobs, "127.0.0.1", 0)
     url = f"http://{own.address}"
@@ -123,7 +123,7 @@ def _connect(address: str, *, own_address: str = "127.0.0.1", receive_bytes: int
 
 
 def _is_closed(connection: socket.socket) -> bool:
-    """Whether the other end has closed it, as far as is known after a moment."""
+    """Returns true if the peer has closed the connection within a moment."""
     connection.settimeout(0.01)
     try:
         return connection.recv(1) == b""
@@ -133,13 +133,13 @@ def _is_closed(connection: socket.socket) -> bool:
         connection.settimeout(_SECONDS)
 
 
-def test_it_listens_on_both_families(told: JobStatus) -> None:
+def test_it_listens_on_both_families(live_job: JobStatus) -> None:
     """An address of IPv6 stands in brackets, or not."""
     if not socket.has_ipv6:
         pytest.skip("no IPv6 on this machine")
     for host in ("::1", "[::1]"):
         try:
-            own = MetricsServer(CollectorRegistry(), lambda: {"j": told}, host, 0)
+            own = MetricsServer(CollectorRegistry(), lambda: {"j": live_job}, host, 0)
         except OSError:
             pytest.skip("no IPv6 on this machine")
         with urlopen(f"http://[::1]:{own.address.rpartition(':')[2]}/metrics") as page:
@@ -148,17 +148,19 @@ def test_it_listens_on_both_families(told: JobStatus) -> None:
 
 
 @pytest.mark.parametrize(("method", "path", "code"), [("GET", "/", 404), ("POST", "/metrics", 405)])
-def test_whatever_else_is_asked_for_is_refused_with_a_sentence(address: str, method: str, path: str, code: int) -> None:
+def test_whatever_else_is_asked_for_is_rejected_with_a_sentence(
+    address: str, method: str, path: str, code: int
+) -> None:
     """It says what to ask for."""
-    with pytest.raises(HTTPError) as refused, urlopen(Request(f"{address}{path}", method=method)):  # noqa: S310
+    with pytest.raises(HTTPError) as rejected, urlopen(Request(f"{address}{path}", method=method)):  # noqa: S310
         pass
-    with refused.value as answer:
+    with rejected.value as answer:
         assert answer.code == code
         said = answer.read()
     assert b"/metrics" in said or b"GET" in said
 
 
-def test_an_address_that_is_taken_is_refused(address: str) -> None:
+def test_an_address_in_use_is_rejected(address: str) -> None:
     """Two services must not share a port."""
     port = int(address.rpartition(":")[2])
     with pytest.raises(OSError, match="in use"):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from service.metrics.collector import ServiceCollector, Standing
+from service.metrics.collector import ServiceCollector, ServiceStatus
 from service.metrics.instruments import Instruments
 from service.metrics.table import METRICS, PROCESS_METRICS, SERVICE_METRICS, Metric, Type, page
 
@@ -43,7 +43,7 @@ def test_the_service_registers_the_table_and_nothing_else(tmp_path: Path) -> Non
     (tmp_path / "db").touch()
     registry = CollectorRegistry()
     Instruments(registry)
-    registry.register(ServiceCollector(Standing, tmp_path / "db", "1+2"))
+    registry.register(ServiceCollector(ServiceStatus, tmp_path / "db", "1+2"))
     ProcessCollector(namespace="nablad", registry=registry)
     ProcessCollector(namespace="nablad_cluster", registry=registry)
     families = {family.name: family for family in registry.collect()}

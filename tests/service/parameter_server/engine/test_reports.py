@@ -59,7 +59,7 @@ def test_the_end_is_told_to_whoever_has_seen_all_else(bench: Any) -> None:
         assert not bench.call(partial(bench.engine.report, seen)).events
 
 
-def test_telemetry_is_told_to_whoever_asks_and_with_the_end(bench: Any) -> None:
+def test_statistics_are_reported_on_request_and_with_the_end(bench: Any) -> None:
     """It is work: others are told only how far the training is."""
     peer = bench.peer("peer")
     tell = bench.engine.report

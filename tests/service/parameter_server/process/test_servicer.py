@@ -52,7 +52,7 @@ def test_a_follower_is_told_how_each_worker_came(serve: Serve, make_job: MakeJob
     assert dict(told.statistics.transport_workers) == {"shared": 0, "inline": 1}
 
 
-def test_telemetry_comes_to_those_who_ask_for_it(serve: Serve, make_job: MakeJob) -> None:
+def test_statistics_are_sent_on_request(serve: Serve, make_job: MakeJob) -> None:
     """Progress to everybody."""
     served = serve(make_job())
     for seen in (0, 2**64 - 1):  # something has happened, or not

@@ -1,4 +1,4 @@
-"""The observer: what it sees of stores and cluster."""
+"""Status reader: queue from the store, nodes from the cluster."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,7 +10,7 @@ from nablad.v1 import job_spec_pb2 as spec_pb
 from service.cluster.errors import ClusterLostError
 from service.events.live_status import LiveStatus
 from service.events.watches import Watches
-from service.metrics.collector import Observer, QueueFigures
+from service.metrics.collector import QueueStatistics, StatusReader
 from service.stores.database import Database
 from service.stores.jobs import JobStore
 
@@ -41,43 +41,47 @@ def store(database: Database, clock: list[datetime]) -> JobStore:
     return JobStore(database, lambda: clock[0])
 
 
-def _observer(store: JobStore, clock: list[datetime], cluster: Cluster) -> Observer:
+def _reader(store: JobStore, clock: list[datetime], cluster: Cluster) -> StatusReader:
     live = LiveStatus(lambda: 0.0)
-    return Observer(store, live, Watches(store, live, lambda: 0.0, 0.0), cluster, lambda: clock[0])
+    return StatusReader(store, live, Watches(store, live, lambda: 0.0, 0.0), cluster, lambda: clock[0])
 
 
-async def test_the_queue_is_seen_by_class_of_priority(store: JobStore, clock: list[datetime]) -> None:
-    """With how long the first one has been in it; what does not wait is no part of it."""
+async def test_the_queue_is_read_by_priority_class(store: JobStore, clock: list[datetime]) -> None:
+    """Each class has its longest wait; started jobs are left out."""
     for priority, count in ((-3, 1), (0, 2), (9, 1), (1, 1)):
         for _ in range(count):
             store.create(spec_pb.JobSpec(name="a", priority=priority), "")
         clock[0] += timedelta(seconds=10)
     started = store.create(spec_pb.JobSpec(name="a"), "")
     store.move(started.job_id, 2, "test")
-    standing = await _observer(store, clock, Cluster()).look()
-    assert standing.queue == {"low": QueueFigures(1, 40), "normal": QueueFigures(2, 30), "high": QueueFigures(2, 20)}
-    assert standing.nodes == [cluster_pb.Node(cpus=4, free_cpus=1)]
+    status = await _reader(store, clock, Cluster()).read_service()
+    assert status.queue == {
+        "low": QueueStatistics(1, 40),
+        "normal": QueueStatistics(2, 30),
+        "high": QueueStatistics(2, 20),
+    }
+    assert status.nodes == [cluster_pb.Node(cpus=4, free_cpus=1)]
 
 
 async def test_the_longest_wait_need_not_be_that_of_the_first_job(store: JobStore, clock: list[datetime]) -> None:
-    """One that was launched and is queued anew waits since then; and nobody waits for less than no time."""
+    """A started job that is queued again waits since then; waits are never negative."""
     first = store.create(spec_pb.JobSpec(name="a"), "").job_id
     clock[0] += timedelta(seconds=10)
     store.create(spec_pb.JobSpec(name="a"), "")
     store.move(first, 2, "test")
     clock[0] += timedelta(seconds=10)
     store.move(first, 1, "test")
-    assert (await _observer(store, clock, Cluster()).look()).queue == {"normal": QueueFigures(2, 10)}
+    assert (await _reader(store, clock, Cluster()).read_service()).queue == {"normal": QueueStatistics(2, 10)}
     clock[0] -= timedelta(hours=1)
-    assert (await _observer(store, clock, Cluster()).look()).queue == {"normal": QueueFigures(2, 0)}
+    assert (await _reader(store, clock, Cluster()).read_service()).queue == {"normal": QueueStatistics(2, 0)}
 
 
 @pytest.mark.parametrize("error", [ClusterLostError("away"), TimeoutError()])
 async def test_a_ray_that_is_away_does_not_hide_the_rest(
     store: JobStore, clock: list[datetime], error: Exception
 ) -> None:
-    """Nor one that does not answer."""
+    """Neither does a cluster that does not answer."""
     store.create(spec_pb.JobSpec(name="a"), "")
-    standing = await _observer(store, clock, Cluster(error)).look()
-    assert standing.nodes is None
-    assert standing.queue["normal"].jobs == 1
+    status = await _reader(store, clock, Cluster(error)).read_service()
+    assert status.nodes is None
+    assert status.queue["normal"].jobs == 1
