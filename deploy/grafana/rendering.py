@@ -1,4 +1,4 @@
-"""From boards to the JSON that Grafana reads."""
+"""Rendering of boards to the JSON that Grafana reads."""
 
 import json
 from collections.abc import Iterator
@@ -13,15 +13,15 @@ from deploy.grafana.boards import BOARDS
 __all__ = ["FOLDER", "render", "rendered"]
 
 FOLDER: Final = Path(__file__).parent / "dashboards"
-"""Where the generated files are."""
+"""Folder of the generated files."""
 
 
 def render(board: Dashboard) -> str:
-    """A board as JSON; the same board gives the same text."""
+    """Returns a board as JSON; the same board gives the same text."""
     return json.dumps(board, cls=JSONEncoder, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def rendered() -> Iterator[tuple[Path, str]]:
-    """The file of each board, and what belongs into it."""
+    """Yields the file of each board, and its content."""
     for name, make in BOARDS.items():
         yield FOLDER / f"{name}.json", render(make())

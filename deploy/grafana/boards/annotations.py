@@ -7,7 +7,7 @@ from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models.dashboard import AnnotationQuery
 
 from deploy.grafana.boards.expressions import increase, of_job
-from deploy.grafana.boards.variables import PROMETHEUS
+from deploy.grafana.boards.frame import PROMETHEUS
 
 __all__ = ["Marked", "of_job_events"]
 

@@ -5,19 +5,27 @@ from dataclasses import dataclass
 from typing import Final
 
 from grafana_foundation_sdk.builders import dashboard as build
+from grafana_foundation_sdk.builders.dashboard import DatasourceVariable, QueryVariable
 from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models.dashboard import (
     AnnotationQuery,
     Dashboard,
     DashboardCursorSync,
     DashboardLinkType,
+    DataSourceRef,
     Panel,
     VariableModel,
+    VariableOption,
+    VariableRefresh,
+    VariableSort,
 )
 
-__all__ = ["JOB", "OVERVIEW", "SERVICE", "Name", "Row", "assemble"]
+__all__ = ["JOB", "OVERVIEW", "PROMETHEUS", "SERVICE", "Name", "Row", "assemble", "data_source", "instance", "job_id"]
 
 _TAG: Final = "nablad"
+
+PROMETHEUS: Final = DataSourceRef(type_val="prometheus", uid="${datasource}")
+"""Chosen data source of all queries."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,24 @@ class Row:
     panels: Sequence[Builder[Panel]]
 
 
+def data_source() -> DatasourceVariable:
+    """Returns the choice of a Prometheus."""
+    return DatasourceVariable("datasource").label("Data source").type("prometheus")
+
+
+def instance() -> QueryVariable:
+    """Returns the choice of services: one, several or all."""
+    everything = VariableOption(selected=True, text="All", value="$__all")
+    variable = _query("instance", "label_values(nablad_build_info, instance)").label("Service")
+    return variable.multi(True).include_all(True).all_value(".*").current(everything).sort(VariableSort.NATURAL_ASC)
+
+
+def job_id() -> QueryVariable:
+    """Returns the choice of a job among those in the time range."""
+    query = 'label_values(nablad_job_epochs{instance=~"$instance"}, job_id)'
+    return _query("job_id", query).label("Job").sort(VariableSort.NATURAL_ASC)
+
+
 def assemble(
     name: Name,
     variables: Sequence[Builder[VariableModel]],
@@ -76,6 +102,12 @@ def assemble(
         for panel in row.panels:
             board.with_panel(panel)
     return _numbered(board.build())
+
+
+def _query(name: str, query: str) -> QueryVariable:
+    """Returns a variable that is refreshed with the time range, so that jobs of another day can be chosen."""
+    variable = QueryVariable(name).datasource(PROMETHEUS).query(query)
+    return variable.refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
 
 
 def _link(other: Name) -> build.DashboardLink:

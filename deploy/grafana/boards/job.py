@@ -2,7 +2,7 @@
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from deploy.grafana.boards import frame, job_learning, job_processes, job_steps, job_workers, variables
+from deploy.grafana.boards import frame, job_learning, job_processes, job_steps, job_workers
 from deploy.grafana.boards.annotations import of_job_events
 
 __all__ = ["board"]
@@ -12,7 +12,7 @@ def board() -> Dashboard:
     """Returns the board, the most important rows first."""
     return frame.assemble(
         frame.JOB,
-        [variables.data_source(), variables.instance(), variables.job_id()],
+        [frame.data_source(), frame.instance(), frame.job_id()],
         [
             job_learning.headline(),
             job_learning.learning(),

@@ -3,7 +3,7 @@
 from grafana_foundation_sdk.models import units
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from deploy.grafana.boards import frame, job_table, variables
+from deploy.grafana.boards import frame, job_table
 from deploy.grafana.boards.expressions import increase, of_service, quantile, total
 from deploy.grafana.boards.failures import failed_calls, failures
 from deploy.grafana.boards.frame import Row
@@ -16,7 +16,7 @@ def board() -> Dashboard:
     """Returns the board: the present state first, then the time range."""
     return frame.assemble(
         frame.OVERVIEW,
-        [variables.data_source(), variables.instance()],
+        [frame.data_source(), frame.instance()],
         [_now(), Row("Running jobs", [job_table.running_jobs()]), _jobs(), _queue(), _cluster(), failures()],
     )
 

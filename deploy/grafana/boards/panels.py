@@ -15,7 +15,7 @@ from grafana_foundation_sdk.models.dashboard import Threshold, ThresholdsMode, V
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 from deploy.grafana.boards.expressions import quantile
-from deploy.grafana.boards.variables import PROMETHEUS
+from deploy.grafana.boards.frame import PROMETHEUS
 
 __all__ = [
     "NEUTRAL",

@@ -3,7 +3,7 @@
 from grafana_foundation_sdk.models import units
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from deploy.grafana.boards import frame, service_storage, variables
+from deploy.grafana.boards import frame, service_storage
 from deploy.grafana.boards.expressions import increase, of_service, quantile, rate, total
 from deploy.grafana.boards.failures import failed_calls
 from deploy.grafana.boards.frame import Row
@@ -16,7 +16,7 @@ def board() -> Dashboard:
     """Returns the board: calls first, processes last."""
     return frame.assemble(
         frame.SERVICE,
-        [variables.data_source(), variables.instance()],
+        [frame.data_source(), frame.instance()],
         [_headline(), _calls(), service_storage.storage(), service_storage.checkpoints(), _attempts(), _processes()],
     )
 
