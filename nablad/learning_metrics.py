@@ -1,7 +1,7 @@
 """Table of the metrics of learning, the source for tables, series, boards and stopping rules.
 
-Each row has a field of the same name in `nablad.v1.Metrics`, and a property in `workers.mathematics.sums.Sums`, which
-has the formula.
+Each row has a field of the same name in `nablad.v1.Metrics`, and a property in `workers.mathematics.sums.SampleSums`,
+which has the formula.
 """
 
 from dataclasses import dataclass
@@ -22,10 +22,10 @@ class LearningMetric:
 
     Attributes:
         name: Name of the field, also used in headings and sentences.
-        help: Beginning of a sentence that goes on with the set of rows.
+        help: Beginning of a sentence that continues with the set of rows.
         lower_is_better: True if a lower value is better.
-        only_for_labels: True if it needs class labels.
-        is_share: True for a share of 1, shown as a percentage.
+        only_for_labels: True if the metric needs class labels.
+        is_share: True for a share from 0 to 1, shown as a percentage.
     """
 
     name: str
@@ -40,7 +40,7 @@ class LearningMetric:
         return float(getattr(metrics, self.name)) if known else None
 
     def text(self, value: float, digits: int = 4) -> str:
-        """Returns a value as text: a percentage, or a number with so many significant digits."""
+        """Returns a value as text: a percentage with two decimals, or a number with `digits` significant digits."""
         return f"{value:.2%}" if self.is_share else f"{value:.{digits}g}"
 
     def reaches(self, value: float, target: float) -> bool:

@@ -1,4 +1,4 @@
-"""A service on this machine, started and stopped by a program.
+"""Local service: a service on this machine, started and stopped by a program.
 
     from nablad.local import LocalService
 
@@ -44,7 +44,7 @@ ROLES = {
     "worker": r"_WorkerProcess",
 }
 
-# -P: a folder called `nablad` where the user happens to stand is not ours.
+# -P, because the working directory may contain another folder called `nablad`.
 _COMMAND = (sys.executable, "-P", "-m", "nablad", "serve")
 _ADDRESS = "nablad: listening on "
 _METRICS = "nablad: metrics on "
@@ -53,18 +53,18 @@ _LOG_LINES_SHOWN = 15
 
 
 class LocalServiceError(NablaError):
-    """The service could not be started; says why, with the end of its log, and what to do."""
+    """Error: the service could not be started; gives the reason, the end of its log, and what to do."""
 
 
 class LocalService:
-    """A service in processes of its own, on free ports of this machine, by default for as long as a block lasts.
+    """Service in separate processes, on free ports of this machine; usable in a with block.
 
-    It ends when the block ends, when `stop` is called, and at the latest with this program. Ctrl-C does not reach it:
-    the program stops it in good order.
+    The service ends when the block ends, when `stop` is called, and at the latest with this program. Ctrl-C does not
+    reach its processes, so that the program can stop them in order.
 
     Attributes:
-        address: ``host:port`` of the gRPC API; before the first start, what was asked for.
-        metrics_address: ``host:port`` of the metrics page, likewise.
+        address: ``host:port`` of the gRPC API; before the first start, the requested one.
+        metrics_address: ``host:port`` of the metrics page; before the first start, the requested one.
         data_directory: Directory of jobs, data sets and models.
         log_file: File of the service's log.
         mark: Value of the environment variable `MARK` in all of its processes.
@@ -88,21 +88,21 @@ class LocalService:
         start_s: float = 90.0,
         stop_s: float = 40.0,
     ) -> None:
-        """Does not start it yet.
+        """Stores the settings; `start` starts the service.
 
         Args:
-            data_directory: Kept after the end; by default a temporary one, which is removed.
-            cpus: CPUs that the service's own Ray gives to workers; by default as many as the machine has.
+            data_directory: Data directory, kept after the end; by default a temporary one, which is removed.
+            cpus: CPUs that the service's own Ray gives to workers; by default all CPUs of the machine.
             ray: Address of a running Ray cluster to use instead.
             address: ``host:port`` of the gRPC API; port 0 takes a free one.
-            metrics_address: ``host:port`` of the metrics page, likewise.
+            metrics_address: ``host:port`` of the metrics page; port 0 takes a free one.
             options: Further options of `nablad serve`.
-            environment: Variables on top of this program's. Of its own variables those of the service, NABLAD_…, do not
-                count.
-            log_file: Appended to, and kept; by default a temporary one, which is removed.
+            environment: Environment variables in addition to this program's. Of the program's own variables, those of
+                the service (NABLAD_…) are not inherited.
+            log_file: Log file, appended to and kept; by default a temporary one, which is removed.
             command: Command that runs a service; options are appended.
-            start_s: Time in seconds that it may take to be ready.
-            stop_s: Time in seconds that it may take to end by itself after SIGTERM.
+            start_s: Longest time until the service is ready, in seconds.
+            stop_s: Longest time from SIGTERM to the end of the service, in seconds; it is killed after that.
         """
         self.address = address
         self.metrics_address = metrics_address
@@ -126,32 +126,32 @@ class LocalService:
 
     @property
     def process(self) -> "subprocess.Popen[bytes]":
-        """The service's own process; the other ones are its children."""
+        """Main process of the service; the other processes are its children."""
         if not self._started:
             raise LocalServiceError("The service has not been started: use it in a with block, or call start().")
         return self._started[-1]
 
     @property
     def is_running(self) -> bool:
-        """Whether its own process lives."""
+        """True while the main process of the service runs."""
         return bool(self._started) and self.process.poll() is None
 
     @property
     def metrics_url(self) -> str:
-        """The metrics page, for Prometheus."""
+        """URL of the metrics page, for Prometheus."""
         return f"http://{self.metrics_address}/metrics"
 
     def client(self) -> "Client":
-        """Returns a new client of it."""
-        from nablad.client import Client  # noqa: PLC0415  # whoever only starts a service needs no gRPC
+        """Returns a new client of the service."""
+        from nablad.client import Client  # noqa: PLC0415  # a program that only starts a service needs no gRPC
 
         return Client(self.address)
 
     def start(self) -> Self:
-        """Starts it and waits until it is ready; after its end once more, at the same address.
+        """Starts the service and waits until it is ready; a further start, after its end, uses the same address.
 
         Raises:
-            LocalServiceError: It is not installed, runs already, or did not become ready.
+            LocalServiceError: The service is not installed, runs already, or did not become ready.
         """
         if self.is_running:
             raise LocalServiceError(f"The service runs already, at {self.address}.")
@@ -166,34 +166,34 @@ class LocalService:
         return self
 
     def stop(self) -> int:
-        """Ends it as SIGTERM does, removes what is temporary, and returns the exit code.
+        """Ends the service by SIGTERM, removes temporary files, and returns the exit code.
 
-        After `stop_s` seconds, or at Ctrl-C, it is killed. A second call does nothing.
+        After `stop_s` seconds, or at Ctrl-C, the service is killed. A second call does nothing.
         """
         if self._end is not None:
             self._end()
         return self.process.returncode if self._started else 0
 
     def kill(self) -> None:
-        """Kills its own process alone, as a crash would; what is temporary stays until the next start and `stop`."""
+        """Kills only the main process, as a crash would; temporary files stay until `stop`."""
         self.process.kill()
         self.process.wait()
 
     def processes(self) -> dict[int, str]:
-        """Returns command lines by process id: of the service, and of everything that it and its Ray have started."""
+        """Returns command lines by process id, of the service and of all processes that it and its Ray have started."""
         mark = f"{MARK}={self.mark}".encode()
         found = {}
         for folder in Path("/proc").iterdir():
             if not folder.name.isdecimal():
                 continue
-            with suppress(OSError):  # another user's, or ended in the meantime
+            with suppress(OSError):  # a process of another user, or one that has ended
                 if mark in (folder / "environ").read_bytes().split(b"\0"):
                     line = (folder / "cmdline").read_text(encoding="utf-8", errors="replace")
                     found[int(folder.name)] = line.replace("\0", " ")
         return found
 
     def _make_folder(self) -> None:
-        """Makes the folder for what is temporary, unless a service that was killed has left it."""
+        """Makes the folder for temporary files, unless it is still there after `kill`."""
         if self._end is None or not self._end.alive:
             folder = tempfile.TemporaryDirectory(prefix="nablad-", ignore_cleanup_errors=True)
             self.data_directory = Path(self._kept_data or Path(folder.name, "data"))
@@ -204,13 +204,13 @@ class LocalService:
         addresses = ("--address", self.address, "--metrics-address", self.metrics_address)
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("NABLAD_")}
         with self.log_file.open("ab") as log:
-            return subprocess.Popen(  # noqa: S603  # our own command
+            return subprocess.Popen(  # noqa: S603  # a fixed command, or the caller's
                 [*command, "--data-dir", str(self.data_directory), *addresses, *self._options],
                 env={**inherited, **self._environment},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C is for the program
+                start_new_session=True,  # Ctrl-C must reach the program only
             )
 
     def _await_ready(self) -> None:
@@ -223,7 +223,7 @@ class LocalService:
                 return
 
     def _lines(self) -> Iterator[str]:
-        """Yields the lines that the service prints, as they come."""
+        """Yields the lines that the service prints, as they arrive."""
         assert self.process.stdout is not None  # noqa: S101 (a pipe was asked for)
         output, rest = self.process.stdout.fileno(), b""
         poll = select.poll()
@@ -244,7 +244,7 @@ class LocalService:
 
 
 def pids_of(role: str, processes: Mapping[int, str]) -> set[int]:
-    """Returns the ids of those processes that have a role of `ROLES`, by their command lines."""
+    """Returns the ids of the processes with a role of `ROLES`, found by their command lines."""
     return {pid for pid, line in processes.items() if re.search(ROLES[role], line)}
 
 
@@ -260,7 +260,7 @@ def _installed() -> Sequence[str]:
 def _end(
     started: Sequence["subprocess.Popen[bytes]"], stop_s: float, folder: "tempfile.TemporaryDirectory[str]"
 ) -> None:
-    """Ends the service that was started last, and removes what is temporary; also at Ctrl-C, or a second one."""
+    """Ends the service that was started last, and removes temporary files, also if Ctrl-C interrupts the wait."""
     try:
         for process in started[-1:]:
             process.terminate()

@@ -17,14 +17,17 @@ Vector = NDArray[np.floating]
 
 
 class Computation:
-    """Answers the tickets of one assignment; keeps buffers and mapped rows, but no state that changes a result."""
+    """Computes results for the tickets of an assignment; no state that it keeps changes a result.
+
+    Keeps buffers and mapped rows from one ticket to the next.
+    """
 
     def __init__(self, assignment: ps_pb.Assignment) -> None:
         """Maps the rows of the assignment.
 
         Raises:
             FileNotFoundError: The data directory cannot be reached from this host.
-            ValueError: Its files are not the data sets of the assignment.
+            ValueError: The files are not the data sets of the assignment.
         """
         self.dtype = from_spec.dtype(assignment.spec)
         self._plan = from_spec.plan(assignment)
@@ -40,11 +43,11 @@ class Computation:
         self._rows: tuple[NDArray[Any], NDArray[Any]]
 
     def gather(self, ticket: Ticket) -> None:
-        """Reads the rows of a ticket, unless they were read last."""
+        """Reads the rows of a ticket, unless they are those read last."""
         if ticket == self._gathered:
             return
         self._gathered = None
-        # A number that the type cannot hold becomes infinite, and so does the cost: `overflow` finds the row.
+        # A number that the type cannot hold makes the cost infinite; `workers.overflow` then finds the row.
         with np.errstate(over="ignore", invalid="ignore"):
             if ticket.kind == TicketKind.EVALUATION:
                 part = self._plan.evaluation(ticket.micro_batch)
@@ -54,8 +57,10 @@ class Computation:
         self._gathered = ticket
 
     def gather_next(self, ticket: Ticket) -> None:
-        """Reads the rows of the ticket that will probably follow this one, if there is one."""
-        step = ticket.step + (ticket.kind == TicketKind.GRADIENT)  # that of an evaluation is the next one's already
+        """Reads ahead the rows of the ticket that will probably follow this one, if there is one."""
+        step = ticket.step + (
+            ticket.kind == TicketKind.GRADIENT
+        )  # an evaluation already has the number of the next step
         if step < self._plan.steps and ticket.micro_batch < self._plan.parts(step):
             self.gather(Ticket(step, TicketKind.GRADIENT, ticket.micro_batch))
 
@@ -70,14 +75,14 @@ class Computation:
         """Computes the result for a ticket.
 
         Args:
-            ticket: The work.
+            ticket: Ticket to compute.
             weights: Parameter vector, shape (size,).
             version: Version of the weights.
             gradient: Buffer of shape (size,); written to, and part of the result, if the ticket asks for a gradient.
             layer_done: Called with N when the gradient of W(N) and b(N) is written, from the last layer on.
         """
         self.gather(ticket)
-        # A training that diverges overflows: the parameter server finds it, and ends it with advice.
+        # A diverging training overflows; the parameter server detects it, and ends it with advice.
         with np.errstate(over="ignore", invalid="ignore"):
             if ticket.kind == TicketKind.EVALUATION:
                 return Result(ticket, version, self._back_propagation.evaluate(weights, *self._rows))

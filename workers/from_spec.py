@@ -1,4 +1,4 @@
-"""From an assignment's messages to the objects of the mathematics."""
+"""Construction of the objects of the mathematics from an assignment's messages."""
 
 import hashlib
 import json
@@ -35,12 +35,12 @@ __all__ = [
 
 
 def dtype(spec: spec_pb.JobSpec) -> np.dtype[np.floating]:
-    """The type that a job computes with."""
+    """Returns the type that a job computes with."""
     return np.dtype(name_of(spec_pb.DType.DESCRIPTOR, spec.model.dtype))
 
 
 def network(spec: spec_pb.JobSpec) -> Network:
-    """The network and cost of a completed spec."""
+    """Returns the network and cost of a completed spec."""
     activations = [*spec.model.activation, spec.model.output_activation]
     return Network(
         layers=tuple(spec.model.layers),
@@ -53,17 +53,17 @@ def network(spec: spec_pb.JobSpec) -> Network:
 
 
 def back_propagation(spec: spec_pb.JobSpec) -> BackPropagation:
-    """What computes gradients for a completed spec."""
+    """Returns the back-propagation of a completed spec."""
     return BackPropagation(network(spec), dtype(spec))
 
 
 def size(spec: spec_pb.JobSpec) -> int:
-    """How many weights a job has."""
+    """Returns the number of weights of a job, biases included."""
     return ParameterLayout(tuple(spec.model.layers), spec.model.bias).size
 
 
 def first_parameters(spec: spec_pb.JobSpec) -> NDArray[np.floating]:
-    """The weights before the first step, shape (size,): the same on every machine."""
+    """Returns the weights before the first step, shape (size,): the same on every machine."""
     return initialise(
         ParameterLayout(tuple(spec.model.layers), spec.model.bias),
         name_of(spec_pb.Initialisation.DESCRIPTOR, spec.model.initialisation),
@@ -74,19 +74,19 @@ def first_parameters(spec: spec_pb.JobSpec) -> NDArray[np.floating]:
 
 
 def message_bytes(assignment: ps_pb.Assignment) -> int:
-    """The largest thing that a message carries: the assignment, or a chunk of weights."""
+    """Returns the size of the largest payload of a message, in bytes: the assignment, or a chunk of weights."""
     return max(assignment.ByteSize(), CHUNK_BYTES)
 
 
 def update_rule(spec: spec_pb.JobSpec) -> Optimizer:
-    """The optimizer of a completed spec; a parameter that is left out is one that the optimizer does not have."""
+    """Returns the optimizer of a completed spec, which gives exactly the parameters that the optimizer has."""
     rule = spec.training.optimizer
     given = {field.name: value for field, value in rule.ListFields() if field.name != "name"}
     return optimizer(name_of(spec_pb.Optimizer.DESCRIPTOR, rule.name), spec.training.learning_rate, **given)
 
 
 def plan(assignment: ps_pb.Assignment) -> Plan:
-    """How the rows of an assignment are cut."""
+    """Returns the plan of an assignment's rows."""
     spec = assignment.spec
     return Plan(
         rows=assignment.train.dataset.rows,
@@ -99,10 +99,10 @@ def plan(assignment: ps_pb.Assignment) -> Plan:
 
 
 def spec_digest(assignment: ps_pb.Assignment) -> str:
-    """SHA-256, in hexadecimal, of the parts of the spec that decide the weights, and of the data sets' digests.
+    """Returns the SHA-256, in hexadecimal, of the parts of the spec that affect the weights, and of the data's digests.
 
-    Names, priority, limits, checkpoints, workers and transport decide nothing. Of a warm start counts that it is one:
-    which weights it begins with is the receipt's ``first_weights_sha256``, and where they came from decides nothing.
+    Names, priority, limits, checkpoints, workers and transport do not affect the weights. Of a warm start only its
+    presence is included, because the receipt's ``first_weights_sha256`` identifies the weights that it begins with.
     """
     spec = assignment.spec
     training = _as_dict(spec.training)
@@ -118,7 +118,7 @@ def spec_digest(assignment: ps_pb.Assignment) -> str:
         "cpus_per_worker": spec.distribution.cpus_per_worker,
         "policy": name_of(spec_pb.Policy.DESCRIPTOR, spec.distribution.policy),
     }
-    # JSON with sorted keys: protobuf's own bytes may be another order of the same fields in another release of it.
+    # JSON with sorted keys, because protobuf's own bytes may differ between its releases.
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Metrics of learning and their sums as messages."""
+"""Conversion of learning metrics and their sums to and from messages."""
 
 from dataclasses import asdict, fields
 
@@ -10,21 +10,21 @@ __all__ = ["metrics_of", "read_sums", "sums_message"]
 
 
 def metrics_of(sums: SampleSums, *, labelled: bool) -> metrics_pb.Metrics:
-    """The metrics of these samples.
+    """Returns the metrics of these samples.
 
     Args:
-        sums: Over the samples.
-        labelled: Whether the targets are class labels.
+        sums: Sums over the samples.
+        labelled: True if the targets are class labels.
     """
     known = [metric.name for metric in LEARNING_METRICS if labelled or not metric.only_for_labels]
     return metrics_pb.Metrics(**{name: getattr(sums, name) for name in known})
 
 
 def sums_message(sums: SampleSums) -> metrics_pb.Sums:
-    """The message with these sums."""
+    """Returns the message with these sums."""
     return metrics_pb.Sums(**asdict(sums))
 
 
 def read_sums(message: metrics_pb.Sums) -> SampleSums:
-    """The sums of a message."""
+    """Returns the sums of a message."""
     return SampleSums(**{field.name: getattr(message, field.name) for field in fields(SampleSums)})

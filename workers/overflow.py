@@ -1,4 +1,4 @@
-"""Numbers that a type cannot hold: which row of a ticket makes its cost or gradient infinite, and with which number."""
+"""Search for the row of a ticket, and the number in it, that makes the cost or gradient infinite."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -17,26 +17,26 @@ __all__ = ["find_overflow"]
 
 Vector = NDArray[np.floating]
 
-# Scaled features are not much above 1: where these overflow, it is for the weights.
+# Scaled features are not much above 1; if such features overflow, the weights are the cause.
 _MODERATE = 1000.0
 
 
 def find_overflow(assignment: ps_pb.Assignment, ticket: Ticket, weights: Vector) -> str:
     """Returns the number in the data that makes the result of a ticket infinite, and what to do about it.
 
-    That is a number which overflows with the first weights already: what only overflows later is the training's fault.
+    Such a number overflows already with the first weights. The cause of a later overflow is the training.
 
     Args:
-        assignment: Of the job.
-        ticket: Whose cost or gradient is not finite.
-        weights: That it was computed with, shape (size,).
+        assignment: Assignment of the job.
+        ticket: Ticket whose cost or gradient is not finite.
+        weights: Weights that the result was computed with, shape (size,).
 
     Returns:
-        A sentence without its full stop; empty when the data are not at fault.
+        A sentence without its full stop; empty if the data are not the cause.
 
     Raises:
         FileNotFoundError: The rows cannot be reached from this host.
-        ValueError: They are not what the assignment says.
+        ValueError: The rows are not those that the assignment describes.
     """
     first = _first_weights(assignment, ticket, weights)
     if first is None:
@@ -47,7 +47,7 @@ def find_overflow(assignment: ps_pb.Assignment, ticket: Ticket, weights: Vector)
 
 
 def _first_weights(assignment: ps_pb.Assignment, ticket: Ticket, weights: Vector) -> Vector | None:
-    """The weights of step 0; None for a warm start, whose weights are somebody else's, once it is beyond that."""
+    """Returns the weights of step 0; None after step 0 of a warm start, because the spec does not determine them."""
     if ticket.step == 0:
         return weights
     return None if assignment.spec.training.HasField("warm_start") else from_spec.first_parameters(assignment.spec)
@@ -55,15 +55,15 @@ def _first_weights(assignment: ps_pb.Assignment, ticket: Ticket, weights: Vector
 
 @dataclass(frozen=True)
 class _Suspects:
-    """The rows of a ticket, in the order of their numbers.
+    """Rows of a ticket, in the order of their numbers.
 
     Attributes:
-        assignment: Of the job.
-        dataset: Name of the data set that they are of.
-        numbers: Of the rows, from 0, shape (n,).
+        assignment: Assignment of the job.
+        dataset: Name of the data set of the rows.
+        numbers: Row numbers from 0, shape (n,).
         stored: Features and targets as they are in the data set: (n, features), and (n,) or (n, columns).
-        computed: As they are computed with.
-        differentiated: Whether there is a gradient.
+        computed: Features and targets scaled and in the type of the computation, same shapes.
+        differentiated: True if the ticket asks for a gradient.
     """
 
     assignment: ps_pb.Assignment
@@ -88,7 +88,7 @@ class _Suspects:
         )
 
     def beyond_type(self) -> str:
-        """A number that the job's type cannot hold, before or after scaling."""
+        """Describes a number that the job's type cannot hold, before or after scaling; empty if there is none."""
         for stored, computed, name in zip(self.stored, self.computed, ("feature", "target"), strict=True):
             places = np.argwhere(~np.isfinite(computed))
             if len(places):
@@ -96,7 +96,7 @@ class _Suspects:
         return ""
 
     def beyond_arithmetic(self, weights: Vector) -> str:
-        """A number that the type holds, but not the cost or the gradient that come of it."""
+        """Describes a number whose cost or gradient overflows although the type holds it; empty if there is none."""
         propagation = from_spec.back_propagation(self.assignment.spec)
         room = np.empty_like(weights) if self.differentiated else None
         tips = partial(self._overflows, propagation, weights, room)
@@ -114,8 +114,8 @@ class _Suspects:
         return self._too_much(row, larger)
 
     def _first_tipping(self, tips: partial[bool]) -> int:
-        """The first row that is too much for those before it and itself; alone, or together with them."""
-        low, high = 0, len(self.numbers)  # the first `high` rows are too much, the first `low` ones are not
+        """Returns the first row that overflows, alone or together with the rows before it."""
+        low, high = 0, len(self.numbers)  # the first `high` rows overflow, the first `low` rows do not
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (low, middle) if tips(0, middle) else (middle, high)
@@ -124,7 +124,7 @@ class _Suspects:
     def _overflows(
         self, propagation: BackPropagation, weights: Vector, gradient: Vector | None, start: int, stop: int
     ) -> bool:
-        """Whether the cost of these rows, or their gradient if there is room for one, is not finite."""
+        """Returns True if the cost of these rows is not finite, or their gradient, if there is a buffer for it."""
         x, targets = (part[start:stop] for part in self.computed)
         if gradient is None:
             return not np.isfinite(propagation.evaluate(weights, x, targets).cost_sum)
@@ -132,7 +132,7 @@ class _Suspects:
         return not (np.isfinite(cost) and np.isfinite(gradient).all())
 
     def _too_much(self, row: int, name: str) -> str:
-        """Blames the largest feature or target of a row."""
+        """Describes the largest feature or target of a row as the cause."""
         which = ("feature", "target").index(name)
         column = int(np.abs(self.computed[which][row]).argmax())
         text = "whose cost or gradient is more than {dtype} can hold with the first weights already"

@@ -13,18 +13,18 @@ __all__ = ["Rows", "RowsError", "map_array"]
 
 _ScalingStep = tuple[np.ufunc, NDArray[Any]]
 
-# Numbers in the copies of a shift or factor for several rows: many rows at a time, yet few enough for the L2 cache. A
-# ufunc that spreads them by itself, row by row, takes twice as long.
+# Numbers in the copies of a shift or factor for several rows: many rows at a time, and small enough for the L2 cache. A
+# ufunc that broadcasts row by row takes twice as long.
 _SPREAD_NUMBERS = 1 << 16
 
 
 class RowsError(ValueError):
-    """A file of rows is damaged, or belongs to another data set."""
+    """Error: a file of rows is damaged, or belongs to another data set."""
 
 
 @dataclass(frozen=True)
 class _RowBuffers:
-    """Buffers for some rows, in their stored and in their computable types (one array where the types agree)."""
+    """Buffers for a number of rows, in the stored type and in the type of the computation; one array if they agree."""
 
     stored_x: NDArray[Any]
     x: NDArray[Any]
@@ -33,11 +33,11 @@ class _RowBuffers:
 
 
 class Rows:
-    """The rows of one data set.
+    """Rows of one data set.
 
     Attributes:
         count: Number of rows.
-        labelled: Whether the targets are class labels.
+        labelled: True if the targets are class labels.
 
     Args:
         source: Description of the data set, and its directory.
@@ -46,8 +46,8 @@ class Rows:
 
     Raises:
         FileNotFoundError: The directory cannot be reached from this host.
-        RowsError: Its files are damaged, or not the data set that `source` describes.
-        ValueError: They cannot be scaled in `dtype`.
+        RowsError: The files are damaged, or not those of the data set that `source` describes.
+        ValueError: The features cannot be scaled in `dtype`.
     """
 
     def __init__(self, source: ps_pb.DataSource, scaling: ps_pb.FeatureScaling, dtype: DTypeLike) -> None:
@@ -71,12 +71,12 @@ class Rows:
 
         Returns:
             Features x (n, features), scaled, and targets: labels (n,), int64, or values (n, columns). Both are valid
-            until rows are next read in the same number.
+            until the same number of rows is read again.
 
         Raises:
-            IndexError: There is no such row.
+            IndexError: A number is not below `count`, or is negative.
         """
-        # One check for both ends: read without its sign, a negative number is beyond any count.
+        # One check for both ends: as an unsigned number, a negative one is above any count.
         if np.maximum.reduce(index.view(np.uintp)) >= self.count:
             raise IndexError(f"Rows go from 0 to {self.count - 1}, but {index.min()} to {index.max()} were asked for.")
         buffers = self._buffers_for(len(index))
@@ -86,10 +86,10 @@ class Rows:
         return self._computable(buffers)
 
     def read_slice(self, start: int, stop: int) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Reads the rows from `start` up to but without `stop`; see `read_rows`.
+        """Reads the rows from `start` up to, but not including, `stop`; see `read_rows`.
 
         Raises:
-            IndexError: There are no such rows.
+            IndexError: The slice is not within the rows.
         """
         if not 0 <= start <= stop <= self.count:
             raise IndexError(f"Rows go from 0 to {self.count - 1}, but {start} to {stop - 1} were asked for.")
@@ -142,12 +142,12 @@ def map_array(path: Path) -> NDArray[Any]:
             f"{path} is not there; the service's data directory must be reachable, under the same path, from every "
             f"host that runs workers."
         ) from error
-    except Exception as error:  # of other bytes numpy raises a dozen kinds
+    except Exception as error:  # numpy raises many kinds of errors for damaged files
         raise RowsError(f"{path} is damaged ({error!r:.200}); register the data set again.") from error
     if not isinstance(array, np.ndarray):
         array.close()  # several arrays in an archive
         raise RowsError(f"{path} is damaged (it holds no single array); register the data set again.")
-    # As a plain array: a view of a memmap costs a Python call each time it is made.
+    # As a plain array, because each view of a memmap costs a Python call.
     return np.asarray(array)
 
 
@@ -163,7 +163,7 @@ def _mapped(path: Path, shape: tuple[int, ...], dtype_name: str) -> NDArray[Any]
 
 
 def _scaling_steps(scaling: ps_pb.FeatureScaling, features: int, dtype: np.dtype[Any]) -> list[_ScalingStep]:
-    """Returns the operations of (x - shift) * factor; one that would change nothing is left out."""
+    """Returns the operations of (x - shift) * factor; an operation that changes nothing is left out."""
     steps = (
         (np.subtract, _operand("shift", scaling.shift, features, dtype), 0),
         (np.multiply, _operand("factor", scaling.factor, features, dtype), 1),

@@ -4,8 +4,8 @@
 two are one array). An activation that ``keeps_z`` takes its derivative through z and needs both. ``back`` turns ∂Λ/∂a
 into ∂Λ/∂z in place: the product with D(N) = ∂φ/∂z (equations 16, 33, 80), or with the Jacobian of softmax.
 
-All arrays have the shape (nodes, samples) and one dtype, float32 or float64. Ranges are those of the mathematics, open
-where rounding may yet reach the end. At a kink the derivative is the one from the left.
+All arrays have the shape (nodes, samples) and one dtype, float32 or float64. Ranges are those of exact arithmetic: an
+end may be open although rounding can reach it. At a kink the derivative is the one from the left.
 """
 
 import math
@@ -24,7 +24,7 @@ Back: TypeAlias = Callable[[Array, Array, Scratch], None]  # (delta, a or z, scr
 
 LEAK = 0.01
 SELU_SCALE = 1.0507009873554805
-SELU_FLOOR = SELU_SCALE * 1.6732632423543772  # scale * alpha: -SELU_FLOOR is what z → -∞ tends to
+SELU_FLOOR = SELU_SCALE * 1.6732632423543772  # scale * alpha: the limit for z → -∞ is -SELU_FLOOR
 GELU_SLOPE = 2 * math.sqrt(2 / math.pi)
 GELU_CUBIC = 0.044715
 
@@ -34,11 +34,11 @@ class Activation:
     """An activation function.
 
     Attributes:
-        range: Where a = φ(z) can lie.
+        range: Interval of a = φ(z).
         apply: Writes a = φ(z).
         back: Turns ∂Λ/∂a into ∂Λ/∂z.
-        keeps_z: Whether ``back`` takes z and not a.
-        couples_nodes: Whether a node's a depends on the z of others.
+        keeps_z: True if ``back`` takes z and not a.
+        couples_nodes: True if a of a node depends on z of other nodes.
     """
 
     range: Interval
@@ -49,7 +49,7 @@ class Activation:
 
 
 def _element_wise(derivative: Derivative) -> Back:
-    """δ = ∂Λ/∂a * D."""
+    """Returns the function that turns ∂Λ/∂a into δ = ∂Λ/∂a * D."""
 
     def back(delta: Array, source: Array, scratch: Scratch) -> None:
         derivative(source, scratch.d, scratch)
@@ -60,7 +60,7 @@ def _element_wise(derivative: Derivative) -> Back:
 
 @np.errstate(over="ignore")
 def _sigmoid(z: Array, a: Array, _: Scratch) -> None:
-    """φ(z) = 1 / (1 + exp(−z)) (equation 14); where exp(−z) overflows to ∞, this is the right 0."""
+    """φ(z) = 1 / (1 + exp(−z)) (equation 14); where exp(−z) overflows to ∞, the result 0 is correct."""
     np.negative(z, out=a)
     np.exp(a, out=a)
     np.add(a, 1, out=a)
@@ -90,7 +90,7 @@ def _relu(z: Array, a: Array, _: Scratch) -> None:
 
 
 def _relu_derivative(a: Array, d: Array, _: Scratch) -> None:
-    """D = 1 where a > 0, else 0; and a is never negative."""
+    """D = 1 where a > 0, else 0; a is never negative."""
     np.sign(a, out=d)
 
 
@@ -140,7 +140,7 @@ def _selu_derivative(a: Array, d: Array, scratch: Scratch) -> None:
 
 
 def _gelu_gate(z: Array, gate: Array, scratch: Scratch) -> None:
-    """½ (1 + tanh u) = sigmoid(2u) with u = √(2/π) (z + 0.044715 z³); as a sigmoid, nothing cancels for z < 0."""
+    """Gate ½ (1 + tanh u) = sigmoid(2u), u = √(2/π) (z + 0.044715 z³); the sigmoid avoids cancellation for z < 0."""
     np.multiply(z, z, out=gate)
     np.multiply(gate, GELU_SLOPE * GELU_CUBIC, out=gate)
     np.add(gate, GELU_SLOPE, out=gate)
@@ -210,7 +210,7 @@ def _identity_back(_delta: Array, _source: Array, _scratch: Scratch) -> None:
 
 
 def _softmax(z: Array, a: Array, scratch: Scratch) -> None:
-    """φ(z) = exp(z − m) / Σ exp(z − m) over the nodes; with m = max z, no exp overflows and the sum is at least 1."""
+    """φ(z) = exp(z − m) / Σ exp(z − m) over the nodes; m = max z, so no exp overflows and the sum is at least 1."""
     np.maximum.reduce(z, axis=0, keepdims=True, out=scratch.row)
     np.copyto(scratch.spare, scratch.row)
     np.subtract(z, scratch.spare, out=a)
@@ -245,4 +245,4 @@ ACTIVATIONS = MappingProxyType(
         "softmax": Activation(OPEN_UNIT, _softmax, _softmax_back, couples_nodes=True),
     }
 )
-"""Every activation, by its name in a spec."""
+"""Activations by their names in a spec."""

@@ -1,6 +1,6 @@
 """Error back-propagation, for all samples of a micro-batch at once.
 
-Sums over samples are never divided here: who adds up the parts of a mini-batch divides once (the 1/n of equation 83).
+Sums over samples are not divided here: the optimizer divides once per mini-batch (the 1/n of equation 83).
 """
 
 from collections.abc import Callable
@@ -20,18 +20,18 @@ from workers.mathematics.workspace import Given, Workspace
 
 # Numbers of samples whose buffers are kept: the parts of full and of last mini-batches, in training and evaluation.
 _KEPT_WORKSPACES = 8
-# Parameter vectors whose views are kept: the same weights and the same gradient come at every step.
+# Parameter vectors whose views are kept, because every step passes the same weights and the same gradient.
 _KEPT_VECTORS = 4
 
 
 class BackPropagation:
-    """Computes costs and gradients of a network; a pure function of its arguments, but for the buffers it reuses.
+    """Computes costs and gradients of a network; a pure function of its arguments, apart from the buffers it reuses.
 
-    The same arguments give the same bits. Holds on to the parameter vectors of the last calls. Not for use by several
-    threads at a time.
+    The same arguments give the same bits. Keeps references to the parameter vectors of the last calls. Not
+    thread-safe.
 
     Attributes:
-        layout: Of the parameter vectors.
+        layout: Layout of the parameter vectors.
     """
 
     def __init__(self, network: Network, dtype: np.dtype[Any] | type[np.floating[Any]]) -> None:
@@ -51,18 +51,18 @@ class BackPropagation:
     def gradient(
         self, parameters: Array, x: Array, targets: Given, out: Array, layer_done: Callable[[int], None] | None = None
     ) -> SampleSums:
-        """The gradient ∇ = ∂Λ/∂(W, b), summed over the samples.
+        """Computes the gradient ∇ = ∂Λ/∂(W, b), summed over the samples.
 
         Args:
             parameters: Vector of the layout.
-            x: A(0)ᵀ: one row per sample, (samples, features), C-contiguous for speed. No samples are fine.
+            x: A(0)ᵀ: one row per sample, (samples, features), C-contiguous for speed. May have no samples.
             targets: Class labels, integers (samples,); or values, floating-point (samples, output nodes).
             out: Vector of the layout; the gradient is written over all of it.
-            layer_done: Called with N, from E−1 down to 0, as soon as ∇(N), of W(N) and b(N), stands in ``out``; the
-                layers before it are computed afterwards.
+            layer_done: Called with N, from E−1 down to 0, as soon as ∇(N), of W(N) and b(N), is written to ``out``;
+                the layers before it are computed afterwards.
 
         Raises:
-            ValueError: An array has another shape or dtype than said.
+            ValueError: An array has another shape or dtype than stated above.
         """
         work = self._workspace(x)
         weights, gradient = self._views(parameters), self._views(out)
@@ -77,7 +77,7 @@ class BackPropagation:
         return SampleSums(cost, len(x), correct)
 
     def evaluate(self, parameters: Array | list[View], x: Array, targets: Given) -> SampleSums:
-        """The same sums without the gradient; arguments as there, or the views instead of a vector that holds them."""
+        """Computes the sums of `gradient` alone; takes the same arguments, or views instead of the parameter vector."""
         work = self._workspace(x)
         cost, correct = self._forward_to_cost(self._views(parameters), x, targets, work)
         for layer in range(self._network.output_layer, 0, -1):
@@ -85,14 +85,14 @@ class BackPropagation:
         return SampleSums(cost, len(x), correct)
 
     def outputs(self, parameters: Array | list[View], x: Array) -> Array:
-        """A(E), (output nodes, samples): a buffer, valid until the next call; arguments as for `evaluate`."""
+        """Returns A(E), (output nodes, samples): a buffer, valid until the next call; arguments as for `evaluate`."""
         work = self._workspace(x)
         self._forward_to_z(self._views(parameters), x, work)
         self._activate(self._network.output_layer, work)
         return work.a[self._network.output_layer]
 
     def _forward_to_z(self, weights: list[View], x: Array, work: Workspace) -> None:
-        """Z(N+1) = W(N) ⊙ A(N) + b(N), A = φ(Z) (equations 9, 13), up to Z(E)."""
+        """Computes Z(N+1) = W(N) ⊙ A(N) + b(N), A = φ(Z) (equations 9, 13), up to Z(E)."""
         source: Array = x.T
         for layer, (W, b) in enumerate(weights, start=1):
             z, spare = work.z[layer], work.scratch[layer].spare
@@ -108,7 +108,7 @@ class BackPropagation:
         self._activations[layer].apply(work.z[layer], work.a[layer], work.scratch[layer])
 
     def _forward_to_cost(self, weights: list[View], x: Array, targets: Given, work: Workspace) -> tuple[float, int]:
-        """A(E), the cost sum of the output layer and the number of samples classified right."""
+        """Computes A(E); returns the cost sum of the output layer and the number of samples classified correctly."""
         last = self._network.output_layer
         work.targets.load(targets)
         self._forward_to_z(weights, x, work)
@@ -122,7 +122,7 @@ class BackPropagation:
         return total(work.cost, work.wide), correct
 
     def _output_delta(self, work: Workspace) -> float:
-        """δ(E) = outδ * D(E) (equations 84–88), or its cancelled form; answers the cost of the layer's inner terms."""
+        """Computes δ(E) = outδ * D(E) (equations 84–88), or its cancelled form; returns the cost of the inner terms."""
         last = self._network.output_layer
         delta, a, scratch = work.delta[last], work.a[last], work.scratch[last]
         if not self._cancelled:
@@ -133,12 +133,12 @@ class BackPropagation:
             return 0.0
         delta.fill(0)
         cost = self._add_terms_and_go_back(last, work)
-        self._cancelled.delta(a, work.targets.y, work.cost, scratch)  # λ is added up already
+        self._cancelled.delta(a, work.targets.y, work.cost, scratch)  # work.cost is free: λ has been added up
         np.add(delta, work.cost, out=delta)
         return cost
 
     def _inner_delta(self, W: Array, layer: int, work: Workspace) -> float:
-        """δ(N) = [W(N)ᵀ ⊙ δ(N+1) + ∂λ/∂a of inner terms] * D(N) (equation 92); answers the cost of those terms."""
+        """Computes δ(N) = [W(N)ᵀ ⊙ δ(N+1) + ∂λ/∂a of inner terms] * D(N) (equation 92); returns the terms' cost."""
         np.matmul(W.T, work.delta[layer + 1], out=work.delta[layer])
         return self._add_terms_and_go_back(layer, work)
 
@@ -152,14 +152,14 @@ class BackPropagation:
         return cost
 
     def _layer_gradient(self, gradient: View, layer: int, x: Array, work: Workspace) -> None:
-        """∇(N−1) = δ(N) ⊙ A(N−1)ᵀ (equations 89, 93); the bias has δ(N), summed over the samples."""
+        """Computes ∇(N−1) = δ(N) ⊙ A(N−1)ᵀ (equations 89, 93); that of the bias is δ(N), summed over the samples."""
         nabla, bias = gradient
         np.matmul(work.delta[layer], x if layer == 1 else work.a[layer - 1].T, out=nabla)
         if bias is not None:
             np.add.reduce(work.delta[layer], axis=1, out=bias)
 
     def _views(self, vector: Array | list[View]) -> list[View]:
-        """W(N) and b(N) in a parameter vector, at index N."""
+        """Returns W(N) and b(N) in a parameter vector, at index N."""
         if isinstance(vector, list):
             return vector
         known = self._known_views.get(id(vector))
@@ -174,7 +174,7 @@ class BackPropagation:
         return views
 
     def _workspace(self, x: Array) -> Workspace:
-        """The buffers for as many samples as x has."""
+        """Returns the buffers for the number of samples of x."""
         features = self._network.layers[0]
         if x.ndim != 2 or x.shape[1] != features or x.dtype != self._dtype:
             raise ValueError(

@@ -1,10 +1,10 @@
 """Costs λ(a, y) of one output node, each beside its derivative; and the exact forms for certain pairs.
 
-Λ is the sum of λ over output nodes and samples (equation 83, without its 1/n). A cost has a domain: where λ and ∂λ/∂a
-are finite. A pair of cost and output activation is valid when the activation's range lies within the domain. The
-generic route then takes λ and outδ = ∂λ/∂a (equation 84) through a, which is first moved inside an open domain where it
-was rounded to the end. Three pairs have a form through z in which the division by ∂φ/∂z has cancelled (equation 27):
-nothing is clipped there and nothing can overflow.
+Λ is the sum of λ over output nodes and samples (equation 83, without its 1/n). A cost has a domain, on which λ and
+∂λ/∂a are finite. A pair of cost and output activation is valid if the activation's range lies within the domain. The
+generic route then takes λ and outδ = ∂λ/∂a (equation 84) through a. Before that, an a which was rounded to the end of
+an open domain is moved inside. Three pairs have a form through z in which the division by ∂φ/∂z has cancelled (equation
+27): nothing is clipped there and nothing can overflow.
 
 All arrays have the shape (nodes, samples); y is one-hot or holds values.
 """
@@ -27,7 +27,7 @@ class Cost:
     """A cost function.
 
     Attributes:
-        domain: Where a may lie.
+        domain: Interval of a on which λ and ∂λ/∂a are finite.
         value: Writes λ(a, y).
         derivative: Writes outδ = ∂λ/∂a.
     """
@@ -154,7 +154,7 @@ def _poisson_derivative(a: Array, y: Array, out: Array, _: Scratch) -> None:
 
 
 def _huber(limit: float) -> Cost:
-    """The squared error up to |a − y| = limit, a straight line with the same slope beyond."""
+    """Returns the squared error up to |a − y| = limit, and a straight line with the same slope beyond."""
 
     def value(a: Array, y: Array, out: Array, scratch: Scratch) -> None:
         """λ = m (r − m/2) with r = |a − y| and m = min(r, limit)."""
@@ -166,7 +166,7 @@ def _huber(limit: float) -> Cost:
         np.multiply(out, scratch.spare, out=out)
 
     def derivative(a: Array, y: Array, out: Array, _: Scratch) -> None:
-        """∂λ/∂a = a − y, held within ±limit."""
+        """∂λ/∂a = a − y, clipped to ±limit."""
         np.subtract(a, y, out=out)
         np.maximum(out, -limit, out=out)
         np.minimum(out, limit, out=out)
@@ -184,7 +184,7 @@ COSTS = MappingProxyType(
         "poisson": Cost(POSITIVE, _poisson, _poisson_derivative),
     }
 )
-"""Every cost, by its name in a spec; huber with its default limit."""
+"""Costs by their names in a spec; huber has its default limit."""
 
 CANCELLED_FORMS = MappingProxyType(
     {
@@ -195,19 +195,19 @@ CANCELLED_FORMS = MappingProxyType(
         ("mean_squared_error", "identity"): CancelledForm(_squared_error, _difference),
     }
 )
-"""The exact forms, by the names of cost and output activation."""
+"""Cancelled forms by the names of cost and output activation."""
 
 
 def cost_function(name: str, huber_delta: float = 1.0) -> Cost:
-    """The cost of that name.
+    """Returns the cost of that name.
 
     Args:
         name: One of COSTS.
-        huber_delta: Where huber passes from the square to the line, in units of the output.
+        huber_delta: Value of |a − y| at which huber becomes linear, in units of the output.
     """
     return _huber(huber_delta) if name == "huber" else COSTS[name]
 
 
 def valid_pair(cost: str, output_activation: str) -> bool:
-    """Whether the cost and its derivative are finite for everything that the output activation can yield."""
+    """Returns True if the cost and its derivative are finite on the whole range of the output activation."""
     return ACTIVATIONS[output_activation].range.within(COSTS[cost].domain)

@@ -1,4 +1,4 @@
-"""First weights: seeded, and the same on every machine."""
+"""Initialisation of weights: seeded, and the same on every machine."""
 
 import math
 from collections.abc import Callable
@@ -19,8 +19,8 @@ Draw: TypeAlias = Callable[[np.random.Generator, int, float], npt.NDArray[np.flo
 
 
 def _uniform(generator: np.random.Generator, size: int, half_width: float) -> npt.NDArray[np.float64]:
-    """Uniform in ±half_width."""
-    # Scaled by two operations of our own: within Generator.uniform a compiler may fuse them, and round only once.
+    """Draws uniformly from ±half_width."""
+    # Scaled in two explicit operations: within Generator.uniform a compiler may fuse them, and round only once.
     values = generator.random(size)
     values *= 2 * half_width
     values -= half_width
@@ -28,7 +28,7 @@ def _uniform(generator: np.random.Generator, size: int, half_width: float) -> np
 
 
 def _normal(generator: np.random.Generator, size: int, deviation: float) -> npt.NDArray[np.float64]:
-    """Normal with mean 0 and that standard deviation."""
+    """Draws from the normal distribution with mean 0 and that standard deviation."""
     values = generator.standard_normal(size)
     values *= deviation
     return values
@@ -44,23 +44,23 @@ INITIALISATIONS: MappingProxyType[str, tuple[Draw, Spread]] = MappingProxyType(
         "normal": (_normal, lambda _, __: 1.0),
     }
 )
-"""How weights are drawn, by the name in a spec; the spread is multiplied by the scale."""
+"""Distributions of weights by their names in a spec; the spread is multiplied by the scale."""
 
 
 def initialise(
     layout: ParameterLayout, name: str, scale: float, seed: int, dtype: np.dtype[Any] | type[np.floating[Any]]
 ) -> Array:
-    """Draw the first weights; biases are 0.
+    """Draws the first weights; biases are 0.
 
     Every W(N) has a generator of its own, keyed by (seed, N), and is drawn in float64: float32 weights are the float64
     ones, rounded.
 
     Args:
-        layout: Of the parameter vector.
+        layout: Layout of the parameter vector.
         name: One of INITIALISATIONS.
-        scale: A factor on the width of glorot and he; the half-width of uniform; the standard deviation of normal.
-        seed: Not negative.
-        dtype: Of the parameter vector.
+        scale: Factor on the width of glorot and he; half-width of uniform; standard deviation of normal.
+        seed: Seed of the job, not negative.
+        dtype: Type of the parameter vector.
 
     Raises:
         ValueError: The name is unknown.

@@ -2,11 +2,10 @@
 
 A term adds its own sum to Λ, and its ∂λ/∂a to [W(N)ᵀ ⊙ δ(N+1)] at its layer before the product with D(N).
 
-Sparsity is the one term that couples samples: m_j is the mean activity of node j over the samples of one call, that is
-of one micro-batch, and the micro-batch adds (its number of samples) · weight · Σ_j KL(target ‖ m_j) to the cost sum.
-After the division by the samples of the mini-batch this is the mean over its micro-batches, each weighted by its
-samples. How a mini-batch is cut into micro-batches belongs to the spec, so the number of workers cannot change it;
-another cut is another cost.
+Sparsity is the only term that couples samples. m_j is the mean activity of node j over the samples of one call, which
+is one micro-batch. The micro-batch adds (its number of samples) · weight · Σ_j KL(target ‖ m_j) to the cost sum. After
+the division by the samples of the mini-batch this is the mean over its micro-batches, each weighted by its samples.
+The cost depends on the number of micro-batches, which is part of the spec, but not on the number of workers.
 """
 
 import math
@@ -23,14 +22,14 @@ from workers.mathematics.arrays import OPEN_UNIT, REAL, Array, Interval, Scratch
 
 @dataclass(frozen=True)
 class InnerTerm:
-    """One term of the cost on a set of nodes of one layer.
+    """Term of the cost on a set of nodes of one layer.
 
     Attributes:
         layer: N of the layer L(N), from 1 to E.
         term: squared_activity, absolute_activity, sparsity or balance.
         weight: Factor of this term in the cost.
-        nodes: The nodes it sits on, from 0; empty means all of the layer.
-        target: The mean activity that sparsity draws each node to.
+        nodes: Numbers of its nodes, from 0; empty for all nodes of the layer.
+        target: Mean activity at which the sparsity cost of a node is 0.
     """
 
     layer: int
@@ -47,12 +46,12 @@ Formula: TypeAlias = Callable[[InnerTerm, Array, Scratch, Wide], float]
 
 @dataclass(frozen=True)
 class TermForm:
-    """A form of inner terms.
+    """Form of inner terms.
 
     Attributes:
-        formula: The cost sum of a term, and its ∂λ/∂a.
-        domain: Where the activities may lie.
-        minimum_nodes: How many nodes it needs to mean anything.
+        formula: Writes ∂λ/∂a of a term, and returns its cost sum.
+        domain: Interval of the activities.
+        minimum_nodes: Smallest number of nodes; with fewer the term would always be 0.
     """
 
     formula: Formula
@@ -78,14 +77,14 @@ def _absolute_activity(term: InnerTerm, a: Array, scratch: Scratch, wide: Wide) 
 
 
 def _sparsity(term: InnerTerm, a: Array, scratch: Scratch, wide: Wide) -> float:
-    """Of n samples: Σλ = n w Σ_j KL(p ‖ m_j), p the target; ∂/∂a = w [(1 − p)/(1 − m_j) − p/m_j].
+    """Σλ = n w Σ_j KL(p ‖ m_j) over n samples, p the target; ∂/∂a = w [(1 − p)/(1 − m_j) − p/m_j].
 
     KL(p ‖ m) = p log(p/m) + (1 − p) log((1 − p)/(1 − m)).
     """
     p, samples = term.target, int(a.shape[1])
     if samples == 0:  # there is no mean activity
         return 0.0
-    # One number per node: too little to need buffers.
+    # No buffers, because there is only one number per node.
     mean = widened(a, wide).mean(axis=1, keepdims=True)
     clip_inside(mean, OPEN_UNIT, a.dtype)
     divergence = p * (math.log(p) - np.log(mean)) + (1 - p) * (math.log1p(-p) - np.log1p(-mean))
@@ -116,11 +115,11 @@ TERMS = MappingProxyType(
         "balance": TermForm(_balance, minimum_nodes=2),
     }
 )
-"""Every form of inner terms, by its name in a spec."""
+"""Forms of inner terms by their names in a spec."""
 
 
 class BoundTerm:
-    """A term that knows where its nodes lie in its layer."""
+    """Inner term with the indices of its nodes in its layer."""
 
     def __init__(self, term: InnerTerm, layer_nodes: int) -> None:
         self.layer = term.layer
@@ -130,23 +129,23 @@ class BoundTerm:
         self._all = not term.nodes
 
     def cost(self, a: Array, scratch: Scratch, wide: Wide) -> float:
-        """The cost sum of this term.
+        """Returns the cost sum of this term.
 
         Args:
             a: Activities of the layer, (nodes, samples).
-            scratch: That of the layer.
-            wide: Room in float64 for as many numbers as ``a`` has.
+            scratch: Scratch of the layer.
+            wide: Buffer in float64 for at least ``a.size`` numbers.
         """
         return self._run(a, scratch, wide)
 
     def add_derivative(self, delta: Array, a: Array, scratch: Scratch, wide: Wide) -> float:
-        """Add ∂λ/∂a of this term to delta, (nodes, samples) of the layer; answers like ``cost``."""
+        """Adds ∂λ/∂a of this term to delta, (nodes, samples) of the layer; returns the cost sum, as `cost` does."""
         cost = self._run(a, scratch, wide)
         d, rows = scratch.d[: len(self._nodes)], scratch.spare[: len(self._nodes)]
         if self._all:
             np.add(delta, d, out=delta)
             return cost
-        # "clip" is no clipping here, the nodes are in range: with "raise" numpy would copy the output.
+        # The nodes are in range, so "clip" changes nothing; with "raise" numpy would copy the output.
         np.take(delta, self._nodes, axis=0, out=rows, mode="clip")
         np.add(rows, d, out=rows)
         delta[self._nodes] = rows

@@ -1,4 +1,4 @@
-"""What a network is: its layers, activations and costs, and which combinations of them make sense."""
+"""Description of a network: layers, activations and costs, and the validation of their combinations."""
 
 import math
 from collections.abc import Iterable
@@ -11,18 +11,18 @@ from workers.mathematics.inner_terms import TERMS, InnerTerm
 
 @dataclass(frozen=True)
 class Network:
-    """A multi-layer perceptron with its cost.
+    """Multi-layer perceptron with its cost.
 
     Attributes:
         layers: Nodes of L(0)…L(E).
-        activations: Of L(1)…L(E), the output's last.
+        activations: Names of the activations of L(1)…L(E); the last one is that of the output.
         cost: Name of the cost function of the output layer.
-        bias: Whether L(1)…L(E) have one; without, it is the network of the paper.
-        huber_delta: Where huber passes from the square to the line, in units of the output.
+        bias: True if L(1)…L(E) have biases; the network of the paper has none.
+        huber_delta: Value of |a − y| at which huber becomes linear, in units of the output.
         inner_terms: Further terms of the cost, on any layer from L(1) on.
 
     Raises:
-        ValueError: The parts do not fit together; as a sentence.
+        ValueError: The parts do not fit together; the message names them.
     """
 
     layers: tuple[int, ...]
@@ -41,7 +41,7 @@ class Network:
 
     @property
     def output_layer(self) -> int:
-        """E, the number of the last layer and of the layers of weights."""
+        """Number E of the output layer; also the number of weight matrices."""
         return len(self.layers) - 1
 
     def _check_layers(self) -> None:

@@ -1,8 +1,8 @@
 """Optimizers: an update rule, its state, and the learning rate.
 
-An update takes the gradient in blocks of the vector and goes once over each, while it is still in the cache. It writes
-to the parameters, uses the blocks as scratch and hands the arrays of the last state to the next one. Its result does
-not depend on how the vector is cut. g is the mean gradient over a mini-batch, ε the learning rate of the step.
+An update takes the gradient in blocks of the vector and processes each once, while it is still in the cache. It writes
+to the parameters, uses the blocks as scratch and reuses the arrays of the last state for the next one. Its result does
+not depend on the sizes of the blocks. g is the mean gradient over a mini-batch, ε the learning rate of the step.
 """
 
 import math
@@ -25,20 +25,20 @@ class OptimizerState(NamedTuple):
     moments: tuple[Array, ...] = ()  # each (parameters,); velocity of momentum and nesterov, m and v of adam
 
 
-Block: TypeAlias = tuple[slice, Array]  # where in the vector, and the sum of the samples' gradients there
+Block: TypeAlias = tuple[slice, Array]  # (place in the vector, sum of the samples' gradients at that place)
 LearningRate: TypeAlias = Callable[[int], float]  # (number of the step, from 1) → ε
 Rule: TypeAlias = Callable[..., None]  # (step from 1, ε, samples, parameters, sum, moments…), all in place
 
 
 @dataclass(frozen=True)
 class Optimizer:
-    """An update rule and its learning rate.
+    """Update rule with its learning rate.
 
     Attributes:
-        learning_rate: From the number of a step, counted from 1, the ε of its update. Nothing else keeps or computes
-            ε: whoever reports it asks here.
-        rule: The update of one block.
-        moments: Number of vectors that the rule remembers.
+        learning_rate: Function from the number of a step, counted from 1, to the ε of its update. The only source of
+            ε, also for reports.
+        rule: Update of one block.
+        moments: Number of vectors in the state of the rule.
     """
 
     learning_rate: LearningRate
@@ -46,21 +46,21 @@ class Optimizer:
     moments: int
 
     def init(self, parameters: Array) -> OptimizerState:
-        """Returns the state before the first update of such parameters."""
+        """Returns the state before the first update of these parameters."""
         return OptimizerState(0, tuple(np.zeros_like(parameters) for _ in range(self.moments)))
 
     def update(self, parameters: Array, blocks: Iterable[Block], samples: int, state: OptimizerState) -> OptimizerState:
         """Makes one update.
 
         Args:
-            parameters: Shape (parameters,); updated in place.
+            parameters: Parameter vector, shape (parameters,); updated in place.
             blocks: Parts of the gradient that cover the vector once, in any order, as sums over the samples: the 1/n of
-                equation 83 is part of the first factor, and costs no pass of its own.
-            samples: Of the mini-batch.
-            state: The state before the update; its arrays are taken over.
+                equation 83 is part of the first factor, and needs no separate pass.
+            samples: Number of samples of the mini-batch.
+            state: State before the update; its arrays are reused.
 
         Returns:
-            The state after the update.
+            State after the update.
         """
         step = state.updates + 1
         epsilon = self.learning_rate(step)
@@ -118,7 +118,7 @@ def _adam(beta1: float, beta2: float, eps: float) -> Rule:
         np.multiply(g, (1 - beta1) / n, out=g)
         np.multiply(m, beta1, out=m)
         np.add(m, g, out=m)
-        # g is (1 − β₁) times the mean gradient by now.
+        # Here g is (1 − β₁) times the mean gradient.
         np.multiply(g, g, out=g)
         np.multiply(g, (1 - beta2) / (1 - beta1) ** 2, out=g)
         np.multiply(v, beta2, out=v)

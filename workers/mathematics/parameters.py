@@ -1,4 +1,4 @@
-"""Where the weights and biases of a network lie in its flat parameter vector."""
+"""Layout of the weights and biases of a network in its flat parameter vector."""
 
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
@@ -9,15 +9,15 @@ View: TypeAlias = tuple[Array, Array | None]  # W(N) (nodes of L(N+1), nodes of 
 
 
 class ParameterLayout:
-    """W(0), b(0), W(1), b(1)…, row by row, one after the other.
+    """Layout of a parameter vector: W(0), b(0), W(1), b(1)…, row by row, without gaps.
 
-    b(N) is the bias that goes with W(N), so it belongs to the nodes of L(N+1).
+    b(N) is the bias added to the product with W(N), so it belongs to the nodes of L(N+1).
 
     Attributes:
         layers: Nodes of L(0)…L(E).
-        bias: Whether there are biases.
-        size: Numbers in the vector.
-        starts: Where W(N) begins, by N.
+        bias: True if there are biases.
+        size: Length of the vector.
+        starts: Index of the first number of W(N), by N.
     """
 
     def __init__(self, layers: Sequence[int], bias: bool) -> None:
@@ -34,7 +34,7 @@ class ParameterLayout:
         self.starts = [weights.start for weights, _, _ in self._places]
 
     def views(self, vector: Array) -> list[View]:
-        """W(N) and b(N), at index N, as views into the vector: writing to one writes to the other.
+        """Returns W(N) and b(N), at index N, as views: writing to a view writes to the vector.
 
         Raises:
             ValueError: The vector has another size, or gaps between its numbers.
@@ -50,7 +50,7 @@ class ParameterLayout:
         ]
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes by the names that files give W(N) and b(N), in the vector's order: W0, b0, W1, b1 and so on."""
+        """Returns shapes by the names of W(N) and b(N) in files, in the vector's order: W0, b0, W1, b1 and so on."""
         shapes: dict[str, tuple[int, ...]] = {}
         for number, (_, biases, shape) in enumerate(self._places):
             shapes[f"W{number}"] = shape
@@ -59,5 +59,5 @@ class ParameterLayout:
         return shapes
 
     def from_named(self, arrays: Mapping[str, Array]) -> list[View]:
-        """Views as above, of arrays that have these names and shapes."""
+        """Returns views, as `views` does, of arrays that have the names and shapes of `shapes`."""
         return [(arrays[f"W{number}"], arrays.get(f"b{number}")) for number in range(len(self._places))]

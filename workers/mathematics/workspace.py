@@ -1,4 +1,4 @@
-"""Buffers of back-propagation for one number of samples, made once and used for every step: matrices and targets."""
+"""Buffers of back-propagation for one number of samples, reused at every step: matrices and targets."""
 
 from typing import Any, TypeAlias
 
@@ -14,10 +14,11 @@ Given: TypeAlias = npt.NDArray[Any]
 
 
 class Targets:
-    """The targets of one micro-batch.
+    """Targets of one micro-batch.
 
     Attributes:
-        y: (output nodes, samples): one-hot for class labels on several output nodes; the label itself, 0 or 1, on one.
+        y: Target matrix, (output nodes, samples): one-hot for class labels on several output nodes; the
+            label itself, 0 or 1, on one.
     """
 
     def __init__(self, outputs: int, samples: int, dtype: np.dtype[Any]) -> None:
@@ -30,13 +31,13 @@ class Targets:
         self._right = np.empty(samples, np.bool_)
 
     def load(self, given: Given) -> None:
-        """Take the targets of the next micro-batch.
+        """Loads the targets of the next micro-batch.
 
         Args:
-            given: Class labels, whose range is the caller's promise; or values.
+            given: Class labels, whose range the caller has checked; or values.
 
         Raises:
-            ValueError: Neither of the two by type and shape.
+            ValueError: Type and shape are neither those of labels nor those of values.
         """
         outputs, samples = self.y.shape
         self._are_labels = given.dtype.kind in "iu"
@@ -60,10 +61,10 @@ class Targets:
         self.y[self._labels, self._samples] = 1
 
     def count_right(self, a: Array) -> int:
-        """How many samples are classified right: 0 when the targets are values.
+        """Returns the number of samples classified correctly; 0 if the targets are values.
 
         The class is the node with the largest activity, the first of equals. With one output node it is 1 from an
-        activity of 0.5 on: half-way between the two values that the node is taught, whatever its activation.
+        activity of 0.5 on, half-way between the two target values, for every activation.
 
         Args:
             a: Activities of the output layer, (output nodes, samples).
@@ -74,7 +75,7 @@ class Targets:
             np.greater_equal(a[0], 0.5, out=self._right)
             np.equal(self._right, self._labels, out=self._right)
         else:
-            # argmax over any but the last axis would make such a copy itself.
+            # An explicit copy, because argmax over another axis than the last allocates one.
             np.copyto(self._a_by_sample, a.T)
             self._a_by_sample.argmax(axis=1, out=self._predicted)
             np.equal(self._predicted, self._labels, out=self._right)
@@ -82,16 +83,16 @@ class Targets:
 
 
 class Workspace:
-    """Matrices of every layer N from 1 to E, by N; all of the shape (nodes, samples) and C-contiguous.
+    """Matrices of all layers N from 1 to E, by N; all of the shape (nodes, samples) and C-contiguous.
 
     Attributes:
-        z: Z(N). One array with A(N) unless the activation keeps z.
+        z: Z(N); the same array as A(N) unless the activation keeps z.
         a: A(N).
         delta: ∂Λ/∂a of the layer, and then δ(N).
-        scratch: Room for intermediate results of the layer.
+        scratch: Buffers for intermediate results of the layer.
         cost: λ of the output nodes.
-        wide: Room for the float64 copy of the largest matrix that is added up.
-        targets: What the outputs should be.
+        wide: Buffer for the float64 copy of the largest matrix that is added up.
+        targets: Targets of the micro-batch.
     """
 
     def __init__(self, network: Network, dtype: np.dtype[Any], samples: int) -> None:
@@ -111,7 +112,7 @@ class Workspace:
 
 
 def _scratches(shapes: dict[int, tuple[int, int]], dtype: np.dtype[Any], samples: int) -> dict[int, Scratch]:
-    """Views into two arrays that all layers share; for only one layer is at work at a time."""
+    """Returns views into arrays that all layers share, because only one layer is computed at a time."""
     largest = max(nodes for nodes, _ in shapes.values())
     d, spare = np.empty((largest, samples), dtype), np.empty((largest, samples), dtype)
     row: Array = np.empty((1, samples), dtype)
