@@ -6,7 +6,7 @@
     ├── CheckpointError          a checkpoint of a job
     ├── StoredDatasetError       the files of a registered data set
     └── DatabaseRowError         a row of the database
-    AttemptFailed, AttemptLost   how an attempt of a job can end, beside well
+    AttemptFailed, AttemptLost   ways in which an attempt of a job ends without success
 
 Whoever reads damaged data again ends the same way, so nothing tries again by itself.
 """

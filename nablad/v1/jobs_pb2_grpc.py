@@ -131,8 +131,8 @@ class JobServiceServicer:
 
     def WatchJob(self, request, context):
         """Streams the events of a job from any number on, in order and without gaps, with the newest progress in between. Ends
-        after the last event of a job that has ended. Past events come as fast as they are read. Afterwards, the shortest time
-        between two messages is `nablad serve --watch-interval`; the end of a job is sent at once.
+        after the last event of a job that has ended. Past events come as fast as they are read. Afterwards, a client
+        gets one message at most in each interval of `nablad serve --watch-interval`; the end of a job is sent at once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

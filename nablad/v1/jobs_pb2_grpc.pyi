@@ -38,8 +38,8 @@ class JobServiceStub:
     """Lists jobs, the newest first."""
     WatchJob: _grpc.UnaryStreamMultiCallable[_jobs_pb2.WatchJobRequest, _jobs_pb2.WatchJobResponse]
     """Streams the events of a job from any number on, in order and without gaps, with the newest progress in between. Ends
-    after the last event of a job that has ended. Past events come as fast as they are read. Afterwards, the shortest time
-    between two messages is `nablad serve --watch-interval`; the end of a job is sent at once.
+    after the last event of a job that has ended. Past events come as fast as they are read. Afterwards, a client
+    gets one message at most in each interval of `nablad serve --watch-interval`; the end of a job is sent at once.
     """
     CancelJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.CancelJobResponse]
     """Cancels a job. FAILED_PRECONDITION if it has ended."""
@@ -74,8 +74,8 @@ class JobServiceAsyncStub(JobServiceStub):
     """Lists jobs, the newest first."""
     WatchJob: _aio.UnaryStreamMultiCallable[_jobs_pb2.WatchJobRequest, _jobs_pb2.WatchJobResponse]  # type: ignore[assignment]
     """Streams the events of a job from any number on, in order and without gaps, with the newest progress in between. Ends
-    after the last event of a job that has ended. Past events come as fast as they are read. Afterwards, the shortest time
-    between two messages is `nablad serve --watch-interval`; the end of a job is sent at once.
+    after the last event of a job that has ended. Past events come as fast as they are read. Afterwards, a client
+    gets one message at most in each interval of `nablad serve --watch-interval`; the end of a job is sent at once.
     """
     CancelJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.CancelJobResponse]  # type: ignore[assignment]
     """Cancels a job. FAILED_PRECONDITION if it has ended."""
@@ -131,8 +131,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_jobs_pb2.WatchJobResponse], _abc.AsyncIterator[_jobs_pb2.WatchJobResponse]]:
         """Streams the events of a job from any number on, in order and without gaps, with the newest progress in between. Ends
-        after the last event of a job that has ended. Past events come as fast as they are read. Afterwards, the shortest time
-        between two messages is `nablad serve --watch-interval`; the end of a job is sent at once.
+        after the last event of a job that has ended. Past events come as fast as they are read. Afterwards, a client
+        gets one message at most in each interval of `nablad serve --watch-interval`; the end of a job is sent at once.
         """
 
     @_abc_1.abstractmethod

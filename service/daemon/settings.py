@@ -54,8 +54,9 @@ class DaemonSettings:
     )
     watch_interval: float = _setting(
         1.0,
-        "Shortest time between two messages to a client that watches a job, in seconds. Each message has everything "
-        "since the one before; the end of a job is sent at once. Where hundreds watch, 5 seconds save CPU time.",
+        "Length of the intervals, in seconds, in each of which a client that watches a job gets one message at most. A "
+        "message has everything since the one before; the end of a job is sent at once. Where hundreds watch, 5 "
+        "seconds save CPU time.",
         type=click.FloatRange(min=0.0, max=60.0),
         metavar="SECONDS",
     )

@@ -102,7 +102,7 @@ def read_for_prediction(
     them. Without targets, targets.npy holds values (rows, 0).
 
     Args:
-        files: As for `store`, or features alone.
+        files: As for `store_dataset`, or features alone.
         options: How to read them.
         directory: Must not exist; made here, and removed again when this raises.
         features: Number of features that the model takes.

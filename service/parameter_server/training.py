@@ -235,7 +235,7 @@ class Training:
     def _reject_result(self, worker: str, ticket: Ticket, rejection: Rejection) -> None:
         """Has the ledger count the rejection; fails the training when it was one too many."""
         if self._ledger.reject(worker, ticket, rejection) and not self.failure:
-            self.failure = self._ledger.failure(ticket, rejection)
+            self.failure = self._ledger.failure_reason(ticket, rejection)
             self.diverged = rejection == Rejection.NOT_FINITE
 
     def _explain(self, ticket: Ticket) -> str:

@@ -118,7 +118,7 @@ class BoundIntake(grpc.aio.ServerInterceptor):
         self._arrivals = Arrivals(arriving)
         self._streams = Arrivals(streams)
         self._bytes = BytesInFlight(most_bytes)
-        # Counted for themselves: a chunk is in hand for a moment, and to reject_call one would end the whole file.
+        # Counted for themselves: a chunk is in hand for a moment, and to reject one would end the whole upload.
         self._chunks = BytesInFlight(most_bytes)
 
     async def intercept_service(self, continuation: Callable[..., Awaitable[Any]], handler_call_details: Any) -> Any:

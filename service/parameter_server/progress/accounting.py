@@ -146,7 +146,7 @@ class EpochAccounting:
         return self._weights.snapshot(self._tracker.state(self._seconds, updates, best, diagnostics))
 
     def _decide(self, version: int, evaluated: bool) -> Next:
-        limit = self._stopping.limit(version, self._seconds)
+        limit = self._stopping.limit_reason(version, self._seconds)
         ends_epoch = self._plan.ends_epoch(version - 1)
         if not (limit or ends_epoch):
             return Next.PLAN
@@ -161,7 +161,7 @@ class EpochAccounting:
         tracker = self._tracker
         metrics, epoch = tracker.metrics(tracker.validation or tracker.training), tracker.epoch + 1
         self._is_best = tracker.validation is not None and self._stopping.is_better(epoch, metrics.cost)
-        ending = self._stopping.ending(epoch, metrics) if ends_epoch else ""
+        ending = self._stopping.ending_reason(epoch, metrics) if ends_epoch else ""
         self.ending = ending or limit
         self._epoch_ended = ends_epoch
 

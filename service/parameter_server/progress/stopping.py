@@ -74,16 +74,24 @@ class Stopping:
         self.best = ps_pb.BestEpoch(epoch=epoch, validation_cost=validation_cost)
         return True
 
-    def limit(self, step: int, seconds: float) -> str:
-        """Returns why no steps may follow after `step` steps and so many seconds of training; empty if they may."""
-        rules = self._rules
-        if seconds >= rules.wall_time_seconds:
-            return f"stopped at step {step} after {rules.wall_time_seconds:g} s (limits.wall_time_seconds)"
-        if 0 < rules.last_step <= step:
-            return f"stopped at step {step}, the last one that was asked for"
-        return ""
+    def limit_reason(self, step: int, seconds: float) -> str:
+        """Returns a sentence, why no steps may follow; empty if they may.
 
-    def ending(self, epoch: int, metrics: metrics_pb.Metrics) -> str:
+        Args:
+            step: Updates of the weights so far.
+            seconds: Training time over all attempts, in seconds.
+        """
+        return self._wall_time_reason(step, seconds) or self._last_step_reason(step)
+
+    def _wall_time_reason(self, step: int, seconds: float) -> str:
+        limit = self._rules.wall_time_seconds
+        return f"stopped at step {step} after {limit:g} s (limits.wall_time_seconds)" if seconds >= limit else ""
+
+    def _last_step_reason(self, step: int) -> str:
+        is_last = 0 < self._rules.last_step <= step
+        return f"stopped at step {step}, the last one that was asked for" if is_last else ""
+
+    def ending_reason(self, epoch: int, metrics: metrics_pb.Metrics) -> str:
         """Returns a sentence, why the training ends with this epoch; empty if it goes on.
 
         Args:
@@ -98,10 +106,10 @@ class Stopping:
         if epoch >= rules.epochs:
             return f"all {rules.epochs} epochs are done" if rules.epochs > 1 else "the only epoch is done"
         if rules.patience and self.best is not None and epoch - self.best.epoch >= rules.patience:
-            return self._impatience(epoch, self.best)
+            return self._patience_reason(epoch, self.best)
         return ""
 
-    def _impatience(self, epoch: int, best: ps_pb.BestEpoch) -> str:
+    def _patience_reason(self, epoch: int, best: ps_pb.BestEpoch) -> str:
         count = f"{self._rules.patience} epoch{'s' if self._rules.patience > 1 else ''}"
         return (
             f"the validation cost was not better than {best.validation_cost:.6g} (epoch {best.epoch}) "

@@ -1,1 +1,1 @@
-"""Scheduling of tickets: rounds, dispatch, and the ledger that admits results. No vectors are changed here."""
+"""Scheduling of tickets: rounds, dispatch, and the ledger that admits results. It never changes the weights."""

@@ -88,7 +88,7 @@ class Ledger:
         """Forgets the rejections of the open rounds, because they are complete."""
         self._rejections.clear()
 
-    def failure(self, ticket: Ticket, rejection: Rejection) -> str:
+    def failure_reason(self, ticket: Ticket, rejection: Rejection) -> str:
         """Returns a sentence: why the training cannot go on after the last rejection of this ticket."""
         epoch = self._plan.epoch(ticket.step - (ticket.kind == TicketKind.EVALUATION))
         what = f"micro-batch {ticket.micro_batch} of step {ticket.step} in epoch {epoch + 1}"

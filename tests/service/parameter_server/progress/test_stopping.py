@@ -20,7 +20,7 @@ def _enter(stopping: Stopping, costs: list[float]) -> tuple[int, str]:
     """The epoch that ends it, and why; 0 if none does."""
     for epoch, cost in enumerate(costs, 1):
         stopping.is_better(epoch, cost)
-        if ending := stopping.ending(epoch, Metrics(cost=cost)):
+        if ending := stopping.ending_reason(epoch, Metrics(cost=cost)):
             return epoch, ending
     return 0, ""
 
@@ -62,7 +62,7 @@ def test_a_later_attempt_goes_on_counting(costs: list[float], patience: int, dat
     for epoch in range(cut + 1, (ended or len(costs)) + 1):
         second.is_better(epoch, costs[epoch - 1])
     assert second.best == whole.best
-    assert second.ending(ended, Metrics(cost=costs[ended - 1])) == ending if ended else not ending
+    assert second.ending_reason(ended, Metrics(cost=costs[ended - 1])) == ending if ended else not ending
 
 
 def test_the_best_epoch_is_only_looked_for_when_somebody_asks() -> None:
