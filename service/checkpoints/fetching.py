@@ -12,8 +12,7 @@ from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
 from service.checkpoints.folder import CheckpointFolder
-from service.checkpoints.image import CheckpointError
-from service.errors import AttemptLost
+from service.errors import AttemptLost, CheckpointError
 from workers.runtime.concurrency import on_thread, run_to_its_end
 
 __all__ = ["CheckpointFetcher"]

@@ -4,10 +4,9 @@ import asyncio
 from typing import Any, Final, NoReturn, Protocol
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from service.checkpoints.image import CheckpointError
 from service.cluster.errors import ProcessError
 from service.cluster.worker_group import WorkerGroup, WorkerLike
-from service.errors import AttemptFailed, AttemptLost
+from service.errors import AttemptFailed, AttemptLost, CheckpointError
 from workers import from_spec
 from workers.transport.session import ParameterServerLostError
 
