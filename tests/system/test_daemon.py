@@ -129,8 +129,9 @@ def test_stopping_leaves_nothing_behind_and_a_job_goes_on_after_a_restart(
     def watch() -> None:
         with Client(mortal.address, patience_s=0) as client:
             try:
-                for _ in client.watch(job_id):
-                    watching.set()
+                for news in client.watch(job_id):
+                    if isinstance(news, jobs_pb.Progress) and news.step > 0:  # there is something to resume
+                        watching.set()
             except UnavailableError as error:
                 told.append(str(error))
 
