@@ -8,8 +8,9 @@ FAST := not system and not faults or happy
 SYSTEM := system and not faults and not happy
 FAULTS := faults
 PYTEST := $(BIN)/pytest --durations=15
-# Each of the two has daemons of its own; much of the time is waiting.
-DAEMONS := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# Each of the two has daemons of its own; much of the time is waiting. Tests of faults come one after the other, because
+# several of their jobs at a time take longer than the waits of a test allow.
+DAEMONS := --numprocesses 2 --dist loadfile --no-loadscope-reorder --timeout 300
 
 # Where nothing compiled may be kept, each of the many processes that tests start compiles our code again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -33,7 +34,7 @@ test-system: .venv/installed
 	$(PYTEST) --numprocesses auto --maxprocesses 4 --hypothesis-profile thorough -m "hypothesis and not system and not faults"
 
 test-faults: .venv/installed
-	$(PYTEST) $(DAEMONS) -m "$(FAULTS)"
+	$(PYTEST) --timeout 300 -m "$(FAULTS)"
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .
