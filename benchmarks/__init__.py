@@ -1,1 +1,1 @@
-"""What is measured, and against whom: README.md explains it."""
+"""Benchmarks of the service and of its peers; README.md explains them."""

@@ -24,7 +24,7 @@ _ALL_ROWS = 60_000
 
 @dataclass(frozen=True)
 class _Extent:
-    """How much is measured.
+    """Extent of the measurements.
 
     Attributes:
         works: For the speed.
@@ -77,7 +77,7 @@ def _shortened(extent: _Extent) -> _Extent:
 
 
 def _measure(mnist: Path, extent: _Extent, stage: machine.Stage) -> dict[str, Any]:
-    """All that is wanted; gives what the results file holds."""
+    """Measures all that is wanted; returns the content of the results file."""
     results: dict[str, Any] = {"date": datetime.now(UTC).date().isoformat(), "machine": machine.describe()}
     with tempfile.TemporaryDirectory(prefix="nablad-bench-") as folder:
         rows = mnist_files.FirstRows(mnist, Path(folder))
@@ -92,7 +92,7 @@ def _measure(mnist: Path, extent: _Extent, stage: machine.Stage) -> dict[str, An
 
 
 def _speeds(contests: Sequence[speed.Contest], repetitions: int) -> dict[str, Any]:
-    """What the contests and the jobs in them gave."""
+    """Returns the results of the contests and of the jobs in them."""
     jobs = [job for contest in contests for runs in contest.jobs.values() for job in runs]
     results: dict[str, Any] = {
         "repetitions": repetitions,

@@ -1,4 +1,4 @@
-"""How well the service learns: one long training with the test images evaluated after each epoch."""
+"""Accuracy of the service: one long training with the test images evaluated after each epoch."""
 
 import time
 from pathlib import Path

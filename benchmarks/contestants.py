@@ -1,4 +1,4 @@
-"""Who is measured: the service, its rivals and the limits, one row each; and how far their costs may be apart."""
+"""Contestants: the service, its rivals and the limits, one row each; and the tolerance between their costs."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ __all__ = ["CONTESTANTS", "REFERENCE", "Contestant", "Tolerance", "check_costs",
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far a cost may be from that of the reference.
+    """Tolerance of a cost against that of the reference.
 
     Attributes:
         relative: To the reference.
@@ -25,12 +25,12 @@ class Tolerance:
     absolute: float = 0.0
 
     def allows(self, cost: float, reference: float) -> bool:
-        """Whether the cost is near enough."""
+        """Returns whether a cost is near enough to that of the reference."""
         return abs(cost - reference) <= self.relative * abs(reference) + self.absolute
 
 
 def largest_difference(runs: Iterable[Sequence[float]], reference: Sequence[float]) -> float:
-    """Of the costs of all epochs of all runs, relative to the reference."""
+    """Returns the largest relative difference from the reference, over all epochs of all runs."""
     return max(abs(cost / expected - 1) for costs in runs for cost, expected in zip(costs, reference, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""What a measurement gives, and how several become one line of a table."""
+"""Figures of a measurement, and the spread of several as one line of a table."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Self:
-        """Of at least one value."""
+        """Returns the spread of at least one value."""
         return cls(median(values), min(values), max(values))
 
 

@@ -24,7 +24,7 @@ _DISTRIBUTIONS = ("nablad", "grpcio", "ray", "torch", "scikit-learn")
 
 @dataclass(frozen=True)
 class Calm:
-    """What was going on just before a measurement.
+    """State of the machine just before a measurement.
 
     Attributes:
         cpus_in_use: Of all CPUs, over the last second.
@@ -40,7 +40,7 @@ class Calm:
 
 
 class Stage:
-    """Where one measurement after the other is made, each on a calm machine.
+    """Stage for one measurement after the other, each on a calm machine.
 
     Attributes:
         looks: What was going on before each of them.
@@ -68,7 +68,7 @@ def _await_calm(patience_s: float) -> Calm:
 
 
 def describe(distributions: Sequence[str] = _DISTRIBUTIONS) -> dict[str, str]:
-    """What decides the figures, in words.
+    """Describes what decides the figures: hardware and versions.
 
     Args:
         distributions: Those whose versions matter.

@@ -41,7 +41,7 @@ _PER_KIB = 1024
 
 @dataclass(frozen=True)
 class ProcessMemory:
-    """Of one process, in bytes.
+    """Memory of one process, in bytes.
 
     Attributes:
         peak: The largest resident memory that it ever had.
@@ -54,7 +54,7 @@ class ProcessMemory:
 
 @dataclass
 class MemoryWatch:
-    """What was seen of the processes of a job: the largest figures of each, by role and process id."""
+    """Watch over the processes of a job: the largest figures of each, by role and process id."""
 
     seen: dict[str, dict[int, ProcessMemory]] = field(default_factory=lambda: {role: {} for role in ROLES})
 
@@ -107,7 +107,7 @@ def descendants(root: int, proc: Path = _PROC) -> Iterator[int]:
 
 
 def role_of(pid: int, proc: Path = _PROC) -> str | None:
-    """What a process is in its job, if it belongs to one."""
+    """Returns the role of a process in its job, if it belongs to one."""
     command = (proc / str(pid) / "cmdline").read_bytes()
     return next((role for role, name in ROLES.items() if command.startswith(name)), None)
 
@@ -135,7 +135,7 @@ _MB = 10**6
 
 @dataclass(frozen=True)
 class Limit:
-    """What a process may take at most.
+    """Limit of the memory of a process.
 
     Attributes:
         base: Bytes for Python, its libraries and Ray.
@@ -148,7 +148,7 @@ class Limit:
     rows: bool
 
     def bytes(self, weights_bytes: int, rows_bytes: int) -> int:
-        """For one job."""
+        """Returns the limit for one job, in bytes."""
         return self.base + self.weights * weights_bytes + self.rows * rows_bytes
 
 

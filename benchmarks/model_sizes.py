@@ -82,7 +82,7 @@ def main(before: Path | None, output: Path, only: str | None) -> None:
 
 
 def _measure(size: str) -> Peaks:
-    """All that is done with one model, on a service of its own."""
+    """Measures everything that is done with one model, on a service of its own."""
     click.echo(f"{size} …", err=True)
     with (
         tempfile.TemporaryDirectory(prefix="nablad-sizes-") as folder,

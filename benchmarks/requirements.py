@@ -1,4 +1,4 @@
-"""What the figures must show, as a table, and whether they do."""
+"""Requirements on the figures, as a table, and their verdicts."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +34,7 @@ class Verdict:
 
     @property
     def outcome(self) -> str:
-        """In a few words."""
+        """Outcome in a few words."""
         if self.measured is None or self.must is None:
             return "not measured"
         if not self._reaches(self.measured, self.must):
@@ -47,7 +47,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times as fast as another one a contestant must be.
+    """Requirement that a contestant is so many times as fast as another one.
 
     Attributes:
         what: In words.
@@ -66,7 +66,7 @@ class Ratio:
     aim: float
 
     def verdict(self, results: Results) -> Verdict:
-        """From the results of one run."""
+        """Returns the verdict on the results of one run."""
         speeds = results["speed"].get(self.work, {}).get("samples_per_second", {})
         measured = None
         if self.contestant in speeds and self.by in speeds:
@@ -89,7 +89,7 @@ RATIOS = (
 
 
 def verdicts(results: Results) -> list[Verdict]:
-    """All requirements, in the order of their table."""
+    """Returns the verdicts on all requirements, in the order of their table."""
     return [
         *(ratio.verdict(results) for ratio in RATIOS),
         Verdict(

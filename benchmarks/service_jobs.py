@@ -62,7 +62,7 @@ class StepProfile:
 
     @property
     def messages_us(self) -> float:
-        """What is left when a worker's own work is taken off."""
+        """Time of a step without a worker's own work, in microseconds."""
         return self.step_us - sum(self.worker_us.get(activity, 0.0) for activity in _OWN_WORK)
 
 
@@ -77,7 +77,7 @@ def read_figures(lines: Iterable[str]) -> Figures:
 
 
 def step_profile(end: Figures, start: Figures, workers: int) -> StepProfile:
-    """Of the steps between two looks; of all steps to the end, if there are none between them.
+    """Profiles the steps between two readings; all steps to the end, if there are none between them.
 
     Args:
         end: What had been counted at the end.
@@ -96,7 +96,7 @@ def step_profile(end: Figures, start: Figures, workers: int) -> StepProfile:
 
 
 def steps(figures: Figures) -> float:
-    """That are counted."""
+    """Returns the number of steps that are counted."""
     return figures.get((_STEPS, ""), 0.0)
 
 

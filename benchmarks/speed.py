@@ -32,7 +32,7 @@ class Contest:
 
     @property
     def contestants(self) -> list[Contestant]:
-        """In the order of their turns."""
+        """Contestants in the order of their turns."""
         return [CONTESTANTS[name] for name in self.work.contestants]
 
     def add_job(self, name: str, job: JobRun) -> None:
@@ -69,7 +69,7 @@ class Contest:
         return self.measured[REFERENCE][0].costs
 
     def _costs(self) -> dict[str, list[list[float]]]:
-        """Of everybody who trained, for each run."""
+        """Returns the costs of every contestant that trained, for each run."""
         return {name: [run.costs for run in runs] for name, runs in self.measured.items() if runs[0].costs}
 
 

@@ -40,12 +40,12 @@ class Work:
 
     @property
     def title(self) -> str:
-        """For people."""
+        """Title of the work in a report."""
         return f"{'-'.join(map(str, self.layers))}, batch {self.batch_size}"
 
     @property
     def weights_bytes(self) -> int:
-        """Of all weights and biases in float32, and of their gradient."""
+        """Size of all weights and biases in float32, and of their gradient."""
         return 4 * ParameterLayout(self.layers, bias=True).size
 
     def spec(self, epochs: int | None = None) -> JobSpec:

@@ -1,4 +1,4 @@
-"""Where the service is: the address by default, and how the one that somebody gives is read."""
+"""Address of the service: its default, and the reading of one that is given."""
 
 import re
 from ipaddress import IPv6Address

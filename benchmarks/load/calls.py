@@ -42,7 +42,7 @@ class Queue:
         self._specs = _specs()
 
     def next_spec(self) -> JobSpec:
-        """Of the next one to be submitted."""
+        """Returns the spec of the next job to be submitted."""
         return next(self._specs)
 
     def fill(self, client: Client, length: int) -> None:
@@ -112,7 +112,7 @@ CallTimes = dict[str, list[float]]
 
 @dataclass(frozen=True)
 class Latencies:
-    """Of one kind of call, in seconds.
+    """Latencies of one kind of call, in seconds.
 
     Attributes:
         calls: How many there were.
@@ -128,7 +128,7 @@ class Latencies:
 
     @classmethod
     def of(cls, seconds: list[float]) -> Self:
-        """Of at least one call; each figure is one that was measured."""
+        """Returns the latencies of at least one call; each figure is one that was measured."""
         ordered = sorted(seconds)
         p50, p99 = (ordered[math.ceil(share * len(ordered)) - 1] for share in (0.5, 0.99))
         return cls(len(ordered), p50, p99, ordered[-1])

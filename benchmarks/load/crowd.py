@@ -17,7 +17,7 @@ _END_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class CrowdSize:
-    """How many watch.
+    """Size of a crowd of watchers.
 
     Attributes:
         watchers: All of them.

@@ -32,7 +32,7 @@ def service(rows: FirstRows) -> Iterator[tuple[LocalService, Client]]:
 
 
 def _spec() -> JobSpec:
-    """Of a job that does not end by itself, and has all CPUs."""
+    """Returns the spec of a job that does not end by itself, and has all CPUs."""
     spec = PAPER_500.spec(epochs=_FOREVER)
     spec.distribution.workers = spec.distribution.micro_batches = cpus()
     return spec

@@ -24,7 +24,7 @@ _SETTLING_SECONDS = 3.0
 
 @dataclass(frozen=True)
 class Extent:
-    """How much is done.
+    """Extent of a trial.
 
     Attributes:
         queued: Jobs in the queue.
@@ -43,7 +43,7 @@ class Extent:
 
 @dataclass
 class Trial:
-    """What it gave.
+    """Results of a trial.
 
     Attributes:
         extent: How much was done.
@@ -73,12 +73,12 @@ class Trial:
 
     @property
     def latencies(self) -> dict[str, Latencies]:
-        """Of each kind of call."""
+        """Latencies of each kind of call."""
         return {call: Latencies.of(seconds) for call, seconds in self.times.items()}
 
     @property
     def in_order(self) -> bool:
-        """Whether jobs started by priority and age."""
+        """True if jobs started by priority and age."""
         return self.started == self.expected
 
 

@@ -27,7 +27,7 @@ _RECEIVES_LITTLE = (*_OWN_CONNECTION, ("grpc.http2.lookahead_bytes", 1024), ("gr
 
 @dataclass
 class Heard:
-    """What the watchers of a process have heard.
+    """Events that the watchers of a process have received.
 
     Attributes:
         messages: In all.

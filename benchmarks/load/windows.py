@@ -95,7 +95,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Ratio:
-    """Of what there is in some windows to what there is in others.
+    """Ratio of a figure in some windows to that in others.
 
     Attributes:
         median: Of all pairs: where others use the machine too, single ones are far off.
@@ -106,7 +106,7 @@ class Ratio:
     error: float
 
     def __str__(self) -> str:
-        """In per cent."""
+        """Formats the ratio in per cent."""
         return f"{self.median:.1%}" if math.isnan(self.error) else f"{self.median:.1%} ± {self.error:.1%}"
 
 
@@ -145,7 +145,7 @@ def compare(windows: Sequence[Window], name: str, base: str, figure: Callable[[W
 
 
 def _between(bases: Sequence[Window], window: Window, figure: Callable[[Window], float]) -> float:
-    """What the figure of a base would have been at the time of the window, from those before and after it."""
+    """Interpolates the figure of a base at the time of a window, from the bases before and after it."""
     if len(bases) == 1 or bases[0].begin == bases[1].begin:
         return mean(map(figure, bases))
     before, after = bases
@@ -158,7 +158,7 @@ def _middle(window: Window) -> float:
 
 
 def by_name(windows: Iterable[Window]) -> dict[str, list[Window]]:
-    """All windows of each name, in the order of the names' first windows."""
+    """Groups windows by name, in the order of the names' first windows."""
     groups: dict[str, list[Window]] = {}
     for window in windows:
         groups.setdefault(window.name, []).append(window)

@@ -36,7 +36,7 @@ def train(task: Task) -> Measurement:
 
 
 def products(layers: tuple[int, ...], samples: int) -> list[Product]:
-    """Of one step: Z(N+1) = W(N) ⊙ A(N), ∇(N) = δ(N+1) ⊙ A(N)ᵀ and, behind the input, W(N)ᵀ ⊙ δ(N+1)."""
+    """Products of one step: Z(N+1) = W(N) ⊙ A(N), ∇(N) = δ(N+1) ⊙ A(N)ᵀ and, behind the input, W(N)ᵀ ⊙ δ(N+1)."""
     generator = np.random.default_rng(0)
     a = [generator.random((samples, layers[0]), np.float32).T]
     a += [generator.random((nodes, samples), np.float32) for nodes in layers[1:]]

@@ -1,4 +1,4 @@
-"""What a contestant is told to do, written to a file for the process that does it."""
+"""Task of a contestant, written to a file for the process that does it."""
 
 import json
 from dataclasses import dataclass
@@ -40,13 +40,13 @@ class Task:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """What `write` wrote."""
+        """Reads the file that `write` wrote."""
         fields = json.loads(path.read_text(encoding="utf-8"))
         spec = json_format.ParseDict(fields.pop("spec"), JobSpec())
         return cls(spec, Path(fields.pop("folder")), **fields)
 
     def write(self, path: Path) -> None:
-        """As JSON."""
+        """Writes the task as JSON."""
         fields = {
             "spec": json_format.MessageToDict(self.spec),
             "folder": str(self.folder),

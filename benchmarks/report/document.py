@@ -10,7 +10,7 @@ __all__ = ["markdown"]
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """Of whatever was measured."""
+    """Returns the report of whatever was measured."""
     sections = [
         "# MNIST\n\nMade by `make bench`; [README.md](../README.md) says what is measured and how to read it.",
         _machine(results),
@@ -69,7 +69,7 @@ _OURS = "service"
 
 
 def _verdicts(requirements: list[dict[str, Any]]) -> str:
-    """What was to be reached beside what was."""
+    """Table of the requirements beside what was reached."""
     heads = ["requirement", "measured", "must", "aim", "outcome"]
     rows = [
         [
@@ -177,7 +177,7 @@ def _messages(figures: dict[str, Any]) -> str:
 
 
 def _starts(start_s: dict[str, Any]) -> str:
-    """From acceptance to the first step."""
+    """Sentence on the time from acceptance to the first step."""
     return (
         "## Start\n\nFrom the acceptance of a job until its first worker was there and steps were made, all jobs but "
         f"the first of each service: {spread(start_s, '.2f')} s."
@@ -185,7 +185,7 @@ def _starts(start_s: dict[str, Any]) -> str:
 
 
 def _memory(figures: dict[str, Any]) -> str:
-    """Of the processes of one job."""
+    """Table of the memory of the processes of one job."""
     heads = ["process", "peak, MB", "at most, MB", "proportional, MB"]
     rows = [
         [
@@ -209,7 +209,7 @@ def _microseconds(figures: dict[str, float], activity: str) -> str:
 
 
 def _transports(job: dict[str, Any]) -> str:
-    """Of all repetitions; a job may be too short to be seen."""
+    """Counts the transports of all repetitions; a job may be too short to be seen."""
     seen = Counter[str]()
     for of_run in job["transports"]:
         seen.update(of_run)

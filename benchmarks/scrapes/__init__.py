@@ -1,1 +1,1 @@
-"""What it costs to be watched by Prometheus."""
+"""Cost of being scraped by Prometheus."""

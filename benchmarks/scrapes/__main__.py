@@ -1,4 +1,4 @@
-"""What it costs to be watched: ``python -m benchmarks.scrapes``. ../README.md explains it."""
+"""Cost of being scraped: ``python -m benchmarks.scrapes``. ../README.md explains it."""
 
 import tempfile
 from dataclasses import asdict

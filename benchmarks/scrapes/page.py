@@ -40,7 +40,7 @@ _CHECKPOINT_TIME = 1.8e9
 
 @dataclass(frozen=True)
 class Page:
-    """What was measured.
+    """Measurements of the page.
 
     Attributes:
         jobs: On the page.
@@ -60,12 +60,12 @@ class Page:
 
     @property
     def typical_seconds(self) -> float:
-        """Of the scrapes after the first one."""
+        """Median of the scrapes after the first one, in seconds."""
         return median(self.seconds)
 
     @property
     def ratio(self) -> float:
-        """Of a scrape's time to that of the library."""
+        """Ratio of a scrape's time to that of the library."""
         return self.typical_seconds / median(self.library_seconds)
 
 
@@ -98,7 +98,7 @@ def _scrape_all(address: str, scrapes: int) -> tuple[bytes, float, list[float]]:
 
 @asynccontextmanager
 async def _metrics_of_a_service(database: Path, jobs: int, workers: int, layers: int) -> AsyncIterator[MetricsServer]:
-    """All that the service has for its page, and nothing else of it: stores, event loop, and a cluster that answers."""
+    """Serves the page alone: stores, event loop, and a cluster that answers, without the rest of the service."""
     registry = CollectorRegistry()
     Instruments(registry)
     opened = Database(database)

@@ -1,4 +1,4 @@
-"""What was measured as a document; ../README.md says how to read it."""
+"""Report on scrapes; ../README.md says how to read it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +18,7 @@ _LEAST_RATIO = 0.99
 
 @dataclass(frozen=True)
 class Results:
-    """All of it.
+    """Results of all measurements.
 
     Attributes:
         page: The page of many jobs.

@@ -1,4 +1,4 @@
-"""What a service has of its machine at one moment."""
+"""Readings of what a service uses of its machine at one moment."""
 
 import os
 import stat
@@ -20,7 +20,7 @@ _LOOK_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Processes:
-    """Of one process, or of several together.
+    """Use of resources by one process, or by several together.
 
     Attributes:
         processes: How many there are.
@@ -81,7 +81,7 @@ class Reading:
 
 
 def read_at_rest(daemon: LocalService, temporary: Path, jobs: int) -> Reading:
-    """As it is when the processes of the last job have gone.
+    """Reads the service when the processes of the last job have gone.
 
     Args:
         daemon: Of the service; no job runs.

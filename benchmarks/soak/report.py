@@ -21,7 +21,7 @@ _TIMED_JOBS = 10
 
 
 def grown(soak: Soak) -> dict[str, int]:
-    """Of what there is more than before that should not have grown: how much more."""
+    """Returns the growth of what should not have grown."""
     before, after = soak.readings[0].figures(), soak.readings[-1].figures()
     return {name: after[name] - before[name] for name in _BOUNDED if after[name] > before[name]}
 

@@ -19,7 +19,7 @@ __all__ = ["Extent", "Soak", "run_soak"]
 
 @dataclass(frozen=True)
 class Extent:
-    """How much is done.
+    """Extent of a soak.
 
     Attributes:
         warm_up: Jobs before the first reading.
@@ -34,7 +34,7 @@ class Extent:
 
 @dataclass
 class Soak:
-    """What it gave.
+    """Results of a soak.
 
     Attributes:
         readings: After the warm-up, and then in their order.

@@ -24,7 +24,7 @@ _MAX_LOST_WITH_RAY: Final = 20
 
 @dataclass(frozen=True)
 class RetryDecision:
-    """What becomes of a job whose attempt was lost.
+    """Decision on a job whose attempt was lost.
 
     Attributes:
         state: QUEUED for another attempt, FAILED if the job is given up.

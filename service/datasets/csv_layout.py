@@ -9,7 +9,7 @@ from service.datasets.staged_files import DatasetError, quoted
 
 @dataclass(frozen=True)
 class CsvLayout:
-    """How to read the lines of a CSV file.
+    """Layout of the lines of a CSV file.
 
     Attributes:
         delimiter: Character between the words of a line.

@@ -71,7 +71,7 @@ class DatasetVerifier:
         self._intact: dict[tuple[Path, str], Sequence[_Facts]] = {}
 
     def require_intact(self, dataset: datasets_pb.Dataset, directory: Path) -> None:
-        """As the function of this name. May be called from several threads."""
+        """Returns if a data set is intact, as the function of this name does. May be called from several threads."""
         facts = _facts(directory)
         if facts and self._intact.get((directory, dataset.sha256)) == facts:
             return

@@ -60,7 +60,7 @@ class StoredData:
 
     @property
     def has_targets(self) -> bool:
-        """Whether there are targets."""
+        """True if there are targets."""
         return bool(self.classes or self.target_columns)
 
 

@@ -69,7 +69,7 @@ class JobStatus:
 
     @property
     def running(self) -> bool:
-        """Whether the job has not ended."""
+        """True while the job has not ended."""
         return self.ended is None
 
 

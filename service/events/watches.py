@@ -40,7 +40,7 @@ class _Watcher:
 
 
 class Watches:
-    """All watches of the service. Those of one job share a feed; none waits for another.
+    """Watches of the service. Those of one job share a feed; none waits for another.
 
     Attributes:
         watchers: Number of watchers.

@@ -115,7 +115,7 @@ class Training:
 
     @property
     def over(self) -> bool:
-        """Whether there will be no more tickets."""
+        """True if there will be no more tickets."""
         return bool(self._accounting.ending or self.failure)
 
     @property
@@ -153,7 +153,7 @@ class Training:
 
     @property
     def has_pending_work(self) -> bool:
-        """Whether there are tickets to deal, rounds to record, or an end to report."""
+        """True if there are tickets to deal, rounds to record, or an end to report."""
         return self._accounting.has_unrecorded_rounds or self.over or self._dispatcher.waiting > 0
 
     def deal_tickets(self) -> dict[str, list[Ticket]]:

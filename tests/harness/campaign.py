@@ -22,7 +22,7 @@ _MORE_TRIES = 4
 
 @dataclass(frozen=True)
 class Result:
-    """Of one run.
+    """Result of one run.
 
     Attributes:
         scenario: Its name.
@@ -46,13 +46,13 @@ class Result:
 
     @classmethod
     def of(cls, kept: dict[str, Any]) -> Self:
-        """What was kept as JSON."""
+        """Reads a result that was kept as JSON."""
         work = kept["work"]
         return cls(**{**kept, "work": Work(**{**work, "arithmetic": Arithmetic(**work["arithmetic"])})})
 
     @property
     def holds(self) -> bool:
-        """Whether every invariant does."""
+        """True if every invariant holds."""
         return not any(self.broken.values())
 
 

@@ -28,7 +28,7 @@ _END_SECONDS: Final = 10.0
 
 @dataclass(frozen=True)
 class Setup:
-    """How a cluster is set up.
+    """Setup of a cluster.
 
     Attributes:
         near_cpus: That the near host gives to workers.
@@ -99,7 +99,7 @@ class Cluster:
 
     @property
     def _gcs(self) -> str:
-        """Where Ray's head is to be found."""
+        """Address of Ray's head."""
         return f"{self.hosts.near.address}:{_GCS_PORT}"
 
     def _start_head(self) -> None:

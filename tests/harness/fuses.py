@@ -63,7 +63,7 @@ _ALL = (
 
 
 class Fuses:
-    """All entries of one daemon's environment."""
+    """Fuses of one daemon: the entries of its environment."""
 
     def __init__(self, folder: Path) -> None:
         """None is armed.
@@ -77,19 +77,19 @@ class Fuses:
 
     @property
     def environment(self) -> dict[str, str]:
-        """For the processes that shall have them."""
+        """Environment of the processes that shall have the fuses."""
         return {VARIABLE: ";".join(f"{fuse}!{self._file(fuse)}" for fuse in _ALL)}
 
     def arm(self, fuse: Fuse) -> None:
-        """From now on the next process that comes there fails, once."""
+        """Makes the next process that comes there fail, once."""
         self._file(fuse).unlink()
 
     def disarm(self, fuse: Fuse) -> None:
-        """It will not fail any more."""
+        """Lets no further process fail there."""
         self._file(fuse).touch()
 
     def has_blown(self, fuse: Fuse) -> bool:
-        """Whether a process has failed there since it was armed."""
+        """Returns whether a process has failed there since the fuse was armed."""
         return self._file(fuse).exists()
 
     def _file(self, fuse: Fuse) -> Path:

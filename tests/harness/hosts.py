@@ -62,7 +62,7 @@ class Host:
 
     @property
     def identity(self) -> str:
-        """What processes here see of their network namespace; workers join with it."""
+        """Identity of the network namespace that processes here see; workers join with it."""
         return f"net:[{self._file.stat().st_ino}]"
 
     def call(self, function: Callable[[], _Answer]) -> _Answer:
@@ -227,12 +227,12 @@ def _take_access() -> None:
 
 
 def _access_name() -> str:
-    """Of this machine's end; names of interfaces have 15 characters at most."""
+    """Returns a name for this machine's end; names of interfaces have 15 characters at most."""
     return f"nablad{os.getpid()}"
 
 
 def _ip(*arguments: str) -> str:
-    """What iproute2 says.
+    """Runs iproute2; returns its output.
 
     Raises:
         HarnessError: It did not do it.

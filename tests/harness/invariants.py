@@ -1,4 +1,4 @@
-"""What must hold after every run, whatever happened in it; among it, what a job left, compared bit by bit."""
+"""Invariants of every run, whatever happened in it; among them the job's results, compared bit by bit."""
 
 import hashlib
 import threading
@@ -32,7 +32,7 @@ _OF_THE_RUN = ("time", "attempt", "samples_per_second")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What must not depend on any fault.
+    """Outcome of a job that must not depend on any fault.
 
     Attributes:
         model_sha256: Of the model's file.
@@ -74,7 +74,7 @@ class References:
 
 
 def outcome_of(service: Service, job: jobs_pb2.Job) -> Outcome:
-    """Of a job that has succeeded."""
+    """Returns the outcome of a job that has succeeded."""
     model = (service.data_directory / "models" / f"{job.model_id}.safetensors").read_bytes()
     return Outcome(
         hashlib.sha256(model).hexdigest(),
@@ -106,7 +106,7 @@ def _figures(point: jobs_pb2.HistoryPoint) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Window:
-    """From the submission of a run's job to its end, on the monotonic clock.
+    """Window from the submission of a run's job to its end, on the monotonic clock.
 
     Attributes:
         from_s: Its begin.

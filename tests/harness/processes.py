@@ -151,7 +151,7 @@ class Census:
 
 
 def what_stays(take: Callable[[], Census], before: Census) -> list[str]:
-    """What there is more of than before after 60 s, as sentences; returns as soon as there is nothing."""
+    """Lists what there is more of than before after 60 s, as sentences; returns as soon as there is nothing."""
     return until_empty(lambda: list(take().more_than(before)))
 
 
@@ -174,7 +174,7 @@ def shared_files() -> set[str]:
 
 
 def _free_cpus(processes: dict[int, str]) -> int:
-    """As the process says that speaks to Ray; none while there is none."""
+    """Asks the cluster process for its free CPUs; 0 while there is no such process."""
     sockets = [found[1] for line in processes.values() if (found := _SOCKET.search(line))]
     if len(sockets) != 1:
         return 0

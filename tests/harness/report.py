@@ -40,7 +40,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 @dataclass(frozen=True)
 class Report:
-    """Of one invocation.
+    """Report on one invocation.
 
     Attributes:
         date: When it ran.
@@ -58,7 +58,7 @@ class Report:
 
     @property
     def holds(self) -> bool:
-        """Whether all invariants did in all runs."""
+        """True if all invariants held in all runs."""
         return all(result.holds for result in self.results)
 
     def json(self) -> dict[str, Any]:

@@ -86,7 +86,7 @@ class Run:
         return self.trace.wait_for(lambda: len(self.checkpoint_events()) >= count, _BEGIN_SECONDS)
 
     def checkpoint_events(self) -> list[jobs_pb2.Event]:
-        """Of the checkpoints that were told of."""
+        """Events of checkpoints."""
         return [event for event in self.trace.events if event.WhichOneof("what") == "checkpoint"]
 
     def inject(self, number: signal.Signals, pids: set[int]) -> None:

@@ -83,14 +83,14 @@ class Service:
         return {pid: line for pid, line in self.daemon.processes().items() if pid not in departing}
 
     def expect_departure(self, *, of_daemon: bool) -> None:
-        """All that runs now must be gone soon; the daemon too, or not."""
+        """Expects all processes that run now to be gone soon."""
         processes = self.processes()
         if not of_daemon:
             del processes[self.daemon.process.pid]
         self.departures.append(Departure(processes))
 
     def census(self) -> Census:
-        """What its processes have taken of the machine now."""
+        """Takes a census of what its processes use of the machine."""
         return Census.take(self.processes(), self.temporary, self.data_directory)
 
     def fleet(self) -> set[int]:
@@ -122,7 +122,7 @@ class Service:
         return self.bystander is not None and self.bystander.step > _BYSTANDER_STEPS
 
     def wait_until_dead(self, seconds: float = _END_SECONDS) -> bool:
-        """Whether the daemon ended within so many seconds."""
+        """Returns whether the daemon ended within so many seconds."""
         try:
             self.daemon.process.wait(seconds)
         except subprocess.TimeoutExpired:

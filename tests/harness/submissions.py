@@ -34,7 +34,7 @@ _EPOCHS = 3
 
 @dataclass(frozen=True)
 class Storm:
-    """Of one kill.
+    """Storm of submissions around one kill.
 
     Attributes:
         seed: Repeats what was drawn.
@@ -109,7 +109,7 @@ def _end(client: Client, job_id: str) -> jobs_pb.Job:
 
 
 def _complaints(service: Service, job: jobs_pb.Job, reference: Outcome) -> list[str]:
-    """What is wrong with a job that has ended."""
+    """Lists what is wrong with a job that has ended."""
     events = [news for news in service.client.watch(job.job_id) if isinstance(news, jobs_pb.Event)]
     ends = [event for event in events if event.state == jobs_pb.JOB_STATE_SUCCEEDED]
     starts = [event for event in events if event.state == jobs_pb.JOB_STATE_STARTING]
@@ -126,7 +126,7 @@ def _complaints(service: Service, job: jobs_pb.Job, reference: Outcome) -> list[
 
 
 def reference_of(service: Service) -> Outcome:
-    """What such a job leaves if nothing happens to it."""
+    """Returns the outcome of such a job if nothing happens to it."""
     spec = _WORK.spec("calm")
     spec.training.epochs = _EPOCHS
     return outcome_of(service, _end(service.client, service.client.submit(spec).job_id))

@@ -1,4 +1,4 @@
-"""What a client sees of a job while it runs."""
+"""Trace of a job: its events and progress as a client sees them."""
 
 import threading
 import time
@@ -17,7 +17,7 @@ _RETRY_SECONDS = 0.1
 
 
 class Sample(NamedTuple):
-    """Where the job stood.
+    """Sample of a job's progress.
 
     Attributes:
         at_s: On the monotonic clock.
@@ -55,7 +55,7 @@ class Trace:
 
     @property
     def step(self) -> int:
-        """Where the job stood last."""
+        """Step of the newest sample."""
         return self.samples[-1].step if self.samples else 0
 
     def wait_for(self, condition: Callable[[], bool], seconds: float) -> bool:
@@ -65,7 +65,7 @@ class Trace:
             return condition()
 
     def wait_until_ended(self, seconds: float) -> bool:
-        """Whether the job ended within so many seconds."""
+        """Returns whether the job ended within so many seconds."""
         with self._news:
             return self._news.wait_for(lambda: self._ended, seconds)
 

@@ -34,7 +34,7 @@ limits: {{attempts: 5}}
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """What decides the result of a job.
+    """Part of a work that decides the result of a job.
 
     Attributes:
         optimizer: Its name.
@@ -46,7 +46,7 @@ class Arithmetic:
 
     @property
     def epochs(self) -> int:
-        """As many as make about the same number of steps."""
+        """Number of epochs that makes about the same number of steps."""
         return round(_STEPS / self.steps_per_epoch)
 
     @property
@@ -56,7 +56,7 @@ class Arithmetic:
 
     @property
     def steps(self) -> int:
-        """Of the whole job."""
+        """Number of steps of the whole job."""
         return self.epochs * self.steps_per_epoch
 
 

@@ -107,7 +107,7 @@ class _Switch:
     once: Path | None
 
     def is_for(self, number: int) -> bool:
-        """Whether it is this passing that fails."""
+        """Returns whether the passing with this number fails."""
         return (number == self.hit or (self.onwards and number > self.hit)) and self._is_first()
 
     def _is_first(self) -> bool:

@@ -95,7 +95,7 @@ class EpochAccounting:
 
     @property
     def has_unrecorded_rounds(self) -> bool:
-        """Whether rounds were closed that are not recorded yet."""
+        """True if rounds were closed that are not recorded yet."""
         return bool(self._closed)
 
     @property

@@ -72,7 +72,7 @@ class Round:
 
     @property
     def complete(self) -> bool:
-        """Whether every part has a result."""
+        """True if every part has a result."""
         return len(self._sums) == self.parts
 
     def sums(self) -> SampleSums:
@@ -126,7 +126,7 @@ class Round:
 
 
 class RoundQueue:
-    """All rounds of a job in their order, from any point on: those that are open, and those to come.
+    """Rounds of a job in their order, from any point on: those that are open, and those to come.
 
     The policy decides how steps follow one another. After each epoch comes an evaluation, if there are validation rows;
     the weights do not change meanwhile.

@@ -71,7 +71,7 @@ class Member:
 
     @property
     def connected(self) -> bool:
-        """Whether its connection is open."""
+        """True while its connection is open."""
         return self.connection.fileno() >= 0
 
     @property

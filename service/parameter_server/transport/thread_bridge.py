@@ -32,7 +32,7 @@ class ThreadBridge:
 
     @property
     def is_open(self) -> bool:
-        """Whether the thread makes calls still."""
+        """True while the thread makes calls."""
         return self._open
 
     async def call_on_thread(self, function: Callable[[], _Value]) -> _Value:

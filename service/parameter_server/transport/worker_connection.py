@@ -75,7 +75,7 @@ class WorkerConnection:
 
     @property
     def has_unsent(self) -> bool:
-        """Whether something waits until the worker reads."""
+        """True while data wait until the worker reads."""
         return bool(self._unsent)
 
     def send_order(self, tickets: Sequence[Ticket], rejections: Sequence[Rejection | None], version: int) -> None:
