@@ -58,6 +58,7 @@ class CheckpointFetcher:
         self._written = written
         self._failed = failed
         self._writing = asyncio.Lock()
+        self._newest: jobs_pb.Checkpoint | None = None  # by step, of those that were written
 
     async def run(self) -> None:
         """Fetches and writes every checkpoint that is due. Returns when the training is over."""
@@ -71,13 +72,17 @@ class CheckpointFetcher:
                 await asyncio.sleep(_RETRY_SECONDS)
 
     async def fetch_now(self) -> jobs_pb.Checkpoint | None:
-        """Fetches and writes a checkpoint now. Returns None if the training is over.
+        """Fetches and writes a checkpoint now.
+
+        Returns:
+            The newest checkpoint, which the job goes on from: one that was due meanwhile may be of a later step. None if
+            the training is over.
 
         Raises:
             AttemptLost: The parameter server does not answer.
             OSError: The checkpoint cannot be written.
         """
-        return await self._fetch(now=True)
+        return self._newest if await self._fetch(now=True) else None
 
     async def _fetch(self, *, now: bool) -> jobs_pb.Checkpoint | None:
         call = self._stub.FetchCheckpoint(ps_pb.FetchCheckpointRequest(now=now), metadata=self._metadata)
@@ -86,6 +91,8 @@ class CheckpointFetcher:
             async for first in messages:
                 async with self._writing:
                     checkpoint, seconds = await self._write(first, messages)
+                    if self._newest is None or self._newest.step < checkpoint.step:
+                        self._newest = checkpoint
                 self._written(checkpoint, seconds)
                 return checkpoint
         except (grpc.aio.AioRpcError, CheckpointError) as error:

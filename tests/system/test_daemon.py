@@ -155,13 +155,7 @@ def test_stopping_leaves_nothing_behind_and_a_job_goes_on_after_a_restart(
     (left,) = [
         found for event in events if (found := re.search(r"goes away; it goes on from step (\d+)", event.message))
     ]
-    (resumed,) = [
-        int(found.group(1))
-        for event in events
-        if (found := re.search(r"from the checkpoint of step (\d+)", event.message))
-    ]
-    # A checkpoint that was due anyway may follow the last one that was asked for.
-    assert resumed >= int(left.group(1))
+    assert any(f"goes on from the checkpoint of step {left.group(1)}" in event.message for event in events)
 
 
 def _try_to_stop(daemon: LocalService) -> int | None:

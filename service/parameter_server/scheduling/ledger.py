@@ -76,7 +76,7 @@ class Ledger:
         """Counts a rejected result; a ticket that the worker holds waits again.
 
         Returns:
-            Whether the ticket was rejected so often that the training cannot go on: see `failure`.
+            Whether the ticket was rejected so often that the training cannot go on: see `failure_reason`.
         """
         self.rejected[rejection] += 1
         if not self._dispatcher.return_ticket(worker, ticket):
