@@ -75,8 +75,8 @@ class CheckpointFetcher:
         """Fetches and writes a checkpoint now.
 
         Returns:
-            The newest checkpoint, which the job goes on from: one that was due meanwhile may be of a later step. None if
-            the training is over.
+            The newest checkpoint, which the job goes on from: one that was due meanwhile may be of a later step. None
+            if the training is over.
 
         Raises:
             AttemptLost: The parameter server does not answer.

@@ -111,6 +111,44 @@ def test_a_stream_that_breaks_off_leaves_nothing(folder: CheckpointFolder, rest:
     assert list(folder.path.iterdir()) == []
 
 
+class _StepCall:
+    """A call that is answered with the checkpoint of a step, once something has happened; with none for no step."""
+
+    def __init__(self, step: int | None, happened: asyncio.Event) -> None:
+        self._step = step
+        self._happened = happened
+
+    async def __aiter__(self) -> AsyncIterator[ps_pb.FetchCheckpointResponse]:
+        await self._happened.wait()
+        if self._step is not None:
+            state = ps_pb.TrainingState(step=self._step)
+            image = make_image(Snapshot(state, np.arange(100.0)), {"spec_sha256": ""})
+            yield ps_pb.FetchCheckpointResponse(state=state, events=5)
+            yield ps_pb.FetchCheckpointResponse(chunk=bytes(image))
+
+    def cancel(self) -> None:
+        """As of a call."""
+
+
+async def test_a_due_checkpoint_of_a_later_step_is_the_one_to_go_on_from(folder: CheckpointFolder) -> None:
+    """It came first, though it was taken after the one that was asked for: both are kept, and the later one counts."""
+    at_once, due_written = asyncio.Event(), asyncio.Event()
+    at_once.set()
+    due = iter([9])
+
+    class Server:
+        def FetchCheckpoint(self, request: ps_pb.FetchCheckpointRequest, metadata: Any) -> _StepCall:  # noqa: N802
+            return _StepCall(5, due_written) if request.now else _StepCall(next(due, None), at_once)
+
+    server: Any = Server()
+    fetcher = CheckpointFetcher(server, (), folder, 1, _at_once, lambda *_: due_written.set(), pytest.fail)
+    newest, _ = await asyncio.gather(fetcher.fetch_now(), fetcher.run())
+    assert newest is not None
+    assert newest.step == 9
+    assert [checkpoint.step for checkpoint in folder.list()] == [9, 5]
+    assert folder.newest("")[0] == newest
+
+
 def test_a_full_disk_is_told(folder: CheckpointFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the middle, and nothing is left."""
 
