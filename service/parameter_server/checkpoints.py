@@ -9,9 +9,9 @@ from typing import Any, Final
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.checkpoints.image import make_image
+from service.parameter_server.coordinator import Coordinator
 from service.parameter_server.progress.event_log import TrainingEventLog
 from service.parameter_server.progress.tracker import Position
-from service.parameter_server.training import Training
 from service.parameter_server.transport.thread_bridge import ThreadBridge, set_exception, set_result
 
 __all__ = ["CheckpointRequest", "CheckpointRequests", "CheckpointSchedule", "TakenCheckpoint"]
@@ -84,27 +84,27 @@ class CheckpointRequests:
         self._waiting: list[CheckpointRequest] = []
         self._closed = False
 
-    def request_next(self, request: CheckpointRequest, training: Training, now: float) -> None:
+    def request_next(self, request: CheckpointRequest, coordinator: Coordinator, now: float) -> None:
         """Requests the next checkpoint that is due."""
         self._waiting = [other for other in self._waiting if not other.done()] + [request]
-        self.take_if_due(training, now)
+        self.take_if_due(coordinator, now)
 
-    def request_now(self, request: CheckpointRequest, training: Training, now: float) -> None:
+    def request_now(self, request: CheckpointRequest, coordinator: Coordinator, now: float) -> None:
         """Requests a checkpoint at once."""
-        if training.over or self._closed:
+        if coordinator.over or self._closed:
             self._bridge.call_on_loop(set_result, request, None)
         else:
-            self._take([request], training, now)
+            self._take([request], coordinator, now)
 
-    def take_if_due(self, training: Training, now: float) -> None:
+    def take_if_due(self, coordinator: Coordinator, now: float) -> None:
         """Takes a checkpoint for all requests that wait, if there are any and one is due."""
         if not self._waiting:
             return
-        if training.over or self._closed:
+        if coordinator.over or self._closed:
             self.close()
-        elif self._schedule.is_due(training.position, now):
+        elif self._schedule.is_due(coordinator.position, now):
             waiting, self._waiting = self._waiting, []
-            self._take([request for request in waiting if not request.done()], training, now)
+            self._take([request for request in waiting if not request.done()], coordinator, now)
 
     def close(self) -> None:
         """Answers all requests that there will be no more checkpoints."""
@@ -112,11 +112,11 @@ class CheckpointRequests:
         while self._waiting:
             self._bridge.call_on_loop(set_result, self._waiting.pop(), None)
 
-    def _take(self, requests: list[CheckpointRequest], training: Training, now: float) -> None:
+    def _take(self, requests: list[CheckpointRequest], coordinator: Coordinator, now: float) -> None:
         """Takes a checkpoint; where there is no memory for its image, the training goes on and it stays due."""
         if not requests:
             return
-        snapshot = training.snapshot()
+        snapshot = coordinator.snapshot()
         try:
             image = make_image(snapshot, self._description)
         except MemoryError as error:
@@ -124,6 +124,6 @@ class CheckpointRequests:
                 self._bridge.call_on_loop(set_exception, request, error)
             return
         checkpoint = TakenCheckpoint(snapshot.state, image, len(self._event_log))
-        self._schedule.record_checkpoint(training.position, now)
+        self._schedule.record_checkpoint(coordinator.position, now)
         for request in requests:
             self._bridge.call_on_loop(set_result, request, checkpoint)

@@ -1,4 +1,4 @@
-"""The engine: the thread that makes the steps, and the only one that touches the training.
+"""The engine: the thread that makes the steps, and the only one that touches the coordinator and its shard.
 
 It waits for whatever comes first: a report on a worker's connection, room on a connection for what is unsent, or a call
 from the event loop's thread, which does everything that is not a step.
@@ -25,9 +25,9 @@ from service.parameter_server.checkpoints import (
     CheckpointSchedule,
     TakenCheckpoint,
 )
+from service.parameter_server.coordinator import Coordinator
 from service.parameter_server.progress.attempt_statistics import write_usage
 from service.parameter_server.progress.event_log import TrainingEventLog
-from service.parameter_server.training import Training
 from service.parameter_server.transport.members import Member, Members
 from service.parameter_server.transport.thread_bridge import ThreadBridge
 from service.parameter_server.transport.worker_connection import WorkerConnectionError
@@ -52,7 +52,7 @@ class Engine:
 
     def __init__(
         self,
-        training: Training,
+        coordinator: Coordinator,
         patience_seconds: float,
         checkpoints: spec_pb.CheckpointsSpec,
         description: Mapping[str, Any],
@@ -62,21 +62,21 @@ class Engine:
         """Starts the thread; must run on the event loop's.
 
         Args:
-            training: Belongs to the thread from now on: others may touch it only through `call`.
+            coordinator: Belongs to the thread from now on: others may touch it only through `call`.
             patience_seconds: Time that a worker with tickets may be silent.
             checkpoints: Says when checkpoints are due.
             description: Description of the job, for checkpoints.
             arithmetic: Numeric environment of this process.
             notify: Called on the event loop after each event that followers must read at once.
         """
-        self._training = training
+        self._coordinator = coordinator
         self._most_members: int | None = None
         self._dealt_rounds = 0
         self._now = self._next_check = time.monotonic()
         self._bridge = ThreadBridge()
         self._event_log = TrainingEventLog(partial(self._bridge.call_on_loop, notify))
         self._event_log.append_arithmetic(arithmetic)
-        schedule = CheckpointSchedule(checkpoints, training.position, self._now)
+        schedule = CheckpointSchedule(checkpoints, coordinator.position, self._now)
         self._checkpoint_requests = CheckpointRequests(schedule, description, self._bridge, self._event_log)
         self._selector = DefaultSelector()
         self._selector.register(self._bridge.fileno(), EVENT_READ, self._bridge.run_calls)
@@ -116,7 +116,7 @@ class Engine:
         request: CheckpointRequest = self._bridge.loop.create_future()
         requests = self._checkpoint_requests
         ask = requests.request_now if now else requests.request_next
-        await self.call(lambda: ask(request, self._training, time.monotonic()))
+        await self.call(lambda: ask(request, self._coordinator, time.monotonic()))
         return await request
 
     def report_if_new(self, seen: int, *, with_statistics: bool) -> ps_pb.FollowResponse | None:
@@ -128,21 +128,23 @@ class Engine:
 
         The end of the attempt is reported with statistics in any case.
         """
-        response = ps_pb.FollowResponse(progress=self._training.progress(), events=self._event_log.events_after(seen))
+        response = ps_pb.FollowResponse(
+            progress=self._coordinator.progress(), events=self._event_log.events_after(seen)
+        )
         if with_statistics or self._event_log.ended:
             response.statistics.CopyFrom(self._statistics())
         return response
 
     def _statistics(self) -> ps_pb.AttemptStatistics:
         """Returns the statistics since the beginning of the attempt."""
-        training, members = self._training, self._members
-        statistics = training.counters.message(
+        coordinator, members = self._coordinator, self._members
+        statistics = coordinator.counters.message(
             worker_seconds=[member.seconds for member in members],
-            server_seconds=training.stopwatch.seconds,
+            server_seconds=coordinator.stopwatch.seconds,
             transports=[member.connection.transport for member in members],
-            rejected=training.rejected,
+            rejected=coordinator.rejected,
         )
-        training.steps.write_to(statistics)
+        coordinator.steps.write_to(statistics)
         statistics.workers.extend(members.statistics())
         write_usage(statistics.process, self._usage.read())
         return statistics
@@ -179,7 +181,7 @@ class Engine:
 
     def _make_steps(self) -> None:
         """Handles whatever comes first, until the engine is closed."""
-        self._training.stopwatch.lap("waiting")
+        self._coordinator.stopwatch.lap("waiting")
         self._advance()
         while not self._closing:
             self._await_files()
@@ -187,7 +189,7 @@ class Engine:
                 raise self._error
             if self._now > self._next_check:
                 self._next_check = self._now + min(_CHECK_SECONDS, self._members.patience_seconds / 2)
-                self._members.disconnect_silent(self._training.holds_tickets, self._now)
+                self._members.disconnect_silent(self._coordinator.holds_tickets, self._now)
 
     def _await_files(self) -> None:
         """Waits for files that are ready, and calls their functions.
@@ -196,7 +198,7 @@ class Engine:
         """
         ready = self._selector.select(_CHECK_SECONDS)
         self._now = time.monotonic()
-        self._training.stopwatch.lap("waiting")
+        self._coordinator.stopwatch.lap("waiting")
         for key, _ in ready:
             key.data()
 
@@ -211,20 +213,20 @@ class Engine:
         """Receives a report, or sends what is unsent; the selector calls again if there is more."""
         if not member.connected:  # it was disconnected for what another one did in the same poll
             return
-        training = self._training
+        coordinator = self._coordinator
         try:
             report = member.connection.receive_report()
-            training.stopwatch.lap("receiving")
+            coordinator.stopwatch.lap("receiving")
             if report:
                 computed = member.record_report(report, self._now)
-                rejection = training.accept_result(member.worker, report.attempt, report.result, computed, self._now)
+                rejection = coordinator.accept_result(member.worker, report.attempt, report.result, computed, self._now)
                 member.rejections.append(rejection)
-                if training.has_pending_work:
+                if coordinator.has_pending_work:
                     self._advance()
-                if member.rejections and training.holds_tickets(member.worker):
-                    self._members.send_order(member.worker, [], training.version, self._now)
+                if member.rejections and coordinator.holds_tickets(member.worker):
+                    self._members.send_order(member.worker, [], coordinator.version, self._now)
                 if rejection is None:
-                    member.counters.add_result(report.result.sums.samples, training.lag)
+                    member.counters.add_result(report.result.sums.samples, coordinator.lag)
             else:
                 self._members.flush(member)
         except WorkerConnectionError as error:
@@ -232,42 +234,42 @@ class Engine:
 
     def _advance(self) -> None:
         """Sends tickets, and then records and reports what the last result brought about."""
-        training = self._training
-        if training.rounds != self._dealt_rounds:
-            self._dealt_rounds = training.rounds
+        coordinator = self._coordinator
+        if coordinator.rounds != self._dealt_rounds:
+            self._dealt_rounds = coordinator.rounds
             self._remove_excess_workers()
-        for worker, tickets in training.deal_tickets().items():
-            self._members.send_order(worker, tickets, training.version, self._now)
-        training.stopwatch.lap("dealing")
-        training.record_rounds()
-        self._event_log.extend(training.pop_events())
-        if training.over:
+        for worker, tickets in coordinator.deal_tickets().items():
+            self._members.send_order(worker, tickets, coordinator.version, self._now)
+        coordinator.stopwatch.lap("dealing")
+        coordinator.record_rounds()
+        self._event_log.extend(coordinator.pop_events())
+        if coordinator.over:
             self._end()
-        self._checkpoint_requests.take_if_due(training, self._now)
-        training.stopwatch.lap("booking")
+        self._checkpoint_requests.take_if_due(coordinator, self._now)
+        coordinator.stopwatch.lap("booking")
 
     def _end(self) -> None:
         """Disconnects all workers, and reports why the training ended; once."""
         if self._event_log.ended:
             return
-        training = self._training
+        coordinator = self._coordinator
         self._members.disconnect_all("")
-        if training.diverged:
-            end = ps_pb.TrainingEvent(diverged=training.failure)
-        elif training.failure:
-            end = ps_pb.TrainingEvent(failed=training.failure)
+        if coordinator.diverged:
+            end = ps_pb.TrainingEvent(diverged=coordinator.failure)
+        elif coordinator.failure:
+            end = ps_pb.TrainingEvent(failed=coordinator.failure)
         else:
-            end = ps_pb.TrainingEvent(finished=training.ending)
+            end = ps_pb.TrainingEvent(finished=coordinator.ending)
         self._event_log.append(end)
 
     # -- members -------------------------------------------------------------------------------------------------------
 
     def _add_worker(self, member: Member) -> None:
-        if self._training.over or not self._bridge.is_open:
+        if self._coordinator.over or not self._bridge.is_open:
             self._bridge.call_on_loop(member.gone.set)
             return
         self._members.add_member(member, partial(self._serve_connection, member))
-        self._training.add_worker(member.worker)
+        self._coordinator.add_worker(member.worker)
         # Before the events that its tickets bring about.
         if member.arithmetic:
             self._event_log.append_arithmetic(member.arithmetic)
@@ -277,10 +279,10 @@ class Engine:
     def _remove_worker(self, member: Member) -> None:
         if not self._members.remove_member(member):
             return
-        self._training.counters.add_worker_seconds(member.seconds)
-        if not self._training.over:
+        self._coordinator.counters.add_worker_seconds(member.seconds)
+        if not self._coordinator.over:
             self._event_log.append(ps_pb.TrainingEvent(worker_lost=member.loss))
-        self._training.remove_worker(member.worker)
+        self._coordinator.remove_worker(member.worker)
         self._advance()
 
     def _remove_excess_workers(self) -> None:
@@ -289,7 +291,7 @@ class Engine:
             return
         for member in self._members.excess(self._most_members):
             self._members.remove_member(member)
-            self._training.counters.add_worker_seconds(member.seconds)
-            self._training.remove_worker(member.worker, lost=False)
+            self._coordinator.counters.add_worker_seconds(member.seconds)
+            self._coordinator.remove_worker(member.worker, lost=False)
             left = f"{member.worker} left: there were more workers than the {self._most_members} that are wanted"
             self._event_log.append(ps_pb.TrainingEvent(worker_left=left))

@@ -9,13 +9,14 @@ import grpc
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
+from service.parameter_server.coordinator import Coordinator
 from service.parameter_server.engine import PATIENCE_SECONDS
 from service.parameter_server.progress.advice import advice
 from service.parameter_server.progress.stopping import stopping_rules
-from service.parameter_server.scheduling.rounds import POLICIES
+from service.parameter_server.scheduling.policies import POLICIES
 from service.parameter_server.servicer import ParameterServerServicer
+from service.parameter_server.shard.shard import Shard
 from service.parameter_server.start import first_snapshot, place_in_shared_memory
-from service.parameter_server.training import Training
 from service.parameter_server.transport.acceptor import Acceptor
 from service.rpc.descriptors import connection_options
 from service.rpc.interceptors import RejectUnimplemented, RejectUnreadable
@@ -71,21 +72,24 @@ async def start_parameter_server(
     sys.setswitchinterval(_SWITCH_SECONDS)
     spec = assignment.spec
     start, memory = place_in_shared_memory(first_snapshot(assignment), spec.distribution.transport)
-    training = Training(
+    optimizer, rules = from_spec.update_rule(spec), stopping_rules(assignment)
+    layer_starts = ParameterLayout(tuple(spec.model.layers), spec.model.bias).starts
+    shard = Shard(optimizer, start, layer_starts, keep_best=rules.keep_best)
+    coordinator = Coordinator(
         from_spec.plan(assignment),
         POLICIES[spec.distribution.policy],
-        from_spec.update_rule(spec),
-        start,
-        ParameterLayout(tuple(spec.model.layers), spec.model.bias).starts,
-        stopping_rules(assignment),
+        shard,
+        optimizer.learning_rate,
+        start.state,
+        rules,
         attempt=assignment.attempt,
         labelled=assignment.train.dataset.classes > 0,
         advice=advice(assignment),
         clock=time.perf_counter,
     )
-    acceptor = Acceptor(spec.distribution.transport, host, training.parameters, memory, training.buffers)
+    acceptor = Acceptor(spec.distribution.transport, host, shard.parameters, memory, shard.buffers)
     description = _description(assignment)
-    servicer = ParameterServerServicer(assignment, secret, training, acceptor, description, patience_seconds)
+    servicer = ParameterServerServicer(assignment, secret, coordinator, acceptor, description, patience_seconds)
     options = (*channel_options(from_spec.message_bytes(assignment)), *connection_options())
     server = grpc.aio.server(interceptors=[RejectUnreadable(), RejectUnimplemented()], options=options)
     ps_grpc.add_ParameterServerServiceServicer_to_server(servicer, server)

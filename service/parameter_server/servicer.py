@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from nablad.files import CHUNK_BYTES
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
+from service.parameter_server.coordinator import Coordinator
 from service.parameter_server.engine import PATIENCE_SECONDS, Engine
-from service.parameter_server.training import Training
 from service.parameter_server.transport.acceptor import Acceptor
 from service.parameter_server.transport.members import Member
 from service.parameter_server.transport.worker_connection import WorkerConnection
@@ -36,30 +36,30 @@ class ParameterServerServicer(ps_grpc.ParameterServerServiceServicer):
         self,
         assignment: ps_pb.Assignment,
         secret: str,
-        training: Training,
+        coordinator: Coordinator,
         acceptor: Acceptor,
         description: Mapping[str, Any],
         patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
-        """Starts the engine, which the training belongs to from now on.
+        """Starts the engine, which the coordinator belongs to from now on.
 
         Args:
             assignment: Assignment that every worker gets.
             secret: Secret of the job; calls without it are rejected.
-            training: The training of the attempt.
+            coordinator: Coordinator of the attempt.
             acceptor: Opens the workers' connections.
             description: Description of the job, for checkpoints.
             patience_seconds: Time that a worker with tickets may be silent.
         """
         self._assignment = assignment
         self._secret = secret
-        self._training = training
+        self._coordinator = coordinator
         self._acceptor = acceptor
         self._numbers = itertools.count(1)
         self._joined: dict[str, ps_pb.JoinRequest] = {}
         self._new_events = asyncio.Event()
         self._engine = Engine(
-            training,
+            coordinator,
             patience_seconds,
             assignment.spec.checkpoints,
             description,
@@ -158,8 +158,8 @@ class ParameterServerServicer(ps_grpc.ParameterServerServiceServicer):
 
     def _final_or_present_weights(self) -> NDArray[np.floating]:
         """Returns the weights that the training leaves if it is over, else a copy of the present ones."""
-        training = self._training
-        return training.result if training.over else training.parameters.copy()
+        shard = self._coordinator.shard
+        return shard.weights.result if self._coordinator.over else shard.parameters.copy()
 
     def _notify_followers(self) -> None:
         """Wakes the followers that wait now; later ones wait for the next event."""

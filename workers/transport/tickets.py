@@ -9,7 +9,10 @@ from numpy.typing import NDArray
 
 from workers.mathematics.sums import SampleSums
 
-__all__ = ["Rejection", "Result", "Ticket", "TicketKind"]
+__all__ = ["Gradient", "Rejection", "Result", "Ticket", "TicketKind"]
+
+Gradient = NDArray[np.floating]
+"""Vector of all gradients of a network, shape (size,)."""
 
 
 class TicketKind(IntEnum):
@@ -47,7 +50,7 @@ class Result:
     ticket: Ticket
     version: int
     sums: SampleSums
-    gradient: NDArray[np.floating] | None = None
+    gradient: Gradient | None = None
 
 
 class Rejection(IntEnum):

@@ -5,18 +5,13 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from service.parameter_server.scheduling.dispatcher import Dispatcher
+from service.parameter_server.scheduling.policies import SchedulingPolicy
 from service.parameter_server.scheduling.rounds import Round
-from service.parameter_server.shard.reduction import all_finite
 from workers.plan import Plan
-from workers.transport.tickets import Rejection, Result, Ticket, TicketKind
+from workers.transport.tickets import Gradient, Rejection, Result, Ticket, TicketKind
 
 __all__ = ["Ledger"]
-
-Vector = NDArray[np.floating]
 
 # A ticket whose results are rejected this often fails the job: the result of a ticket depends on the ticket alone.
 _MOST_REJECTIONS: Final = 3
@@ -30,22 +25,30 @@ class Ledger:
     """
 
     def __init__(
-        self, attempt: int, plan: Plan, dispatcher: Dispatcher, parameters: Vector, explain: Callable[[Ticket], str]
+        self,
+        attempt: int,
+        plan: Plan,
+        policy: SchedulingPolicy,
+        dispatcher: Dispatcher,
+        validate_gradient: Callable[[Gradient | None], Rejection | None],
+        explain: Callable[[Ticket], str],
     ) -> None:
         """Starts without rejections.
 
         Args:
             attempt: Number of the attempt; results of others are rejected.
             plan: Plan of the job.
+            policy: Decides of which weights a result may be.
             dispatcher: Knows which worker holds which ticket.
-            parameters: The parameter vector, for its shape and type.
+            validate_gradient: Returns the shard's reason against a gradient.
             explain: Returns why the result of a ticket is not finite, and what to do.
         """
         self.rejected: Counter[Rejection] = Counter()
         self._attempt = attempt
         self._plan = plan
+        self._policy = policy
         self._dispatcher = dispatcher
-        self._parameters = parameters
+        self._validate_gradient = validate_gradient
         self._explain = explain
         self._rejections: Counter[Ticket] = Counter()  # of the open rounds, by ticket
 
@@ -99,19 +102,13 @@ class Ledger:
         )
 
     def _check_contents(self, result: Result, round_: Round, version: int) -> Rejection | None:
-        if result.version != version:
+        if not self._policy.accepts(result.version, version):
             return Rejection.WRONG_VERSION
         if not result.sums.can_be_of(round_.part_samples[result.ticket.micro_batch]):
             return Rejection.WRONG_COUNT
         if not math.isfinite(result.sums.cost_sum):
             return Rejection.NOT_FINITE
-        return self._check_gradient(result.gradient) if round_.kind == TicketKind.GRADIENT else None
-
-    def _check_gradient(self, gradient: Vector | None) -> Rejection | None:
-        parameters = self._parameters
-        if gradient is None or gradient.shape != parameters.shape or gradient.dtype != parameters.dtype:
-            return Rejection.WRONG_SIZE
-        return None if all_finite(gradient) else Rejection.NOT_FINITE
+        return self._validate_gradient(result.gradient) if round_.kind == TicketKind.GRADIENT else None
 
     def _is_closed(self, ticket: Ticket, version: int) -> bool:
         """Returns whether the ticket belongs to a round that was closed before."""

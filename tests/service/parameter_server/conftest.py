@@ -17,11 +17,12 @@ from nablad.jobspec import complete, parse
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.checkpoints.image import Snapshot, make_image
+from service.parameter_server.coordinator import Coordinator
 from service.parameter_server.progress.advice import Advice, advice
 from service.parameter_server.progress.stopping import StoppingRules, stopping_rules
-from service.parameter_server.scheduling.rounds import SyncPolicy
+from service.parameter_server.scheduling.policies import SyncPolicy
+from service.parameter_server.shard.shard import Shard
 from service.parameter_server.start import first_snapshot, place_in_shared_memory
-from service.parameter_server.training import Training
 from workers import from_spec
 from workers.computation import Computation
 from workers.mathematics.optimizers import Optimizer, optimizer
@@ -65,8 +66,8 @@ def make_job(assignment: Callable[..., ps_pb.Assignment]) -> Callable[..., ps_pb
 
 
 @pytest.fixture
-def make_training() -> Callable[..., Training]:
-    """Makes a training of attempt 2 from a plan, the size of the vector and its type; the clock ticks in seconds.
+def make_coordinator() -> Callable[..., Coordinator]:
+    """Makes the coordinator of attempt 2 from a plan, the size of the vector and its type; the clock ticks in seconds.
 
     It may begin with another state than nothing; other keywords are those of its stopping rules.
     """
@@ -79,15 +80,16 @@ def make_training() -> Callable[..., Training]:
         layer_starts: Sequence[int] = (0,),
         update_rule: Optimizer = _SGD,
         **rules: Any,
-    ) -> Training:
-        clock = itertools.count()
-        return Training(
+    ) -> Coordinator:
+        clock, start = itertools.count(), Snapshot(state or ps_pb.TrainingState(), np.zeros(size, dtype))
+        stopping = StoppingRules(plan.epochs, **rules)
+        return Coordinator(
             plan,
             SyncPolicy(),
-            update_rule,
-            Snapshot(state or ps_pb.TrainingState(), np.zeros(size, dtype)),
-            layer_starts,
-            StoppingRules(plan.epochs, **rules),
+            Shard(update_rule, start, layer_starts, keep_best=stopping.keep_best),
+            update_rule.learning_rate,
+            start.state,
+            stopping,
             attempt=2,
             labelled=True,
             advice=Advice(REMEDY),
@@ -98,28 +100,30 @@ def make_training() -> Callable[..., Training]:
 
 
 @pytest.fixture
-def answer() -> Callable[[Training, Ticket, Plan], Result]:
+def answer() -> Callable[[Coordinator, Ticket, Plan], Result]:
     """A result that depends on the ticket alone, as a worker's does."""
     return _answer
 
 
-def _answer(training: Training, ticket: Ticket, plan: Plan) -> Result:
+def _answer(coordinator: Coordinator, ticket: Ticket, plan: Plan) -> Result:
     if ticket.kind == TicketKind.EVALUATION:
         rows = plan.evaluation(ticket.micro_batch)
-        return Result(ticket, training.version, SampleSums(2.5, rows.stop - rows.start, 3))
+        return Result(ticket, coordinator.version, SampleSums(2.5, rows.stop - rows.start, 3))
     generator = np.random.default_rng([ticket.step, ticket.micro_batch])
-    size = training.parameters.size
+    weights = coordinator.shard.parameters
     # Of very different sizes, so that every order of additions rounds differently.
-    gradient = (generator.normal(size=size) * 10.0 ** generator.integers(-5, 5, size)).astype(training.parameters.dtype)
+    gradient = (generator.normal(size=weights.size) * 10.0 ** generator.integers(-5, 5, weights.size)).astype(
+        weights.dtype
+    )
     samples = plan.samples(ticket.step, ticket.micro_batch)
-    return Result(ticket, training.version, SampleSums(float(generator.normal()), samples, 1), gradient)
+    return Result(ticket, coordinator.version, SampleSums(float(generator.normal()), samples, 1), gradient)
 
 
 class Run:
     """An attempt in this thread: its training, and one worker that computes for it. The clock ticks in seconds.
 
     Attributes:
-        training: The training.
+        coordinator: Its coordinator.
         told: What happened until now, without what depends on the time and on who is there.
     """
 
@@ -128,13 +132,15 @@ class Run:
         clock = itertools.count()
         spec = job.spec
         start, _ = place_in_shared_memory(first_snapshot(job), spec_pb.TRANSPORT_INLINE)
-        self.training = Training(
+        optimizer, rules = from_spec.update_rule(spec), stopping_rules(job)
+        layer_starts = ParameterLayout(tuple(spec.model.layers), spec.model.bias).starts
+        self.coordinator = Coordinator(
             from_spec.plan(job),
             SyncPolicy(),
-            from_spec.update_rule(spec),
-            start,
-            ParameterLayout(tuple(spec.model.layers), spec.model.bias).starts,
-            stopping_rules(job),
+            Shard(optimizer, start, layer_starts, keep_best=rules.keep_best),
+            optimizer.learning_rate,
+            start.state,
+            rules,
             attempt=job.attempt,
             labelled=job.train.dataset.classes > 0,
             advice=advice(job),
@@ -144,29 +150,29 @@ class Run:
         self._attempt = job.attempt
         self._computation = Computation(job)
         self._tell()
-        self.training.add_worker("w")
-        while rejected and not self.training.over:
+        self.coordinator.add_worker("w")
+        while rejected and not self.coordinator.over:
             self._make_rejected()
 
     def make_round(self) -> None:
         """Makes a step, or an evaluation."""
-        training = self.training
-        for ticket in training.deal_tickets()["w"]:
-            weights = training.parameters
-            result = self._computation.answer(ticket, weights, training.version, np.empty_like(weights))
-            assert training.accept_result("w", self._attempt, result) is None
-        training.record_rounds()
+        coordinator = self.coordinator
+        for ticket in coordinator.deal_tickets()["w"]:
+            weights = coordinator.shard.parameters
+            result = self._computation.answer(ticket, weights, coordinator.version, np.empty_like(weights))
+            assert coordinator.accept_result("w", self._attempt, result) is None
+        coordinator.record_rounds()
         self._tell()
 
     def finish(self) -> "Run":
         """Makes all rounds that are left."""
-        while not self.training.over:
+        while not self.coordinator.over:
             self.make_round()
         return self
 
     def image(self) -> bytes:
         """All that it takes to go on, without what depends on the time."""
-        snapshot = self.training.snapshot()
+        snapshot = self.coordinator.snapshot()
         snapshot.state.seconds = snapshot.state.epoch.seconds = 0
         return bytes(make_image(snapshot, {}))
 
@@ -175,14 +181,14 @@ class Run:
         return [event.epoch_end for event in self.told if event.HasField("epoch_end")]
 
     def _make_rejected(self) -> None:
-        training = self.training
-        for ticket in training.deal_tickets()["w"]:
-            weights = training.parameters
-            result = self._computation.answer(ticket, weights, training.version, np.empty_like(weights))
-            assert training.accept_result("w", self._attempt, result) is not None
+        coordinator = self.coordinator
+        for ticket in coordinator.deal_tickets()["w"]:
+            weights = coordinator.shard.parameters
+            result = self._computation.answer(ticket, weights, coordinator.version, np.empty_like(weights))
+            assert coordinator.accept_result("w", self._attempt, result) is not None
 
     def _tell(self) -> None:
-        for event in self.training.pop_events():
+        for event in self.coordinator.pop_events():
             if event.HasField("step"):
                 event.step.attempt = 0
             elif event.HasField("epoch_end"):

@@ -17,7 +17,7 @@ Resume = Callable[[ps_pb.Assignment, Snapshot], ps_pb.Assignment]
 
 def _told_before(run: Any) -> list[ps_pb.TrainingEvent]:
     """What a run has told and an attempt that goes on from there does not tell again."""
-    return list(run.told) if run.training.version else []  # else the digest of the first weights
+    return list(run.told) if run.coordinator.version else []  # else the digest of the first weights
 
 
 def _set_up(job: ps_pb.Assignment, optimizer: str, *, validation: bool) -> None:
@@ -39,14 +39,16 @@ def test_from_every_point_on_all_is_as_if_nothing_had_been(
     job = make_job()
     _set_up(job, optimizer, validation=validation)
     undisturbed, walk = begin(job).finish(), begin(job)
-    while not walk.training.over:
-        resumed = begin(resume(job, walk.training.snapshot())).finish()
+    while not walk.coordinator.over:
+        resumed = begin(resume(job, walk.coordinator.snapshot())).finish()
         assert _told_before(walk) + resumed.told == undisturbed.told
         assert resumed.image() == undisturbed.image()
-        assert resumed.training.result.tobytes() == undisturbed.training.result.tobytes()
-        assert resumed.training.ending == undisturbed.training.ending == "all 2 epochs are done"
+        assert (
+            resumed.coordinator.shard.weights.result.tobytes() == undisturbed.coordinator.shard.weights.result.tobytes()
+        )
+        assert resumed.coordinator.ending == undisturbed.coordinator.ending == "all 2 epochs are done"
         walk.make_round()
-    assert walk.training.rounds == 8 + 2 * validation
+    assert walk.coordinator.rounds == 8 + 2 * validation
 
 
 @pytest.mark.parametrize("dtype", ["FLOAT32", "FLOAT64"])
@@ -56,10 +58,10 @@ def test_resuming_again_and_again_changes_nothing(make_job: MakeJob, begin: Begi
     job.spec.model.dtype = spec_pb.DType.Value(f"D_TYPE_{dtype}")
     _set_up(job, "ADAM", validation=True)
     undisturbed, run = begin(job).finish(), begin(job)
-    while not run.training.over:
+    while not run.coordinator.over:
         run.make_round()
-        if not run.training.over:
-            run = begin(resume(job, run.training.snapshot()))
+        if not run.coordinator.over:
+            run = begin(resume(job, run.coordinator.snapshot()))
     assert run.image() == undisturbed.image()
 
 
@@ -69,12 +71,14 @@ def test_an_open_round_is_no_part_of_a_checkpoint(make_job: MakeJob, begin: Begi
     job.spec.training.optimizer.name = spec_pb.OPTIMIZER_ADAM
     run = begin(job)
     run.make_round()
-    before, training = run.image(), run.training
-    first, *others = training.deal_tickets()["w"]
+    before, coordinator = run.image(), run.coordinator
+    first, *others = coordinator.deal_tickets()["w"]
     for ticket in (first, *others[:-1]):
-        gradient = training.buffers.lend_buffer()
+        gradient = coordinator.shard.buffers.lend_buffer()
         gradient.fill(1e300)
-        training.accept_result("w", 1, run._computation.answer(ticket, training.parameters, training.version, gradient))
+        coordinator.accept_result(
+            "w", 1, run._computation.answer(ticket, coordinator.shard.parameters, coordinator.version, gradient)
+        )
         assert run.image() == before
 
 
@@ -83,11 +87,11 @@ def test_the_seconds_of_all_attempts_count(make_job: MakeJob, begin: Begin, resu
     job = make_job()
     run = begin(job)
     run.make_round()
-    seconds = run.training.snapshot().state.seconds
-    again = begin(resume(job, run.training.snapshot()))
-    assert again.training.snapshot().state.seconds == seconds > 0
+    seconds = run.coordinator.snapshot().state.seconds
+    again = begin(resume(job, run.coordinator.snapshot()))
+    assert again.coordinator.snapshot().state.seconds == seconds > 0
     again.make_round()
-    assert again.training.snapshot().state.seconds > seconds
+    assert again.coordinator.snapshot().state.seconds > seconds
 
 
 @pytest.mark.parametrize("rounds", [5, 9])
@@ -100,10 +104,10 @@ def test_an_attempt_may_have_only_an_evaluation_or_nothing_left_to_do(
     for _ in range(rounds):
         walk.make_round()
     job.last_step = 4 if rounds == 5 else 8
-    resumed = begin(resume(job, walk.training.snapshot())).finish()
-    assert resumed.training.rounds == (0 if rounds == 5 else 1)
-    assert resumed.training.result.tobytes() == walk.training.parameters.tobytes()
-    assert resumed.training.ending == (
+    resumed = begin(resume(job, walk.coordinator.snapshot())).finish()
+    assert resumed.coordinator.rounds == (0 if rounds == 5 else 1)
+    assert resumed.coordinator.shard.weights.result.tobytes() == walk.coordinator.shard.parameters.tobytes()
+    assert resumed.coordinator.ending == (
         "stopped at step 4, the last one that was asked for" if rounds == 5 else "all 2 epochs are done"
     )
 
@@ -112,11 +116,11 @@ def test_a_warm_start_begins_with_other_weights_at_step_0(make_job: MakeJob, beg
     """Without moments of its own, the optimizer begins anew; the digest of the first weights is theirs."""
     job = make_job()
     _set_up(job, "ADAM", validation=True)
-    weights = begin(job).finish().training.parameters.copy()
+    weights = begin(job).finish().coordinator.shard.parameters.copy()
     start = Snapshot(ps_pb.TrainingState(), weights.copy())
     warm = begin(resume(job, start))
     assert warm.told[0].first_weights_sha256 == hashlib.sha256(weights).hexdigest()
-    assert (warm.training.version, warm.training.progress().epoch) == (0, 0)
+    assert (warm.coordinator.version, warm.coordinator.progress().epoch) == (0, 0)
     warm.finish()
     assert len(warm.epochs()) == 2
 
@@ -165,7 +169,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(
     run = begin(job)
     for _ in range(7):
         run.make_round()
-    job = resume(job, run.training.snapshot())
+    job = resume(job, run.coordinator.snapshot())
     spoil(job)
     with pytest.raises(CheckpointError, match=sentence):
         begin(job)

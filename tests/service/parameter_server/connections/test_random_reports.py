@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.parameter_server.training import Training
+from service.parameter_server.coordinator import Coordinator
 from service.parameter_server.transport.members import Member
 from service.parameter_server.transport.worker_connection import WorkerConnectionError
 from workers.mathematics.sums import SampleSums
@@ -76,26 +76,28 @@ def test_random_bytes_are_results_or_break_the_connection(
 @_many
 @given(pieces=_pieces, seed=st.integers(0, 2**32))
 def test_random_results_change_no_weight_unless_they_are_right(
-    ends: Callable[..., Any], make_training: Callable[..., Training], pieces: list[bytes], seed: int
+    ends: Callable[..., Any], make_coordinator: Callable[..., Coordinator], pieces: list[bytes], seed: int
 ) -> None:
     """The training takes or rejects each, moves with what it took alone, and can always say where it stands."""
-    training, chance = make_training(PLAN, SIZE), random.Random(seed)
+    coordinator, chance = make_coordinator(PLAN, SIZE), random.Random(seed)
     for worker in ("a", "b"):
-        training.add_worker(worker)
-    training.deal_tickets()
+        coordinator.add_worker(worker)
+    coordinator.deal_tickets()
     pair = ends(SIZE)
     members = [Member(worker, pair.connection, "") for worker in "ab"]
     for report in _results(pair, pieces):
-        version, member = training.version, chance.choice(members)
+        version, member = coordinator.version, chance.choice(members)
         computed = member.record_report(report, 0.0)
         with np.errstate(over="ignore", invalid="ignore"):
-            rejection = training.accept_result(member.worker, report.attempt, report.result, computed)
-        training.deal_tickets()
-        training.record_rounds()
-        told = training.counters.message([member.seconds], training.stopwatch.seconds, ["shared"], training.rejected)
-        training.steps.write_to(told)
+            rejection = coordinator.accept_result(member.worker, report.attempt, report.result, computed)
+        coordinator.deal_tickets()
+        coordinator.record_rounds()
+        told = coordinator.counters.message(
+            [member.seconds], coordinator.stopwatch.seconds, ["shared"], coordinator.rejected
+        )
+        coordinator.steps.write_to(told)
         told.workers.append(member.counters.message(member.worker, member.usage))
-        training.progress()
-        assert rejection is None or training.version == version
+        coordinator.progress()
+        assert rejection is None or coordinator.version == version
         assert all(0 <= statistics.seconds_sum < math.inf for statistics in told.phases)
-    assert training.version > 0 or not training.parameters.any()
+    assert coordinator.version > 0 or not coordinator.shard.parameters.any()

@@ -16,8 +16,8 @@ from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from nablad.v1.metrics_pb2 import Sums
 from service.parameter_server import engine as engine_module
+from service.parameter_server.coordinator import Coordinator
 from service.parameter_server.engine import Engine
-from service.parameter_server.training import Training
 from service.parameter_server.transport.members import Member
 from service.parameter_server.transport.worker_connection import WorkerConnection
 from workers.plan import Plan
@@ -28,7 +28,7 @@ SIZE = 6
 PLAN = Plan(rows=10, batch_size=4, micro_batches=3, epochs=2, seed=1, validation_rows=5)
 PATIENCE_SECONDS = 60.0
 
-Answer = Callable[[Training, Ticket, Plan], Result]
+Answer = Callable[[Coordinator, Ticket, Plan], Result]
 
 
 class CountingSelector:
@@ -59,13 +59,13 @@ class Bench:
 
     def __init__(
         self,
-        training: Training,
+        coordinator: Coordinator,
         loop: Any,
         answer: Answer,
         patch: pytest.MonkeyPatch,
         checkpoints: spec_pb.CheckpointsSpec,
     ) -> None:
-        self.training = training
+        self.coordinator = coordinator
         self.news = 0
         self.seconds = 0.0
         patch.setattr(engine_module, "time", SimpleNamespace(monotonic=lambda: self.seconds))
@@ -78,7 +78,7 @@ class Bench:
 
     async def _start(self, checkpoints: spec_pb.CheckpointsSpec) -> Engine:
         arithmetic = jobs_pb.Arithmetic(cpu="abacus")
-        return Engine(self.training, PATIENCE_SECONDS, checkpoints, {"job_id": "j"}, arithmetic, self._count_news)
+        return Engine(self.coordinator, PATIENCE_SECONDS, checkpoints, {"job_id": "j"}, arithmetic, self._count_news)
 
     def _count_news(self) -> None:
         self.news += 1
@@ -127,7 +127,7 @@ class Bench:
 
     def new_peer(self, name: str, *, shared: bool = True) -> "Peer":
         """A worker that the engine does not know yet."""
-        self._peers.append(Peer(name, self.training, self._answer, shared=shared))
+        self._peers.append(Peer(name, self.coordinator, self._answer, shared=shared))
         return self._peers[-1]
 
     def peer(self, name: str, *, shared: bool = True) -> "Peer":
@@ -162,18 +162,18 @@ class Peer:
         rejections: Of its results so far.
     """
 
-    def __init__(self, name: str, training: Training, answer: Answer, *, shared: bool = True) -> None:
+    def __init__(self, name: str, coordinator: Coordinator, answer: Answer, *, shared: bool = True) -> None:
         self.tickets: list[Ticket] = []
         self.rejections: list[Rejection | None] = []
         here, self.socket = socket.socketpair()
-        memory, size = None, training.parameters.size
+        memory, size = None, coordinator.shard.parameters.size
         if shared:
             memory = np.zeros(size)
-        connection = WorkerConnection(here, training.parameters, training.buffers, memory)
+        connection = WorkerConnection(here, coordinator.shard.parameters, coordinator.shard.buffers, memory)
         self.member = Member(name, connection, f"{name} joined")
         gradient = np.zeros(size) if memory is None else memory
         self.connection = ServerConnection(self.socket, np.zeros(size), gradient, None if shared else [0])
-        self._training, self._answer = training, answer
+        self._coordinator, self._answer = coordinator, answer
 
     def listen(self) -> bool:
         """Waits for an order; whether there was one."""
@@ -191,7 +191,7 @@ class Peer:
         usage: tuple[float, float] = (0.5, 4096),
     ) -> None:
         """Answers its next ticket."""
-        result = self._answer(self._training, self.tickets.pop(0), PLAN)
+        result = self._answer(self._coordinator, self.tickets.pop(0), PLAN)
         self.connection.start_gradient()
         if result.gradient is not None:
             self.connection.gradient[:] = result.gradient
@@ -207,7 +207,7 @@ class Peer:
 
 @pytest.fixture
 def make_bench(
-    loop: Any, make_training: Callable[..., Training], answer: Answer, monkeypatch: pytest.MonkeyPatch
+    loop: Any, make_coordinator: Callable[..., Coordinator], answer: Answer, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Bench]:
     """Starts an engine without workers on a training of so many weights; it must be closed.
 
@@ -221,8 +221,8 @@ def make_bench(
             epoch=ps_pb.EpochSums(epoch=1, sums=Sums(samples=10)),
             validation=Sums(samples=5),
         )
-        training = make_training(PLAN, size, state=state if ended else None)
-        return Bench(training, loop, answer, monkeypatch, spec_pb.CheckpointsSpec(**checkpoints))
+        coordinator = make_coordinator(PLAN, size, state=state if ended else None)
+        return Bench(coordinator, loop, answer, monkeypatch, spec_pb.CheckpointsSpec(**checkpoints))
 
     return make
 
@@ -236,12 +236,12 @@ def bench(make_bench: Callable[..., Bench]) -> Iterator[Bench]:
 
 
 @pytest.fixture
-def expected(make_training: Callable[..., Training], answer: Answer) -> bytes:
+def expected(make_coordinator: Callable[..., Coordinator], answer: Answer) -> bytes:
     """The weights that one worker ends with, without an engine."""
-    training = make_training(PLAN, SIZE)
-    training.add_worker("only")
-    while not training.over:
-        for ticket in training.deal_tickets()["only"]:
-            training.accept_result("only", 2, answer(training, ticket, PLAN))
-            training.record_rounds()
-    return training.parameters.tobytes()
+    coordinator = make_coordinator(PLAN, SIZE)
+    coordinator.add_worker("only")
+    while not coordinator.over:
+        for ticket in coordinator.deal_tickets()["only"]:
+            coordinator.accept_result("only", 2, answer(coordinator, ticket, PLAN))
+            coordinator.record_rounds()
+    return coordinator.shard.parameters.tobytes()

@@ -170,4 +170,4 @@ def test_a_training_goes_on_without_memory_for_a_checkpoint(
             _wait(bench, now=True).result(30)
     assert _wait(bench, now=True).result(30).state.step == 0
     bench.peer("peer").finish()
-    assert bench.training.parameters.tobytes() == expected
+    assert bench.coordinator.shard.parameters.tobytes() == expected

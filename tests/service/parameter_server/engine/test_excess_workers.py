@@ -37,7 +37,7 @@ def test_the_newest_leave_at_the_end_of_the_step(bench: Any, expected: bytes) ->
     assert (bench.gone(second), bench.gone(third)) == ("", "")
     assert not bench.remove(second)
     first.finish()
-    assert bench.training.parameters.tobytes() == expected
+    assert bench.coordinator.shard.parameters.tobytes() == expected
     left = [event.worker_left for event in bench.told() if event.worker_left]
     assert left == [f"{name} left: there were more workers than the 1 that are wanted" for name in ("third", "second")]
     assert "worker_lost" not in bench.story()
@@ -73,7 +73,7 @@ def test_who_is_gone_already_does_not_count(bench: Any, expected: bytes) -> None
     bench.remove(first)
     _finish(others)
     assert "worker_left" not in bench.story()
-    assert bench.training.parameters.tobytes() == expected
+    assert bench.coordinator.shard.parameters.tobytes() == expected
 
 
 @pytest.mark.parametrize("workers", [3, 4, 10_000])
@@ -83,7 +83,7 @@ def test_nobody_leaves_while_there_are_not_too_many(bench: Any, expected: bytes,
     bench.run(bench.engine.set_workers(workers))
     _finish(peers)
     assert "worker_left" not in bench.story()
-    assert bench.training.parameters.tobytes() == expected
+    assert bench.coordinator.shard.parameters.tobytes() == expected
 
 
 def test_what_came_on_a_connection_that_was_closed_in_the_same_look_is_left_alone(bench: Any, expected: bytes) -> None:
@@ -97,5 +97,5 @@ def test_what_came_on_a_connection_that_was_closed_in_the_same_look_is_left_alon
         third.socket.sendall(bytes(1000))  # nonsense, for which a connection is broken off
     assert bench.gone(third) == ""
     _finish([first, second])
-    assert bench.training.parameters.tobytes() == expected
+    assert bench.coordinator.shard.parameters.tobytes() == expected
     assert "worker_lost" not in bench.story()

@@ -33,7 +33,7 @@ def test_workers_come_and_go(bench: Any, expected: bytes, shared: bool) -> None:
     assert (bench.gone(second), bench.gone(third)) == ("", "")
     assert not bench.remove(second)
     assert not bench.remove(third)
-    assert bench.training.parameters.tobytes() == expected
+    assert bench.coordinator.shard.parameters.tobytes() == expected
     assert bench.story() == [
         "worker_joined", "worker_lost", "worker_joined", "worker_joined", "epoch_end", "epoch_end", "finished",
     ]  # fmt: skip
@@ -91,7 +91,7 @@ def test_a_worker_that_is_lost_while_it_is_added_holds_nothing(bench: Any, expec
         bench.run(add_and_break_off())
     assert bench.remove(lost)
     bench.peer("other").finish()
-    assert bench.training.parameters.tobytes() == expected
+    assert bench.coordinator.shard.parameters.tobytes() == expected
 
 
 def _half_a_word(peer: Any) -> None:
@@ -119,10 +119,10 @@ def test_a_connection_that_breaks_is_the_reason(bench: Any, expected: bytes, cas
     break_it(peer)
     assert bench.gone(peer).startswith(reason)
     other = bench.peer("other")
-    assert bench.call(lambda: bench.training.holds_tickets("peer"))
+    assert bench.call(lambda: bench.coordinator.holds_tickets("peer"))
     assert bench.remove(peer)
     other.finish()
-    assert bench.training.parameters.tobytes() == expected
+    assert bench.coordinator.shard.parameters.tobytes() == expected
 
 
 def test_silence_is_given_up_after_patience_which_grows(bench: Any) -> None:
@@ -182,7 +182,7 @@ def test_an_error_in_a_step_fails_the_job(make_bench: MakeBench, monkeypatch: py
     def fail(*_: object) -> None:
         raise MemoryError("no room")
 
-    monkeypatch.setattr(bench.training, "accept_result", fail)
+    monkeypatch.setattr(bench.coordinator, "accept_result", fail)
     peer = bench.peer("peer")
     peer.listen()
     peer.answer()
@@ -204,7 +204,7 @@ def test_a_removal_that_fails_half_way_fails_the_job(make_bench: MakeBench, monk
     def fail(*_: object) -> None:
         raise MemoryError("no room")
 
-    monkeypatch.setattr(bench.training, "_detach_gradient", fail)
+    monkeypatch.setattr(bench.coordinator.shard, "detach_gradient", fail)
     bench.remove(peer)
     bench.engine._thread.join()
     assert bench.told()[-1].failed == "the parameter server failed: MemoryError('no room')"

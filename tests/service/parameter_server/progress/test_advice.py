@@ -32,11 +32,13 @@ def test_a_job_that_fails_at_its_first_step_names_the_number_in_the_data(make_jo
     job = make_job(micro_batches=1)
     job.spec.model.dtype, job.spec.training.batch_size = spec_pb.D_TYPE_FLOAT32, 50
     _spoil(job, 1e300)
-    training = begin(job, rejected=True).training
-    assert training.failure.startswith("the cost or the gradient of micro-batch 0 of step 0 in epoch 1 is not finite: ")
-    assert "feature 3 of row 17 (both counted from 0) is 1e+300" in training.failure
-    assert "learning_rate" not in training.failure
-    assert training.diverged
+    coordinator = begin(job, rejected=True).coordinator
+    assert coordinator.failure.startswith(
+        "the cost or the gradient of micro-batch 0 of step 0 in epoch 1 is not finite: "
+    )
+    assert "feature 3 of row 17 (both counted from 0) is 1e+300" in coordinator.failure
+    assert "learning_rate" not in coordinator.failure
+    assert coordinator.diverged
 
 
 @pytest.mark.parametrize("ticket", [FIRST, LATER])

@@ -74,7 +74,7 @@ def test_a_training_that_goes_wrong_is_warned_of_once(
     """At the end of an epoch, with what to do; it ends like any other."""
     job, kind = ill
     run = begin(job).finish()
-    assert run.training.ending
+    assert run.coordinator.ending
     (warning,) = (warning for warning in _warnings(run.told) if warning.kind == kind)
     assert warning.step % 4 == 0
     assert "training.learning_rate below" in warning.message
@@ -88,9 +88,9 @@ def test_warnings_are_the_same_from_every_checkpoint_on(
     """Those that were told before it are not told again, and none is lost."""
     job, _ = ill
     undisturbed, walk = begin(job).finish(), begin(job)
-    while not walk.training.over:
+    while not walk.coordinator.over:
         walk.make_round()
-        resumed = begin(resume(job, walk.training.snapshot())).finish()
+        resumed = begin(resume(job, walk.coordinator.snapshot())).finish()
         assert _warnings(walk.told) + _warnings(resumed.told) == _warnings(undisturbed.told)
         assert resumed.image() == undisturbed.image()
 
@@ -115,7 +115,7 @@ def test_a_checkpoint_of_an_older_release_is_not_compared_with_its_middle(
     _explode(job)
     run = begin(job)
     run.make_round()
-    snapshot = run.training.snapshot()
+    snapshot = run.coordinator.snapshot()
     snapshot.state.ClearField("diagnostics")
     assert _warnings(begin(resume(job, snapshot)).finish().told) == []
 

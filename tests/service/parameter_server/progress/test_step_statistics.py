@@ -11,11 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
+from service.parameter_server.coordinator import Coordinator
 from service.parameter_server.progress.attempt_statistics import ACTIVITIES
 from service.parameter_server.progress.step_statistics import PHASES, RoundTime, RoundTimer, StepStatistics
 from service.parameter_server.scheduling.rounds import Round
-from service.parameter_server.shard.reduction import GradientBuffers
-from service.parameter_server.training import Training
 from workers.mathematics.sums import SampleSums
 from workers.plan import Plan
 from workers.runtime.process_statistics import Stopwatch
@@ -31,9 +30,9 @@ GRADIENT, EVALUATION = TicketKind.GRADIENT, TicketKind.EVALUATION
 OF_THE_SERVER = ("exchange", "wait", "reduce", "apply")
 
 
-def _tell(training: Training) -> ps_pb.AttemptStatistics:
-    statistics = training.counters.message([], training.stopwatch.seconds, [], {})
-    training.steps.write_to(statistics)
+def _tell(coordinator: Coordinator) -> ps_pb.AttemptStatistics:
+    statistics = coordinator.counters.message([], coordinator.stopwatch.seconds, [], {})
+    coordinator.steps.write_to(statistics)
     return statistics
 
 
@@ -42,29 +41,29 @@ def _sums(statistics: ps_pb.AttemptStatistics) -> dict[str, float]:
 
 
 def _run(
-    training: Training, answer: Answer, plan: Plan, computed: Callable[[Ticket], float]
+    coordinator: Coordinator, answer: Answer, plan: Plan, computed: Callable[[Ticket], float]
 ) -> ps_pb.AttemptStatistics:
     """Brings a training to its end, with laps as the engine makes them."""
-    lap = training.stopwatch.lap
+    lap = coordinator.stopwatch.lap
     lap("waiting")
-    training.add_worker("w")
-    while not training.over:
-        tickets = training.deal_tickets()["w"]
+    coordinator.add_worker("w")
+    while not coordinator.over:
+        tickets = coordinator.deal_tickets()["w"]
         lap("dealing")
-        training.record_rounds()
+        coordinator.record_rounds()
         lap("booking")
         for ticket in tickets:
             lap("waiting")
-            result = answer(training, ticket, plan)
+            result = answer(coordinator, ticket, plan)
             lap("receiving")
-            assert training.accept_result("w", 2, result, computed(ticket)) is None
-    training.record_rounds()
-    return _tell(training)
+            assert coordinator.accept_result("w", 2, result, computed(ticket)) is None
+    coordinator.record_rounds()
+    return _tell(coordinator)
 
 
-def test_the_phases_of_a_step_add_up_to_its_time(make_training: Callable[..., Training], answer: Answer) -> None:
+def test_the_phases_of_a_step_add_up_to_its_time(make_coordinator: Callable[..., Coordinator], answer: Answer) -> None:
     """Of the parameter server: to all of it, but for the booking that goes on while workers compute."""
-    told = _run(make_training(PLAN, SIZE), answer, PLAN, lambda _: 0.0)
+    told = _run(make_coordinator(PLAN, SIZE), answer, PLAN, lambda _: 0.0)
     sums, spent = _sums(told), told.server_seconds
     assert sums["exchange"] == sum(spent[activity] for activity in ("receiving", "inspecting", "dealing"))
     assert (sums["reduce"], sums["apply"]) == (spent["reducing"], spent["updating"])
@@ -72,9 +71,9 @@ def test_the_phases_of_a_step_add_up_to_its_time(make_training: Callable[..., Tr
     assert {statistics.steps for statistics in told.phases} == {6}
 
 
-def test_evaluations_are_no_steps(make_training: Callable[..., Training], answer: Answer) -> None:
+def test_evaluations_are_no_steps(make_coordinator: Callable[..., Coordinator], answer: Answer) -> None:
     """Their time is in no phase; that of the steps after them is all in."""
-    told = _run(make_training(EVALUATED, SIZE), answer, EVALUATED, lambda ticket: 100.0 * (ticket.kind - 1))
+    told = _run(make_coordinator(EVALUATED, SIZE), answer, EVALUATED, lambda ticket: 100.0 * (ticket.kind - 1))
     phases = sum(_sums(told)[phase] for phase in OF_THE_SERVER)
     assert 0 < told.step_seconds_sum - phases <= told.server_seconds["booking"]
     assert told.evaluation_seconds > 0
@@ -83,27 +82,27 @@ def test_evaluations_are_no_steps(make_training: Callable[..., Training], answer
 
 
 def test_the_wait_for_the_first_worker_belongs_to_no_step(
-    make_training: Callable[..., Training], answer: Answer
+    make_coordinator: Callable[..., Coordinator], answer: Answer
 ) -> None:
     """However long it takes until one is there."""
-    training = make_training(PLAN, SIZE)
+    coordinator = make_coordinator(PLAN, SIZE)
     for _ in range(1000):
-        training.stopwatch.lap("waiting")
-    assert _sums(_run(training, answer, PLAN, lambda _: 0.0))["wait"] < 100
+        coordinator.stopwatch.lap("waiting")
+    assert _sums(_run(coordinator, answer, PLAN, lambda _: 0.0))["wait"] < 100
 
 
 def test_compute_is_all_that_a_worker_computed_for_a_step(
-    make_training: Callable[..., Training], answer: Answer
+    make_coordinator: Callable[..., Coordinator], answer: Answer
 ) -> None:
     """One that has several micro-batches computes them one after the other."""
-    told = _run(make_training(PLAN, SIZE), answer, PLAN, lambda ticket: [0.5, 2.0, 1.0][ticket.micro_batch])
+    told = _run(make_coordinator(PLAN, SIZE), answer, PLAN, lambda ticket: [0.5, 2.0, 1.0][ticket.micro_batch])
     last_steps = 2 * sum([0.5, 2.0, 1.0][: PLAN.parts(2)])
     assert _sums(told)["compute"] == 4 * 3.5 + last_steps
 
 
 def test_compute_is_that_of_the_worker_who_took_longest() -> None:
     """The others compute meanwhile."""
-    round_ = Round(TicketKind.GRADIENT, 0, 0, [1, 1, 1], GradientBuffers(1, np.dtype(np.float64)))
+    round_ = Round(TicketKind.GRADIENT, 0, 0, [1, 1, 1])
     for part, (worker, seconds) in enumerate((("a", 0.5), ("b", 2.0), ("a", 1.0))):
         round_.add_result(
             Result(Ticket(0, TicketKind.GRADIENT, part), 0, SampleSums(0.0, 1), np.zeros(1)), worker, seconds, 0.0
@@ -113,17 +112,17 @@ def test_compute_is_that_of_the_worker_who_took_longest() -> None:
 
 @pytest.mark.parametrize("claimed", [-1.0, float("nan"), float("inf"), 1e300])
 def test_a_claim_that_is_no_duration_counts_as_nothing(
-    make_training: Callable[..., Training], answer: Answer, claimed: float
+    make_coordinator: Callable[..., Coordinator], answer: Answer, claimed: float
 ) -> None:
     """What other workers of the step say counts."""
-    told = _run(make_training(PLAN, SIZE), answer, PLAN, lambda ticket: 0.25 if ticket.micro_batch else claimed)
+    told = _run(make_coordinator(PLAN, SIZE), answer, PLAN, lambda ticket: 0.25 if ticket.micro_batch else claimed)
     assert _sums(told)["compute"] == 0.25 * sum(PLAN.parts(step) - 1 for step in range(6))
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=20), st.sampled_from([GRADIENT, EVALUATION]))
 def test_lag_is_counted_from_the_first_result_of_the_round(times: list[float], kind: TicketKind) -> None:
     """Which has none; rounds that are open side by side have each its own."""
-    rounds = [Round(kind, 0, step, [1] * len(times), GradientBuffers(1, np.float64)) for step in range(2)]
+    rounds = [Round(kind, 0, step, [1] * len(times)) for step in range(2)]
     for part, time in enumerate(sorted(times)):
         for step, round_ in enumerate(rounds):
             result = Result(Ticket(step, kind, part), step, SampleSums(0.0, 1))
@@ -249,7 +248,7 @@ def test_the_steps_that_are_looked_at_are_like_all(pattern: list[float]) -> None
 
 
 def _round(step: int, versions: list[int], computed: float = 0.0) -> Round:
-    round_ = Round(TicketKind.GRADIENT, 0, step, [1] * len(versions), GradientBuffers(1, np.float64))
+    round_ = Round(TicketKind.GRADIENT, 0, step, [1] * len(versions))
     for part, version in enumerate(versions):
         round_.add_result(Result(Ticket(step, 1, part), version, SampleSums(0.0, 1), np.zeros(1)), "w", computed, 0.0)
     return round_
@@ -261,9 +260,9 @@ def test_staleness_is_that_of_the_oldest_gradient(versions: list[int], staleness
     assert _round(7, versions).staleness == staleness
 
 
-def test_staleness_is_told_and_0_in_sync_mode(make_training: Callable[..., Training], answer: Answer) -> None:
+def test_staleness_is_told_and_0_in_sync_mode(make_coordinator: Callable[..., Coordinator], answer: Answer) -> None:
     """What is told is that of the last step that was looked at."""
-    training: Any = make_training(PLAN, SIZE)
-    assert _run(training, answer, PLAN, lambda _: 0.0).staleness == 0
-    training.steps.record_step(_round(7, [5, 7]), RoundTime(1.0, NOTHING), None)
-    assert _tell(training).staleness == 2
+    coordinator: Any = make_coordinator(PLAN, SIZE)
+    assert _run(coordinator, answer, PLAN, lambda _: 0.0).staleness == 0
+    coordinator.steps.record_step(_round(7, [5, 7]), RoundTime(1.0, NOTHING), None)
+    assert _tell(coordinator).staleness == 2

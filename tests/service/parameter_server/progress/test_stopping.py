@@ -110,7 +110,10 @@ def _require_prefix(stopped: Any, undisturbed: Any, epochs: int) -> None:
     """All that the shorter run told is the beginning of what the longer one told, and the weights are those of then."""
     assert stopped.told == undisturbed.told[: len(stopped.told)]
     assert len(stopped.epochs()) == epochs
-    assert hashlib.sha256(stopped.training.parameters).hexdigest() == undisturbed.epochs()[epochs - 1].weights_sha256
+    assert (
+        hashlib.sha256(stopped.coordinator.shard.parameters).hexdigest()
+        == undisturbed.epochs()[epochs - 1].weights_sha256
+    )
 
 
 @pytest.mark.parametrize("validated", [True, False], ids=["validation", "no validation"])
@@ -126,7 +129,7 @@ def test_a_target_cost_ends_the_first_epoch_that_reaches_it(
     expected = next(number for number, cost in enumerate(costs, 1) if cost <= target)
     stopped = begin(job).finish()
     _require_prefix(stopped, undisturbed, expected)
-    assert stopped.training.ending == f"the target cost {target:g} was reached after epoch {expected}"
+    assert stopped.coordinator.ending == f"the target cost {target:g} was reached after epoch {expected}"
 
 
 @pytest.mark.parametrize("validated", [True, False], ids=["validation", "no validation"])
@@ -143,7 +146,7 @@ def test_a_target_accuracy_ends_the_first_epoch_that_reaches_it(
     expected = next(number for number, accuracy in enumerate(accuracies, 1) if accuracy >= target)
     stopped = begin(job).finish()
     _require_prefix(stopped, undisturbed, expected)
-    assert stopped.training.ending == f"the target accuracy {target:g} was reached after epoch {expected}"
+    assert stopped.coordinator.ending == f"the target accuracy {target:g} was reached after epoch {expected}"
 
 
 @pytest.mark.parametrize("keep_best", [None, True, False])
@@ -159,10 +162,13 @@ def test_patience_leaves_the_best_weights_if_they_are_kept(
     stopped = begin(job).finish()
     _require_prefix(stopped, undisturbed, 3)
     left = 3 if keep_best is False else 1
-    assert hashlib.sha256(stopped.training.result).hexdigest() == undisturbed.epochs()[left - 1].weights_sha256
-    assert (stopped.training.snapshot().best is None) == (keep_best is False)
+    assert (
+        hashlib.sha256(stopped.coordinator.shard.weights.result).hexdigest()
+        == undisturbed.epochs()[left - 1].weights_sha256
+    )
+    assert (stopped.coordinator.snapshot().best is None) == (keep_best is False)
     cost = undisturbed.epochs()[0].progress.validation.cost
-    assert stopped.training.ending == (
+    assert stopped.coordinator.ending == (
         f"the validation cost was not better than {cost:.6g} (epoch 1) for 2 epochs: stopped after epoch 3"
     )
 
@@ -176,7 +182,7 @@ def test_the_best_weights_are_those_of_the_best_epoch(job: ps_pb.Assignment, beg
     run = begin(job).finish()
     best = costs.index(min(costs))
     assert run.told == undisturbed.told
-    assert hashlib.sha256(run.training.result).hexdigest() == undisturbed.epochs()[best].weights_sha256
+    assert hashlib.sha256(run.coordinator.shard.weights.result).hexdigest() == undisturbed.epochs()[best].weights_sha256
 
 
 def _limit_steps(job: ps_pb.Assignment, step: int, _: float) -> str:
@@ -204,17 +210,17 @@ def test_a_limit_ends_with_a_last_evaluation(
     if not validated:
         job.ClearField("validation")
     undisturbed = begin(job)
-    while undisturbed.training.version < step:
+    while undisturbed.coordinator.version < step:
         undisturbed.make_round()
-    sentence = limit(job, step, undisturbed.training.snapshot().state.seconds)
+    sentence = limit(job, step, undisturbed.coordinator.snapshot().state.seconds)
     stopped = begin(job).finish()
-    assert stopped.training.ending == sentence
+    assert stopped.coordinator.ending == sentence
     assert stopped.told[: len(undisturbed.told)] == undisturbed.told
-    assert stopped.training.parameters.tobytes() == undisturbed.training.parameters.tobytes()
-    assert stopped.training.version == step
-    assert stopped.training.position.evaluated == validated
-    assert stopped.training.progress().HasField("validation") == validated
-    assert stopped.training.rounds == step + validated * (1 + step // 5)
+    assert stopped.coordinator.shard.parameters.tobytes() == undisturbed.coordinator.shard.parameters.tobytes()
+    assert stopped.coordinator.version == step
+    assert stopped.coordinator.position.evaluated == validated
+    assert stopped.coordinator.progress().HasField("validation") == validated
+    assert stopped.coordinator.rounds == step + validated * (1 + step // 5)
     assert len(stopped.epochs()) == step // 4
 
 
@@ -223,15 +229,15 @@ def test_a_last_evaluation_may_be_the_best_one(make_job: MakeJob, begin: Begin) 
     job = make_job()
     job.spec.training.stopping.keep_best = True
     job.last_step = 6
-    stopped = begin(job).finish().training
+    stopped = begin(job).finish().coordinator
     assert stopped.snapshot().state.best.epoch == 2
-    assert stopped.result.tobytes() == stopped.parameters.tobytes()
+    assert stopped.shard.weights.result.tobytes() == stopped.shard.parameters.tobytes()
 
 
 def test_a_job_that_comes_to_its_last_step_is_done_whatever_limits_it_has(make_job: MakeJob, begin: Begin) -> None:
     """Only a target that is reached says more."""
     job = make_job()
     job.last_step = 8
-    assert begin(job).finish().training.ending == "all 2 epochs are done"
+    assert begin(job).finish().coordinator.ending == "all 2 epochs are done"
     job.spec.training.epochs, job.last_step = 1, 0
-    assert begin(job).finish().training.ending == "the only epoch is done"
+    assert begin(job).finish().coordinator.ending == "the only epoch is done"

@@ -9,8 +9,8 @@ import pytest
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.checkpoints.image import Snapshot
+from service.parameter_server.coordinator import Coordinator
 from service.parameter_server.shard.weights import Norms, Weights
-from service.parameter_server.training import Training
 from workers.mathematics.optimizers import optimizer
 from workers.mathematics.parameters import ParameterLayout
 from workers.plan import Plan
@@ -88,28 +88,28 @@ def test_squares_that_are_too_large_give_an_infinite_norm() -> None:
 
 
 def test_layers_are_told_with_the_norm_that_goes_into_the_history(
-    make_training: Callable[..., Training], answer: Callable[..., Result]
+    make_coordinator: Callable[..., Coordinator], answer: Callable[..., Result]
 ) -> None:
     """One entry for each, from the first step on; none before."""
     plan = Plan(rows=4, batch_size=4, micro_batches=1, epochs=1, seed=1)
-    training = make_training(plan, 6, layer_starts=[0, 4])
-    assert not _layers(training)
-    training.add_worker("w")
-    assert training.accept_result("w", 2, answer(training, training.deal_tickets()["w"][0], plan)) is None
-    training.record_rounds()
-    first, second = _layers(training)
-    gradient = answer(training, Ticket(0, 1, 0), plan).gradient
+    coordinator = make_coordinator(plan, 6, layer_starts=[0, 4])
+    assert not _layers(coordinator)
+    coordinator.add_worker("w")
+    assert coordinator.accept_result("w", 2, answer(coordinator, coordinator.deal_tickets()["w"][0], plan)) is None
+    coordinator.record_rounds()
+    first, second = _layers(coordinator)
+    gradient = answer(coordinator, Ticket(0, 1, 0), plan).gradient
     assert gradient is not None
     assert [first.gradient_norm, second.gradient_norm] == pytest.approx(
         [np.linalg.norm(gradient[:4]) / 4, np.linalg.norm(gradient[4:]) / 4]
     )
     assert [first.weight_norm, second.weight_norm] == pytest.approx(
-        [np.linalg.norm(training.parameters[:4]), np.linalg.norm(training.parameters[4:])]
+        [np.linalg.norm(coordinator.shard.parameters[:4]), np.linalg.norm(coordinator.shard.parameters[4:])]
     )
-    assert training.progress().gradient_norm == pytest.approx(math.hypot(first.gradient_norm, second.gradient_norm))
+    assert coordinator.progress().gradient_norm == pytest.approx(math.hypot(first.gradient_norm, second.gradient_norm))
 
 
-def _layers(training: Training) -> list[ps_pb.LayerStatistics]:
+def _layers(coordinator: Coordinator) -> list[ps_pb.LayerStatistics]:
     statistics = ps_pb.AttemptStatistics()
-    training.steps.write_to(statistics)
+    coordinator.steps.write_to(statistics)
     return list(statistics.layers)

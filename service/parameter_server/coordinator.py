@@ -1,10 +1,10 @@
-"""The training of one attempt as a state machine: results in, tickets and weights out. No gRPC, threads or files."""
+"""Coordinator of one attempt, as a state machine: results in, tickets out, updates of the shard when they are due.
+
+Holds tickets, rounds and the ledger, and asks the policy; the vectors are the shard's. No gRPC, threads or files.
+"""
 
 import math
-from collections.abc import Callable, Sequence
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Callable
 
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
@@ -17,18 +17,17 @@ from service.parameter_server.progress.stopping import StoppingRules
 from service.parameter_server.progress.tracker import Position, ProgressTracker
 from service.parameter_server.scheduling.dispatcher import Dispatcher
 from service.parameter_server.scheduling.ledger import Ledger
-from service.parameter_server.scheduling.rounds import Round, RoundQueue, SchedulingPolicy
-from service.parameter_server.shard.reduction import GradientBuffers
-from service.parameter_server.shard.weights import Norms, Weights
-from workers.mathematics.optimizers import Optimizer
+from service.parameter_server.scheduling.policies import SchedulingPolicy
+from service.parameter_server.scheduling.rounds import Round, RoundQueue
+from service.parameter_server.shard.shard import Shard
+from service.parameter_server.shard.weights import Norms
+from workers.mathematics.optimizers import LearningRate
 from workers.plan import Plan
 from workers.runtime.failpoints import failpoint
 from workers.runtime.process_statistics import Stopwatch
 from workers.transport.tickets import Rejection, Result, Ticket, TicketKind
 
-__all__ = ["Training"]
-
-Vector = NDArray[np.floating]
+__all__ = ["Coordinator"]
 
 # Seconds between two measurements of the gradient's norm: it is not worth a pass over the gradient at every step.
 _NORM_INTERVAL = 0.5
@@ -36,19 +35,17 @@ _NORM_INTERVAL = 0.5
 _WEIGHT_NORM_INTERVAL = 5.0
 
 
-class Training:
-    """The weights of an attempt, and the rounds that change them.
+class Coordinator:
+    """Rounds of an attempt: deals their tickets, admits their results, and applies them.
 
     Attributes:
-        parameters: The weights, a flat vector of shape (size,).
-        version: Number of updates that the weights have seen.
+        shard: Holds the vectors.
         rounds: Number of steps and evaluations that this attempt has made.
         failure: Sentence, why the training cannot go on; empty while it can.
         diverged: Whether it failed because its numbers are not finite, so that it would end so again.
         lag: Time from the first result of a round to the last one that was accepted, in seconds.
         counters: Running totals since the beginning of the attempt.
         steps: Statistics of the steps of the attempt.
-        buffers: Pool of gradients; a buffer that is lent for a result comes back with it.
         stopwatch: Seconds by activity.
     """
 
@@ -56,9 +53,9 @@ class Training:
         self,
         plan: Plan,
         policy: SchedulingPolicy,
-        optimizer: Optimizer,
-        start: Snapshot,
-        layer_starts: Sequence[int],
+        shard: Shard,
+        learning_rate: LearningRate,
+        state: ps_pb.TrainingState,
         rules: StoppingRules,
         *,
         attempt: int,
@@ -70,43 +67,41 @@ class Training:
 
         Args:
             plan: The cut of the rows into tickets.
-            policy: Decides when the tickets of a step may go out.
-            optimizer: The update rule.
-            start: State that the attempt begins with; its vectors are owned from now on.
-            layer_starts: Index in the vectors of the first number of each layer.
+            policy: Decides when the tickets of a step may go out, and when it is complete.
+            shard: The vectors at the same state.
+            learning_rate: Learning rate of the optimizer, which owns it.
+            state: State that the attempt begins with.
             rules: Rules that end the training.
             attempt: Number of the attempt; results of other attempts are rejected.
             labelled: Whether targets are class labels, so that there is an accuracy.
             advice: Advice for numbers that grow beyond all bounds.
             clock: Monotonic seconds.
         """
-        state = start.state
-        self.parameters = start.parameters
-        self.version = state.step
+        self.shard = shard
         self.rounds = 0
         self.failure = ""
         self.diverged = False
         self.lag = 0.0
-        self.buffers = GradientBuffers(start.parameters.size, start.parameters.dtype)
         self.stopwatch = Stopwatch(ACTIVITIES, clock)
         self._plan = plan
         self._timer = RoundTimer(self.stopwatch)
-        self._weights = Weights(optimizer, start, layer_starts, keep_best=rules.keep_best)
-        tracker = ProgressTracker(
-            plan, state, attempt=attempt, learning_rate=optimizer.learning_rate, labelled=labelled
-        )
-        self._accounting = EpochAccounting(plan, self._weights, tracker, rules, state, advice)
+        tracker = ProgressTracker(plan, state, attempt=attempt, learning_rate=learning_rate, labelled=labelled)
+        self._accounting = EpochAccounting(plan, shard.weights, tracker, rules, state, advice)
         self.counters = self._accounting.counters
         self.steps = self._accounting.steps
         self._advice = advice
         self._divergence = f"the training diverged; {advice.remedy}"
         self._dispatcher = Dispatcher()
-        self._ledger = Ledger(attempt, plan, self._dispatcher, self.parameters, self._explain)
+        self._ledger = Ledger(attempt, plan, policy, self._dispatcher, shard.validate_gradient, self._explain)
         self._norm_time = self._weight_norm_time = -math.inf
-        self._borrowed: dict[str, tuple[Round, Vector]] = {}  # gradients in memory of their workers
-        self._queue = RoundQueue(plan, policy, self.buffers, self.version, evaluated=state.evaluated)
+        self._queue = RoundQueue(plan, policy, self.version, evaluated=state.evaluated)
         self._open_rounds(self._accounting.start_attempt(self.version, evaluated=state.evaluated))
         self.record_rounds()
+
+    @property
+    def version(self) -> int:
+        """Number of updates that the weights have seen."""
+        return self.shard.version
 
     @property
     def ending(self) -> str:
@@ -124,11 +119,6 @@ class Training:
         return self._accounting.position
 
     @property
-    def result(self) -> Vector:
-        """Weights that the training leaves: those of the best epoch if they are kept, else the present ones."""
-        return self._weights.result
-
-    @property
     def rejected(self) -> dict[Rejection, int]:
         """Number of rejected results, by reason."""
         return self._ledger.rejected
@@ -142,7 +132,7 @@ class Training:
 
     def remove_worker(self, worker: str, *, lost: bool = True) -> None:
         """Removes a worker; its tickets go to others. A lost one is counted, unless the training is over."""
-        self._detach_gradient(worker)
+        self.shard.detach_gradient(worker)
         self._dispatcher.remove_worker(worker)
         if lost and not self.over:
             self.counters.workers_lost += 1
@@ -160,7 +150,7 @@ class Training:
         """Deals tickets to the free workers, by worker; they are for the present version."""
         dealt = {} if self.failure else self._dispatcher.deal_tickets()
         for worker in dealt:
-            self._detach_gradient(worker)
+            self.shard.detach_gradient(worker)
         return dealt
 
     def accept_result(
@@ -187,7 +177,7 @@ class Training:
             self._complete_ticket(worker, result, round_)
         elif rejection:
             self._reject_result(worker, result.ticket, rejection)
-            self.buffers.return_buffer(result.gradient)
+            self.shard.buffers.return_buffer(result.gradient)
         return rejection
 
     def record_rounds(self) -> None:
@@ -216,21 +206,15 @@ class Training:
     # -- results -------------------------------------------------------------------------------------------------------
 
     def _complete_ticket(self, worker: str, result: Result, round_: Round) -> None:
-        """Completes the ticket of an accepted result, remembers a borrowed gradient, and closes complete rounds."""
+        """Completes the ticket of an accepted result, passes its gradient to the shard, and closes complete rounds."""
         self._dispatcher.complete_ticket(worker, result.ticket)
-        if result.gradient is not None and not result.gradient.flags.writeable:
-            self._borrowed[worker] = (round_, result.gradient)
+        if result.gradient is not None:
+            self.shard.add_gradient(round_.step, result.ticket.micro_batch, round_.parts, result.gradient, worker)
             if self.holds_tickets(worker):
-                self._detach_gradient(worker)
+                self.shard.detach_gradient(worker)
         self.stopwatch.lap("reducing")
         while complete := self._queue.pop_complete():
             self._open_rounds(self._close_round(complete))
-
-    def _detach_gradient(self, worker: str) -> None:
-        """Detaches the gradient that is borrowed from a worker, because the worker writes to its memory next."""
-        if borrowed := self._borrowed.pop(worker, None):
-            round_, gradient = borrowed
-            round_.detach_gradient(gradient)
 
     def _reject_result(self, worker: str, ticket: Ticket, rejection: Rejection) -> None:
         """Has the ledger count the rejection; fails the training when it was one too many."""
@@ -239,7 +223,7 @@ class Training:
             self.diverged = rejection == Rejection.NOT_FINITE
 
     def _explain(self, ticket: Ticket) -> str:
-        return self._advice.explain(ticket, self.parameters) or self._divergence
+        return self._advice.explain(ticket, self.shard.parameters) or self._divergence
 
     # -- rounds --------------------------------------------------------------------------------------------------------
 
@@ -248,11 +232,10 @@ class Training:
         if following != Next.PLAN:
             self._queue.cut(self.version, evaluate=following == Next.EVALUATION)
         for round_ in self._queue.open_rounds(self.version):
-            self._dispatcher.add_tickets(Ticket(round_.step, round_.kind, part) for part in range(round_.parts))
+            self._dispatcher.add_tickets(round_.tickets())
 
     def _close_round(self, round_: Round) -> Next:
         self._ledger.forget_tickets()
-        self._borrowed = {worker: entry for worker, entry in self._borrowed.items() if entry[0] is not round_}
         norms = self._apply(round_) if round_.kind == TicketKind.GRADIENT else None
         self.rounds += 1
         return self._accounting.close_round(round_, self._timer.end_round(round_.kind), norms)
@@ -263,16 +246,11 @@ class Training:
         due = begun - self._norm_time >= _NORM_INTERVAL
         measure = due or self._plan.is_checked(round_.step)
         measure_weights = measure and begun - self._weight_norm_time >= _WEIGHT_NORM_INTERVAL
-        norms = self._weights.update(
-            round_.addends, round_.samples, with_norms=measure, with_weight_norms=measure_weights
-        )
+        norms = self.shard.update(round_.step, round_.samples, with_norms=measure, with_weight_norms=measure_weights)
         if measure:
             self._norm_time = begun
         if measure_weights:
             self._weight_norm_time = begun
-        for vector in round_.addends:
-            self.buffers.return_buffer(vector)
-        self.version += 1
         self.stopwatch.lap("updating")
         failpoint("ps.updated")
         return norms
