@@ -1,4 +1,5 @@
-# Everything runs in .venv, which the first target that needs it makes. Needs Python ≥ 3.11 and make, nothing else.
+# Everything runs in .venv, which the first target that needs it makes. Needs Python ≥ 3.11 and make, nothing else;
+# with a C compiler there is the native library too (workers/native/README.md).
 PYTHON ?= python3
 BIN := .venv/bin
 STUBS := job_spec constraints metrics jobs datasets models parameter_server cluster
@@ -15,50 +16,59 @@ DAEMONS := --numprocesses 2 --dist loadfile --no-loadscope-reorder --timeout 300
 # Where nothing compiled may be kept, each of the many processes that tests start compiles our code again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-fast test-system test-faults lint format proto docs boards rules bench bench-load bench-soak bench-scrapes robustness robustness-long clean
+.PHONY: demo test test-fast test-system test-faults lint format native wheel proto docs boards rules bench bench-load bench-soak bench-scrapes robustness robustness-long clean
 
-demo: .venv/installed
+demo: .venv/native
 	$(BIN)/nabla demo
 
 # Side by side: mypy keeps one CPU busy, and the tests wait for others now and then.
-test: .venv/installed
+test: .venv/native
 	$(MAKE) --no-print-directory --jobs=2 lint test-fast
 
 # The lines of both are mixed, so that the progress of the tests is seen.
-test-fast: .venv/installed
+test-fast: .venv/native
 	$(PYTEST) --numprocesses auto --maxprocesses 4 -m "$(FAST)"
 
 # And the tests of `make test` that draw examples, with four times as many.
-test-system: .venv/installed
+test-system: .venv/native
 	$(PYTEST) $(DAEMONS) -m "$(SYSTEM)"
 	$(PYTEST) --numprocesses auto --maxprocesses 4 --hypothesis-profile thorough -m "hypothesis and not system and not faults"
 
-test-faults: .venv/installed
+test-faults: .venv/native
 	$(PYTEST) --timeout 300 -m "$(FAULTS)"
 
-lint: .venv/installed
+lint: .venv/native
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/buf lint
 
-format: .venv/installed
+format: .venv/native
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# Where this fails, the other targets do without the library.
+native: .venv/installed
+	$(BIN)/python -m workers.native.compiler
+
+# Both distributions. That of the server has the native library, and is for machines such as this one.
+wheel: .venv/installed
+	$(BIN)/hatchling build --target wheel --directory dist
+	cd deploy/server && ../../$(BIN)/hatchling build --target wheel --directory ../../dist
+
 # The stubs are committed; a test holds them to what this makes.
-proto: .venv/installed
+proto: .venv/native
 	PATH="$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I proto --python_out=. --mypy_out=quiet:. \
 	  $(STUBS:%=proto/nablad/v1/%.proto)
 	PATH="$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I proto --grpc_python_out=. --mypy_grpc_out=quiet:. \
 	  $(SERVICES:%=proto/nablad/v1/%.proto)
 
-docs: .venv/installed
+docs: .venv/native
 	$(BIN)/python -m nablad.cli.reference > docs/cli.md
 	$(BIN)/python -m service.metrics.table > docs/metrics.md
 
-boards: .venv/installed
+boards: .venv/native
 	$(BIN)/python -m deploy.grafana
 
 # The head of the file stays.
@@ -67,32 +77,38 @@ rules:
 	sed -i '/^spec:/q' $(RULE)
 	sed 's/^./  &/' deploy/prometheus/rules/nablad.yml >> $(RULE)
 
-bench: .venv/bench
+bench: .venv/bench .venv/native
 	$(BIN)/python -m benchmarks
 
-bench-load: .venv/installed
+bench-load: .venv/native
 	$(BIN)/python -m benchmarks.load
 
-bench-soak: .venv/installed
+bench-soak: .venv/native
 	$(BIN)/python -m benchmarks.soak
 
-bench-scrapes: .venv/installed
+bench-scrapes: .venv/native
 	$(BIN)/python -m benchmarks.scrapes
 
-robustness: .venv/installed
+robustness: .venv/native
 	$(BIN)/python -m tests.harness
 	$(BIN)/python -m tests.harness.submissions
 
-robustness-long: .venv/installed
+robustness-long: .venv/native
 	$(BIN)/python -m tests.harness --runs 100
 
 clean:
+	rm -f workers/native/libnablad.so
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/installed: pyproject.toml deploy/server/pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]' \
 	  --editable ./deploy/server
+	touch $@
+
+# Again after each change of the C sources.
+.venv/native: .venv/installed workers/native/compiler.py $(wildcard workers/native/*.c workers/native/*.h)
+	-$(BIN)/python -m workers.native.compiler
 	touch $@
 
 # The rivals' libraries on top. PyPI's torch brings CUDA on Linux; benchmarks/README.md says how to do without.

@@ -24,7 +24,7 @@ def code_version() -> str:
     """Returns the release, and a short SHA-256 of the sources that compute steps: ``0.1.0+4b1d6f0c52aa``."""
     digest = hashlib.sha256()
     for root in _STEP_SOURCES:
-        for file in sorted(root.rglob("*.py")):
+        for file in sorted(path for path in root.rglob("*") if path.suffix in {".py", ".c", ".h"}):
             digest.update(f"{file.relative_to(root)}\0".encode())
             digest.update(file.read_bytes())
     return f"{version('nablad')}+{digest.hexdigest()[:_DIGITS]}"

@@ -1,0 +1,14 @@
+"""The library's C code under sanitizers."""
+
+from collections.abc import Callable
+
+import pytest
+
+from workers.native.compiler import abi
+
+pytestmark = pytest.mark.system
+
+
+def test_the_identity_is_that_of_the_sources(run_sanitized: Callable[..., str]) -> None:
+    """The sources compile under each sanitizer, and the program has the digest that Python expects."""
+    assert run_sanitized("abi.c") == f"{abi()}\n"
