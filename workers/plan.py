@@ -1,7 +1,7 @@
 """Plan of a job: the rows of every ticket, computable by any process without history."""
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,11 +28,6 @@ def _row_order(rows: int, seed: int, epoch: int) -> Rows:
     return order
 
 
-def _part(count: int, parts: int, number: int) -> slice:
-    """Returns part `number`, from 0, of `count` items in `parts` nearly equal, contiguous parts."""
-    return slice(count * number // parts, count * (number + 1) // parts)
-
-
 @dataclass(frozen=True)
 class Plan:
     """Division of the rows into epochs, steps and micro-batches.
@@ -53,12 +48,12 @@ class Plan:
     seed: int
     validation_rows: int = 0
 
-    @property
+    @cached_property
     def steps_per_epoch(self) -> int:
         """Number of steps of an epoch."""
         return -(-self.rows // self.batch_size)
 
-    @property
+    @cached_property
     def steps(self) -> int:
         """Number of steps of the job."""
         return self.epochs * self.steps_per_epoch
@@ -76,7 +71,7 @@ class Plan:
         """Returns True if a step is the last one of its epoch."""
         return (step + 1) % self.steps_per_epoch == 0
 
-    @property
+    @cached_property
     def sampling_interval(self) -> int:
         """Distance between two steps that the history keeps, in steps."""
         return -(-self.steps // _MOST_SAMPLED_STEPS)
@@ -91,30 +86,29 @@ class Plan:
 
     def parts(self, step: int) -> int:
         """Returns the number of micro-batches of a step; none of them is empty."""
-        return min(self.micro_batches, _length(self._mini_batch(step)))
+        return min(self.micro_batches, self._mini_batch(step)[1])
 
     def samples(self, step: int, micro_batch: int) -> int:
         """Returns the number of rows of a micro-batch."""
-        return _length(self._micro_batch(step, micro_batch))
+        start, stop = self._micro_batch(step, micro_batch)
+        return stop - start
 
     def micro_batch(self, step: int, micro_batch: int) -> Rows:
         """Returns the row numbers of a micro-batch, shape (samples,), as a view of the epoch's order."""
-        order = _row_order(self.rows, self.seed, self.epoch(step))
-        return order[self._mini_batch(step)][self._micro_batch(step, micro_batch)]
+        start, stop = self._micro_batch(step, micro_batch)
+        return _row_order(self.rows, self.seed, step // self.steps_per_epoch)[start:stop]
 
     def evaluation(self, part: int) -> slice:
         """Returns the consecutive validation rows of an evaluation ticket."""
         return slice(part * _EVALUATION_ROWS, min((part + 1) * _EVALUATION_ROWS, self.validation_rows))
 
-    def _mini_batch(self, step: int) -> slice:
+    def _mini_batch(self, step: int) -> tuple[int, int]:
+        """Returns the place of a step's rows in the order of its epoch, and their number."""
         start = step % self.steps_per_epoch * self.batch_size
-        return slice(start, min(start + self.batch_size, self.rows))
+        return start, min(self.batch_size, self.rows - start)
 
-    def _micro_batch(self, step: int, micro_batch: int) -> slice:
-        """Returns the place of a micro-batch within its mini-batch."""
-        return _part(_length(self._mini_batch(step)), self.parts(step), micro_batch)
-
-
-def _length(rows: slice) -> int:
-    length: int = rows.stop - rows.start
-    return length
+    def _micro_batch(self, step: int, micro_batch: int) -> tuple[int, int]:
+        """Returns where the rows of a micro-batch start and stop: a mini-batch has nearly equal, contiguous parts."""
+        start, count = self._mini_batch(step)
+        parts = min(self.micro_batches, count)
+        return start + count * micro_batch // parts, start + count * (micro_batch + 1) // parts

@@ -1,6 +1,5 @@
 """Rows of a data set as workers read them: memory-mapped and scaled, without allocating in a step."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
+from workers.native.gather import NativeGather
 
 __all__ = ["Rows", "RowsError", "map_array"]
 
@@ -20,16 +20,6 @@ _SPREAD_NUMBERS = 1 << 16
 
 class RowsError(ValueError):
     """Error: a file of rows is damaged, or belongs to another data set."""
-
-
-@dataclass(frozen=True)
-class _RowBuffers:
-    """Buffers for a number of rows, in the stored type and in the type of the computation; one array if they agree."""
-
-    stored_x: NDArray[Any]
-    x: NDArray[Any]
-    stored_targets: NDArray[Any]
-    targets: NDArray[Any]
 
 
 class Rows:
@@ -60,8 +50,10 @@ class Rows:
             self._targets = _mapped(directory / "targets.npy", (self.count,), "int64")
         else:
             self._targets = _mapped(directory / "targets.npy", (self.count, dataset.target_columns), "float64")
-        self._scaling = _scaling_steps(scaling, dataset.features, self._dtype)
-        self._buffers: dict[int, _RowBuffers] = {}
+        self._shift = _operand("shift", scaling.shift, 0, dataset.features, self._dtype)
+        self._factor = _operand("factor", scaling.factor, 1, dataset.features, self._dtype)
+        self._gather = NativeGather if NativeGather.can_gather(self._features, self._targets) else NumpyGather
+        self._gathers: dict[int, NativeGather | NumpyGather] = {}  # by number of rows
 
     def read_rows(self, index: NDArray[np.intp]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Reads the rows of these numbers, in this order.
@@ -76,14 +68,10 @@ class Rows:
         Raises:
             IndexError: A number is not below `count`, or is negative.
         """
-        # One check for both ends: as an unsigned number, a negative one is above any count.
-        if np.maximum.reduce(index.view(np.uintp)) >= self.count:
+        gather = self._gather_of(len(index))
+        if not gather.gather_rows(index):
             raise IndexError(f"Rows go from 0 to {self.count - 1}, but {index.min()} to {index.max()} were asked for.")
-        buffers = self._buffers_for(len(index))
-        # Within the range, "clip" changes nothing; "raise" would take through a copy of the output.
-        np.take(self._features, index, axis=0, out=buffers.stored_x, mode="clip")
-        np.take(self._targets, index, axis=0, out=buffers.stored_targets, mode="clip")
-        return self._computable(buffers)
+        return gather.x, gather.targets
 
     def read_slice(self, start: int, stop: int) -> tuple[NDArray[Any], NDArray[Any]]:
         """Reads the rows from `start` up to, but not including, `stop`; see `read_rows`.
@@ -93,39 +81,79 @@ class Rows:
         """
         if not 0 <= start <= stop <= self.count:
             raise IndexError(f"Rows go from 0 to {self.count - 1}, but {start} to {stop - 1} were asked for.")
-        buffers = self._buffers_for(stop - start)
-        np.copyto(buffers.stored_x, self._features[start:stop])
-        np.copyto(buffers.stored_targets, self._targets[start:stop])
-        return self._computable(buffers)
+        gather = self._gather_of(stop - start)
+        gather.gather_slice(start)
+        return gather.x, gather.targets
 
     def stored(self, index: NDArray[np.intp]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Returns features and targets of these rows as the data set has them, neither converted nor scaled."""
         return self._features[index], self._targets[index]
 
-    def _buffers_for(self, count: int) -> _RowBuffers:
-        if count not in self._buffers:
-            stored_x = np.empty((count, *self._features.shape[1:]), self._features.dtype)
-            stored_targets = np.empty((count, *self._targets.shape[1:]), self._targets.dtype)
-            self._buffers[count] = _RowBuffers(
-                stored_x,
-                self._like(stored_x),
-                stored_targets,
-                stored_targets if self.labelled else self._like(stored_targets),
-            )
-        return self._buffers[count]
+    def _gather_of(self, count: int) -> "NativeGather | NumpyGather":
+        if count not in self._gathers:
+            tables = (self._features, self._targets)
+            self._gathers[count] = self._gather(*tables, self._shift, self._factor, count, self._dtype)
+        return self._gathers[count]
 
-    def _like(self, stored: NDArray[Any]) -> NDArray[Any]:
-        return stored if stored.dtype == self._dtype else np.empty(stored.shape, self._dtype)
 
-    def _computable(self, buffers: _RowBuffers) -> tuple[NDArray[Any], NDArray[Any]]:
+class NumpyGather:
+    """Gathers as `NativeGather` does, in several passes. Stored and computed rows are one array if types agree."""
+
+    def __init__(
+        self,
+        features: NDArray[Any],
+        targets: NDArray[Any],
+        shift: NDArray[Any] | None,
+        factor: NDArray[Any] | None,
+        count: int,
+        dtype: np.dtype[Any],
+    ) -> None:
+        self._features, self._targets = features, targets
+        self._scaling: list[_ScalingStep] = []
+        if shift is not None:
+            self._scaling.append((np.subtract, _spread(shift)))
+        if factor is not None:
+            self._scaling.append((np.multiply, _spread(factor)))
+        self._stored_x = np.empty((count, *features.shape[1:]), features.dtype)
+        self._stored_targets = np.empty((count, *targets.shape[1:]), targets.dtype)
+        self.x = _computed(self._stored_x, dtype)
+        self.targets = self._stored_targets if targets.ndim == 1 else _computed(self._stored_targets, dtype)
+
+    def gather_rows(self, index: NDArray[np.intp]) -> bool:
+        """Gathers the rows of these numbers, shape (count,); returns False, gathering nothing, if one is not there."""
+        # One check for both ends: as an unsigned number, a negative one is above any count.
+        if len(index) and np.maximum.reduce(index.view(np.uintp)) >= len(self._features):
+            return False
+        # Within the range, "clip" changes nothing; "raise" would take through a copy of the output.
+        np.take(self._features, index, axis=0, out=self._stored_x, mode="clip")
+        np.take(self._targets, index, axis=0, out=self._stored_targets, mode="clip")
+        self._compute()
+        return True
+
+    def gather_slice(self, start: int) -> bool:
+        """Gathers the rows from `start` on; returns False, gathering nothing, if they are not all there."""
+        if not 0 <= start <= len(self._features) - len(self._stored_x):
+            return False
+        stop = start + len(self._stored_x)
+        np.copyto(self._stored_x, self._features[start:stop])
+        np.copyto(self._stored_targets, self._targets[start:stop])
+        self._compute()
+        return True
+
+    # A number that the type cannot hold makes the cost infinite; `workers.overflow` then finds the row.
+    @np.errstate(over="ignore", invalid="ignore")
+    def _compute(self) -> None:
         """Converts stored rows to the type of the computation, the features to (x - shift) * factor."""
-        if buffers.x is not buffers.stored_x:
-            np.copyto(buffers.x, buffers.stored_x, casting="same_kind")
-        if buffers.targets is not buffers.stored_targets:
-            np.copyto(buffers.targets, buffers.stored_targets, casting="same_kind")
+        if self.x is not self._stored_x:
+            np.copyto(self.x, self._stored_x, casting="same_kind")
+        if self.targets is not self._stored_targets:
+            np.copyto(self.targets, self._stored_targets, casting="same_kind")
         for operation, operand in self._scaling:
-            _apply(operation, buffers.x, operand)
-        return buffers.x, buffers.targets
+            _apply(operation, self.x, operand)
+
+
+def _computed(stored: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    return stored if stored.dtype == dtype else np.empty(stored.shape, dtype)
 
 
 def map_array(path: Path) -> NDArray[Any]:
@@ -162,15 +190,6 @@ def _mapped(path: Path, shape: tuple[int, ...], dtype_name: str) -> NDArray[Any]
     return array
 
 
-def _scaling_steps(scaling: ps_pb.FeatureScaling, features: int, dtype: np.dtype[Any]) -> list[_ScalingStep]:
-    """Returns the operations of (x - shift) * factor; an operation that changes nothing is left out."""
-    steps = (
-        (np.subtract, _operand("shift", scaling.shift, features, dtype), 0),
-        (np.multiply, _operand("factor", scaling.factor, features, dtype), 1),
-    )
-    return [(operation, _spread(operand)) for operation, operand, neutral in steps if (operand != neutral).any()]
-
-
 def _spread(operand: NDArray[Any]) -> NDArray[Any]:
     """Shapes one number for all features as (); numbers by feature as (rows, features), the same in every row."""
     if len(operand) == 1:
@@ -188,8 +207,8 @@ def _apply(operation: np.ufunc, x: NDArray[Any], operand: NDArray[Any]) -> None:
         operation(rows, operand[: len(rows)], out=rows)
 
 
-def _operand(name: str, numbers: Any, features: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Returns the shift or factor in `dtype`, shape (1,) or (features,)."""
+def _operand(name: str, numbers: Any, neutral: int, features: int, dtype: np.dtype[Any]) -> NDArray[Any] | None:
+    """Returns the shift or factor in `dtype`, shape (1,) or (features,); None if it is neutral and changes nothing."""
     exact = np.array(numbers, np.float64)
     if exact.shape not in ((1,), (features,)):
         raise ValueError(
@@ -203,4 +222,4 @@ def _operand(name: str, numbers: Any, features: int, dtype: np.dtype[Any]) -> ND
             f"The {name} {exact[~np.isfinite(rounded)][0]} of the scaling is beyond {dtype.name}; let the model "
             f"compute in float64, or bring the feature into another unit."
         )
-    return rounded
+    return rounded if (rounded != neutral).any() else None

@@ -11,12 +11,25 @@ from numpy.typing import NDArray
 
 from nablad.v1.datasets_pb2 import Dataset
 from nablad.v1.parameter_server_pb2 import DataSource, FeatureScaling
+from workers.native.gather import NativeGather
+from workers.native.library import missing_reason
 from workers.rows import Rows
+
+pytestmark = pytest.mark.usefixtures("gather_path")
 
 IDENTITY = FeatureScaling(shift=[0], factor=[1])
 X = np.random.default_rng(5).integers(0, 256, (20, 6))
 LABELS = np.arange(20) % 3
 VALUES = np.linspace(-1, 1, 40).reshape(20, 2)
+
+
+@pytest.fixture(params=["native", "numpy"])
+def gather_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Either way of gathering."""
+    if request.param == "numpy":
+        monkeypatch.setattr(NativeGather, "can_gather", lambda *_: False)
+    elif reason := missing_reason():
+        pytest.skip(reason)
 
 
 @pytest.fixture

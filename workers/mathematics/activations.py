@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from workers.mathematics.arrays import OPEN_UNIT, POSITIVE, REAL, Array, Interval, Scratch
+from workers.mathematics.arrays import ONE, OPEN_UNIT, POSITIVE, REAL, ZERO, Array, Interval, Scratch
 
 Apply: TypeAlias = Callable[[Array, Array, Scratch], None]  # (z, a, scratch): writes a
 Derivative: TypeAlias = Callable[[Array, Array, Scratch], None]  # (a or z, d, scratch): writes d, may use scratch.spare
@@ -63,13 +63,13 @@ def _sigmoid(z: Array, a: Array, _: Scratch) -> None:
     """φ(z) = 1 / (1 + exp(−z)) (equation 14); where exp(−z) overflows to ∞, the result 0 is correct."""
     np.negative(z, out=a)
     np.exp(a, out=a)
-    np.add(a, 1, out=a)
-    np.divide(1, a, out=a)  # faster than np.reciprocal
+    np.add(a, ONE[a.dtype], out=a)
+    np.divide(ONE[a.dtype], a, out=a)  # faster than np.reciprocal
 
 
 def _sigmoid_derivative(a: Array, d: Array, _: Scratch) -> None:
     """D = a (1 − a) (equation 16)."""
-    np.subtract(1, a, out=d)
+    np.subtract(ONE[a.dtype], a, out=d)
     np.multiply(d, a, out=d)
 
 
@@ -81,12 +81,12 @@ def _tanh(z: Array, a: Array, _: Scratch) -> None:
 def _tanh_derivative(a: Array, d: Array, _: Scratch) -> None:
     """D = 1 − a²."""
     np.multiply(a, a, out=d)
-    np.subtract(1, d, out=d)
+    np.subtract(ONE[d.dtype], d, out=d)
 
 
 def _relu(z: Array, a: Array, _: Scratch) -> None:
     """φ(z) = max(z, 0)."""
-    np.maximum(z, 0, out=a)
+    np.maximum(z, ZERO[z.dtype], out=a)
 
 
 def _relu_derivative(a: Array, d: Array, _: Scratch) -> None:

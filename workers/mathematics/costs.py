@@ -17,7 +17,7 @@ from typing import TypeAlias
 import numpy as np
 
 from workers.mathematics.activations import ACTIVATIONS
-from workers.mathematics.arrays import OPEN_UNIT, POSITIVE, REAL, Array, Interval, Scratch
+from workers.mathematics.arrays import OPEN_UNIT, POSITIVE, REAL, ZERO, Array, Interval, Scratch
 
 Formula: TypeAlias = Callable[[Array, Array, Array, Scratch], None]  # (a or z, y, out, scratch): writes out
 
@@ -78,7 +78,7 @@ def _log_loss_of_sigmoid(z: Array, y: Array, out: Array, scratch: Scratch) -> No
     np.log1p(scratch.spare, out=scratch.spare)
     np.multiply(y, z, out=out)
     np.subtract(scratch.spare, out, out=scratch.spare)
-    np.maximum(z, 0, out=out)
+    np.maximum(z, ZERO[z.dtype], out=out)
     np.add(out, scratch.spare, out=out)
 
 

@@ -12,3 +12,8 @@ pytestmark = pytest.mark.system
 def test_the_identity_is_that_of_the_sources(run_sanitized: Callable[..., str]) -> None:
     """The sources compile under each sanitizer, and the program has the digest that Python expects."""
     assert run_sanitized("abi.c") == f"{abi()}\n"
+
+
+def test_rows_are_gathered_within_bounds(run_sanitized: Callable[..., str]) -> None:
+    """Of all sizes, into buffers that are exactly as long."""
+    assert run_sanitized("gather.c") == ""
