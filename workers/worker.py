@@ -11,20 +11,24 @@ from threadpoolctl import threadpool_limits
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
 from workers.computation import Computation
+from workers.native.library import native_abi
 from workers.runtime.failpoints import failpoint
 from workers.runtime.host import host_fingerprint, numeric_environment, use_batch_scheduling
 from workers.runtime.process_statistics import Stopwatch, UsageMeter
-from workers.transport.frames import ACTIVITIES
+from workers.transport.frames import ACTIVITIES, Order
 from workers.transport.handshake import connect_to_server
+from workers.transport.run_memory import RunEnd
 from workers.transport.server_connection import ServerConnection, ServerConnectionError
 from workers.transport.session import SECRET_KEY, ParameterServerLostError, RejectedError, channel_options
-from workers.transport.tickets import Ticket
+from workers.transport.tickets import Ticket, TicketKind
 
 __all__ = ["work"]
 
 # A worker that was cut off tries to join again for this long: a parameter server that is gone for good never answers.
 _REJOIN_SECONDS = 30.0
 _REJOIN_PAUSE_SECONDS = 0.5
+# Time between two looks whether the parameter server is still there, while a worker waits in a run.
+_LOOK_SECONDS = 0.05
 # Codes that a call ends with when its connection breaks; INTERNAL if that happens in the middle of a message.
 _LOST = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL)
 
@@ -91,7 +95,10 @@ class _Session:
 
     def run(self) -> None:
         request = ps_pb.JoinRequest(
-            host_fingerprint=host_fingerprint(), process_id=os.getpid(), arithmetic=numeric_environment()
+            host_fingerprint=host_fingerprint(),
+            process_id=os.getpid(),
+            arithmetic=numeric_environment(),
+            native_abi=native_abi(),
         )
         joined = self._stub.Join(request, metadata=self._metadata)
         computation = Computation(joined.assignment)
@@ -113,6 +120,9 @@ class _Session:
             lap("waiting")
             for rejection in filter(None, order.rejections):
                 _log.warning("a result was rejected: %s", rejection.name)
+            if order.run and connection.run_end:
+                self._make_steps(computation, connection, connection.run_end, order)
+                continue
             tickets.extend(order.tickets)
             if not tickets:
                 continue
@@ -126,7 +136,7 @@ class _Session:
             )
             lap("computing")
             failpoint("worker.computing")
-            connection.send_result(result, attempt, [*self._stopwatch.seconds.values(), *self._usage.read()])
+            connection.send_result(result, attempt, self._statistics())
             lap("exchanging")
             failpoint("worker.reported")
             # The parameter server is at work meanwhile.
@@ -135,3 +145,49 @@ class _Session:
             else:
                 computation.gather_next(ticket)
             lap("gathering")
+
+    def _make_steps(self, computation: Computation, connection: ServerConnection, end: RunEnd, order: Order) -> None:
+        """Answers the tickets of an order, and those of the same parts of later steps, until the run is over."""
+        lap, step = self._stopwatch.lap, order.tickets[0].step
+        parts = [ticket.micro_batch for ticket in order.tickets]
+        while True:
+            tickets = [Ticket(step, TicketKind.GRADIENT, part) for part in parts]
+            for slot, ticket in enumerate(tickets):
+                failpoint("worker.ordered")
+                before = self._computed
+                computation.gather(ticket)
+                lap("gathering")
+                result = computation.answer(ticket, connection.weights, step, end.gradients[slot])
+                lap("computing")
+                failpoint("worker.computing")
+                end.statistics[:] = self._statistics()
+                end.report_result(slot, order.run, step, result.sums, self._computed - before)
+                lap("exchanging")
+                failpoint("worker.reported")
+                # Others compute, or the parameter server is at work, meanwhile.
+                if slot + 1 < len(tickets):
+                    computation.gather(tickets[slot + 1])
+                else:
+                    computation.gather_next(tickets[0])
+                lap("gathering")
+            step += 1
+            if not _await_version(connection, end, order.run, step):
+                return
+            lap("waiting")
+
+    @property
+    def _computed(self) -> float:
+        """Seconds of gathering and computing so far."""
+        seconds = self._stopwatch.seconds
+        return seconds["gathering"] + seconds["computing"]
+
+    def _statistics(self) -> list[float]:
+        return [*self._stopwatch.seconds.values(), *self._usage.read()]
+
+
+def _await_version(connection: ServerConnection, end: RunEnd, run: int, version: int) -> bool:
+    """Waits for a version of the weights; returns False if the run is over, or the parameter server is gone."""
+    while (ready := end.wait_for_version(run, version, _LOOK_SECONDS)) is None:
+        if not connection.is_open():
+            return False
+    return ready

@@ -267,6 +267,32 @@ TRANSPORT_INLINE: Transport.ValueType  # 3
 """Messages over a socket."""
 Global___Transport: _TypeAlias = Transport  # noqa: Y015
 
+class _StepCore:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StepCoreEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StepCore.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STEP_CORE_UNSPECIFIED: _StepCore.ValueType  # 0
+    STEP_CORE_AUTO: _StepCore.ValueType  # 1
+    """native while all workers share memory with the parameter server and have the native library, else python."""
+    STEP_CORE_NATIVE: _StepCore.ValueType  # 2
+    """In C, many steps without a message. A job for which that is impossible is rejected, or fails with the reason."""
+    STEP_CORE_PYTHON: _StepCore.ValueType  # 3
+    """In Python, with a message for each result."""
+
+class StepCore(_StepCore, metaclass=_StepCoreEnumTypeWrapper):
+    """Code that makes the steps: waits for gradients, adds them and updates the weights."""
+
+STEP_CORE_UNSPECIFIED: StepCore.ValueType  # 0
+STEP_CORE_AUTO: StepCore.ValueType  # 1
+"""native while all workers share memory with the parameter server and have the native library, else python."""
+STEP_CORE_NATIVE: StepCore.ValueType  # 2
+"""In C, many steps without a message. A job for which that is impossible is rejected, or fails with the reason."""
+STEP_CORE_PYTHON: StepCore.ValueType  # 3
+"""In Python, with a message for each result."""
+Global___StepCore: _TypeAlias = StepCore  # noqa: Y015
+
 class _Policy:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -732,6 +758,7 @@ class DistributionSpec(_message.Message):
     MICRO_BATCHES_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
     TRANSPORT_FIELD_NUMBER: _builtins.int
+    STEP_CORE_FIELD_NUMBER: _builtins.int
     workers: _builtins.int
     cpus_per_worker: _builtins.int
     """CPUs and BLAS threads of one worker."""
@@ -742,6 +769,8 @@ class DistributionSpec(_message.Message):
     policy: Global___Policy.ValueType
     transport: Global___Transport.ValueType
     """Transport of weights and gradients between parameter server and workers; does not influence the result."""
+    step_core: Global___StepCore.ValueType
+    """Code that makes the steps; does not influence the result."""
     def __init__(
         self,
         *,
@@ -750,10 +779,11 @@ class DistributionSpec(_message.Message):
         micro_batches: _builtins.int | None = ...,
         policy: Global___Policy.ValueType = ...,
         transport: Global___Transport.ValueType = ...,
+        step_core: Global___StepCore.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cpus_per_worker", b"_cpus_per_worker", "_micro_batches", b"_micro_batches", "_workers", b"_workers", "cpus_per_worker", b"cpus_per_worker", "micro_batches", b"micro_batches", "workers", b"workers"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpus_per_worker", b"_cpus_per_worker", "_micro_batches", b"_micro_batches", "_workers", b"_workers", "cpus_per_worker", b"cpus_per_worker", "micro_batches", b"micro_batches", "policy", b"policy", "transport", b"transport", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpus_per_worker", b"_cpus_per_worker", "_micro_batches", b"_micro_batches", "_workers", b"_workers", "cpus_per_worker", b"cpus_per_worker", "micro_batches", b"micro_batches", "policy", b"policy", "step_core", b"step_core", "transport", b"transport", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cpus_per_worker: _TypeAlias = _typing.Literal["cpus_per_worker"]  # noqa: Y015
     _WhichOneofArgType__cpus_per_worker: _TypeAlias = _typing.Literal["_cpus_per_worker", b"_cpus_per_worker"]  # noqa: Y015

@@ -166,9 +166,12 @@ class JoinRequest(_message.Message):
     HOST_FINGERPRINT_FIELD_NUMBER: _builtins.int
     PROCESS_ID_FIELD_NUMBER: _builtins.int
     ARITHMETIC_FIELD_NUMBER: _builtins.int
+    NATIVE_ABI_FIELD_NUMBER: _builtins.int
     host_fingerprint: _builtins.str
     """Tells hosts apart: workers on the parameter server's host may share memory with it."""
     process_id: _builtins.int
+    native_abi: _builtins.int
+    """Digest of the sources of its native library; 0 if it has none."""
     @_builtins.property
     def arithmetic(self) -> _jobs_pb2.Arithmetic:
         """What the worker computes with."""
@@ -179,10 +182,11 @@ class JoinRequest(_message.Message):
         host_fingerprint: _builtins.str = ...,
         process_id: _builtins.int = ...,
         arithmetic: _jobs_pb2.Arithmetic | None = ...,
+        native_abi: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["arithmetic", b"arithmetic"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arithmetic", b"arithmetic", "host_fingerprint", b"host_fingerprint", "process_id", b"process_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arithmetic", b"arithmetic", "host_fingerprint", b"host_fingerprint", "native_abi", b"native_abi", "process_id", b"process_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -235,16 +239,20 @@ class SharedConnection(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SOCKET_NAME_FIELD_NUMBER: _builtins.int
+    SLOTS_FIELD_NUMBER: _builtins.int
     socket_name: _builtins.bytes
     """In the abstract namespace, without the leading NUL."""
+    slots: _builtins.int
+    """Results of one step that the worker's memory has room for."""
     def __init__(
         self,
         *,
         socket_name: _builtins.bytes = ...,
+        slots: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["socket_name", b"socket_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["slots", b"slots", "socket_name", b"socket_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,7 +4,7 @@ Holds tickets, rounds and the ledger, and asks the policy; the vectors are the s
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
@@ -12,6 +12,7 @@ from service.checkpoints.image import Snapshot
 from service.parameter_server.progress.accounting import EpochAccounting, Next
 from service.parameter_server.progress.advice import Advice
 from service.parameter_server.progress.attempt_statistics import ACTIVITIES
+from service.parameter_server.progress.closed_rounds import ClosedRound
 from service.parameter_server.progress.step_statistics import RoundTimer
 from service.parameter_server.progress.stopping import StoppingRules
 from service.parameter_server.progress.tracker import Position, ProgressTracker
@@ -19,11 +20,12 @@ from service.parameter_server.scheduling.dispatcher import Dispatcher
 from service.parameter_server.scheduling.ledger import Ledger
 from service.parameter_server.scheduling.policies import SchedulingPolicy
 from service.parameter_server.scheduling.rounds import Round, RoundQueue
+from service.parameter_server.shard.norms import Norms
 from service.parameter_server.shard.shard import Shard
-from service.parameter_server.shard.weights import Norms
+from service.parameter_server.shard.step_core import MadeStep, StepsWanted
 from workers.mathematics.optimizers import LearningRate
 from workers.plan import Plan
-from workers.runtime.failpoints import failpoint
+from workers.runtime.failpoints import failpoint, failpoint_is_set
 from workers.runtime.process_statistics import Stopwatch
 from workers.transport.tickets import Rejection, Result, Ticket, TicketKind
 
@@ -84,6 +86,7 @@ class Coordinator:
         self.lag = 0.0
         self.stopwatch = Stopwatch(ACTIVITIES, clock)
         self._plan = plan
+        self._last_step = rules.last_step
         self._timer = RoundTimer(self.stopwatch)
         tracker = ProgressTracker(plan, state, attempt=attempt, learning_rate=learning_rate, labelled=labelled)
         self._accounting = EpochAccounting(plan, shard.weights, tracker, rules, state, advice)
@@ -102,6 +105,11 @@ class Coordinator:
     def version(self) -> int:
         """Number of updates that the weights have seen."""
         return self.shard.version
+
+    @property
+    def round_begun(self) -> float:
+        """Time when the present round began, by the stopwatch's clock."""
+        return self._timer.begun
 
     @property
     def ending(self) -> str:
@@ -225,6 +233,80 @@ class Coordinator:
     def _explain(self, ticket: Ticket) -> str:
         return self._advice.explain(ticket, self.shard.parameters) or self._divergence
 
+    # -- runs: steps that the native core makes ------------------------------------------------------------------------
+
+    def is_whole_step(self, dealt: Mapping[str, Sequence[Ticket]]) -> bool:
+        """Returns whether these tickets are all of a step that no result has come for, in the order of their parts."""
+        return (
+            bool(dealt) and [ticket for tickets in dealt.values() for ticket in tickets] == self._queue.open_tickets()
+        )
+
+    def wanted_steps(self, most: int) -> StepsWanted:
+        """Returns the steps that may be made next without a decision, at most so many; the open round is the first one.
+
+        They end with the epoch, with the last step of the attempt, and before a step that has another number of parts.
+        """
+        plan, first = self._plan, self.version
+        end = min((plan.epoch(first) + 1) * plan.steps_per_epoch, self._last_step or plan.steps)
+        samples, last_samples = self._queue.part_samples(first), self._queue.part_samples(end - 1)
+        if len(samples) != len(last_samples):
+            end, last_samples = max(end - 1, first + 1), samples
+        # A failpoint must find the weights between two steps.
+        wanted = min(end, first + (1 if failpoint_is_set("ps.updated") else most))
+        measured = [plan.is_checked(step) for step in range(first, wanted)]
+        measured[0] = measured[0] or self._norms_are_due(self.stopwatch.mark)
+        return StepsWanted(
+            measured,
+            samples,
+            last_samples if wanted == end else samples,
+            publish_last=wanted < end and not failpoint_is_set("ps.updated"),
+        )
+
+    def close_steps(self, steps: Sequence[MadeStep], begun: float) -> None:
+        """Closes steps that were made without tickets, and opens the round after them.
+
+        Args:
+            steps: The open round, and those after it, all of one epoch; the shard has counted them.
+            begun: Time of the last update, by the stopwatch's clock.
+        """
+        first, kind = self.version - len(steps), TicketKind.GRADIENT
+        epoch = self._plan.epoch(first)
+        closed = []
+        for number, step in enumerate(steps, start=first):
+            spent = step.spent if self._timer.count_step(step.seconds) else ()
+            norms = self._with_weight_norms(step.norms, begun)
+            closed.append(ClosedRound(kind, epoch, number, step.sums, step.seconds, spent, step.computed, 0, norms))
+        self.rounds += len(steps)
+        self._timer.start_round(begun)
+        self._ledger.forget_tickets()
+        self._dispatcher.complete_all_tickets()
+        self._queue.skip_steps(len(steps))
+        self._open_rounds(self._accounting.close_rounds(closed))
+        failpoint("ps.updated")
+
+    def abandon_tickets(self) -> None:
+        """Takes back all tickets that workers hold: their results will not come."""
+        self._dispatcher.return_all_tickets()
+
+    def _with_weight_norms(self, norms: Norms | None, now: float) -> Norms | None:
+        """Adds the norms of the present weights if norms were measured, and these are due."""
+        if norms and self._weight_norms_are_due(now):
+            norms = norms._replace(weights=self.shard.weights.norms_by_layer())
+        self._record_norms(norms, now)
+        return norms
+
+    def _norms_are_due(self, now: float) -> bool:
+        return now - self._norm_time >= _NORM_INTERVAL
+
+    def _weight_norms_are_due(self, now: float) -> bool:
+        return now - self._weight_norm_time >= _WEIGHT_NORM_INTERVAL
+
+    def _record_norms(self, norms: Norms | None, now: float) -> None:
+        if norms:
+            self._norm_time = now
+            if norms.weights:
+                self._weight_norm_time = now
+
     # -- rounds --------------------------------------------------------------------------------------------------------
 
     def _open_rounds(self, following: Next) -> None:
@@ -238,19 +320,20 @@ class Coordinator:
         self._ledger.forget_tickets()
         norms = self._apply(round_) if round_.kind == TicketKind.GRADIENT else None
         self.rounds += 1
-        return self._accounting.close_round(round_, self._timer.end_round(round_.kind), norms)
+        time = self._timer.end_round(round_.kind)
+        closed = ClosedRound(
+            round_.kind, round_.epoch, round_.step, round_.sums(), time.seconds, time.spent,
+            round_.computed, round_.staleness, norms,
+        )  # fmt: skip
+        return self._accounting.close_rounds([closed])
 
     def _apply(self, round_: Round) -> Norms | None:
         """Updates the weights; returns the norms at the steps where they are measured."""
         begun = self._timer.begun
-        due = begun - self._norm_time >= _NORM_INTERVAL
-        measure = due or self._plan.is_checked(round_.step)
-        measure_weights = measure and begun - self._weight_norm_time >= _WEIGHT_NORM_INTERVAL
+        measure = self._plan.is_checked(round_.step) or self._norms_are_due(begun)
+        measure_weights = measure and self._weight_norms_are_due(begun)
         norms = self.shard.update(round_.step, round_.samples, with_norms=measure, with_weight_norms=measure_weights)
-        if measure:
-            self._norm_time = begun
-        if measure_weights:
-            self._weight_norm_time = begun
+        self._record_norms(norms, begun)
         self.stopwatch.lap("updating")
         failpoint("ps.updated")
         return norms

@@ -28,11 +28,14 @@ from service.parameter_server.checkpoints import (
 from service.parameter_server.coordinator import Coordinator
 from service.parameter_server.progress.attempt_statistics import write_usage
 from service.parameter_server.progress.event_log import TrainingEventLog
+from service.parameter_server.runs import Runs
+from service.parameter_server.shard.step_core import Status, StepCore
 from service.parameter_server.transport.members import Member, Members
 from service.parameter_server.transport.thread_bridge import ThreadBridge
 from service.parameter_server.transport.worker_connection import WorkerConnectionError
 from workers.runtime.host import use_batch_scheduling
 from workers.runtime.process_statistics import UsageMeter
+from workers.transport.tickets import Ticket
 
 __all__ = ["PATIENCE_SECONDS", "Engine"]
 
@@ -58,6 +61,7 @@ class Engine:
         description: Mapping[str, Any],
         arithmetic: jobs_pb.Arithmetic,
         notify: Callable[[], None],
+        core: StepCore | None = None,
     ) -> None:
         """Starts the thread; must run on the event loop's.
 
@@ -68,12 +72,15 @@ class Engine:
             description: Description of the job, for checkpoints.
             arithmetic: Numeric environment of this process.
             notify: Called on the event loop after each event that followers must read at once.
+            core: Native step core of the coordinator's shard; None: all steps are made in Python.
         """
         self._coordinator = coordinator
         self._most_members: int | None = None
         self._dealt_rounds = 0
         self._now = self._next_check = time.monotonic()
-        self._bridge = ThreadBridge()
+        self._runs = Runs(core) if core else None
+        self._python_step = -1  # is not made by the core, which has rejected a result of it
+        self._bridge = ThreadBridge(self._runs.interrupt if self._runs else None)
         self._event_log = TrainingEventLog(partial(self._bridge.call_on_loop, notify))
         self._event_log.append_arithmetic(arithmetic)
         schedule = CheckpointSchedule(checkpoints, coordinator.position, self._now)
@@ -174,6 +181,8 @@ class Engine:
                 self._make_steps()
         except Exception as error:  # noqa: BLE001 (whatever it is, the service must learn of it)
             _log.exception("the steps cannot go on")
+            if self._runs:
+                self._runs.end()
             self._event_log.append(ps_pb.TrainingEvent(failed=f"the parameter server failed: {error!r}"))
             self._checkpoint_requests.close()
         finally:
@@ -184,19 +193,23 @@ class Engine:
         self._coordinator.stopwatch.lap("waiting")
         self._advance()
         while not self._closing:
-            self._await_files()
+            if self._runs and self._runs.number:
+                self._make_run_steps(self._runs)
+                self._await_files(0)
+            else:
+                self._await_files(_CHECK_SECONDS)
             if self._error:
                 raise self._error
             if self._now > self._next_check:
                 self._next_check = self._now + min(_CHECK_SECONDS, self._members.patience_seconds / 2)
-                self._members.disconnect_silent(self._coordinator.holds_tickets, self._now)
+                self._members.disconnect_silent(self._is_waited_for, self._now)
 
-    def _await_files(self) -> None:
-        """Waits for files that are ready, and calls their functions.
+    def _await_files(self, seconds: float) -> None:
+        """Waits for files that are ready, at most so many seconds, and calls their functions.
 
         Keeps no reference to them: the memory of a lost worker must not stay until the next file is ready.
         """
-        ready = self._selector.select(_CHECK_SECONDS)
+        ready = self._selector.select(seconds)
         self._now = time.monotonic()
         self._coordinator.stopwatch.lap("waiting")
         for key, _ in ready:
@@ -218,6 +231,7 @@ class Engine:
             report = member.connection.receive_report()
             coordinator.stopwatch.lap("receiving")
             if report:
+                self._require_no_run(member)
                 computed = member.record_report(report, self._now)
                 rejection = coordinator.accept_result(member.worker, report.attempt, report.result, computed, self._now)
                 member.rejections.append(rejection)
@@ -226,7 +240,7 @@ class Engine:
                 if member.rejections and coordinator.holds_tickets(member.worker):
                     self._members.send_order(member.worker, [], coordinator.version, self._now)
                 if rejection is None:
-                    member.counters.add_result(report.result.sums.samples, coordinator.lag)
+                    member.counters.add_results(1, report.result.sums.samples, coordinator.lag)
             else:
                 self._members.flush(member)
         except WorkerConnectionError as error:
@@ -238,8 +252,7 @@ class Engine:
         if coordinator.rounds != self._dealt_rounds:
             self._dealt_rounds = coordinator.rounds
             self._remove_excess_workers()
-        for worker, tickets in coordinator.deal_tickets().items():
-            self._members.send_order(worker, tickets, coordinator.version, self._now)
+        self._send_tickets(coordinator.deal_tickets())
         coordinator.stopwatch.lap("dealing")
         coordinator.record_rounds()
         self._event_log.extend(coordinator.pop_events())
@@ -248,11 +261,25 @@ class Engine:
         self._checkpoint_requests.take_if_due(coordinator, self._now)
         coordinator.stopwatch.lap("booking")
 
+    def _send_tickets(self, dealt: Mapping[str, list[Ticket]]) -> None:
+        """Sends tickets to their workers, unless those of the present run go on with just these parts."""
+        run = 0
+        if self._runs and (dealt or self._coordinator.over):
+            if self._runs.continues_with(dealt):
+                self._runs.publish()
+                return
+            self._runs.end()
+            run = self._begin_run(self._runs, dealt)
+        for worker, tickets in dealt.items():
+            self._members.send_order(worker, tickets, self._coordinator.version, self._now, run)
+
     def _end(self) -> None:
         """Disconnects all workers, and reports why the training ended; once."""
         if self._event_log.ended:
             return
         coordinator = self._coordinator
+        if self._runs:
+            self._runs.end()
         self._members.disconnect_all("")
         if coordinator.diverged:
             end = ps_pb.TrainingEvent(diverged=coordinator.failure)
@@ -261,6 +288,47 @@ class Engine:
         else:
             end = ps_pb.TrainingEvent(finished=coordinator.ending)
         self._event_log.append(end)
+
+    # -- runs ----------------------------------------------------------------------------------------------------------
+
+    def _begin_run(self, runs: Runs, dealt: Mapping[str, list[Ticket]]) -> int:
+        """Begins a run with the tickets of a whole step; returns its number, or 0 if there can be none."""
+        coordinator = self._coordinator
+        members = {self._members.member(worker): tickets for worker, tickets in dealt.items()}
+        if (
+            coordinator.version != self._python_step
+            and coordinator.is_whole_step(dealt)
+            and all(member.connected for member in members)
+            and runs.can_begin(members)
+        ):
+            runs.begin(members, coordinator.round_begun)
+        return runs.number
+
+    def _make_run_steps(self, runs: Runs) -> None:
+        """Makes steps of the present run until something else is to be looked at."""
+        rounds = self._coordinator.rounds
+        status = runs.make_steps(self._coordinator, self._now)
+        if status == Status.REJECTED:
+            # The Python path finds out whose result it is, and why.
+            self._python_step = self._coordinator.version
+            self._abandon_run(runs)
+            self._advance()
+        elif self._coordinator.rounds != rounds:
+            self._advance()
+
+    def _abandon_run(self, runs: Runs) -> None:
+        """Ends the present run within a step, which begins anew: nothing of it has changed the weights."""
+        runs.end()
+        self._coordinator.abandon_tickets()
+
+    def _require_no_run(self, member: Member) -> None:
+        if self._runs and self._runs.has_worker(member.worker):
+            raise WorkerConnectionError("it sent a result while it makes steps without messages")
+
+    def _is_waited_for(self, worker: str) -> bool:
+        if self._runs and self._runs.has_worker(worker):
+            return self._runs.is_waited_for(worker)
+        return self._coordinator.holds_tickets(worker)
 
     # -- members -------------------------------------------------------------------------------------------------------
 
@@ -279,6 +347,8 @@ class Engine:
     def _remove_worker(self, member: Member) -> None:
         if not self._members.remove_member(member):
             return
+        if self._runs and self._runs.has_worker(member.worker):
+            self._abandon_run(self._runs)
         self._coordinator.counters.add_worker_seconds(member.seconds)
         if not self._coordinator.over:
             self._event_log.append(ps_pb.TrainingEvent(worker_lost=member.loss))

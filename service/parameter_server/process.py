@@ -1,12 +1,16 @@
 """A parameter server from an assignment: its state machine behind a gRPC server of its own."""
 
+import logging
+import os
 import sys
 import time
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
+import numpy as np
 
+from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
 from service.parameter_server.coordinator import Coordinator
@@ -16,6 +20,7 @@ from service.parameter_server.progress.stopping import stopping_rules
 from service.parameter_server.scheduling.policies import POLICIES
 from service.parameter_server.servicer import ParameterServerServicer
 from service.parameter_server.shard.shard import Shard
+from service.parameter_server.shard.step_core import StepCore
 from service.parameter_server.start import first_snapshot, place_in_shared_memory
 from service.parameter_server.transport.acceptor import Acceptor
 from service.rpc.descriptors import connection_options
@@ -23,7 +28,9 @@ from service.rpc.interceptors import RejectUnimplemented, RejectUnreadable
 from workers import from_spec
 from workers.from_spec import spec_digest
 from workers.mathematics.parameters import ParameterLayout
+from workers.native.library import missing_reason
 from workers.runtime.failpoints import failpoint
+from workers.transport.run_memory import BELL_BYTES, CONTROL_BYTES, RunMemory
 from workers.transport.session import channel_options
 
 __all__ = ["RunningParameterServer", "start_parameter_server"]
@@ -31,6 +38,14 @@ __all__ = ["RunningParameterServer", "start_parameter_server"]
 # Longest time, in seconds, that another thread holds the interpreter while the thread of the steps waits for it;
 # Python's 5 ms are several steps.
 _SWITCH_SECONDS = 0.0005
+# Most results of one step that a worker has in shared memory; with more parts, steps are made in Python.
+_MOST_SLOTS = 64
+
+_log = logging.getLogger(__name__)
+
+
+class StepCoreError(ValueError):
+    """The spec insists on the native step core, and it is impossible."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +102,11 @@ async def start_parameter_server(
         advice=advice(assignment),
         clock=time.perf_counter,
     )
-    acceptor = Acceptor(spec.distribution.transport, host, shard.parameters, memory, shard.buffers)
+    core, run_memory = _step_core(assignment, shard, shared=memory is not None)
+    slots = min(spec.distribution.micro_batches, _MOST_SLOTS) if core else 1
+    acceptor = Acceptor(spec.distribution.transport, host, shard.parameters, memory, shard.buffers, run_memory, slots)
     description = _description(assignment)
-    servicer = ParameterServerServicer(assignment, secret, coordinator, acceptor, description, patience_seconds)
+    servicer = ParameterServerServicer(assignment, secret, coordinator, acceptor, description, patience_seconds, core)
     options = (*channel_options(from_spec.message_bytes(assignment)), *connection_options())
     server = grpc.aio.server(interceptors=[RejectUnreadable(), RejectUnimplemented()], options=options)
     ps_grpc.add_ParameterServerServiceServicer_to_server(servicer, server)
@@ -98,6 +115,30 @@ async def start_parameter_server(
     if assignment.HasField("start"):
         failpoint("ps.resumed")
     return RunningParameterServer(f"{host}:{port}", server, servicer)
+
+
+def _step_core(assignment: ps_pb.Assignment, shard: Shard, *, shared: bool) -> tuple[StepCore | None, RunMemory | None]:
+    """Returns the native step core and the memory of its runs, where both can be and are wanted.
+
+    Raises:
+        StepCoreError: The spec insists on it, and it cannot be.
+    """
+    wanted = assignment.spec.distribution.step_core
+    if wanted == spec_pb.STEP_CORE_PYTHON:
+        return None, None
+    reason = missing_reason() if shared else "the parameter server can share no memory with workers"
+    if not reason:
+        try:
+            memory = RunMemory.create()
+        except OSError as error:
+            reason = f"this system has no more memory that can be shared: {error}"
+        else:
+            control, bell = memory.control.vector(np.uint8, CONTROL_BYTES), memory.bell.vector(np.uint8, BELL_BYTES)
+            return StepCore(shard, control, bell, threads=len(os.sched_getaffinity(0))), memory
+    if wanted == spec_pb.STEP_CORE_NATIVE:
+        raise StepCoreError(f"distribution.step_core: native is impossible here: {reason}")
+    _log.info("steps are made in Python: %s", reason)
+    return None, None
 
 
 def _description(assignment: ps_pb.Assignment) -> dict[str, Any]:

@@ -15,10 +15,12 @@ from nablad.v1 import parameter_server_pb2 as ps_pb
 from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
 from service.parameter_server.coordinator import Coordinator
 from service.parameter_server.engine import PATIENCE_SECONDS, Engine
+from service.parameter_server.shard.step_core import StepCore
 from service.parameter_server.transport.acceptor import Acceptor
 from service.parameter_server.transport.members import Member
 from service.parameter_server.transport.worker_connection import WorkerConnection
 from service.rpc.error_translation import Context, require_secret
+from workers.native.library import native_abi
 from workers.runtime.concurrency import wait_for_event
 from workers.runtime.failpoints import failpoint
 from workers.runtime.host import host_fingerprint, numeric_environment
@@ -40,6 +42,7 @@ class ParameterServerServicer(ps_grpc.ParameterServerServiceServicer):
         acceptor: Acceptor,
         description: Mapping[str, Any],
         patience_seconds: float = PATIENCE_SECONDS,
+        core: StepCore | None = None,
     ) -> None:
         """Starts the engine, which the coordinator belongs to from now on.
 
@@ -50,6 +53,7 @@ class ParameterServerServicer(ps_grpc.ParameterServerServiceServicer):
             acceptor: Opens the workers' connections.
             description: Description of the job, for checkpoints.
             patience_seconds: Time that a worker with tickets may be silent.
+            core: Native step core of the coordinator's shard; None: all steps are made in Python.
         """
         self._assignment = assignment
         self._secret = secret
@@ -65,6 +69,7 @@ class ParameterServerServicer(ps_grpc.ParameterServerServiceServicer):
             description,
             numeric_environment(),
             self._notify_followers,
+            core,
         )
 
     async def close(self) -> None:
@@ -76,7 +81,9 @@ class ParameterServerServicer(ps_grpc.ParameterServerServiceServicer):
         """Gives the worker its name, its assignment, and the ways to open its connection."""
         await self._authenticate(context)
         response = ps_pb.JoinResponse(worker_id=f"worker-{next(self._numbers)}", assignment=self._assignment)
-        if not self._acceptor.offer_connection(response, same_host=request.host_fingerprint == host_fingerprint()):
+        same_host = request.host_fingerprint == host_fingerprint()
+        can_run = request.native_abi == native_abi() != 0
+        if not self._acceptor.offer_connection(response, same_host=same_host, can_run=can_run):
             await context.abort(
                 grpc.StatusCode.FAILED_PRECONDITION,
                 "this worker cannot share memory with the parameter server, as distribution.transport: shared wants; "

@@ -46,7 +46,7 @@ def widened(values: Array, wide: npt.NDArray[np.float64]) -> npt.NDArray[np.floa
 
 def total(values: Array, wide: npt.NDArray[np.float64]) -> float:
     """Returns the sum of all values, added in float64; arguments as for `widened`."""
-    return float(widened(values, wide).sum())
+    return float(np.add.reduce(widened(values, wide), axis=None))
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from workers.mathematics.workspace import Given, Workspace
 
 # Numbers of samples whose buffers are kept: the parts of full and of last mini-batches, in training and evaluation.
 _KEPT_WORKSPACES = 8
-# Parameter vectors whose views are kept, because every step passes the same weights and the same gradient.
-_KEPT_VECTORS = 4
+# Parameter vectors whose views are kept, because every step passes the same weights and the same gradients.
+_KEPT_VECTORS = 16
 
 
 class BackPropagation:

@@ -12,6 +12,9 @@ from workers.mathematics.network import Network
 # Class labels, integers (samples,); or values, floating-point (samples, output nodes).
 Given: TypeAlias = npt.NDArray[Any]
 
+# Up to this number of classes, columns of an identity matrix are copied faster than single numbers are set.
+_FEW_CLASSES = 16
+
 
 class Targets:
     """Targets of one micro-batch.
@@ -26,6 +29,7 @@ class Targets:
         self._are_labels = False
         self._labels = np.empty(samples, np.intp)
         self._samples = np.arange(samples)
+        self._one_hot = np.eye(outputs, dtype=dtype) if 1 < outputs <= _FEW_CLASSES else None
         self._a_by_sample = np.empty((samples, outputs), dtype)
         self._predicted = np.empty(samples, np.intp)
         self._right = np.empty(samples, np.bool_)
@@ -53,9 +57,13 @@ class Targets:
             np.copyto(self.y, given.T, casting="same_kind")
 
     def _load_labels(self, labels: Given) -> None:
-        np.copyto(self._labels, labels, casting="same_kind")
+        self._labels = labels.astype(np.intp, casting="same_kind", copy=False)
         if len(self.y) == 1:
             np.copyto(self.y[0], self._labels, casting="same_kind")
+            return
+        if self._one_hot is not None:
+            # The labels are in range, so "clip" changes nothing; with "raise" numpy would copy the output.
+            self._one_hot.take(self._labels, axis=1, out=self.y, mode="clip")
             return
         self.y.fill(0)
         self.y[self._labels, self._samples] = 1

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from workers.native.compiler import LIBRARY, abi
 
-__all__ = ["missing_reason", "native_library"]
+__all__ = ["missing_reason", "native_abi", "native_library"]
 
 _INSTALL_AGAIN = "run `pip install ./deploy/server` in nablad's source folder (`make native` in a checkout)"
 
@@ -17,6 +17,11 @@ def native_library() -> ctypes.CDLL | None:
     Calls of its functions release the interpreter's lock.
     """
     return _load_once()[0]
+
+
+def native_abi() -> int:
+    """Returns the digest of the sources of the loaded library; 0 if there is none."""
+    return abi() if native_library() else 0
 
 
 def missing_reason() -> str:

@@ -65,6 +65,11 @@ def failpoint(name: str) -> None:
         point.pass_by()
 
 
+def failpoint_is_set(name: str) -> bool:
+    """Returns whether this process may fail at a moment: it must then come there each time that it would."""
+    return bool(_switched_on) and name in _switched_on
+
+
 def check_failpoints() -> None:
     """Logs a warning if failpoints are on: such a process fails on purpose."""
     if _switched_on:

@@ -2,7 +2,7 @@
 
 import resource
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -25,6 +25,12 @@ class Stopwatch:
         self.seconds = dict.fromkeys(activities, 0.0)
         self._clock = clock
         self.mark = clock()
+
+    def add_seconds(self, seconds: Mapping[str, float], mark: float) -> None:
+        """Adds seconds by activity that were measured in another way, until a time by the same clock."""
+        for activity, spent in seconds.items():
+            self.seconds[activity] += spent
+        self.mark = mark
 
     def lap(self, activity: str) -> None:
         """Counts the time since the last lap as this activity."""

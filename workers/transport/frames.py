@@ -2,7 +2,7 @@
 
 Server to worker, an order::
 
-    order     tickets, acknowledgements, version of the weights, bytes of weights that follow
+    order     tickets, acknowledgements, version of the weights, bytes of weights that follow, run that begins
     ticket    × tickets: what to compute with these weights
     rejection × acknowledgements: one byte for each result since the last order; 0 if it was accepted
     weights   the parameter vector; none when the worker has this version, or shares memory
@@ -47,7 +47,7 @@ ACTIVITIES = ("gathering", "computing", "waiting", "exchanging")
 WORKER_STATISTICS = (*ACTIVITIES, *Usage._fields)
 """Statistics that a worker reports: seconds by activity since it joined, and what its process has used."""
 
-_ORDER = Struct("<IIQQ")
+_ORDER = Struct("<IIQQQ")
 _TICKET = Struct("<QBI")
 _SUMS = get_type_hints(SampleSums)
 _REPORT = Struct(
@@ -70,32 +70,39 @@ class Order(NamedTuple):
     """Version of the weights that the tickets are computed with."""
     weights_bytes: int = 0
     """Bytes of weights that follow."""
+    run: int = 0
+    """Number of the run that begins with the tickets; 0: none."""
 
     @classmethod
     def decode(cls, head: bytes | bytearray, rest: bytes | bytearray) -> "Order":
         """Decodes a frame's first ORDER_BYTES and the `order_rest_bytes` that follow them."""
-        tickets, rejections, version, weights_bytes = _ORDER.unpack(head)
+        tickets, rejections, version, weights_bytes, run = _ORDER.unpack(head)
         end = tickets * _TICKET.size
         return cls(
             [Ticket(*fields) for fields in _TICKET.iter_unpack(rest[:end])],
             [Rejection(code) if code else None for code in rest[end : end + rejections]],
             version,
             weights_bytes,
+            run,
         )
 
 
 def encode_order(
-    tickets: Sequence[Ticket], rejections: Sequence[Rejection | None], version: int, weights_bytes: int = 0
+    tickets: Sequence[Ticket],
+    rejections: Sequence[Rejection | None],
+    version: int,
+    weights_bytes: int = 0,
+    run: int = 0,
 ) -> bytes:
     """Encodes the frame of an order, without the weights; arguments as the fields of `Order`."""
-    head = _ORDER.pack(len(tickets), len(rejections), version, weights_bytes)
+    head = _ORDER.pack(len(tickets), len(rejections), version, weights_bytes, run)
     codes = bytes([rejection or 0 for rejection in rejections])
     return b"".join([head, *[_TICKET.pack(*ticket) for ticket in tickets], codes])
 
 
 def order_rest_bytes(head: bytes | bytearray) -> int:
     """Returns how many bytes of tickets and rejections follow the first ORDER_BYTES of an order."""
-    tickets, rejections, _, _ = _ORDER.unpack(head)
+    tickets, rejections, *_ = _ORDER.unpack(head)
     rest: int = tickets * _TICKET.size + rejections
     return rest
 

@@ -10,6 +10,14 @@ import numpy as np
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from workers.mathematics.parameters import ParameterLayout
+from workers.transport.run_memory import (
+    BELL_BYTES,
+    CONTROL_BYTES,
+    RunEnd,
+    RunMemory,
+    WorkerMemory,
+    worker_memory_bytes,
+)
 from workers.transport.server_connection import ServerConnection, ServerConnectionError
 from workers.transport.shared_memory import PROBE_BYTES, SharedMemory
 
@@ -90,24 +98,38 @@ def _open_shared(joined: ps_pb.JoinResponse, size: int, dtype: np.dtype[Any]) ->
         # Another user may take a name in the abstract namespace once its first owner is gone.
         require_same_user(connection)
         connection.sendall(joined.token)
-        weights, gradient = _receive_memory(connection, max(size * dtype.itemsize, PROBE_BYTES))
+        slots = max(joined.shared_connection.slots, 1)
+        sizes = max(size * dtype.itemsize, PROBE_BYTES), worker_memory_bytes(dtype, size, slots)
+        weights, gradient, run_memory = _receive_memory(connection, *sizes)
         gradient.answer_challenge()
         connection.sendall(HANDSHAKE)
         _require_handshake(connection)
     except BaseException:
         connection.close()
         raise
-    return ServerConnection(connection, weights.vector(dtype, size), gradient.vector(dtype, size))
+    results = WorkerMemory(gradient, dtype, size, slots)
+    return ServerConnection(
+        connection,
+        weights.vector(dtype, size),
+        results.gradients[0],
+        run_end=RunEnd(run_memory, results) if run_memory else None,
+    )
 
 
-def _receive_memory(connection: socket.socket, size: int) -> tuple[SharedMemory, SharedMemory]:
-    """Receives the memory of the weights, to read, and of the gradient, to write."""
-    _, files, _, _ = socket.recv_fds(connection, len(HANDSHAKE), 2, socket.MSG_CMSG_CLOEXEC)
+def _receive_memory(
+    connection: socket.socket, weights_bytes: int, gradient_bytes: int
+) -> tuple[SharedMemory, SharedMemory, RunMemory | None]:
+    """Receives the memory of the weights, of the results of this worker, and of runs, where there can be any."""
+    _, files, _, _ = socket.recv_fds(connection, len(HANDSHAKE), 4, socket.MSG_CMSG_CLOEXEC)
     try:
-        if len(files) != 2:
+        if len(files) not in (2, 4):
             raise ValueError("the parameter server did not accept this worker")
-        weights = SharedMemory(files.pop(0), size, writable=False)
-        return weights, SharedMemory(files.pop(0), size, writable=True)
+        weights = SharedMemory(files.pop(0), weights_bytes, writable=False)
+        gradient = SharedMemory(files.pop(0), gradient_bytes, writable=True)
+        if not files:
+            return weights, gradient, None
+        control = SharedMemory(files.pop(0), CONTROL_BYTES, writable=False)
+        return weights, gradient, RunMemory(control, SharedMemory(files.pop(0), BELL_BYTES, writable=True))
     finally:
         for file in files:  # that no SharedMemory owns
             os.close(file)

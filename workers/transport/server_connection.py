@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers.transport.frames import ORDER_BYTES, Order, Report, ReportKind, order_rest_bytes
+from workers.transport.run_memory import RunEnd
 from workers.transport.tickets import Result
 
 __all__ = ["ServerConnection", "ServerConnectionError"]
@@ -41,6 +42,7 @@ class ServerConnection:
         weights: The weights of the last order's version, shape (size,); not to be written to.
         gradient: Buffer that the gradient of a ticket is written to, shape (size,).
         shared: Whether both lie in shared memory.
+        run_end: This worker's end of runs; None if it cannot make any.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class ServerConnection:
         weights: NDArray[np.floating],
         gradient: NDArray[np.floating],
         layer_starts: Iterable[int] | None = None,
+        run_end: RunEnd | None = None,
     ) -> None:
         """Takes over a connection after its handshake.
 
@@ -57,7 +60,9 @@ class ServerConnection:
             weights: Shape (size,).
             gradient: Shape (size,).
             layer_starts: Index in the vector of the first number of each layer; None where memory is shared.
+            run_end: Shared memory of runs; None if this worker cannot make any.
         """
+        self.run_end = run_end
         self.weights = weights
         self.gradient = gradient
         self.shared = layer_starts is None
@@ -114,6 +119,15 @@ class ServerConnection:
                 self._sending = None
             self._send([report.encode(), self._gradient_bytes[:unsent]])
         self._unsent = 0
+
+    def is_open(self) -> bool:
+        """Returns whether the parameter server still holds its end of the connection."""
+        try:
+            return bool(self._connection.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
 
     def close(self) -> None:
         """Ends the connection; a thread that waits for an order returns."""

@@ -9,6 +9,7 @@ import mmap
 import os
 import secrets
 import weakref
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -66,9 +67,12 @@ class SharedMemory:
         """Returns the open file, to pass to another process."""
         return self._file
 
-    def vector(self, dtype: DTypeLike, size: int) -> NDArray[np.floating]:
-        """Returns the first `size` numbers; read-only where the mapping is. The vector keeps the mapping alive."""
-        return np.frombuffer(self._map, dtype, size)
+    def vector(self, dtype: DTypeLike, size: int, offset: int = 0) -> NDArray[Any]:
+        """Returns `size` numbers from an offset in bytes; read-only where the mapping is.
+
+        The vector keeps the mapping alive.
+        """
+        return np.frombuffer(self._map, dtype, size, offset)
 
     def write_challenge(self) -> bytes:
         """Writes random bytes, and returns their right answer: a probe that memory is truly shared."""

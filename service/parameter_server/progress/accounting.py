@@ -1,20 +1,20 @@
 """Epoch accounting: decides what follows a round, records closed rounds, and makes the events that they bring about."""
 
+from collections.abc import Sequence
 from enum import Enum, auto
-from typing import NamedTuple
 
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.checkpoints.image import Snapshot
 from service.parameter_server.progress.advice import Advice
 from service.parameter_server.progress.attempt_statistics import AttemptCounters
+from service.parameter_server.progress.closed_rounds import ClosedRound
 from service.parameter_server.progress.diagnostics import TrainingDiagnostics
-from service.parameter_server.progress.step_statistics import RoundTime, StepStatistics
+from service.parameter_server.progress.step_statistics import StepStatistics
 from service.parameter_server.progress.stopping import Stopping, StoppingRules
 from service.parameter_server.progress.tracker import Position, ProgressTracker
-from service.parameter_server.scheduling.rounds import Round
 from service.parameter_server.shard.reduction import all_finite
-from service.parameter_server.shard.weights import Norms, Weights
+from service.parameter_server.shard.weights import Weights
 from workers.plan import Plan
 from workers.runtime.failpoints import failpoint
 from workers.transport.tickets import TicketKind
@@ -30,14 +30,6 @@ class Next(Enum):
     EVALUATION = auto()
     """An evaluation of the present weights, and then nothing."""
     NOTHING = auto()
-
-
-class _ClosedRound(NamedTuple):
-    """A round that is complete and applied, and not recorded yet."""
-
-    round: Round
-    time: RoundTime
-    norms: Norms | None
 
 
 class EpochAccounting:
@@ -77,7 +69,7 @@ class EpochAccounting:
         self._stopping = Stopping(rules, state.best if state.HasField("best") else None)
         self._diagnostics = TrainingDiagnostics(plan, weights.layers, state, advice)
         self._seconds = state.seconds  # of training, over all attempts
-        self._closed: list[_ClosedRound] = []
+        self._closed: list[ClosedRound] = []  # and not recorded yet
         self._is_best = False  # the weights are the best ones, and not kept yet
         self._epoch_ended = False  # and its event is not made yet
         self._events: list[ps_pb.TrainingEvent] = []
@@ -103,13 +95,13 @@ class EpochAccounting:
         """Position of the training after the rounds that are recorded."""
         return self._tracker.position
 
-    def close_round(self, round_: Round, time: RoundTime, norms: Norms | None) -> Next:
-        """Decides what follows a round that is complete and applied; norms are None if they were not measured."""
-        self._closed.append(_ClosedRound(round_, time, norms))
-        self._seconds += time.seconds
-        if round_.kind == TicketKind.EVALUATION:
-            return self._decide(round_.step, evaluated=True)
-        return self._decide(round_.step + 1, evaluated=False)
+    def close_rounds(self, rounds: Sequence[ClosedRound]) -> Next:
+        """Decides what follows the last one of some rounds, of which no other one ends an epoch."""
+        self._closed.extend(rounds)
+        self._seconds += sum(round_.seconds for round_ in rounds)
+        last = rounds[-1]
+        evaluated = last.kind == TicketKind.EVALUATION
+        return self._decide(last.step if evaluated else last.step + 1, evaluated=evaluated)
 
     def record_rounds(self, workers: int) -> str:
         """Records the closed rounds; `workers` are present.
@@ -167,19 +159,17 @@ class EpochAccounting:
 
     def _record_closed(self) -> None:
         closed, self._closed = self._closed, []
-        for round_, time, norms in closed:
-            sums = round_.sums()
+        for round_ in closed:
             if round_.kind == TicketKind.EVALUATION:
-                self._tracker.record_evaluation(sums)
-                self.counters.add_evaluation(time.seconds)
+                self._tracker.record_evaluation(round_.sums)
+                self.counters.add_evaluation(round_.seconds)
                 continue
-            norm = norms.gradient if norms else None
-            self._tracker.record_step(round_, sums, time.seconds, norm)
-            self.steps.record_step(round_, time, norms)
-            checked = norms.gradients if norms and self._plan.is_checked(round_.step) else ()
-            self._diagnostics.record_step(sums, checked)
+            self._tracker.record_step(round_)
+            self.steps.record_step(round_)
+            checked = round_.norms.gradients if round_.norms and self._plan.is_checked(round_.step) else ()
+            self._diagnostics.record_step(round_.sums, checked)
             if self._plan.is_sampled(round_.step):
-                self._events.append(ps_pb.TrainingEvent(step=self._tracker.history_point(round_, sums, norm)))
+                self._events.append(ps_pb.TrainingEvent(step=self._tracker.history_point(round_)))
 
     def _end_epoch(self, workers: int) -> None:
         """Makes the event with the metrics of an epoch, and the digest of the weights at its end."""

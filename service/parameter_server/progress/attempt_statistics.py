@@ -87,9 +87,9 @@ class WorkerCounters:
         self.samples = 0
         self.lag_seconds = 0.0
 
-    def add_result(self, samples: int, lag_seconds: float) -> None:
-        """Counts a result that was accepted."""
-        self.results += 1
+    def add_results(self, results: int, samples: int, lag_seconds: float) -> None:
+        """Counts results that were accepted, with all their samples and lags."""
+        self.results += results
         self.samples += samples
         self.lag_seconds += lag_seconds
 

@@ -10,8 +10,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from service.parameter_server.scheduling.rounds import Round
-from service.parameter_server.shard.weights import Norms
+from service.parameter_server.progress.closed_rounds import ClosedRound
 from workers.runtime.process_statistics import Stopwatch
 from workers.transport.tickets import TicketKind
 
@@ -59,22 +58,29 @@ class RoundTimer:
         self._mean_seconds = 0.0  # of steps
         self.start_round()
 
-    def start_round(self) -> None:
-        """Starts a round at the last lap."""
-        self.begun = self._stopwatch.mark
+    def start_round(self, begun: float | None = None) -> None:
+        """Starts a round at the last lap, or at another time."""
+        self.begun = self._stopwatch.mark if begun is None else begun
         self._before = tuple(self._stopwatch.seconds.values()) if self._steps_to_sample <= 0 else ()
 
     def end_round(self, kind: TicketKind) -> RoundTime:
         """Ends the round at the last lap, starts the next one, and returns the time of the one that ended."""
         seconds, spent = self._stopwatch.mark - self.begun, ()
         if kind == TicketKind.GRADIENT:
-            self._mean_seconds += (seconds - self._mean_seconds) / _MEAN_STEPS if self._mean_seconds else seconds
-            if self._before:
-                spent = tuple(map(sub, self._stopwatch.seconds.values(), self._before))
-                self._steps_to_sample = self._draw_steps()
-            self._steps_to_sample -= 1
+            before = self._before
+            if self.count_step(seconds):
+                spent = tuple(map(sub, self._stopwatch.seconds.values(), before))
         self.start_round()
         return RoundTime(seconds, spent)
+
+    def count_step(self, seconds: float) -> bool:
+        """Counts a step of so many seconds; returns whether it is sampled by activity."""
+        self._mean_seconds += (seconds - self._mean_seconds) / _MEAN_STEPS if self._mean_seconds else seconds
+        sampled = self._steps_to_sample <= 0
+        if sampled:
+            self._steps_to_sample = self._draw_steps()
+        self._steps_to_sample -= 1
+        return sampled
 
     def _draw_steps(self) -> int:
         """Draws the number of steps until the next sample. Seconds instead would sample mostly after long steps."""
@@ -94,14 +100,14 @@ class StepStatistics:
         self._weight_norms: Sequence[float] = ()
         self._staleness = 0
 
-    def record_step(self, round_: Round, time: RoundTime, norms: Norms | None) -> None:
-        """Records a step; norms are None if they were not measured."""
-        self._new_seconds.append(time.seconds)
-        if time.spent:
-            self._record_sample(round_, time.spent)
-        if norms:
-            self._gradient_norms = norms.gradients
-            self._weight_norms = norms.weights or self._weight_norms
+    def record_step(self, round_: ClosedRound) -> None:
+        """Records a step."""
+        self._new_seconds.append(round_.seconds)
+        if round_.spent:
+            self._record_sample(round_)
+        if round_.norms:
+            self._gradient_norms = round_.norms.gradients
+            self._weight_norms = round_.norms.weights or self._weight_norms
 
     def write_to(self, statistics: ps_pb.AttemptStatistics) -> None:
         """Writes them to a message."""
@@ -116,8 +122,8 @@ class StepStatistics:
         )
         statistics.staleness = self._staleness
 
-    def _record_sample(self, round_: Round, spent: Sequence[float]) -> None:
-        self._phases.add_step(round_.computed, spent)
+    def _record_sample(self, round_: ClosedRound) -> None:
+        self._phases.add_step(round_.computed, round_.spent)
         self._staleness = round_.staleness
         if len(self._new_seconds) > _RECENT_STEPS:
             self._count()

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import metrics_pb2 as metrics_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from service.parameter_server.scheduling.rounds import Round
+from service.parameter_server.progress.closed_rounds import ClosedRound
 from workers.learning import metrics_of, read_sums, sums_message
 from workers.mathematics.optimizers import LearningRate
 from workers.mathematics.sums import SampleSums
@@ -63,16 +63,16 @@ class ProgressTracker:
         self._epoch_seconds = start.epoch.seconds  # of its steps, without evaluations
         self.gradient_norm = start.gradient_norm if start.HasField("gradient_norm") else None
 
-    def record_step(self, round_: Round, sums: SampleSums, seconds: float, gradient_norm: float | None) -> None:
-        """Records a step with the round's sums; the norm is None if it was not measured."""
+    def record_step(self, round_: ClosedRound) -> None:
+        """Records a step."""
         if round_.epoch != self.epoch:
             self.epoch, self.training, self._epoch_seconds = round_.epoch, SampleSums(), 0.0
-        self.training.add_sums(sums)
-        self._epoch_seconds += seconds
+        self.training.add_sums(round_.sums)
+        self._epoch_seconds += round_.seconds
         self.position = Position(round_.step + 1, False, self.position.epochs_ended)
-        self.samples += round_.samples
-        if gradient_norm is not None:
-            self.gradient_norm = gradient_norm
+        self.samples += round_.sums.samples
+        if round_.norms:
+            self.gradient_norm = round_.norms.gradient
 
     def record_evaluation(self, sums: SampleSums) -> None:
         """Records an evaluation."""
@@ -103,15 +103,15 @@ class ProgressTracker:
             workers_alive=workers,
         )
 
-    def history_point(self, round_: Round, sums: SampleSums, gradient_norm: float | None) -> jobs_pb.HistoryPoint:
-        """Returns a step for the history, with the round's sums and without a time; the event log sets it."""
+    def history_point(self, round_: ClosedRound) -> jobs_pb.HistoryPoint:
+        """Returns a step for the history, without a time; the event log sets it."""
         return jobs_pb.HistoryPoint(
             attempt=self._attempt,
             epoch=round_.epoch + 1,
             step=round_.step + 1,
-            training=self.metrics(sums),
+            training=self.metrics(round_.sums),
             learning_rate=self._learning_rate(round_.step + 1),
-            gradient_norm=gradient_norm,
+            gradient_norm=round_.norms.gradient if round_.norms else None,
         )
 
     def state(

@@ -67,6 +67,18 @@ class Dispatcher:
             self._waiting.appendleft(ticket)
         return held
 
+    def complete_all_tickets(self) -> None:
+        """Forgets all tickets that workers hold, because their steps are made."""
+        for held in self._held.values():
+            held.clear()
+
+    def return_all_tickets(self) -> None:
+        """Takes back all tickets; they wait again."""
+        for held in self._held.values():
+            self._waiting.extend(held)
+            held.clear()
+        self._waiting = deque(sorted(self._waiting))
+
     def deal_tickets(self) -> dict[str, list[Ticket]]:
         """Deals the waiting tickets to the workers that hold none, in contiguous, nearly equal runs."""
         if not self._waiting:

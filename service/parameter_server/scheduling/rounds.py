@@ -129,6 +129,23 @@ class RoundQueue:
         """Removes the first open round if it is complete; a later one waits for it."""
         return self._open.pop(0) if self._open and self._is_complete(self._open[0]) else None
 
+    def open_tickets(self) -> list[Ticket]:
+        """Returns the tickets of the open round of a step that no result has come for; empty if there is none."""
+        if len(self._open) == 1 and self._open[0].kind == TicketKind.GRADIENT and not self._open[0].results:
+            return list(self._open[0].tickets())
+        return []
+
+    def skip_steps(self, steps: int) -> None:
+        """Drops the open round and those after it: so many steps of one epoch are made in another way."""
+        (first,) = self._open
+        self._open.clear()
+        last = self._step(first.step + steps - 1)
+        self._next = self._after(last) if last else None
+
+    def part_samples(self, step: int) -> Sequence[int]:
+        """Returns the number of samples of each part of a step."""
+        return self._last_samples if self._plan.ends_epoch(step) else self._samples
+
     def cut(self, version: int, *, evaluate: bool = False) -> None:
         """Drops all rounds to come; leaves an evaluation of the weights after `version` updates if it is wanted."""
         self._cut = True
@@ -158,8 +175,7 @@ class RoundQueue:
     def _step(self, step: int) -> Round | None:
         if step >= self._plan.steps:
             return None
-        samples = self._last_samples if self._plan.ends_epoch(step) else self._samples
-        return Round(TicketKind.GRADIENT, self._plan.epoch(step), step, samples)
+        return Round(TicketKind.GRADIENT, self._plan.epoch(step), step, self.part_samples(step))
 
     def _evaluation(self, version: int) -> Round:
         samples = [_length(self._plan.evaluation(part)) for part in range(self._plan.evaluation_parts)]

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.checkpoints.image import Snapshot
+from service.parameter_server.shard.norms import Norms
 from service.parameter_server.shard.reduction import GradientBuffers, TreeSum, all_finite
-from service.parameter_server.shard.weights import Norms, Weights
+from service.parameter_server.shard.weights import Weights
 from workers.mathematics.optimizers import Optimizer
 from workers.transport.tickets import Rejection
 
@@ -78,6 +79,11 @@ class Shard:
         step, gradient = self._borrowed.pop(owner, (-1, None))
         if gradient is not None and step in self._sums:
             self._sums[step].detach_part(gradient)
+
+    def count_updates(self, updates: int) -> None:
+        """Counts updates that the native step core has made in place."""
+        self.weights.count_updates(updates)
+        self.version += updates
 
     def update(
         self, step: int, samples: int, *, with_norms: bool = False, with_weight_norms: bool = False

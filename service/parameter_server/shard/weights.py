@@ -1,8 +1,7 @@
 """The vectors of a training: weights, moments of the optimizer, and the best weights so far."""
 
 import hashlib
-import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -10,53 +9,18 @@ from numpy.typing import NDArray
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.checkpoints.image import Snapshot
+from service.parameter_server.shard.norms import LayerSquares, Norms, gradient_norms, layer_norms, sum_of_squares
 from workers.mathematics.optimizers import Block, Optimizer
 
-__all__ = ["Norms", "Weights"]
+__all__ = ["Weights"]
 
 Vector = NDArray[np.floating]
 
-# Numbers that are added and applied together, so that they stay in the cache from the sum to the update.
+# Numbers that are added and applied together, so that they stay in the cache from the sum to the update. Norms are sums
+# over the pieces of layers in such blocks, so it is the same in workers/native/step_server.c.
 _BLOCK = 128 * 1024
 
 _Piece = tuple[int, slice]  # number of a layer, and place of its numbers in a block
-
-
-class Norms:
-    """Euclidean norms of one update, by layer: of W(N) with b(N), at index N.
-
-    Squares are added up block by block during the update; the norms are computed when they are read. They depend on
-    nothing but the vectors, because the blocks are always the same.
-    """
-
-    def __init__(self, layers: int, samples: int) -> None:
-        """Starts at zero, for gradients that are sums over `samples` samples."""
-        self._samples = samples
-        self._gradient_squares: list[list[float]] = [[] for _ in range(layers)]
-        self._weight_squares: list[list[float]] = [[] for _ in range(layers)]
-
-    def add_gradient(self, block: Vector, pieces: Sequence[_Piece]) -> None:
-        """Adds a block of the sum of the samples' gradients, which has these pieces of layers."""
-        _add_squares(self._gradient_squares, block, pieces)
-
-    def add_weights(self, block: Vector, pieces: Sequence[_Piece]) -> None:
-        """Adds a block of the weights after the update, which has these pieces of layers."""
-        _add_squares(self._weight_squares, block, pieces)
-
-    @property
-    def gradient(self) -> float:
-        """Norm of the whole mean gradient."""
-        return math.sqrt(_sum(map(_sum, self._gradient_squares))) / self._samples
-
-    @property
-    def gradients(self) -> list[float]:
-        """Norm of the mean gradient by layer."""
-        return [math.sqrt(_sum(squares)) / self._samples for squares in self._gradient_squares]
-
-    @property
-    def weights(self) -> list[float]:
-        """Norm of the weights after the update by layer; empty if it was not measured."""
-        return [math.sqrt(_sum(squares)) for squares in self._weight_squares if squares]
 
 
 class Weights:
@@ -64,6 +28,8 @@ class Weights:
 
     Attributes:
         parameters: The weights, shape (size,), always the same array.
+        optimizer: The update rule.
+        layer_starts: Index of the first number of each layer.
     """
 
     def __init__(self, optimizer: Optimizer, start: Snapshot, layer_starts: Sequence[int], *, keep_best: bool) -> None:
@@ -76,7 +42,8 @@ class Weights:
             keep_best: Whether the best weights are kept.
         """
         self.parameters = start.parameters
-        self._optimizer = optimizer
+        self.optimizer = optimizer
+        self.layer_starts = layer_starts
         state = optimizer.init(self.parameters)
         moments = tuple(_own(moment) for moment in start.moments) or state.moments
         self._state = state._replace(updates=start.state.optimizer_updates, moments=moments)
@@ -94,6 +61,15 @@ class Weights:
     def updates(self) -> int:
         """Number of updates that the optimizer counts."""
         return self._state.updates
+
+    @property
+    def moments(self) -> tuple[Vector, ...]:
+        """Vectors of the optimizer's state, always the same arrays."""
+        return self._state.moments
+
+    def count_updates(self, updates: int) -> None:
+        """Counts updates that were made in place, with these moments."""
+        self._state = self._state._replace(updates=self._state.updates + updates)
 
     @property
     def result(self) -> Vector:
@@ -114,10 +90,13 @@ class Weights:
         Returns:
             The norms, if they are measured.
         """
-        norms = Norms(self._layers, samples) if with_norms else None
-        blocks = self._gradient_blocks(addends, norms, with_weight_norms)
-        self._state = self._optimizer.update(self.parameters, blocks, samples, self._state)
-        return norms
+        squares: list[LayerSquares] | None = [] if with_norms else None
+        blocks = self._gradient_blocks(addends, squares)
+        self._state = self.optimizer.update(self.parameters, blocks, samples, self._state)
+        if squares is None:
+            return None
+        norms = gradient_norms(squares, self._layers, samples)
+        return norms._replace(weights=self.norms_by_layer()) if with_weight_norms else norms
 
     def keep_as_best(self) -> None:
         """Copies the present weights, the best ones so far, if best weights are kept."""
@@ -143,12 +122,14 @@ class Weights:
         """Returns the vectors themselves, which change with the next update."""
         return Snapshot(state, self.parameters, self._state.moments, self._best if self._has_best else None)
 
-    def _gradient_blocks(
-        self, addends: tuple[Vector, ...], norms: Norms | None, with_weight_norms: bool
-    ) -> Iterator[Block]:
-        """Yields the sum of the samples' gradients, block by block, and adds to the norms that are measured.
+    def norms_by_layer(self) -> list[float]:
+        """Returns the Euclidean norms of the layers of weights."""
+        return layer_norms(_squares(self.parameters, self._blocks), self._layers)
 
-        The caller updates the weights of a block before it asks for the next: both are measured while in the cache.
+    def _gradient_blocks(self, addends: tuple[Vector, ...], squares: list[LayerSquares] | None) -> Iterator[Block]:
+        """Yields the sum of the samples' gradients, block by block; adds its squares to the list, if there is one.
+
+        The caller updates the weights of a block before it asks for the next, while all is in the cache.
         """
         for place, pieces in self._blocks:
             first = addends[0][place]
@@ -157,25 +138,15 @@ class Weights:
                 np.add(first, addends[1][place], out=total)
             else:
                 np.copyto(total, first)
-            if norms:
-                norms.add_gradient(total, pieces)
+            if squares is not None:
+                squares.extend((layer, sum_of_squares(total[piece])) for layer, piece in pieces)
             yield place, total
-            if norms and with_weight_norms:
-                norms.add_weights(self.parameters[place], pieces)
 
 
-def _add_squares(squares: list[list[float]], block: Vector, pieces: Sequence[_Piece]) -> None:
-    for layer, place in pieces:
-        piece = block[place]
-        squares[layer].append(float(np.dot(piece, piece)))
-
-
-def _sum(squares: Iterable[float]) -> float:
-    """Adds, and rounds once; infinite where a training diverges so far that the type has no number for it."""
-    try:
-        return math.fsum(squares)
-    except OverflowError:
-        return math.inf
+def _squares(vector: Vector, blocks: Sequence[tuple[slice, list[_Piece]]]) -> Iterator[LayerSquares]:
+    for place, pieces in blocks:
+        for layer, piece in pieces:
+            yield layer, sum_of_squares(vector[place][piece])
 
 
 def _pieces(block: slice, edges: Sequence[int]) -> list[_Piece]:

@@ -15,7 +15,8 @@ from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.parameter_server.shard.reduction import GradientBuffers
 from service.parameter_server.transport.worker_connection import WorkerConnection
 from workers.transport.handshake import HANDSHAKE, require_same_user
-from workers.transport.shared_memory import PROBE_BYTES, SharedMemory
+from workers.transport.run_memory import RunMemory, WorkerMemory, worker_memory_bytes
+from workers.transport.shared_memory import SharedMemory
 
 __all__ = ["Acceptor"]
 
@@ -43,6 +44,8 @@ class Acceptor:
         weights: NDArray[np.floating],
         memory: SharedMemory | None,
         buffers: GradientBuffers,
+        run_memory: RunMemory | None = None,
+        slots: int = 1,
     ) -> None:
         """Listens at once.
 
@@ -52,11 +55,16 @@ class Acceptor:
             weights: The parameter vector.
             memory: Shared memory of the parameter vector; None if it is not shared.
             buffers: Pool of the vectors that gradients are received into.
+            run_memory: Memory of runs; None if there will be none.
+            slots: Most results of one step that a worker has in shared memory.
         """
         self._weights = weights
         self._memory = memory
         self._buffers = buffers
+        self._run_memory = run_memory
+        self._slots = slots
         self._expected: dict[bytes, str] = {}  # worker by token
+        self._runners: set[str] = set()  # workers that can make runs
         self._connections: dict[str, tuple[WorkerConnection, asyncio.TimerHandle]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._unix, self._tcp = None, None
@@ -70,8 +78,13 @@ class Acceptor:
             self._tcp = socket.create_server((host, 0), backlog=_BACKLOG)
             self._listen(self._tcp, self._inline_handshake)
 
-    def offer_connection(self, response: ps_pb.JoinResponse, *, same_host: bool) -> bool:
+    def offer_connection(self, response: ps_pb.JoinResponse, *, same_host: bool, can_run: bool = False) -> bool:
         """Writes a token and the ways to open a connection to the response for a worker.
+
+        Args:
+            response: Names the worker.
+            same_host: Whether the worker may share memory.
+            can_run: Whether it has the same native library.
 
         Returns:
             Whether there is a way.
@@ -79,6 +92,9 @@ class Acceptor:
         token = secrets.token_bytes(_TOKEN_BYTES)
         if self._unix and same_host:
             response.shared_connection.socket_name = self._socket_name
+            response.shared_connection.slots = self._slots
+            if can_run and self._run_memory:
+                self._runners.add(response.worker_id)
         if self._tcp:
             response.inline_connection.host, response.inline_connection.port = self._tcp.getsockname()
         response.token = token
@@ -88,6 +104,7 @@ class Acceptor:
     def claim_connection(self, worker: str) -> WorkerConnection | None:
         """Returns the connection of a worker that attends now; None if it has not opened one."""
         self._expected = {token: name for token, name in self._expected.items() if name != worker}
+        self._runners.discard(worker)
         return self._pop(worker)
 
     def _keep(self, worker: str, connection: WorkerConnection) -> None:
@@ -175,14 +192,18 @@ class Acceptor:
     async def _shared_handshake(self, connection: socket.socket, worker: str) -> WorkerConnection:
         """Passes the shared memory to the worker, and probes that both ends see the same memory."""
         assert self._memory is not None  # noqa: S101 (there is a Unix socket)
-        gradient = SharedMemory.create(worker, max(self._weights.nbytes, PROBE_BYTES), others_may_write=True)
+        dtype, size = self._weights.dtype, self._weights.size
+        can_run = worker in self._runners
+        size_bytes = worker_memory_bytes(dtype, size, self._slots)
+        gradient = SharedMemory.create(worker, size_bytes, others_may_write=True)
         answer = gradient.write_challenge()
-        socket.send_fds(connection, [HANDSHAKE], [self._memory.fileno(), gradient.fileno()])
+        shared = [self._memory, gradient, *(self._run_memory if can_run and self._run_memory else ())]
+        socket.send_fds(connection, [HANDSHAKE], [memory.fileno() for memory in shared])
         if await _read(connection, len(HANDSHAKE)) != HANDSHAKE or not gradient.has_answer(answer):
             raise ValueError(f"{worker} does not see the same memory")
-        return WorkerConnection(
-            connection, self._weights, self._buffers, gradient.vector(self._weights.dtype, self._weights.size)
-        )
+        memory = WorkerMemory(gradient, dtype, size, self._slots)
+        run_memory = memory if can_run else None
+        return WorkerConnection(connection, self._weights, self._buffers, memory.gradients[0], run_memory)
 
 
 async def _read(connection: socket.socket, count: int) -> bytes:

@@ -59,6 +59,12 @@ class Member:
         self.statistics, self.heard = statistics, now
         return statistics[_GATHERING] - before[_GATHERING] + (statistics[_COMPUTING] - before[_COMPUTING])
 
+    def record_steps(self, now: float) -> None:
+        """Records the statistics that the worker writes to shared memory while it makes steps."""
+        memory = self.connection.run_memory
+        if memory is not None:
+            self.statistics, self.heard = memory.statistics.tolist(), now
+
     @property
     def seconds(self) -> Sequence[float]:
         """Seconds by activity."""
@@ -129,6 +135,10 @@ class Members:
             member.connection.close()
         return found
 
+    def member(self, worker: str) -> Member:
+        """Returns the member of this name."""
+        return self._members[worker]
+
     def excess(self, most: int) -> list[Member]:
         """Returns the connected members beyond `most`, the newest first."""
         return [member for member in self if member.connected][most:][::-1]
@@ -147,13 +157,21 @@ class Members:
             usage = present._replace(cpu_seconds=present.cpu_seconds + self._gone_cpu_seconds)
             yield self._others.message(_OTHERS, usage)
 
-    def send_order(self, worker: str, tickets: list[Ticket], version: int, now: float) -> None:
-        """Sends tickets, and acknowledgements of earlier results; disconnects a worker whose connection breaks."""
+    def send_order(self, worker: str, tickets: list[Ticket], version: int, now: float, run: int = 0) -> None:
+        """Sends tickets, and acknowledgements of earlier results; disconnects a worker whose connection breaks.
+
+        Args:
+            worker: Name of the member.
+            tickets: Its new tickets.
+            version: Version of the weights.
+            now: Monotonic seconds.
+            run: Number of the run that begins with the tickets; 0: none.
+        """
         member = self._members[worker]
         rejections, member.rejections = member.rejections, []
         member.heard = now
         try:
-            member.connection.send_order(tickets, rejections, version)
+            member.connection.send_order(tickets, rejections, version, run)
         except WorkerConnectionError as error:
             self.disconnect(member, f"its connection broke: {error}")
             return

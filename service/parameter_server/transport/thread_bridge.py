@@ -18,8 +18,13 @@ _Value = TypeVar("_Value")
 class ThreadBridge:
     """Carries calls of the event loop to a thread, which makes them when it comes to them, and calls back."""
 
-    def __init__(self) -> None:
-        """Opens the bridge; must run on the event loop's thread."""
+    def __init__(self, interrupt: Callable[[], None] | None = None) -> None:
+        """Opens the bridge; must run on the event loop's thread.
+
+        Args:
+            interrupt: Called for each call, where the thread may be busy with something else than its files.
+        """
+        self._interrupt = interrupt
         self.loop = asyncio.get_running_loop()
         self._waiting: deque[Callable[[], None]] = deque()
         self._lock = threading.Lock()
@@ -51,6 +56,8 @@ class ThreadBridge:
             if self._open:
                 self._waiting.append(run)
                 os.eventfd_write(self._event_file, 1)
+                if self._interrupt:
+                    self._interrupt()
             else:
                 run()
         return await answer

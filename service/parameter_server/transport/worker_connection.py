@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from service.parameter_server.shard.reduction import GradientBuffers
 from workers.transport.frames import REPORT_BYTES, Report, ReportKind, encode_order
+from workers.transport.run_memory import WorkerMemory
 from workers.transport.tickets import Rejection, Ticket, TicketKind
 
 __all__ = ["WorkerConnection", "WorkerConnectionError"]
@@ -29,6 +30,7 @@ class WorkerConnection:
 
     Attributes:
         transport: "shared" or "inline", for metrics.
+        run_memory: Memory of the worker's results in runs; None if it cannot make any.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class WorkerConnection:
         weights: Vector,
         buffers: GradientBuffers,
         shared_gradient: Vector | None = None,
+        run_memory: WorkerMemory | None = None,
     ) -> None:
         """Takes over a connection after its handshake.
 
@@ -45,9 +48,11 @@ class WorkerConnection:
             weights: The parameter vector, which changes in place; sent to workers that do not share it.
             buffers: Pool of the vectors that gradients are received into.
             shared_gradient: Shared memory that the worker writes its gradient to; None if it sends the gradient.
+            run_memory: Memory of the worker's results in runs; None if it cannot make any.
         """
         connection.setblocking(False)
         self.transport = "inline" if shared_gradient is None else "shared"
+        self.run_memory = run_memory
         self._socket = connection
         self._weights = weights.data.cast("B")
         self._buffers = buffers
@@ -78,14 +83,22 @@ class WorkerConnection:
         """True while data wait until the worker reads."""
         return bool(self._unsent)
 
-    def send_order(self, tickets: Sequence[Ticket], rejections: Sequence[Rejection | None], version: int) -> None:
+    def send_order(
+        self, tickets: Sequence[Ticket], rejections: Sequence[Rejection | None], version: int, run: int = 0
+    ) -> None:
         """Sends an order, and the weights if it has tickets and the worker has an older version.
+
+        Args:
+            tickets: New tickets of the worker.
+            rejections: Acknowledgements of earlier results.
+            version: Version of the weights.
+            run: Number of the run that begins with the tickets; 0: none.
 
         Raises:
             WorkerConnectionError: The connection broke, or the worker does not read.
         """
         with_weights = bool(tickets) and self._shared_gradient is None and self._held_version != version
-        order = encode_order(tickets, rejections, version, self._weights.nbytes if with_weights else 0)
+        order = encode_order(tickets, rejections, version, self._weights.nbytes if with_weights else 0, run)
         self._unsent.append(memoryview(order))
         if with_weights:
             self._unsent.append(self._weights)

@@ -31,6 +31,7 @@ orders = st.builds(
     st.lists(st.none() | st.sampled_from(Rejection), max_size=5),
     UINT64,
     UINT64,
+    UINT64,
 )
 reports = st.builds(
     Report,
@@ -96,14 +97,15 @@ def test_a_refusal_that_is_none_is_an_error() -> None:
 def test_the_bytes_of_an_order() -> None:
     """Golden bytes: the worker at the other end may be of another build."""
     tickets = [Ticket(258, TicketKind.GRADIENT, 3), Ticket(259, TicketKind.EVALUATION, 4)]
-    frame = encode_order(tickets, [None, Rejection.NOT_FINITE], 257, 24340)
+    frame = encode_order(tickets, [None, Rejection.NOT_FINITE], 257, 24340, 7)
     assert frame == (
         b"\x02\0\0\0" b"\x02\0\0\0" b"\x01\x01\0\0\0\0\0\0" b"\x14\x5f\0\0\0\0\0\0"  # counts, version, weights
+        b"\x07\0\0\0\0\0\0\0"  # run
         b"\x02\x01\0\0\0\0\0\0" b"\x01" b"\x03\0\0\0"  # step, kind, micro-batch
         b"\x03\x01\0\0\0\0\0\0" b"\x02" b"\x04\0\0\0"
         b"\x00" b"\x06"  # taken; not finite
     )  # fmt: skip
-    assert ORDER_BYTES == 24
+    assert ORDER_BYTES == 32
 
 
 def test_the_bytes_of_a_report() -> None:

@@ -15,6 +15,7 @@ from workers.mathematics.parameters import ParameterLayout
 from workers.transport import handshake as handshake_module
 from workers.transport.frames import encode_order
 from workers.transport.handshake import HANDSHAKE, connect_to_server
+from workers.transport.run_memory import worker_memory_bytes
 from workers.transport.server_connection import ServerConnectionError
 from workers.transport.shared_memory import SharedMemory
 
@@ -91,8 +92,9 @@ def _hand_over(connection: socket.socket, *files: Any) -> None:
     socket.send_fds(connection, [HANDSHAKE], [file.fileno() for file in files])
 
 
-def _memory(name: str, size: int = BYTES) -> SharedMemory:
-    return SharedMemory.create(name, size, others_may_write=name == "gradient")
+def _memory(name: str, size: int | None = None) -> SharedMemory:
+    needed = worker_memory_bytes(DTYPE, LAYOUT.size, 1) if name == "gradient" else BYTES
+    return SharedMemory.create(name, size or needed, others_may_write=name == "gradient")
 
 
 def _welcome(connection: socket.socket) -> None:

@@ -27,7 +27,7 @@ def test_a_share_is_the_sum_of_its_results() -> None:
     """With their samples and their lag."""
     counters = WorkerCounters()
     for samples, lag in ((10, 0.0), (6, 1.5), (10, 0.25)):
-        counters.add_result(samples, lag)
+        counters.add_results(1, samples, lag)
     assert counters.message("w", Usage(2.5, 8192.0)) == ps_pb.WorkerStatistics(
         worker_id="w",
         results=3,

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.parameter_server.coordinator import Coordinator
 from service.parameter_server.progress.attempt_statistics import ACTIVITIES
-from service.parameter_server.progress.step_statistics import PHASES, RoundTime, RoundTimer, StepStatistics
+from service.parameter_server.progress.closed_rounds import ClosedRound
+from service.parameter_server.progress.step_statistics import PHASES, RoundTimer, StepStatistics
 from service.parameter_server.scheduling.rounds import Round
 from workers.mathematics.sums import SampleSums
 from workers.plan import Plan
@@ -131,10 +132,8 @@ def test_lag_is_counted_from_the_first_result_of_the_round(times: list[float], k
 
 def _add(statistics: StepStatistics, seconds: list[float]) -> None:
     for each in seconds:
-        computed = _round(0, [0], 2 * each)
-        statistics.record_step(
-            computed, RoundTime(each, tuple(each * (activity == "waiting") for activity in ACTIVITIES)), None
-        )
+        spent = tuple(each * (activity == "waiting") for activity in ACTIVITIES)
+        statistics.record_step(_closed(seconds=each, spent=spent, computed=2 * each))
 
 
 def _told(statistics: StepStatistics) -> ps_pb.AttemptStatistics:
@@ -174,7 +173,7 @@ def test_the_duration_of_every_step_is_counted_once(asked_every: int, steps: int
     seconds = [0.0, 0.0001, 0.00011, 0.5, 1.0, 99.0, 101.0] * (steps // 7)
     statistics = StepStatistics()
     for number, each in enumerate(seconds):
-        statistics.record_step(_round(0, [0]), RoundTime(each, NOTHING if number % 2 else ()), None)
+        statistics.record_step(_closed(seconds=each, spent=NOTHING if number % 2 else ()))
         if number % asked_every == 0:
             assert sum(_told(statistics).step_seconds_counts) == number + 1
     told = _told(statistics)
@@ -191,7 +190,7 @@ def test_unasked_statistics_do_not_grow() -> None:
     """A parameter server may go on for hours while nobody follows it."""
     statistics = StepStatistics()
     for number in range(10_000):
-        statistics.record_step(_round(0, [0]), RoundTime(1e-3, () if number % 10 else NOTHING), None)
+        statistics.record_step(_closed(seconds=1e-3, spent=() if number % 10 else NOTHING))
     assert len(statistics._new_seconds) < 2048
     assert sum(_told(statistics).step_seconds_counts) == 10_000
 
@@ -247,10 +246,14 @@ def test_the_steps_that_are_looked_at_are_like_all(pattern: list[float]) -> None
     assert np.mean(seconds[looked_at]) == pytest.approx(seconds.mean(), rel=0.1)
 
 
-def _round(step: int, versions: list[int], computed: float = 0.0) -> Round:
+def _closed(**fields: Any) -> ClosedRound:
+    return ClosedRound(TicketKind.GRADIENT, 0, 0, SampleSums(0.0, 1), **fields)
+
+
+def _round(step: int, versions: list[int]) -> Round:
     round_ = Round(TicketKind.GRADIENT, 0, step, [1] * len(versions))
     for part, version in enumerate(versions):
-        round_.add_result(Result(Ticket(step, 1, part), version, SampleSums(0.0, 1), np.zeros(1)), "w", computed, 0.0)
+        round_.add_result(Result(Ticket(step, 1, part), version, SampleSums(0.0, 1), np.zeros(1)), "w", 0.0, 0.0)
     return round_
 
 
@@ -264,5 +267,5 @@ def test_staleness_is_told_and_0_in_sync_mode(make_coordinator: Callable[..., Co
     """What is told is that of the last step that was looked at."""
     coordinator: Any = make_coordinator(PLAN, SIZE)
     assert _run(coordinator, answer, PLAN, lambda _: 0.0).staleness == 0
-    coordinator.steps.record_step(_round(7, [5, 7]), RoundTime(1.0, NOTHING), None)
+    coordinator.steps.record_step(_closed(seconds=1.0, spent=NOTHING, staleness=2))
     assert _tell(coordinator).staleness == 2

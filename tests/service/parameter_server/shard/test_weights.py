@@ -10,7 +10,8 @@ import pytest
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.checkpoints.image import Snapshot
 from service.parameter_server.coordinator import Coordinator
-from service.parameter_server.shard.weights import Norms, Weights
+from service.parameter_server.shard.norms import Norms
+from service.parameter_server.shard.weights import Weights
 from workers.mathematics.optimizers import optimizer
 from workers.mathematics.parameters import ParameterLayout
 from workers.plan import Plan
@@ -58,7 +59,7 @@ def test_the_global_norm_is_the_root_of_the_layers_squares(layers: str) -> None:
     norms, _, _ = _update(layout, "float32", "sgd", with_norms=True)
     assert norms is not None
     assert norms.gradient == pytest.approx(math.hypot(*norms.gradients), rel=1e-14)
-    assert norms.weights == []
+    assert not norms.weights
 
 
 @pytest.mark.parametrize("name", NAMES)
