@@ -142,7 +142,7 @@ def _small_gradient(connection: socket.socket) -> None:
 
 
 def _gradient_to_read(connection: socket.socket) -> None:
-    _hand_over(connection, _memory("weights"), _memory("weights"))
+    _hand_over(connection, _memory("weights"), _memory("weights", 10 * BYTES))
 
 
 def _no_memory(connection: socket.socket) -> None:
