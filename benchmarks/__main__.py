@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from benchmarks import accuracy, machine, memory, mnist_files, speed
+from benchmarks.contestants import OPTIONAL
 from benchmarks.errors import BenchmarkError
 from benchmarks.figures import Spread
 from benchmarks.report import markdown
@@ -44,23 +45,38 @@ class _Extent:
 @click.option(
     "--only", multiple=True, type=click.Choice([work.name for work in WORKS]), help="Only the speed on these works."
 )
+@click.option(
+    "--without",
+    multiple=True,
+    type=click.Choice(OPTIONAL),
+    metavar="NAME",
+    help=f"Leave a contestant out, e.g. one that is not installed: {', '.join(OPTIONAL)}.",
+)
 @click.option("--repetitions", type=click.IntRange(min=1), default=3, show_default=True, help="Of the speed.")
 @click.option("--patience", default=60.0, show_default=True, help="Seconds to wait for a calm machine, each time.")
 @click.option("--quick", "in_short", is_flag=True, help="Only see whether it runs: a few steps, no wait.")
-def main(mnist: Path | None, only: Sequence[str], repetitions: int, patience: float, in_short: bool) -> None:
+def main(
+    mnist: Path | None,
+    only: Sequence[str],
+    without: Sequence[str],
+    repetitions: int,
+    patience: float,
+    in_short: bool,
+) -> None:
     """Measure the service and its rivals on MNIST, and show the results.
 
     Those of a whole run are written to benchmarks/results.
     """
-    works = [work for work in WORKS if not only or work.name in only]
+    works = [work.without(without) for work in WORKS if not only or work.name in only]
     whole = _Extent(works, repetitions, replace(WIDE, rows=_ALL_ROWS, epochs=2), accuracy.EPOCHS)
     if only:
         whole = replace(whole, memory=None, accuracy_epochs=0)
     extent = _shortened(whole) if in_short else whole
     try:
         results = _measure(mnist_files.find(mnist), extent, machine.Stage(0 if in_short else patience))
+        results["left_out"] = sorted(without)
         click.echo(markdown(results))
-        if not only and not in_short:
+        if not (only or without or in_short):
             accuracy.check(results["accuracy"])
             write_report("mnist", markdown(results), results)
     except (BenchmarkError, FileNotFoundError, NablaError) as error:
@@ -100,7 +116,7 @@ def _speeds(contests: Sequence[speed.Contest], repetitions: int) -> dict[str, An
         "start_s": Spread.of([job.start_s for job in jobs]),
     }
     for contest in contests:
-        if contest.work.name == MESSAGES.name:
+        if contest.work.name == MESSAGES.name and {"service-inline", "loopback-limit"} <= contest.measured.keys():
             results["messages"] = speed.messages(contest)
     return results
 

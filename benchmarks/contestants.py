@@ -9,7 +9,16 @@ from benchmarks.errors import CostsDisagreeError
 from benchmarks.works import WORKERS
 from nablad.v1 import job_spec_pb2
 
-__all__ = ["CONTESTANTS", "REFERENCE", "Contestant", "Tolerance", "check_costs", "largest_difference"]
+__all__ = [
+    "CONTESTANTS",
+    "OPTIONAL",
+    "REFERENCE",
+    "SUBJECT",
+    "Contestant",
+    "Tolerance",
+    "check_costs",
+    "largest_difference",
+]
 
 
 @dataclass(frozen=True)
@@ -65,7 +74,7 @@ class Contestant:
         name: For the tables of works and requirements, and the results file.
         title: For people.
         module: Of `benchmarks.peers`; empty for the service.
-        processes: That compute at the same time.
+        processes: That compute at the same time; of the service, its workers.
         threads: Of the BLAS in each of them.
         transport: Of the service.
         tolerance: How far its costs may be from those of the reference.
@@ -83,6 +92,9 @@ class Contestant:
 _ROWS = (
     Contestant("numpy", "numpy by hand, 1 thread", "numpy_single"),
     Contestant("blas-limit", f"limit of the BLAS, {WORKERS} processes", "blas_limit", processes=WORKERS),
+    Contestant(
+        "shared-all-reduce", f"all-reduce in shared memory, {WORKERS} processes", "shared_all_reduce", processes=WORKERS
+    ),
     Contestant("torch-1", "torch, 1 thread", "torch_single"),
     Contestant("torch-2", "torch, 2 threads", "torch_single", threads=2),
     Contestant("torch-ddp", f"torch DDP over gloo, {WORKERS} processes", "torch_ddp", processes=WORKERS),
@@ -90,6 +102,7 @@ _ROWS = (
     Contestant("scikit-learn", "scikit-learn, 1 thread", "scikit_learn", tolerance=_CLIPPED),
     Contestant("loopback-limit", f"limit of TCP, {WORKERS} processes", "loopback_limit", processes=WORKERS),
     Contestant("service", f"nablad, {WORKERS} workers", processes=WORKERS),
+    Contestant("service-1", "nablad, 1 worker"),
     Contestant(
         "service-inline",
         f"nablad, {WORKERS} workers, inline",
@@ -102,3 +115,7 @@ CONTESTANTS = {contestant.name: contestant for contestant in _ROWS}
 
 # Whose costs the others have to agree with.
 REFERENCE = "numpy"
+# Who is compared with all others.
+SUBJECT = "service"
+# Those that a run can do without.
+OPTIONAL = tuple(name for name in CONTESTANTS if name not in {REFERENCE, SUBJECT})

@@ -104,6 +104,7 @@ def _take_turns(contest: Contest, rows: FirstRows, what: str, stage: Stage) -> N
         for contestant in contest.contestants:
             if not contestant.module:
                 spec.distribution.transport = contestant.transport
+                spec.distribution.workers = contestant.processes
                 stage.clear(f"{what}: {contestant.title}")
                 contest.add_job(contestant.name, service.run(spec))
 
@@ -131,7 +132,7 @@ def messages(contest: Contest) -> dict[str, Any]:
     The service's are the bytes of a step over the time of a step in which a worker neither gathers nor computes.
 
     Args:
-        contest: Of the work whose steps are all whole mini-batches.
+        contest: Of the work whose steps are all whole mini-batches, with both of them.
     """
     step_bytes = 2 * WORKERS * contest.work.weights_bytes  # weights down, gradients up
     ours = Spread.of([1e6 * step_bytes / run.profile.messages_us for run in contest.jobs["service-inline"]])

@@ -1,8 +1,9 @@
 """The works that are measured: one row each."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 from nablad.jobspec import complete, load
 from nablad.v1.job_spec_pb2 import JobSpec
@@ -12,7 +13,7 @@ __all__ = ["JOB_FILE", "MESSAGES", "PAPER_100", "PAPER_500", "RAY_TRAIN", "WIDE"
 
 JOB_FILE = Path(__file__).with_name("mnist.yaml")
 
-# Two workers, in the service as in every rival that has more than one process.
+# Two workers, in the service as in every rival that has more than one process; `service-1` alone has one.
 WORKERS = 2
 
 
@@ -48,6 +49,10 @@ class Work:
         """Size of all weights and biases in float32, and of their gradient."""
         return 4 * ParameterLayout(self.layers, bias=True).size
 
+    def without(self, names: Collection[str]) -> Self:
+        """Returns the same work for those contestants that are not named."""
+        return replace(self, contestants=tuple(name for name in self.contestants if name not in names))
+
     def spec(self, epochs: int | None = None) -> JobSpec:
         """The service's job, completed. Without validation, so that the seconds are those of steps alone.
 
@@ -66,18 +71,23 @@ class Work:
 
 
 _TORCH = ("torch-1", "torch-2", "torch-ddp")
-_ALL = ("numpy", "blas-limit", *_TORCH, "ray-actors", "scikit-learn", "service")
+_BY_HAND = ("numpy", "blas-limit", "shared-all-reduce")
+_ALL = (*_BY_HAND, *_TORCH, "ray-actors", "scikit-learn", "service")
 
-PAPER_500 = Work("paper-500", (784, 100, 50, 10), 500, 0.5, 60_000, 5, (*_ALL, "service-inline"))
-PAPER_100 = Work("paper-100", (784, 100, 50, 10), 100, 0.5, 30_000, 5, _ALL)
+PAPER_500 = Work("paper-500", (784, 100, 50, 10), 500, 0.5, 60_000, 5, (*_ALL, "service-1", "service-inline"))
+PAPER_100 = Work("paper-100", (784, 100, 50, 10), 100, 0.5, 30_000, 5, (*_ALL, "service-1"))
 # The network and batch size of Ray Train's own published comparison.
-RAY_TRAIN = Work(
-    "ray-train-64", (784, 512, 512, 10), 64, 0.05, 9_600, 4, ("numpy", "blas-limit", *_TORCH, "ray-actors", "service")
-)
+RAY_TRAIN = Work("ray-train-64", (784, 512, 512, 10), 64, 0.05, 9_600, 4, (*_BY_HAND, *_TORCH, "ray-actors", "service"))
 WIDE = Work("wide-500", (784, 1024, 1024, 10), 500, 0.02, 12_000, 4, _ALL)
 # 8 rows for each worker, so that messages outweigh the arithmetic.
 MESSAGES = Work(
-    "messages", (784, 1024, 1024, 10), 16, 0.02, 1_600, 4, ("numpy", "loopback-limit", "service", "service-inline")
+    "messages",
+    (784, 1024, 1024, 10),
+    16,
+    0.02,
+    1_600,
+    4,
+    ("numpy", "loopback-limit", "shared-all-reduce", "service", "service-inline"),
 )
 
 WORKS = (PAPER_500, PAPER_100, RAY_TRAIN, WIDE, MESSAGES)

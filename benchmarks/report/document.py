@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Any
 
-from benchmarks.contestants import CONTESTANTS, REFERENCE
+from benchmarks.contestants import CONTESTANTS, REFERENCE, SUBJECT
 from benchmarks.report.tables import spread, table
 
 __all__ = ["markdown"]
@@ -65,9 +65,6 @@ def _range(looks: list[dict[str, Any]], name: str) -> str:
     return f"{min(values):.2f}–{max(values):.2f}"
 
 
-_OURS = "service"
-
-
 def _verdicts(requirements: list[dict[str, Any]]) -> str:
     """Table of the requirements beside what was reached."""
     heads = ["requirement", "measured", "must", "aim", "outcome"]
@@ -97,6 +94,9 @@ def _speed(results: dict[str, Any]) -> str:
         "Everybody starts from the same weights and sees the same rows in every step; *cost differs by* is the largest "
         "difference of a training cost from that of numpy, relative, over all epochs of all repetitions."
     )
+    left_out = [CONTESTANTS[name].title for name in results["left_out"]]
+    if left_out:
+        intro += f" Left out of this run: {'; '.join(left_out)}."
     return "\n\n".join([intro, *map(_work, results["speed"].values())])
 
 
@@ -107,7 +107,7 @@ def _work(work: dict[str, Any]) -> str:
         [
             CONTESTANTS[name].title,
             spread(figures),
-            f"{speeds[_OURS]['median'] / figures['median']:.2f} ×",
+            f"{speeds[SUBJECT]['median'] / figures['median']:.2f} ×",
             _difference(name, differences),
         ]
         for name, figures in speeds.items()

@@ -27,16 +27,24 @@ def test_without_an_aim_nothing_is_beyond_reached() -> None:
 def test_what_was_not_measured_is_neither_met_nor_missed() -> None:
     """Results of nothing name every requirement all the same."""
     empty = verdicts({"speed": {}})
-    assert len(empty) == 12
+    assert len(empty) == 18
     assert {verdict.outcome for verdict in empty} == {"not measured"}
 
 
 def test_ratios_are_of_medians() -> None:
     """One speed through the other, from the same work."""
     speeds = {"service": {"median": 300.0}, "numpy": {"median": 150.0}}
-    verdict = verdicts({"speed": {"paper-500": {"samples_per_second": speeds}}})[0]
+    verdict = verdicts({"speed": {"paper-100": {"samples_per_second": speeds}}})[0]
     assert verdict.measured == 2.0
     assert verdict.outcome == "aim reached"
+
+
+def test_bookkeeping_is_a_share_of_the_step() -> None:
+    """The server's activity over the time from one update to the next, in percent."""
+    job = {"step_us": 400.0, "server_us": {"booking": 6.0, "waiting": 300.0}}
+    results = {"speed": {"paper-100": {"samples_per_second": {}, "jobs": {"service": job}}}}
+    verdict = next(verdict for verdict in verdicts(results) if "bookkeeping" in verdict.what)
+    assert (verdict.measured, verdict.unit, verdict.outcome) == (1.5, "%", "reached")
 
 
 def test_memory_is_held_against_the_limit_of_its_job() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.contestants import CONTESTANTS, REFERENCE
+from benchmarks.contestants import CONTESTANTS, OPTIONAL, REFERENCE, SUBJECT
 from benchmarks.requirements import RATIOS
 from benchmarks.works import MESSAGES, PAPER_500, WORKERS, WORKS, Work, quick
 
@@ -17,7 +17,7 @@ def test_a_work_can_be_shared_and_compared(work: Work) -> None:
     assert work.batch_size % WORKERS == 0
     assert work.epochs > 1
     assert set(work.contestants) <= CONTESTANTS.keys()
-    assert {REFERENCE, "service"} <= set(work.contestants)
+    assert {REFERENCE, SUBJECT} <= set(work.contestants)
 
 
 def test_a_work_decides_the_spec() -> None:
@@ -44,6 +44,13 @@ def test_quick_starts_everybody() -> None:
         name for work in WORKS for name in work.contestants
     }
     assert all(work.rows <= 10 * work.batch_size for work in reduced)
+
+
+def test_all_but_two_can_be_left_out() -> None:
+    """The reference and the service remain, in a work that is otherwise the same."""
+    left = PAPER_500.without(OPTIONAL)
+    assert left.contestants == (REFERENCE, SUBJECT)
+    assert left.spec() == PAPER_500.spec()
 
 
 def test_requirements_are_of_works_that_are_measured() -> None:

@@ -1,9 +1,13 @@
 """The rivals do the same work."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from benchmarks.peers import numpy_single, ray_actors, scikit_learn
+from benchmarks.errors import BenchmarkError
+from benchmarks.peers import numpy_single, ray_actors, scikit_learn, shared_all_reduce
 from benchmarks.peers.task import Task
 
 
@@ -39,6 +43,26 @@ def test_the_actors_find_the_costs_of_numpy(task: Task, workers: int) -> None:
             parameters = server.update(*(actor.gradient(parameters) for actor in actors)).copy()
         costs.append(sum(actor.take_cost() for actor in actors) / task.rows)
     assert costs == pytest.approx(numpy_single.train(task).costs, rel=1e-5)
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+@pytest.mark.parametrize("most_whole_bytes", [0, 1_000_000], ids=["slices", "whole"])
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_the_shared_all_reduce_finds_the_costs_of_numpy(
+    task: Task, processes: int, most_whole_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many ranks share a mini-batch, also the last one of an epoch, which has fewer rows; in both ways."""
+    monkeypatch.setattr(shared_all_reduce, "_MOST_WHOLE_BYTES", most_whole_bytes)
+    parted = Task(task.spec, task.folder, task.rows, processes=processes)
+    assert shared_all_reduce.train(parted).costs == pytest.approx(numpy_single.train(task).costs, rel=1e-5)
+
+
+def test_the_shared_all_reduce_asks_for_a_compiler(task: Task, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where there is none, the error says so."""
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(BenchmarkError, match="needs a C compiler: none of cc, gcc, clang is here"):
+        shared_all_reduce.train(task)
 
 
 def test_the_parts_of_ddp_cover_each_row_once(task: Task) -> None:
