@@ -118,6 +118,8 @@ def spec_digest(assignment: ps_pb.Assignment) -> str:
         "cpus_per_worker": spec.distribution.cpus_per_worker,
         "policy": name_of(spec_pb.Policy.DESCRIPTOR, spec.distribution.policy),
     }
+    if assignment.train.dataset.rows and plan(assignment).rounds_cuts:
+        deciding["cuts"] = "rounded"  # apart from checkpoints and receipts of the time before
     # JSON with sorted keys, because protobuf's own bytes may differ between its releases.
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
 

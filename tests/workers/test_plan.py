@@ -43,11 +43,18 @@ def test_every_row_is_used_exactly_once_per_epoch(plan: Plan) -> None:
 
 @given(plans())
 def test_parts_are_full_and_nearly_equal(plan: Plan) -> None:
-    """No micro-batch is empty, those of a step differ by at most one row, and samples() tells their sizes."""
+    """No micro-batch is empty, those of a step differ by few rows, and samples() tells their sizes.
+
+    Small ones differ by one row; large ones begin at multiples of four.
+    """
     for step in range(plan.steps_per_epoch):
         sizes = [len(plan.micro_batch(step, part)) for part in range(plan.parts(step))]
         assert sizes == [plan.samples(step, part) for part in range(plan.parts(step))]
-        assert 0 < min(sizes) <= max(sizes) <= min(sizes) + 1
+        if sum(sizes) < 16 * len(sizes):
+            assert 0 < min(sizes) <= max(sizes) <= min(sizes) + 1
+        else:
+            assert 12 < min(sizes) <= max(sizes) <= min(sizes) + 5
+            assert not any(size % 4 for size in sizes[:-1])
         assert sum(sizes) <= plan.batch_size
 
 

@@ -85,7 +85,7 @@ training:
   learning_rate: 0.1
   optimizer: {name: sgd}
   seed: 0
-distribution: {workers: 1, cpus_per_worker: 1, micro_batches: 2, policy: sync, transport: auto}
+distribution: {workers: 1, cpus_per_worker: 1, micro_batches: 2, policy: sync, transport: auto, step_core: auto}
 priority: 0
 limits: {attempts: 3}
 checkpoints: {every_seconds: 30.0}

@@ -84,7 +84,7 @@ def test_every_part_of_a_spec_either_decides_or_does_not() -> None:
     known = {
         spec_pb.JobSpec: "name data model cost training distribution priority limits checkpoints",
         spec_pb.DataSpec: "train validation scaling",
-        spec_pb.DistributionSpec: "workers cpus_per_worker micro_batches policy transport",
+        spec_pb.DistributionSpec: "workers cpus_per_worker micro_batches policy transport step_core",
         spec_pb.WarmStartSpec: "model checkpoint_of",
     }
     for message, fields in known.items():
