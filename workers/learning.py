@@ -1,6 +1,7 @@
 """Conversion of learning metrics and their sums to and from messages."""
 
 from dataclasses import asdict, fields
+from functools import cache
 
 from nablad.learning_metrics import LEARNING_METRICS
 from nablad.v1 import metrics_pb2 as metrics_pb
@@ -16,8 +17,13 @@ def metrics_of(sums: SampleSums, *, labelled: bool) -> metrics_pb.Metrics:
         sums: Sums over the samples.
         labelled: True if the targets are class labels.
     """
-    known = [metric.name for metric in LEARNING_METRICS if labelled or not metric.only_for_labels]
-    return metrics_pb.Metrics(**{name: getattr(sums, name) for name in known})
+    return metrics_pb.Metrics(**{name: getattr(sums, name) for name in _known(labelled)})
+
+
+@cache
+def _known(labelled: bool) -> tuple[str, ...]:
+    """Returns the names of the metrics that there are."""
+    return tuple(metric.name for metric in LEARNING_METRICS if labelled or not metric.only_for_labels)
 
 
 def sums_message(sums: SampleSums) -> metrics_pb.Sums:

@@ -12,7 +12,7 @@ from service.checkpoints.image import Snapshot
 from service.parameter_server.progress.accounting import EpochAccounting, Next
 from service.parameter_server.progress.advice import Advice
 from service.parameter_server.progress.attempt_statistics import ACTIVITIES
-from service.parameter_server.progress.closed_rounds import ClosedRound
+from service.parameter_server.progress.closed_rounds import ClosedRounds, StepSample
 from service.parameter_server.progress.step_statistics import RoundTimer
 from service.parameter_server.progress.stopping import StoppingRules
 from service.parameter_server.progress.tracker import Position, ProgressTracker
@@ -22,7 +22,7 @@ from service.parameter_server.scheduling.policies import SchedulingPolicy
 from service.parameter_server.scheduling.rounds import Round, RoundQueue
 from service.parameter_server.shard.norms import Norms
 from service.parameter_server.shard.shard import Shard
-from service.parameter_server.shard.step_core import MadeStep, StepsWanted
+from service.parameter_server.shard.step_core import MadeSteps, StepsWanted
 from workers.mathematics.optimizers import LearningRate
 from workers.plan import Plan
 from workers.runtime.failpoints import failpoint, failpoint_is_set
@@ -262,25 +262,24 @@ class Coordinator:
             publish_last=wanted < end and not failpoint_is_set("ps.updated"),
         )
 
-    def close_steps(self, steps: Sequence[MadeStep], begun: float) -> None:
+    def close_steps(self, made: MadeSteps, begun: float) -> None:
         """Closes steps that were made without tickets, and opens the round after them.
 
         Args:
-            steps: The open round, and those after it, all of one epoch; the shard has counted them.
+            made: The open round, and those after it, all of one epoch; the shard has counted them.
             begun: Time of the last update, by the stopwatch's clock.
         """
-        first, kind = self.version - len(steps), TicketKind.GRADIENT
-        epoch = self._plan.epoch(first)
-        closed = []
-        for number, step in enumerate(steps, start=first):
-            spent = step.spent if self._timer.count_step(step.seconds) else ()
-            norms = self._with_weight_norms(step.norms, begun)
-            closed.append(ClosedRound(kind, epoch, number, step.sums, step.seconds, spent, step.computed, 0, norms))
-        self.rounds += len(steps)
+        steps = len(made.sums)
+        first, kind = self.version - steps, TicketKind.GRADIENT
+        sampled = self._timer.count_steps(steps, sum(made.seconds) / steps)
+        samples = {place: StepSample(*made.times(place)) for place in sampled}
+        norms = self._with_weight_norms(made.norms, begun)
+        closed = ClosedRounds(kind, self._plan.epoch(first), first, made.sums, made.seconds, samples, norms)
+        self.rounds += steps
         self._timer.start_round(begun)
         self._ledger.forget_tickets()
         self._dispatcher.complete_all_tickets()
-        self._queue.skip_steps(len(steps))
+        self._queue.skip_steps(steps)
         self._open_rounds(self._accounting.close_rounds(closed))
         failpoint("ps.updated")
 
@@ -288,12 +287,15 @@ class Coordinator:
         """Takes back all tickets that workers hold: their results will not come."""
         self._dispatcher.return_all_tickets()
 
-    def _with_weight_norms(self, norms: Norms | None, now: float) -> Norms | None:
-        """Adds the norms of the present weights if norms were measured, and these are due."""
-        if norms and self._weight_norms_are_due(now):
-            norms = norms._replace(weights=self.shard.weights.norms_by_layer())
-        self._record_norms(norms, now)
-        return norms
+    def _with_weight_norms(self, norms: Mapping[int, Norms], now: float) -> Mapping[int, Norms]:
+        """Adds the norms of the present weights to the last ones, if these are due."""
+        if not norms:
+            return norms
+        place, last = list(norms.items())[-1]
+        if self._weight_norms_are_due(now):
+            last = last._replace(weights=self.shard.weights.norms_by_layer())
+        self._record_norms(last, now)
+        return {**norms, place: last}
 
     def _norms_are_due(self, now: float) -> bool:
         return now - self._norm_time >= _NORM_INTERVAL
@@ -321,11 +323,14 @@ class Coordinator:
         norms = self._apply(round_) if round_.kind == TicketKind.GRADIENT else None
         self.rounds += 1
         time = self._timer.end_round(round_.kind)
-        closed = ClosedRound(
-            round_.kind, round_.epoch, round_.step, round_.sums(), time.seconds, time.spent,
-            round_.computed, round_.staleness, norms,
+        samples = {0: StepSample(time.spent, round_.computed)} if time.spent else {}
+        measured = {0: norms} if norms else {}
+        return self._accounting.close_rounds(
+            ClosedRounds(
+                round_.kind, round_.epoch, round_.step, [round_.sums()], [time.seconds], samples, measured,
+                round_.staleness,
+            )
         )  # fmt: skip
-        return self._accounting.close_rounds([closed])
 
     def _apply(self, round_: Round) -> Norms | None:
         """Updates the weights; returns the norms at the steps where they are measured."""

@@ -13,7 +13,7 @@ from workers.transport.tickets import Ticket
 __all__ = ["Runs"]
 
 # Time of one call of the core: between two, the engine serves everybody else.
-_CALL_SECONDS: Final = 0.02
+_CALL_SECONDS: Final = 0.05
 # The other results mostly come before a sleeping process would be awake again.
 _SPIN_SECONDS: Final = 200e-6
 
@@ -106,9 +106,10 @@ class Runs:
         core.times[0] = stopwatch.mark
         report = core.make_steps(wanted, _CALL_SECONDS)
         stopwatch.add_seconds(report.spent, float(core.times[0]))
-        if report.steps:
-            self._count_results(wanted, len(report.steps), now)
-            coordinator.close_steps(report.steps, float(core.times[1]))
+        if report.made.sums:
+            self._count_results(wanted, len(report.made.sums), now)
+            coordinator.close_steps(report.made, float(core.times[1]))
+            stopwatch.lap("booking")
         elif report.status == Status.LATER:
             self._hear(now)
         return report.status

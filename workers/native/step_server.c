@@ -49,6 +49,7 @@ struct nablad_core {
     struct nablad_pool *pool;
     struct nablad_update update;
     size_t size;
+    size_t layers;
     size_t piece_count;
     struct piece *pieces;
     double *lanes;    /* of each piece */
@@ -130,7 +131,7 @@ NABLAD_EXPORT struct nablad_core *nablad_core_new(struct nablad_control *control
     struct nablad_core *core = aligned_alloc(64, (sizeof *core + 63) / 64 * 64);
     if (!core)
         return NULL;
-    *core = (struct nablad_core){.control = control, .bell = bell, .size = size};
+    *core = (struct nablad_core){.control = control, .bell = bell, .size = size, .layers = layers};
     core->update = (struct nablad_update){.is_double = is_double != 0,
                                           .rule = (enum nablad_rule)rule,
                                           .weights = weights,
@@ -323,13 +324,15 @@ static void update_block(void *context, size_t block, int thread)
     }
 }
 
-/* Adds the squares of each piece to one number, in the order of the lanes. */
+/* Adds the squares of each layer: the lanes of a piece in their order, and the pieces in theirs. */
 static void add_lanes(const struct nablad_core *core, double *squares)
 {
+    memset(squares, 0, core->layers * sizeof *squares);
     for (size_t number = 0; number < core->piece_count; number++) {
-        squares[number] = 0;
+        double square = 0;
         for (size_t lane = 0; lane < NABLAD_LANES; lane++)
-            squares[number] += core->lanes[number * NABLAD_LANES + lane];
+            square += core->lanes[number * NABLAD_LANES + lane];
+        squares[core->pieces[number].layer] += square;
     }
 }
 
@@ -357,22 +360,13 @@ static void add_sums(struct nablad_core *core, struct nablad_record *record)
     }
 }
 
-/* Returns the number of pieces of the vector, for each of which a measured step has a sum of squares; writes their layers
- * if there is room for them. */
-NABLAD_EXPORT uint64_t nablad_core_pieces(const struct nablad_core *core, uint64_t *layers)
-{
-    for (size_t number = 0; layers && number < core->piece_count; number++)
-        layers[number] = core->pieces[number].layer;
-    return core->piece_count;
-}
-
 /* Makes up to so many steps, for at most so many seconds, or until something needs the interpreter.
  *
  * samples          of each part, in all steps but the last one of these
  * last_samples     of each part in the last one
  * factors          NABLAD_FACTORS numbers for each step
  * measured         for each step, whether sums of squares of its gradient are wanted
- * records, squares of each step, and of each measured step by piece; records must be zero for the first step unless a call
+ * records, squares of each step, and of each measured step by layer; records must be zero for the first step unless a call
  *                  before ended within it
  * publish_last     whether the version after the last step is published; otherwise workers wait for nablad_core_publish
  * made             number of steps that were made
@@ -403,7 +397,7 @@ NABLAD_EXPORT int nablad_core_run(struct nablad_core *core, uint64_t steps, cons
         if (!last || publish_last)
             publish(core);
         if (core->measured)
-            add_lanes(core, squares + *made * core->piece_count);
+            add_lanes(core, squares + *made * core->layers);
         lap(core, &record->dealing);
         ++*made;
         if (!last && (updated >= end || atomic_load(&core->interrupted))) {

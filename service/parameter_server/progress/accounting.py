@@ -1,6 +1,5 @@
 """Epoch accounting: decides what follows a round, records closed rounds, and makes the events that they bring about."""
 
-from collections.abc import Sequence
 from enum import Enum, auto
 
 from nablad.v1 import jobs_pb2 as jobs_pb
@@ -8,7 +7,7 @@ from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.checkpoints.image import Snapshot
 from service.parameter_server.progress.advice import Advice
 from service.parameter_server.progress.attempt_statistics import AttemptCounters
-from service.parameter_server.progress.closed_rounds import ClosedRound
+from service.parameter_server.progress.closed_rounds import ClosedRounds
 from service.parameter_server.progress.diagnostics import TrainingDiagnostics
 from service.parameter_server.progress.step_statistics import StepStatistics
 from service.parameter_server.progress.stopping import Stopping, StoppingRules
@@ -69,7 +68,7 @@ class EpochAccounting:
         self._stopping = Stopping(rules, state.best if state.HasField("best") else None)
         self._diagnostics = TrainingDiagnostics(plan, weights.layers, state, advice)
         self._seconds = state.seconds  # of training, over all attempts
-        self._closed: list[ClosedRound] = []  # and not recorded yet
+        self._closed: list[ClosedRounds] = []  # and not recorded yet
         self._is_best = False  # the weights are the best ones, and not kept yet
         self._epoch_ended = False  # and its event is not made yet
         self._events: list[ps_pb.TrainingEvent] = []
@@ -95,13 +94,13 @@ class EpochAccounting:
         """Position of the training after the rounds that are recorded."""
         return self._tracker.position
 
-    def close_rounds(self, rounds: Sequence[ClosedRound]) -> Next:
+    def close_rounds(self, rounds: ClosedRounds) -> Next:
         """Decides what follows the last one of some rounds, of which no other one ends an epoch."""
-        self._closed.extend(rounds)
-        self._seconds += sum(round_.seconds for round_ in rounds)
-        last = rounds[-1]
-        evaluated = last.kind == TicketKind.EVALUATION
-        return self._decide(last.step if evaluated else last.step + 1, evaluated=evaluated)
+        self._closed.append(rounds)
+        for seconds in rounds.seconds:
+            self._seconds += seconds
+        evaluated = rounds.kind == TicketKind.EVALUATION
+        return self._decide(rounds.last if evaluated else rounds.last + 1, evaluated=evaluated)
 
     def record_rounds(self, workers: int) -> str:
         """Records the closed rounds; `workers` are present.
@@ -159,17 +158,15 @@ class EpochAccounting:
 
     def _record_closed(self) -> None:
         closed, self._closed = self._closed, []
-        for round_ in closed:
-            if round_.kind == TicketKind.EVALUATION:
-                self._tracker.record_evaluation(round_.sums)
-                self.counters.add_evaluation(round_.seconds)
+        for rounds in closed:
+            if rounds.kind == TicketKind.EVALUATION:
+                self._tracker.record_evaluation(rounds.sums[0])
+                self.counters.add_evaluation(rounds.seconds[0])
                 continue
-            self._tracker.record_step(round_)
-            self.steps.record_step(round_)
-            checked = round_.norms.gradients if round_.norms and self._plan.is_checked(round_.step) else ()
-            self._diagnostics.record_step(round_.sums, checked)
-            if self._plan.is_sampled(round_.step):
-                self._events.append(ps_pb.TrainingEvent(step=self._tracker.history_point(round_)))
+            self._tracker.record_steps(rounds)
+            self.steps.record_steps(rounds)
+            self._diagnostics.record_steps(rounds)
+            self._events.extend(ps_pb.TrainingEvent(step=point) for point in self._tracker.history_points(rounds))
 
     def _end_epoch(self, workers: int) -> None:
         """Makes the event with the metrics of an epoch, and the digest of the weights at its end."""

@@ -10,6 +10,7 @@ from typing import Final
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.parameter_server.progress.advice import Advice
+from service.parameter_server.progress.closed_rounds import ClosedRounds
 from workers.mathematics.sums import SampleSums
 from workers.plan import Plan
 
@@ -61,12 +62,17 @@ class TrainingDiagnostics:
         """Sets the norm of the weights before the first step of the job."""
         self._first_weights_norm = weights_norm
 
-    def record_step(self, sums: SampleSums, gradient_norms: Sequence[float]) -> None:
-        """Records a step, with the norms of the mean gradient by layer if the plan has a check there, else without."""
-        if self._beginning_is_known and self._first.samples < _FIRST_SAMPLES:
+    def record_steps(self, steps: ClosedRounds) -> None:
+        """Records steps, one after the other; the norms of those that the plan has a check for."""
+        for sums in steps.sums:
+            if not self._beginning_is_known or self._first.samples >= _FIRST_SAMPLES:
+                break
             self._first.add_sums(sums)
-        if not gradient_norms:
-            return
+        for place, norms in steps.norms.items():
+            if self._plan.is_checked(steps.first + place):
+                self._check(steps.sums[place], norms.gradients)
+
+    def _check(self, sums: SampleSums, gradient_norms: Sequence[float]) -> None:
         cost = abs(sums.cost_sum / sums.samples)
         learned = cost <= _LEARNED * abs(self._first.cost or 0.0)
         for layer, norm in enumerate(gradient_norms):

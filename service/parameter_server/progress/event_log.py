@@ -9,6 +9,7 @@ from nablad.v1 import parameter_server_pb2 as ps_pb
 
 __all__ = ["TrainingEventLog"]
 
+_SECOND: Final = 10**9  # in nanoseconds
 # Most events of one response, so that it fits into a message.
 _MOST_EVENTS: Final = 1000
 
@@ -34,7 +35,8 @@ class TrainingEventLog:
         """Appends an event of this moment. A sampled step notifies nobody: it is read with the next event."""
         is_step = event.HasField("step")
         if is_step:
-            event.step.time.FromNanoseconds(time.time_ns())
+            # By hand, because there are many: FromNanoseconds checks and normalises.
+            event.step.time.seconds, event.step.time.nanos = divmod(time.time_ns(), _SECOND)
         self._events.append(event)
         self.ended = self.ended or bool(event.finished or event.failed or event.diverged)
         if not is_step:

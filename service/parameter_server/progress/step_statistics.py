@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from service.parameter_server.progress.closed_rounds import ClosedRound
+from service.parameter_server.progress.closed_rounds import ClosedRounds, StepSample
 from workers.runtime.process_statistics import Stopwatch
 from workers.transport.tickets import TicketKind
 
@@ -68,18 +68,20 @@ class RoundTimer:
         seconds, spent = self._stopwatch.mark - self.begun, ()
         if kind == TicketKind.GRADIENT:
             before = self._before
-            if self.count_step(seconds):
+            if self.count_steps(1, seconds):
                 spent = tuple(map(sub, self._stopwatch.seconds.values(), before))
         self.start_round()
         return RoundTime(seconds, spent)
 
-    def count_step(self, seconds: float) -> bool:
-        """Counts a step of so many seconds; returns whether it is sampled by activity."""
-        self._mean_seconds += (seconds - self._mean_seconds) / _MEAN_STEPS if self._mean_seconds else seconds
-        sampled = self._steps_to_sample <= 0
-        if sampled:
-            self._steps_to_sample = self._draw_steps()
-        self._steps_to_sample -= 1
+    def count_steps(self, steps: int, mean_seconds: float) -> list[int]:
+        """Counts steps in a row; returns the places of those that are sampled by activity."""
+        weight = min(1.0, steps / _MEAN_STEPS) if self._mean_seconds else 1.0
+        self._mean_seconds += weight * (mean_seconds - self._mean_seconds)
+        sampled, place = [], max(self._steps_to_sample, 0)
+        while place < steps:
+            sampled.append(place)
+            place += max(1, self._draw_steps())
+        self._steps_to_sample = place - steps
         return sampled
 
     def _draw_steps(self) -> int:
@@ -100,14 +102,17 @@ class StepStatistics:
         self._weight_norms: Sequence[float] = ()
         self._staleness = 0
 
-    def record_step(self, round_: ClosedRound) -> None:
-        """Records a step."""
-        self._new_seconds.append(round_.seconds)
-        if round_.spent:
-            self._record_sample(round_)
-        if round_.norms:
-            self._gradient_norms = round_.norms.gradients
-            self._weight_norms = round_.norms.weights or self._weight_norms
+    def record_steps(self, steps: ClosedRounds) -> None:
+        """Records steps, one after the other."""
+        self._new_seconds.extend(steps.seconds)
+        for sample in steps.samples.values():
+            self._phases.add_step(sample)
+            self._staleness = steps.staleness
+        for norms in steps.norms.values():
+            self._gradient_norms = norms.gradients
+            self._weight_norms = norms.weights or self._weight_norms
+        if len(self._new_seconds) > _RECENT_STEPS:
+            self._count()
 
     def write_to(self, statistics: ps_pb.AttemptStatistics) -> None:
         """Writes them to a message."""
@@ -121,12 +126,6 @@ class StepStatistics:
             for weights, gradient in zip(self._weight_norms, self._gradient_norms, strict=True)
         )
         statistics.staleness = self._staleness
-
-    def _record_sample(self, round_: ClosedRound) -> None:
-        self._phases.add_step(round_.computed, round_.spent)
-        self._staleness = round_.staleness
-        if len(self._new_seconds) > _RECENT_STEPS:
-            self._count()
 
     def _count(self) -> None:
         classes = np.searchsorted(_BOUNDS, self._new_seconds)
@@ -143,15 +142,10 @@ class _Phases:
         self._steps = 0
         self._sums = [0.0] * len(PHASES)
 
-    def add_step(self, computed: float, spent: Sequence[float]) -> None:
-        """Adds a step.
-
-        Args:
-            computed: Seconds of its longest computation.
-            spent: Seconds of the parameter server by ACTIVITIES.
-        """
-        waiting, receiving, inspecting, reducing, updating, dealing, _ = spent
-        seconds = computed, receiving + inspecting + dealing, waiting, reducing, updating
+    def add_step(self, sample: StepSample) -> None:
+        """Adds a step."""
+        waiting, receiving, inspecting, reducing, updating, dealing, _ = sample.spent
+        seconds = sample.computed, receiving + inspecting + dealing, waiting, reducing, updating
         self._recent.append(seconds)
         self._steps += 1
         self._sums = list(map(add, self._sums, seconds))

@@ -1,11 +1,12 @@
 """Progress tracker: the metrics and counts of a training, for progress, history and checkpoints."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import metrics_pb2 as metrics_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
-from service.parameter_server.progress.closed_rounds import ClosedRound
+from service.parameter_server.progress.closed_rounds import ClosedRounds
 from workers.learning import metrics_of, read_sums, sums_message
 from workers.mathematics.optimizers import LearningRate
 from workers.mathematics.sums import SampleSums
@@ -63,16 +64,18 @@ class ProgressTracker:
         self._epoch_seconds = start.epoch.seconds  # of its steps, without evaluations
         self.gradient_norm = start.gradient_norm if start.HasField("gradient_norm") else None
 
-    def record_step(self, round_: ClosedRound) -> None:
-        """Records a step."""
-        if round_.epoch != self.epoch:
-            self.epoch, self.training, self._epoch_seconds = round_.epoch, SampleSums(), 0.0
-        self.training.add_sums(round_.sums)
-        self._epoch_seconds += round_.seconds
-        self.position = Position(round_.step + 1, False, self.position.epochs_ended)
-        self.samples += round_.sums.samples
-        if round_.norms:
-            self.gradient_norm = round_.norms.gradient
+    def record_steps(self, steps: ClosedRounds) -> None:
+        """Records steps, one after the other."""
+        if steps.epoch != self.epoch:
+            self.epoch, self.training, self._epoch_seconds = steps.epoch, SampleSums(), 0.0
+        before = self.training.samples
+        for sums, seconds in zip(steps.sums, steps.seconds, strict=True):
+            self.training.add_sums(sums)
+            self._epoch_seconds += seconds
+        self.position = Position(steps.last + 1, False, self.position.epochs_ended)
+        self.samples += self.training.samples - before
+        for norms in steps.norms.values():
+            self.gradient_norm = norms.gradient
 
     def record_evaluation(self, sums: SampleSums) -> None:
         """Records an evaluation."""
@@ -103,16 +106,20 @@ class ProgressTracker:
             workers_alive=workers,
         )
 
-    def history_point(self, round_: ClosedRound) -> jobs_pb.HistoryPoint:
-        """Returns a step for the history, without a time; the event log sets it."""
-        return jobs_pb.HistoryPoint(
-            attempt=self._attempt,
-            epoch=round_.epoch + 1,
-            step=round_.step + 1,
-            training=self.metrics(round_.sums),
-            learning_rate=self._learning_rate(round_.step + 1),
-            gradient_norm=round_.norms.gradient if round_.norms else None,
-        )
+    def history_points(self, steps: ClosedRounds) -> Iterator[jobs_pb.HistoryPoint]:
+        """Yields those of the steps that the history keeps, without a time; the event log sets it."""
+        interval = self._plan.sampling_interval
+        for step in range(-(-steps.first // interval) * interval, steps.last + 1, interval):
+            place = step - steps.first
+            norms = steps.norms.get(place)
+            yield jobs_pb.HistoryPoint(
+                attempt=self._attempt,
+                epoch=steps.epoch + 1,
+                step=step + 1,
+                training=self.metrics(steps.sums[place]),
+                learning_rate=self._learning_rate(step + 1),
+                gradient_norm=norms.gradient if norms else None,
+            )
 
     def state(
         self,

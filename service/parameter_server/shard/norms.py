@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LayerSquares", "Norms", "gradient_norms", "layer_norms", "sum_of_squares"]
+__all__ = ["LayerSquares", "Norms", "gradient_norms", "many_gradient_norms", "squares_by_layer", "sum_of_squares"]
 
 LayerSquares = tuple[int, float]  # number of a layer, and the sum of the squares of a piece of it
 
@@ -38,23 +38,29 @@ def sum_of_squares(vector: NDArray[np.floating]) -> float:
     return total
 
 
-def gradient_norms(squares: Iterable[LayerSquares], layers: int, samples: int) -> Norms:
-    """Returns the norms of a mean gradient, from the squares of the sum over so many samples."""
-    norms = layer_norms(squares, layers)
-    return Norms(_norm(norm * norm for norm in norms) / samples, [norm / samples for norm in norms])
-
-
-def layer_norms(squares: Iterable[LayerSquares], layers: int) -> list[float]:
-    """Returns the norm of each layer; infinite where float64 has no number for it."""
-    by_layer: list[list[float]] = [[] for _ in range(layers)]
+def squares_by_layer(squares: Iterable[LayerSquares], layers: int) -> list[float]:
+    """Returns the sum of the squares of each layer, added in the order of its pieces."""
+    totals = [0.0] * layers
     for layer, square in squares:
-        by_layer[layer].append(square)
-    return [_norm(pieces) for pieces in by_layer]
+        totals[layer] += square
+    return totals
 
 
-def _norm(squares: Iterable[float]) -> float:
-    """Adds, and rounds once."""
-    try:
-        return math.sqrt(math.fsum(squares))
-    except OverflowError:
-        return math.inf
+def gradient_norms(by_layer: Sequence[float], samples: int) -> Norms:
+    """Returns the norms of a mean gradient, from the squares of the sum over so many samples."""
+    total = 0.0
+    for square in by_layer:
+        total += square
+    return Norms(math.sqrt(total) / samples, [math.sqrt(square) / samples for square in by_layer])
+
+
+def many_gradient_norms(by_layer: NDArray[np.float64], samples: NDArray[np.float64]) -> list[Norms]:
+    """Returns `gradient_norms` of several steps, with the same bits.
+
+    Args:
+        by_layer: Sums of squares, shape (steps, layers).
+        samples: Number of samples of each step, shape (steps,).
+    """
+    totals = np.add.accumulate(by_layer, axis=1)[:, -1]  # not sum, which adds in another order
+    whole, layers = np.sqrt(totals) / samples, np.sqrt(by_layer) / samples[:, np.newaxis]
+    return list(map(Norms, whole.tolist(), layers.tolist()))

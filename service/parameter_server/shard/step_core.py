@@ -13,13 +13,13 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service.parameter_server.shard.norms import Norms, gradient_norms
+from service.parameter_server.shard.norms import Norms, many_gradient_norms
 from service.parameter_server.shard.shard import Shard
 from workers.mathematics.sums import SampleSums
 from workers.native.library import native_library
 from workers.transport.run_memory import address_of
 
-__all__ = ["CoreReport", "MadeStep", "RunPart", "Status", "StepCore", "StepsWanted"]
+__all__ = ["CoreReport", "MadeSteps", "RunPart", "Status", "StepCore", "StepsWanted"]
 
 # `enum nablad_rule` and NABLAD_FACTORS of workers/native/update.h.
 _RULES: Final = ("sgd", "momentum", "nesterov", "adam")
@@ -74,31 +74,35 @@ class StepsWanted:
     publish_last: bool
 
 
-class MadeStep(NamedTuple):
-    """A step that was made."""
+@dataclass(frozen=True)
+class MadeSteps:
+    """Steps that were made, one after the other.
 
-    sums: SampleSums
-    seconds: float
-    """From the update before to this one."""
-    waiting: float
-    inspecting: float
-    updating: float
-    dealing: float
-    computed: float
-    """Seconds of computation of the slowest worker."""
-    norms: Norms | None
+    Attributes:
+        sums: Sums over the samples of each step.
+        seconds: Seconds of each step, from the update before to its own.
+        norms: Norms of those updates in which they were wanted, by their place.
+    """
 
-    @property
-    def spent(self) -> tuple[float, ...]:
-        """Seconds of the parameter server by ACTIVITIES of its statistics; an update includes the reduction."""
-        return self.waiting, 0.0, self.inspecting, 0.0, self.updating, self.dealing, 0.0
+    sums: list[SampleSums]
+    seconds: list[float]
+    norms: dict[int, Norms]
+    _records: NDArray[Any]
+
+    def times(self, place: int) -> tuple[tuple[float, ...], float]:
+        """Returns the parameter server's seconds in a step by ACTIVITIES of its statistics, and the slowest worker's.
+
+        An update includes the reduction.
+        """
+        waiting, inspecting, updating, dealing, computed = self._records[place].tolist()[4:]
+        return (waiting, 0.0, inspecting, 0.0, updating, dealing, 0.0), computed
 
 
 class CoreReport(NamedTuple):
     """Outcome of a call that makes steps."""
 
     status: Status
-    steps: list[MadeStep]
+    made: MadeSteps
     spent: Mapping[str, float]
     """Seconds by activity in this call."""
 
@@ -149,11 +153,8 @@ class StepCore:
             raise MemoryError("there is no memory for the native step core")
         self._core = ctypes.c_void_p(core)
         weakref.finalize(self, library.nablad_core_free, self._core)
-        layers = np.empty(self._count_pieces(None), np.uint64)
-        self._count_pieces(layers)
-        self._layers = layers.tolist()
         self._records = np.zeros(_MOST_STEPS, _RECORD)
-        self._squares = np.empty((_MOST_STEPS, len(layers)))
+        self._squares = np.empty((_MOST_STEPS, weights.layers))
         self.most_steps = _LEAST_STEPS
         self._parts: Sequence[RunPart] = ()
         self.times = np.zeros(2)
@@ -253,27 +254,17 @@ class StepCore:
             factors[number, : len(update)] = update
         return factors
 
-    def _take_records(self, made: int, measured: NDArray[np.uint8]) -> list[MadeStep]:
+    def _take_records(self, made: int, measured: NDArray[np.uint8]) -> MadeSteps:
         """Returns the steps that were made, and keeps what the next one has taken so far."""
-        layers, squares = self._shard.weights.layers, self._squares
-        steps = []
-        for number, record in enumerate(self._records[:made].tolist()):
-            norms = None
-            if measured[number]:
-                pieces = zip(self._layers, squares[number].tolist(), strict=True)
-                norms = gradient_norms(pieces, layers, record[1])
-            steps.append(MadeStep._make([SampleSums(*record[:3]), *record[3:], norms]))
+        records = self._records[:made].copy()
+        sums = list(map(SampleSums, *(records[field].tolist() for field in ("cost_sum", "samples", "correct"))))
+        places = np.flatnonzero(measured[:made])
+        norms = many_gradient_norms(self._squares[places], records["samples"][places].astype(np.float64))
         begun = self._records[made : made + 1].copy()
         self._records[: made + 1] = 0
         self._records[: len(begun)] = begun
         self._shard.count_updates(made)
-        return steps
-
-    def _count_pieces(self, layers: NDArray[np.uint64] | None) -> int:
-        """Returns the number of pieces of a measured gradient; writes the layer of each."""
-        self._library.nablad_core_pieces.restype = ctypes.c_uint64
-        count: int = self._library.nablad_core_pieces(self._core, None if layers is None else layers.ctypes)
-        return count
+        return MadeSteps(sums, records["seconds"].tolist(), dict(zip(places.tolist(), norms, strict=True)), records)
 
 
 def _numbers(values: Sequence[int]) -> NDArray[np.uint64]:

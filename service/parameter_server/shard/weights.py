@@ -1,6 +1,7 @@
 """The vectors of a training: weights, moments of the optimizer, and the best weights so far."""
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.checkpoints.image import Snapshot
-from service.parameter_server.shard.norms import LayerSquares, Norms, gradient_norms, layer_norms, sum_of_squares
+from service.parameter_server.shard.norms import LayerSquares, Norms, gradient_norms, squares_by_layer, sum_of_squares
 from workers.mathematics.optimizers import Block, Optimizer
 
 __all__ = ["Weights"]
@@ -95,7 +96,7 @@ class Weights:
         self._state = self.optimizer.update(self.parameters, blocks, samples, self._state)
         if squares is None:
             return None
-        norms = gradient_norms(squares, self._layers, samples)
+        norms = gradient_norms(squares_by_layer(squares, self._layers), samples)
         return norms._replace(weights=self.norms_by_layer()) if with_weight_norms else norms
 
     def keep_as_best(self) -> None:
@@ -124,7 +125,8 @@ class Weights:
 
     def norms_by_layer(self) -> list[float]:
         """Returns the Euclidean norms of the layers of weights."""
-        return layer_norms(_squares(self.parameters, self._blocks), self._layers)
+        squares = squares_by_layer(_squares(self.parameters, self._blocks), self._layers)
+        return [math.sqrt(square) for square in squares]
 
     def _gradient_blocks(self, addends: tuple[Vector, ...], squares: list[LayerSquares] | None) -> Iterator[Block]:
         """Yields the sum of the samples' gradients, block by block; adds its squares to the list, if there is one.

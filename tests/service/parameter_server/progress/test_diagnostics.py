@@ -1,5 +1,6 @@
 """Trainings that do not go well are warned of once, at the same step whatever is lost, and healthy ones are not."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,11 +14,14 @@ from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.parameter_server.progress.advice import Advice, Baseline, advice
+from service.parameter_server.progress.closed_rounds import ClosedRounds
 from service.parameter_server.progress.diagnostics import TrainingDiagnostics
+from service.parameter_server.shard.norms import Norms
 from workers.mathematics.arrays import Scratch
 from workers.mathematics.costs import cost_function
 from workers.mathematics.sums import SampleSums
 from workers.plan import Plan
+from workers.transport.tickets import TicketKind
 
 MakeJob = Callable[..., ps_pb.Assignment]
 Begin = Callable[[ps_pb.Assignment], Any]
@@ -134,7 +138,12 @@ class Patient:
 
     def make_step(self, cost: float, *norms: float) -> None:
         """A step of four samples with this mean cost; its norms are looked at if the plan says so."""
-        self._diagnostics.record_step(SampleSums(4 * cost, 4), norms if self._plan.is_checked(self._step) else ())
+        measured = {0: Norms(math.hypot(*norms), list(norms))} if norms else {}
+        sums = SampleSums(4 * cost, 4)
+        closed = ClosedRounds(
+            TicketKind.GRADIENT, self._plan.epoch(self._step), self._step, [sums], [1.0], {}, measured
+        )
+        self._diagnostics.record_steps(closed)
         self._step += 1
 
     def warnings(

@@ -1,7 +1,7 @@
 """What is told of steps: durations of all, phases of those that somebody looked at."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.parameter_server.coordinator import Coordinator
 from service.parameter_server.progress.attempt_statistics import ACTIVITIES
-from service.parameter_server.progress.closed_rounds import ClosedRound
+from service.parameter_server.progress.closed_rounds import ClosedRounds, StepSample
 from service.parameter_server.progress.step_statistics import PHASES, RoundTimer, StepStatistics
 from service.parameter_server.scheduling.rounds import Round
 from workers.mathematics.sums import SampleSums
@@ -133,7 +133,7 @@ def test_lag_is_counted_from_the_first_result_of_the_round(times: list[float], k
 def _add(statistics: StepStatistics, seconds: list[float]) -> None:
     for each in seconds:
         spent = tuple(each * (activity == "waiting") for activity in ACTIVITIES)
-        statistics.record_step(_closed(seconds=each, spent=spent, computed=2 * each))
+        statistics.record_steps(_closed(seconds=each, spent=spent, computed=2 * each))
 
 
 def _told(statistics: StepStatistics) -> ps_pb.AttemptStatistics:
@@ -173,7 +173,7 @@ def test_the_duration_of_every_step_is_counted_once(asked_every: int, steps: int
     seconds = [0.0, 0.0001, 0.00011, 0.5, 1.0, 99.0, 101.0] * (steps // 7)
     statistics = StepStatistics()
     for number, each in enumerate(seconds):
-        statistics.record_step(_closed(seconds=each, spent=NOTHING if number % 2 else ()))
+        statistics.record_steps(_closed(seconds=each, spent=NOTHING if number % 2 else ()))
         if number % asked_every == 0:
             assert sum(_told(statistics).step_seconds_counts) == number + 1
     told = _told(statistics)
@@ -190,7 +190,7 @@ def test_unasked_statistics_do_not_grow() -> None:
     """A parameter server may go on for hours while nobody follows it."""
     statistics = StepStatistics()
     for number in range(10_000):
-        statistics.record_step(_closed(seconds=1e-3, spent=() if number % 10 else NOTHING))
+        statistics.record_steps(_closed(seconds=1e-3, spent=() if number % 10 else NOTHING))
     assert len(statistics._new_seconds) < 2048
     assert sum(_told(statistics).step_seconds_counts) == 10_000
 
@@ -246,8 +246,9 @@ def test_the_steps_that_are_looked_at_are_like_all(pattern: list[float]) -> None
     assert np.mean(seconds[looked_at]) == pytest.approx(seconds.mean(), rel=0.1)
 
 
-def _closed(**fields: Any) -> ClosedRound:
-    return ClosedRound(TicketKind.GRADIENT, 0, 0, SampleSums(0.0, 1), **fields)
+def _closed(seconds: float, spent: Sequence[float], computed: float = 0.0, staleness: int = 0) -> ClosedRounds:
+    samples = {0: StepSample(spent, computed)} if spent else {}
+    return ClosedRounds(TicketKind.GRADIENT, 0, 0, [SampleSums(0.0, 1)], [seconds], samples, {}, staleness)
 
 
 def _round(step: int, versions: list[int]) -> Round:
@@ -267,5 +268,5 @@ def test_staleness_is_told_and_0_in_sync_mode(make_coordinator: Callable[..., Co
     """What is told is that of the last step that was looked at."""
     coordinator: Any = make_coordinator(PLAN, SIZE)
     assert _run(coordinator, answer, PLAN, lambda _: 0.0).staleness == 0
-    coordinator.steps.record_step(_closed(seconds=1.0, spent=NOTHING, staleness=2))
+    coordinator.steps.record_steps(_closed(seconds=1.0, spent=NOTHING, staleness=2))
     assert _tell(coordinator).staleness == 2
