@@ -19,6 +19,7 @@ from workers.mathematics.inner_terms import InnerTerm
 from workers.mathematics.network import Network
 from workers.mathematics.optimizers import Optimizer, optimizer
 from workers.mathematics.parameters import ParameterLayout
+from workers.native.tape import record_tape
 from workers.plan import Plan
 
 __all__ = [
@@ -54,7 +55,7 @@ def network(spec: spec_pb.JobSpec) -> Network:
 
 def back_propagation(spec: spec_pb.JobSpec) -> BackPropagation:
     """Returns the back-propagation of a completed spec."""
-    return BackPropagation(network(spec), dtype(spec))
+    return BackPropagation(network(spec), dtype(spec), record_tape)
 
 
 def size(spec: spec_pb.JobSpec) -> int:

@@ -3,9 +3,9 @@
 Sums over samples are not divided here: the optimizer divides once per mini-batch (the 1/n of equation 83).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -22,6 +22,14 @@ from workers.mathematics.workspace import Given, Workspace
 _KEPT_WORKSPACES = 8
 # Parameter vectors whose views are kept, because every step passes the same weights and the same gradients.
 _KEPT_VECTORS = 16
+# Combinations of arrays that recorded parts are kept for.
+_KEPT_RECORDINGS = 16
+
+
+Play: TypeAlias = Callable[[], None]
+# Takes a function of stand-ins of arrays and the arrays that it writes; returns what does the same to the same arrays.
+Record: TypeAlias = Callable[[Callable[[Callable[[Array], Array]], None], Sequence[Array]], Play | None]
+_Parts: TypeAlias = tuple[Play, Play]
 
 
 class BackPropagation:
@@ -34,7 +42,16 @@ class BackPropagation:
         layout: Layout of the parameter vectors.
     """
 
-    def __init__(self, network: Network, dtype: np.dtype[Any] | type[np.floating[Any]]) -> None:
+    def __init__(
+        self, network: Network, dtype: np.dtype[Any] | type[np.floating[Any]], record: Record | None = None
+    ) -> None:
+        """Prepares a network.
+
+        Args:
+            network: The network and its cost.
+            dtype: Type of all numbers.
+            record: Records parts of `gradient` that consist of array operations alone, to do them faster.
+        """
         self.layout = ParameterLayout(network.layers, network.bias)
         self._network = network
         self._dtype = np.dtype(dtype)
@@ -47,6 +64,9 @@ class BackPropagation:
         }
         self._workspaces = lru_cache(_KEPT_WORKSPACES)(partial(Workspace, network, self._dtype))  # by number of samples
         self._known_views: dict[int, tuple[Array, list[View]]] = {}  # by identity of the vector
+        # Costs of inner terms are numbers, which a recorded part cannot return.
+        self._record = None if any(self._terms.values()) else record
+        self._recorded: dict[tuple[int, ...], tuple[_Parts | None, tuple[Array, ...]]] = {}  # by identity of the arrays
 
     def gradient(
         self, parameters: Array, x: Array, targets: Given, out: Array, layer_done: Callable[[int], None] | None = None
@@ -65,15 +85,17 @@ class BackPropagation:
             ValueError: An array has another shape or dtype than stated above.
         """
         work = self._workspace(x)
+        if self._record and not layer_done and (recorded := self._recorded_parts(parameters, x, targets, out, work)):
+            forward, backward = recorded
+            work.targets.load(targets)
+            forward()
+            correct = work.targets.count_right(work.a[self._network.output_layer])
+            backward()
+            return SampleSums(total(work.cost, work.wide), len(x), correct)
         weights, gradient = self._views(parameters), self._views(out)
         cost, correct = self._forward_to_cost(weights, x, targets, work)
-        cost += self._output_delta(work)
-        for layer in range(self._network.output_layer, 0, -1):
-            self._layer_gradient(gradient[layer - 1], layer, x, work)
-            if layer_done:
-                layer_done(layer - 1)
-            if layer > 1:
-                cost += self._inner_delta(weights[layer - 1][0], layer - 1, work)
+        for term_cost in self._backward(weights, gradient, x, work, layer_done):
+            cost += term_cost
         return SampleSums(cost, len(x), correct)
 
     def evaluate(self, parameters: Array | list[View], x: Array, targets: Given) -> SampleSums:
@@ -109,17 +131,73 @@ class BackPropagation:
 
     def _forward_to_cost(self, weights: list[View], x: Array, targets: Given, work: Workspace) -> tuple[float, int]:
         """Computes A(E); returns the cost sum of the output layer and the number of samples classified correctly."""
-        last = self._network.output_layer
         work.targets.load(targets)
+        self._forward(weights, x, work)
+        correct = work.targets.count_right(work.a[self._network.output_layer])
+        self._generic_cost(work)
+        return total(work.cost, work.wide), correct
+
+    def _forward(self, weights: list[View], x: Array, work: Workspace) -> None:
+        """Computes A(E), and λ if it has a form through z."""
+        last = self._network.output_layer
         self._forward_to_z(weights, x, work)
         if self._cancelled:  # reads Z(E), which A(E) may overwrite
             self._cancelled.value(work.z[last], work.targets.y, work.cost, work.scratch[last])
         self._activate(last, work)
-        correct = work.targets.count_right(work.a[last])
+
+    def _generic_cost(self, work: Workspace) -> None:
+        """Computes λ through A(E), unless it has a form through z."""
+        last = self._network.output_layer
         if not self._cancelled:
             clip_inside(work.a[last], self._cost.domain, self._dtype)
             self._cost.value(work.a[last], work.targets.y, work.cost, work.scratch[last])
-        return total(work.cost, work.wide), correct
+
+    def _backward(
+        self,
+        weights: list[View],
+        gradient: list[View],
+        x: Array,
+        work: Workspace,
+        layer_done: Callable[[int], None] | None = None,
+    ) -> list[float]:
+        """Computes ∇ from the last layer on; returns the costs of the inner terms by layer."""
+        costs = [self._output_delta(work)]
+        for layer in range(self._network.output_layer, 0, -1):
+            self._layer_gradient(gradient[layer - 1], layer, x, work)
+            if layer_done:
+                layer_done(layer - 1)
+            if layer > 1:
+                costs.append(self._inner_delta(weights[layer - 1][0], layer - 1, work))
+        return costs
+
+    def _recorded_parts(
+        self, parameters: Array, x: Array, targets: Given, out: Array, work: Workspace
+    ) -> _Parts | None:
+        """Returns `_forward`, and `_generic_cost` with `_backward`, as they were recorded for just these arrays."""
+        key = id(parameters), id(x), id(out)
+        if key not in self._recorded:
+            if len(self._recorded) == _KEPT_RECORDINGS:
+                del self._recorded[next(iter(self._recorded))]
+            work.targets.load(targets)
+            self._recorded[key] = self._record_parts(parameters, x, out, work), (parameters, x, out)
+        return self._recorded[key][0]
+
+    def _record_parts(self, parameters: Array, x: Array, out: Array, work: Workspace) -> _Parts | None:
+        record, weights, gradient = self._record, self._views(parameters), self._views(out)
+        if record is None:
+            return None
+
+        def forward(stand_in: Callable[[Array], Array]) -> None:
+            self._forward(_mapped(weights, stand_in), stand_in(x), work.mapped(stand_in))
+
+        def backward(stand_in: Callable[[Array], Array]) -> None:
+            mapped = work.mapped(stand_in)
+            self._generic_cost(mapped)
+            self._backward(_mapped(weights, stand_in), _mapped(gradient, stand_in), stand_in(x), mapped)
+
+        play_forward = record(forward, [work.a[self._network.output_layer], work.cost])
+        play_backward = record(backward, [out, work.cost])
+        return (play_forward, play_backward) if play_forward and play_backward else None
 
     def _output_delta(self, work: Workspace) -> float:
         """Computes δ(E) = outδ * D(E) (equations 84–88), or its cancelled form; returns the cost of the inner terms."""
@@ -181,3 +259,7 @@ class BackPropagation:
                 f"x must be {self._dtype} of shape (samples, {features}), not {x.dtype} of shape {x.shape}."
             )
         return self._workspaces(len(x))
+
+
+def _mapped(views: list[View], function: Callable[[Array], Array]) -> list[View]:
+    return [(function(W), None if b is None else function(b)) for W, b in views]

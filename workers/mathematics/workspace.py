@@ -1,5 +1,7 @@
 """Buffers of back-propagation for one number of samples, reused at every step: matrices and targets."""
 
+from collections.abc import Callable
+from copy import copy
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -117,6 +119,17 @@ class Workspace:
         summed = {network.output_layer} | {term.layer for term in network.inner_terms}
         self.wide = np.empty(max(network.layers[layer] for layer in summed) * samples, np.float64)
         self.targets = Targets(network.layers[-1], samples, dtype)
+
+    def mapped(self, function: Callable[[Array], Array]) -> "Workspace":
+        """Returns a workspace with what a function makes of each of the arrays that formulas use."""
+        same = copy(self)
+        same.z, same.a, same.delta = (
+            {layer: function(array) for layer, array in arrays.items()} for arrays in (self.z, self.a, self.delta)
+        )
+        same.scratch = {layer: Scratch(*map(function, scratch)) for layer, scratch in self.scratch.items()}
+        same.cost, same.targets = function(self.cost), copy(self.targets)
+        same.targets.y = function(self.targets.y)
+        return same
 
 
 def _scratches(shapes: dict[int, tuple[int, int]], dtype: np.dtype[Any], samples: int) -> dict[int, Scratch]:
