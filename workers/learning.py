@@ -7,7 +7,7 @@ from nablad.learning_metrics import LEARNING_METRICS
 from nablad.v1 import metrics_pb2 as metrics_pb
 from workers.mathematics.sums import SampleSums
 
-__all__ = ["metrics_of", "read_sums", "sums_message"]
+__all__ = ["metrics_of", "read_sums", "sums_message", "write_metrics"]
 
 
 def metrics_of(sums: SampleSums, *, labelled: bool) -> metrics_pb.Metrics:
@@ -17,7 +17,17 @@ def metrics_of(sums: SampleSums, *, labelled: bool) -> metrics_pb.Metrics:
         sums: Sums over the samples.
         labelled: True if the targets are class labels.
     """
-    return metrics_pb.Metrics(**{name: getattr(sums, name) for name in _known(labelled)})
+    metrics = metrics_pb.Metrics()
+    write_metrics(metrics, sums, labelled=labelled)
+    return metrics
+
+
+def write_metrics(metrics: metrics_pb.Metrics, sums: SampleSums, *, labelled: bool) -> None:
+    """Writes the metrics of these samples to a message; arguments as of `metrics_of`."""
+    for name in _known(labelled):
+        value = getattr(sums, name)
+        if value is not None:
+            setattr(metrics, name, value)
 
 
 @cache

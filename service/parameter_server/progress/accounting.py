@@ -166,7 +166,7 @@ class EpochAccounting:
             self._tracker.record_steps(rounds)
             self.steps.record_steps(rounds)
             self._diagnostics.record_steps(rounds)
-            self._events.extend(ps_pb.TrainingEvent(step=point) for point in self._tracker.history_points(rounds))
+            self._events.extend(self._tracker.history_events(rounds))
 
     def _end_epoch(self, workers: int) -> None:
         """Makes the event with the metrics of an epoch, and the digest of the weights at its end."""

@@ -7,7 +7,7 @@ from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import metrics_pb2 as metrics_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.parameter_server.progress.closed_rounds import ClosedRounds
-from workers.learning import metrics_of, read_sums, sums_message
+from workers.learning import metrics_of, read_sums, sums_message, write_metrics
 from workers.mathematics.optimizers import LearningRate
 from workers.mathematics.sums import SampleSums
 from workers.plan import Plan
@@ -106,20 +106,21 @@ class ProgressTracker:
             workers_alive=workers,
         )
 
-    def history_points(self, steps: ClosedRounds) -> Iterator[jobs_pb.HistoryPoint]:
-        """Yields those of the steps that the history keeps, without a time; the event log sets it."""
+    def history_events(self, steps: ClosedRounds) -> Iterator[ps_pb.TrainingEvent]:
+        """Yields events of those steps that the history keeps, without a time; the event log sets it."""
         interval = self._plan.sampling_interval
         for step in range(-(-steps.first // interval) * interval, steps.last + 1, interval):
             place = step - steps.first
             norms = steps.norms.get(place)
-            yield jobs_pb.HistoryPoint(
-                attempt=self._attempt,
-                epoch=steps.epoch + 1,
-                step=step + 1,
-                training=self.metrics(steps.sums[place]),
-                learning_rate=self._learning_rate(step + 1),
-                gradient_norm=norms.gradient if norms else None,
-            )
+            # Field by field, because messages that are given to a constructor are copied, and there are many.
+            event = ps_pb.TrainingEvent()
+            point = event.step
+            point.attempt, point.epoch, point.step = self._attempt, steps.epoch + 1, step + 1
+            write_metrics(point.training, steps.sums[place], labelled=self._labelled)
+            point.learning_rate = self._learning_rate(step + 1)
+            if norms:
+                point.gradient_norm = norms.gradient
+            yield event
 
     def state(
         self,
