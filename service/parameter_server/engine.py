@@ -265,7 +265,8 @@ class Engine:
         """Sends tickets to their workers, unless those of the present run go on with just these parts."""
         run = 0
         if self._runs and (dealt or self._coordinator.over):
-            if self._runs.continues_with(dealt):
+            # Tickets of an evaluation may have the same parts.
+            if self._coordinator.is_whole_step(dealt) and self._runs.continues_with(dealt):
                 self._runs.publish()
                 return
             self._runs.end()
