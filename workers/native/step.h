@@ -21,14 +21,19 @@ struct nablad_bell {
     _Alignas(64) _Atomic uint32_t rings; /* counts results; the server sleeps on it */
 };
 
-/* One result. Written by one worker, which may write anything. */
-struct nablad_slot {
-    _Alignas(64) _Atomic uint64_t stamp; /* of the step that it answers; written last */
+/* The sums of a part of a step. */
+struct nablad_result {
     double cost_sum;
     uint64_t samples;
     uint64_t correct;
     double seconds; /* of computation */
     double time;    /* when it was written, in monotonic seconds */
+};
+
+/* Written by one worker, which may write anything. */
+struct nablad_slot {
+    _Alignas(64) _Atomic uint64_t stamp; /* of the step that the result answers; written last */
+    struct nablad_result result;
 };
 
 /* Tells the results of different runs apart, also those of the same step. */

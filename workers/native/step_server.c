@@ -40,7 +40,7 @@ struct part {
     size_t owner; /* number of its worker */
     double lag;   /* seconds behind the first result of each step, summed up */
     bool arrived;
-    struct nablad_slot result; /* copied when it arrived: its worker may write to the slot at any time */
+    struct nablad_result result; /* copied when it arrived: its worker may write to the slot at any time */
 };
 
 struct nablad_core {
@@ -263,6 +263,17 @@ static double lap(struct nablad_core *core, double *activity)
     return now;
 }
 
+/* Reads each field once, so that the numbers that are validated are those that are booked, whatever its worker writes. */
+static struct nablad_result read_result(const struct nablad_slot *slot)
+{
+    const volatile struct nablad_result *result = &slot->result;
+    return (struct nablad_result){.cost_sum = result->cost_sum,
+                                  .samples = result->samples,
+                                  .correct = result->correct,
+                                  .seconds = result->seconds,
+                                  .time = result->time};
+}
+
 /* Takes the results that have arrived, and inspects their gradients while others are awaited. */
 static void take_results(struct nablad_core *core, const uint64_t *samples, struct nablad_record *record)
 {
@@ -272,8 +283,7 @@ static void take_results(struct nablad_core *core, const uint64_t *samples, stru
                                  nablad_stamp(core->run, core->version))
             continue;
         lap(core, &record->waiting);
-        memcpy((char *)&part->result + sizeof part->result.stamp, (const char *)part->slot + sizeof part->slot->stamp,
-               sizeof part->result - sizeof part->result.stamp);
+        part->result = read_result(part->slot);
         part->arrived = true;
         core->missing--;
         if (part->result.samples != samples[number] || part->result.correct > part->result.samples ||

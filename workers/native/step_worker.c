@@ -11,11 +11,7 @@ NABLAD_EXPORT void nablad_step_report(const struct nablad_control *control, stru
                                       struct nablad_slot *slot, uint64_t run, uint64_t step, double cost_sum,
                                       uint64_t samples, uint64_t correct, double seconds)
 {
-    slot->cost_sum = cost_sum;
-    slot->samples = samples;
-    slot->correct = correct;
-    slot->seconds = seconds;
-    slot->time = nablad_now();
+    slot->result = (struct nablad_result){cost_sum, samples, correct, seconds, nablad_now()};
     atomic_store_explicit(&slot->stamp, nablad_stamp(run, step), memory_order_release);
     /* Sequentially consistent, as what the server does before it sleeps: one of the two sees the other. */
     atomic_fetch_add(&bell->rings, 1);
