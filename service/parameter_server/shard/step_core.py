@@ -152,7 +152,8 @@ class StepCore:
         if not core:
             raise MemoryError("there is no memory for the native step core")
         self._core = ctypes.c_void_p(core)
-        weakref.finalize(self, library.nablad_core_free, self._core)
+        # Not when the interpreter ends, because the thread that makes the steps may still be at work then.
+        weakref.finalize(self, library.nablad_core_free, self._core).atexit = False
         self._records = np.zeros(_MOST_STEPS, _RECORD)
         self._squares = np.empty((_MOST_STEPS, weights.layers))
         self.most_steps = _LEAST_STEPS

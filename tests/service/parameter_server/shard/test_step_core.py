@@ -1,6 +1,9 @@
 """Native step core: what its calls end with, and that results that may not count change nothing."""
 
 import itertools
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -129,6 +132,33 @@ def test_the_end_of_a_run_wakes_workers(make_pair: MakePair) -> None:
     pair.begin_run()
     assert pair.ends[0].wait_for_version(1, 0, 0.0) is False
     assert pair.ends[0].wait_for_version(2, 0, 0.0)
+
+
+_AT_EXIT = """
+import atexit, threading, time
+from tests.service.parameter_server.shard.conftest import Pair
+
+atexit.register(time.sleep, 0.1)  # registered first, called last: the thread goes on after the rest was cleaned up
+pair = Pair()
+
+
+def work():
+    while True:
+        pair.core.make_steps(pair.wanted(1), 0.001)
+
+
+threading.Thread(target=work, daemon=True).start()
+"""
+
+
+def test_the_interpreter_may_end_while_steps_are_made(make_pair: MakePair) -> None:
+    """As when a parameter server's process is told to stop: the thread that makes the steps keeps the core."""
+    del make_pair  # skips where there can be no core
+    environment = os.environ | {"MALLOC_PERTURB_": "165", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", _AT_EXIT], env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 # -- results that do not count -----------------------------------------------------------------------------------------
