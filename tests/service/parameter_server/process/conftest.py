@@ -14,6 +14,7 @@ from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
 from service.parameter_server.process import RunningParameterServer, start_parameter_server
 from workers import from_spec
 from workers.computation import Computation
+from workers.native.library import native_abi
 from workers.runtime.host import host_fingerprint
 from workers.transport.frames import WORKER_STATISTICS, Order
 from workers.transport.handshake import connect_to_server
@@ -48,8 +49,9 @@ class Hand:
         membership: Its call of Attend.
     """
 
-    def __init__(self, stub: ps_grpc.ParameterServerServiceStub, job: ps_pb.Assignment) -> None:
-        request = ps_pb.JoinRequest(host_fingerprint=host_fingerprint(), process_id=os.getpid())
+    def __init__(self, stub: ps_grpc.ParameterServerServiceStub, job: ps_pb.Assignment, *, native: bool) -> None:
+        abi = native_abi() if native else 0
+        request = ps_pb.JoinRequest(host_fingerprint=host_fingerprint(), process_id=os.getpid(), native_abi=abi)
         joined = stub.Join(request, metadata=_METADATA, timeout=_SECONDS)
         self.name = joined.worker_id
         self.computation = _computation(job)
@@ -117,9 +119,9 @@ class Served:
         self.stub = ps_grpc.ParameterServerServiceStub(channel)
         self._hands: list[Hand] = []
 
-    def hand(self) -> Hand:
-        """A worker that has joined and attends."""
-        self._hands.append(Hand(self.stub, self.job))
+    def hand(self, *, native: bool = False) -> Hand:
+        """A worker that has joined and attends; a native one can make steps without messages."""
+        self._hands.append(Hand(self.stub, self.job, native=native))
         return self._hands[-1]
 
     def work(self) -> None:

@@ -61,13 +61,15 @@ class Pair:
         ends: Worker's end of each part; each part has a worker of its own.
         parts: Places of the parts.
         run: Number of the present run.
+        bell: Address of the bell.
     """
 
     def __init__(self, rule: str = "adam", dtype: str = "float64", size: int = 50, parts: int = 3) -> None:
         self.shard, self._twin = (_shard(rule, dtype, size, _layer_starts(size)) for _ in range(2))
         memory = RunMemory.create()
         control = memory.control.vector(np.uint8, CONTROL_BYTES)
-        self.core = StepCore(self.shard, control, memory.bell.vector(np.uint8, BELL_BYTES), threads=3)
+        bell = memory.bell.vector(np.uint8, BELL_BYTES)
+        self.core, self.bell = StepCore(self.shard, control, bell, threads=3), address_of(bell)
         self.ends, self.parts = [], []
         for part in range(parts):
             shared = SharedMemory.create("worker", worker_memory_bytes(dtype, size, 1), others_may_write=True)
@@ -146,7 +148,7 @@ def _state(shard: Shard) -> list[bytes]:
     return [vector.tobytes() for vector in (shard.parameters, *shard.weights.moments)]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def make_pair() -> Iterator[Callable[..., Pair]]:
     """Makes a core and the Python path, whose numbers may overflow as on the thread that makes the steps."""
     if reason := missing_reason():

@@ -1,7 +1,9 @@
 """Native step core: what its calls end with, and that results that may not count change nothing."""
 
+import ctypes
 import itertools
 import os
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from service.parameter_server.shard.step_core import Status
 from workers.mathematics.sums import SampleSums
@@ -236,3 +240,26 @@ def test_a_run_that_ends_within_a_step_leaves_nothing_of_it(make_pair: MakePair)
     assert pair.core.make_steps(pair.wanted(1), 0.0).status == Status.LATER
     pair.make_step()
     pair.require_equal()
+
+
+@given(st.data())
+def test_garbage_in_a_slot_changes_nothing(make_pair: MakePair, data: st.DataObject) -> None:
+    """Whatever bytes a worker leaves in its slot and in the bell, also below the stamp of the present step."""
+    pair = make_pair(parts=2)
+    pair.report(0)
+    garbage = data.draw(st.binary(min_size=64, max_size=64))
+    stamp = struct.pack("<Q", (pair.run << 40) + pair.shard.version)
+    slot = (ctypes.c_char * 64).from_address(pair.parts[1].slot)
+    slot.raw = stamp + garbage[8:] if data.draw(st.booleans()) else garbage
+    ctypes.memmove(pair.bell, data.draw(st.binary(min_size=64, max_size=64)), 64)
+    before = pair.state()
+    report = pair.core.make_steps(pair.wanted(2), 0.0)
+    _, samples, correct = struct.unpack("<dQQ", slot.raw[8:32])
+    if slot.raw[:8] != stamp:
+        assert report.status == Status.LATER
+    elif samples != 11 or correct > 11:
+        assert report.status == Status.REJECTED
+    assert report.made.sums or pair.state() == before
+    assert not report.made.sums or (samples == 11 and correct <= 11)
+    pair.core.end_run()
+    assert np.isfinite(pair.shard.parameters).all()
