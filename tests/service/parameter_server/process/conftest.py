@@ -2,8 +2,9 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from types import MappingProxyType
 from typing import Any
 
 import grpc
@@ -14,17 +15,19 @@ from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
 from service.parameter_server.process import RunningParameterServer, start_parameter_server
 from workers import from_spec
 from workers.computation import Computation
+from workers.mathematics.sums import SampleSums
 from workers.native.library import native_abi
 from workers.runtime.host import host_fingerprint
 from workers.transport.frames import WORKER_STATISTICS, Order
 from workers.transport.handshake import connect_to_server
 from workers.transport.session import SECRET_KEY
-from workers.transport.tickets import Result, Ticket
+from workers.transport.tickets import Result, Ticket, TicketKind
 from workers.worker import work
 
 _SECRET = "secret"  # noqa: S105 (of jobs that only exist here)
 _METADATA = ((SECRET_KEY, _SECRET),)
 _SECONDS = 30
+_MANY_STEPS = 10**6
 
 _reading = threading.Lock()
 
@@ -84,7 +87,41 @@ class Hand:
     def work(self) -> None:
         """Works until there is no more to do."""
         while order := self.connection.next_order():
-            self.answer(order)
+            if order.run:
+                self.make_steps(order, _MANY_STEPS)
+            else:
+                self.answer(order)
+
+    def report(self, order: Order, step: int, sums: Mapping[int, SampleSums] = MappingProxyType({})) -> None:
+        """Reports results of one step of a run; those of some slots have other sums than the right ones."""
+        end = self.connection.run_end
+        assert end is not None
+        for slot, ticket in enumerate(order.tickets):
+            of_step = ticket._replace(step=step)
+            result = self.computation.answer(of_step, self.connection.weights, step, end.gradients[slot])
+            end.report_result(slot, order.run, step, sums.get(slot, result.sums), 0.01)
+
+    def make_steps(self, order: Order, until: int) -> bool:
+        """Makes the steps of a run before another one; returns whether the run has come there."""
+        end = self.connection.run_end
+        assert end is not None
+        for step in range(order.tickets[0].step, until):
+            self.report(order, step)
+            if not end.wait_for_version(order.run, step + 1, _SECONDS):
+                return False
+        return True
+
+    def work_until(self, step: int) -> Order:
+        """Works until there is a gradient to compute for a step; returns the order that it belongs to."""
+        while True:
+            order = self.order()
+            if order.run:
+                if self.make_steps(order, step):
+                    return order
+            elif any(ticket.step >= step and ticket.kind == TicketKind.GRADIENT for ticket in order.tickets):
+                return order
+            else:
+                self.answer(order)
 
     def end(self) -> tuple[grpc.StatusCode, str]:
         """Waits for the end of the membership: its code and its details."""

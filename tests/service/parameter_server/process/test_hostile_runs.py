@@ -45,14 +45,6 @@ def _enter_run(served: Any) -> tuple[Any, Order]:
     return hand, order
 
 
-def _report(hand: Any, order: Order, sums: dict[int, SampleSums]) -> None:
-    """Reports the results of an order in a run, of which some have these sums instead of the right ones."""
-    for slot, ticket in enumerate(order.tickets):
-        end = hand.connection.run_end
-        result = hand.computation.answer(ticket, hand.connection.weights, ticket.step, end.gradients[slot])
-        end.report_result(slot, order.run, ticket.step, sums.get(slot, result.sums), 0.01)
-
-
 @pytest.mark.parametrize("slot", [0, 3])
 @pytest.mark.parametrize("wrong", WRONG, ids=str)
 def test_a_wrong_result_ends_the_run_and_changes_nothing(
@@ -62,7 +54,7 @@ def test_a_wrong_result_ends_the_run_and_changes_nothing(
     served = serve(job)
     hand, order = _enter_run(served)
     before = served.weights()
-    _report(hand, order, {slot: wrong})
+    hand.report(order, 0, {slot: wrong})
     again = hand.order()
     assert (again.run, again.tickets) == (0, order.tickets)
     assert served.weights() == before
