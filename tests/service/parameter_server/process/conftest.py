@@ -228,6 +228,19 @@ class Served:
 
 
 @pytest.fixture
+def make_hand() -> Iterator[Callable[[ps_grpc.ParameterServerServiceStub, ps_pb.Assignment], Hand]]:
+    """Makes workers that can make steps without messages, for any parameter server."""
+    with ExitStack() as made:
+
+        def make(stub: ps_grpc.ParameterServerServiceStub, job: ps_pb.Assignment) -> Hand:
+            hand = Hand(stub, job, native=True)
+            made.callback(hand.close)
+            return hand
+
+        yield make
+
+
+@pytest.fixture
 def serve(loop: Any) -> Iterator[Callable[..., Served]]:
     """Starts a parameter server for a job; what it started is stopped at the end of the test."""
     with ExitStack() as started:
