@@ -110,7 +110,7 @@ class Runs:
             self._count_results(wanted, len(report.made.sums), now)
             coordinator.close_steps(report.made, float(core.times[1]))
             stopwatch.lap("booking")
-        elif report.status == Status.LATER:
+        else:
             self._hear(now)
         return report.status
 
