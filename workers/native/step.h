@@ -36,6 +36,10 @@ struct nablad_slot {
     struct nablad_result result;
 };
 
+/* The same sizes are in workers/transport/run_memory.py. */
+_Static_assert(sizeof(struct nablad_control) == 192 && sizeof(struct nablad_bell) == 64 && sizeof(struct nablad_slot) == 64,
+               "Python lays out this memory");
+
 /* Tells the results of different runs apart, also those of the same step. */
 static inline uint64_t nablad_stamp(uint64_t run, uint64_t step) { return run << 40 | (step & ((UINT64_C(1) << 40) - 1)); }
 

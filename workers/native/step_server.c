@@ -29,6 +29,7 @@ struct nablad_record {
     double waiting, inspecting, updating, dealing;
     double computed; /* of the worker that computed longest */
 };
+_Static_assert(sizeof(struct nablad_record) == 72, "Python reads it");
 
 /* A part of the vector that lies in one block and in one layer. */
 struct piece {
