@@ -58,7 +58,7 @@ wheel: .venv/installed
 	cd deploy/server && ../../$(BIN)/hatchling build --target wheel --directory ../../dist
 
 # The stubs are committed; a test holds them to what this makes.
-proto: .venv/native
+proto: .venv/installed
 	PATH="$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I proto --python_out=. --mypy_out=quiet:. \
 	  $(STUBS:%=proto/nablad/v1/%.proto)
 	PATH="$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I proto --grpc_python_out=. --mypy_grpc_out=quiet:. \

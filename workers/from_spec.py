@@ -102,8 +102,9 @@ def plan(assignment: ps_pb.Assignment) -> Plan:
 def spec_digest(assignment: ps_pb.Assignment) -> str:
     """Returns the SHA-256, in hexadecimal, of the parts of the spec that affect the weights, and of the data's digests.
 
-    Names, priority, limits, checkpoints, workers and transport do not affect the weights. Of a warm start only its
-    presence is included, because the receipt's ``first_weights_sha256`` identifies the weights that it begins with.
+    Names, priority, limits, checkpoints, workers, transport and step core do not affect the weights. Of a warm start
+    only its presence is included, because the receipt's ``first_weights_sha256`` identifies the weights that it begins
+    with.
     """
     spec = assignment.spec
     training = _as_dict(spec.training)

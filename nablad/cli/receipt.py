@@ -69,6 +69,15 @@ def _watch_verification(client: "Client", settings: Settings, again: "jobs_pb2.J
     return ending
 
 
+def _cores(found: "jobs_pb2.Receipt") -> str:
+    """Returns which step cores made the steps; empty in receipts of earlier releases."""
+    from nablad.v1 import job_spec_pb2  # noqa: PLC0415  # slow to import
+
+    names = {job_spec_pb2.STEP_CORE_NATIVE: "C (native step core)", job_spec_pb2.STEP_CORE_PYTHON: "Python"}
+    made = " and ".join(names[core] for core in found.step_cores if core in names)
+    return made and f"{made}; both cores give the same bits"
+
+
 def _fields(found: "jobs_pb2.Receipt") -> list[tuple[str, str]]:
     return [
         ("job", found.job_id),
@@ -77,6 +86,7 @@ def _fields(found: "jobs_pb2.Receipt") -> list[tuple[str, str]]:
         ("attempts", str(found.attempts)),
         ("code", f"nablad {found.code_version}"),
         *(("computed by", f"{each.cpu}; {each.blas}; numpy {each.numpy}") for each in found.arithmetics),
+        ("steps made in", _cores(found)),
         ("spec", found.spec_sha256),
         ("train data", found.train_sha256),
         ("validation data", found.validation_sha256),

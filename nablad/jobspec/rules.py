@@ -18,6 +18,8 @@ __all__ = ["MAXIMUM_PARAMETER_BYTES", "RULES"]
 MAXIMUM_PARAMETER_BYTES = 2**31
 """Largest parameter vector, in bytes: parameter server, workers and service hold several copies in memory."""
 
+# As _MOST_SLOTS of service/parameter_server/process.py.
+_SHARED_RESULTS = 64
 _STOPPING = "training.stopping"
 _WARM_START = "training.warm_start"
 # minimum_improvement alone has no effect either, but `nothing_is_ignored` reports it at its own field.
@@ -129,6 +131,27 @@ def micro_batches_have_rows(spec: JobSpec) -> Iterator[RuleViolation]:
         yield RuleViolation("distribution.micro_batches", message, ("training.batch_size",))
 
 
+def native_steps_need_shared_memory(spec: JobSpec) -> Iterator[RuleViolation]:
+    """The native step core reads gradients from memory that it shares with each worker."""
+    distribution = spec.distribution
+    if distribution.step_core == v1.STEP_CORE_NATIVE and distribution.transport == v1.TRANSPORT_INLINE:
+        message = "got native, which needs shared memory, but transport is inline; take auto for one of them"
+        yield RuleViolation("distribution.step_core", message, ("distribution.transport",))
+
+
+def native_steps_have_room(spec: JobSpec) -> Iterator[RuleViolation]:
+    """Each worker shares memory for so many results of a step, and no more."""
+    distribution = spec.distribution
+    parts, workers = distribution.micro_batches, distribution.workers
+    if distribution.step_core == v1.STEP_CORE_NATIVE and parts > workers * _SHARED_RESULTS:
+        message = (
+            f"got native, which has room for {_SHARED_RESULTS} results of a worker in each step, but there are {parts} "
+            f"micro_batches for {workers} workers; use fewer micro_batches, more workers, or take auto"
+        )
+        reads = ("distribution.micro_batches", "distribution.workers", "training.batch_size")
+        yield RuleViolation("distribution.step_core", message, reads)
+
+
 RULES: tuple[Rule, ...] = (
     auto_only_at_the_ends,
     parameters_fit_memory,
@@ -142,4 +165,6 @@ RULES: tuple[Rule, ...] = (
     warm_start_has_one_source,
     nothing_is_ignored,
     micro_batches_have_rows,
+    native_steps_need_shared_memory,
+    native_steps_have_room,
 )

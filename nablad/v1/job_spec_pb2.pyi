@@ -277,7 +277,9 @@ class _StepCoreEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StepCore.Val
     STEP_CORE_AUTO: _StepCore.ValueType  # 1
     """native while all workers share memory with the parameter server and have the native library, else python."""
     STEP_CORE_NATIVE: _StepCore.ValueType  # 2
-    """In C, many steps without a message. A job for which that is impossible is rejected, or fails with the reason."""
+    """In C, many steps without a message. A job for which that is impossible is rejected, or fails with the reason. While a
+    worker is missing, its share may be more than the 64 parts that another one has room for; such steps are made in Python.
+    """
     STEP_CORE_PYTHON: _StepCore.ValueType  # 3
     """In Python, with a message for each result."""
 
@@ -288,7 +290,9 @@ STEP_CORE_UNSPECIFIED: StepCore.ValueType  # 0
 STEP_CORE_AUTO: StepCore.ValueType  # 1
 """native while all workers share memory with the parameter server and have the native library, else python."""
 STEP_CORE_NATIVE: StepCore.ValueType  # 2
-"""In C, many steps without a message. A job for which that is impossible is rejected, or fails with the reason."""
+"""In C, many steps without a message. A job for which that is impossible is rejected, or fails with the reason. While a
+worker is missing, its share may be more than the 64 parts that another one has room for; such steps are made in Python.
+"""
 STEP_CORE_PYTHON: StepCore.ValueType  # 3
 """In Python, with a message for each result."""
 Global___StepCore: _TypeAlias = StepCore  # noqa: Y015

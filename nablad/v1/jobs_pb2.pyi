@@ -366,6 +366,7 @@ class Event(_message.Message):
     CHECKPOINT_FIELD_NUMBER: _builtins.int
     NOTICE_FIELD_NUMBER: _builtins.int
     WARNING_FIELD_NUMBER: _builtins.int
+    STEP_CORE_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     attempt: _builtins.int
     message: _builtins.str
@@ -380,6 +381,8 @@ class Event(_message.Message):
     """Another event, such as a checkpoint that could not be written or read, or a changed number of workers."""
     warning: Global___WarningKind.ValueType
     """A warning of the training; the job keeps it."""
+    step_core: _job_spec_pb2.StepCore.ValueType
+    """Steps are made by this code from now on."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -399,12 +402,13 @@ class Event(_message.Message):
         checkpoint: _builtins.int = ...,
         notice: _builtins.bool = ...,
         warning: Global___WarningKind.ValueType = ...,
+        step_core: _job_spec_pb2.StepCore.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "epoch_end", b"epoch_end", "notice", b"notice", "state", b"state", "time", b"time", "warning", b"warning", "what", b"what", "worker_joined", b"worker_joined"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "epoch_end", b"epoch_end", "notice", b"notice", "state", b"state", "step_core", b"step_core", "time", b"time", "warning", b"warning", "what", b"what", "worker_joined", b"worker_joined"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "checkpoint", b"checkpoint", "epoch_end", b"epoch_end", "message", b"message", "notice", b"notice", "number", b"number", "state", b"state", "time", b"time", "warning", b"warning", "what", b"what", "worker_joined", b"worker_joined"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "checkpoint", b"checkpoint", "epoch_end", b"epoch_end", "message", b"message", "notice", b"notice", "number", b"number", "state", b"state", "step_core", b"step_core", "time", b"time", "warning", b"warning", "what", b"what", "worker_joined", b"worker_joined"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_what: _TypeAlias = _typing.Literal["state", "epoch_end", "worker_joined", "checkpoint", "notice", "warning"]  # noqa: Y015
+    _WhichOneofReturnType_what: _TypeAlias = _typing.Literal["state", "epoch_end", "worker_joined", "checkpoint", "notice", "warning", "step_core"]  # noqa: Y015
     _WhichOneofArgType_what: _TypeAlias = _typing.Literal["what", b"what"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_what) -> _WhichOneofReturnType_what | None: ...
 
@@ -489,6 +493,7 @@ class Receipt(_message.Message):
     FINAL_WEIGHTS_SHA256_FIELD_NUMBER: _builtins.int
     ENDING_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
+    STEP_CORES_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     spec_sha256: _builtins.str
     """SHA-256 of the parts of the spec that determine the result and of the data sets' digests, in hexadecimal."""
@@ -514,6 +519,10 @@ class Receipt(_message.Message):
     def epoch_weights_sha256(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """SHA-256 of the weights at the end of each epoch, in order."""
 
+    @_builtins.property
+    def step_cores(self) -> _containers.RepeatedScalarFieldContainer[_job_spec_pb2.StepCore.ValueType]:
+        """Code that made the steps, each kind once; it does not influence the result. Empty in receipts of older releases."""
+
     def __init__(
         self,
         *,
@@ -529,10 +538,11 @@ class Receipt(_message.Message):
         final_weights_sha256: _builtins.str = ...,
         ending: _builtins.str = ...,
         attempts: _builtins.int = ...,
+        step_cores: _abc.Iterable[_job_spec_pb2.StepCore.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arithmetics", b"arithmetics", "attempts", b"attempts", "code_version", b"code_version", "ending", b"ending", "epoch_weights_sha256", b"epoch_weights_sha256", "final_weights_sha256", b"final_weights_sha256", "first_weights_sha256", b"first_weights_sha256", "job_id", b"job_id", "spec_sha256", b"spec_sha256", "steps", b"steps", "train_sha256", b"train_sha256", "validation_sha256", b"validation_sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arithmetics", b"arithmetics", "attempts", b"attempts", "code_version", b"code_version", "ending", b"ending", "epoch_weights_sha256", b"epoch_weights_sha256", "final_weights_sha256", b"final_weights_sha256", "first_weights_sha256", b"first_weights_sha256", "job_id", b"job_id", "spec_sha256", b"spec_sha256", "step_cores", b"step_cores", "steps", b"steps", "train_sha256", b"train_sha256", "validation_sha256", b"validation_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

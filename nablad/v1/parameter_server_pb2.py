@@ -28,7 +28,7 @@ from nablad.v1 import jobs_pb2 as nablad_dot_v1_dot_jobs__pb2
 from nablad.v1 import metrics_pb2 as nablad_dot_v1_dot_metrics__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n nablad/v1/parameter_server.proto\x12\tnablad.v1\x1a\x18nablad/v1/datasets.proto\x1a\x18nablad/v1/job_spec.proto\x1a\x14nablad/v1/jobs.proto\x1a\x17nablad/v1/metrics.proto\"\x8b\x02\n\nAssignment\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12 \n\x04spec\x18\x03 \x01(\x0b\x32\x12.nablad.v1.JobSpec\x12$\n\x05train\x18\x04 \x01(\x0b\x32\x15.nablad.v1.DataSource\x12)\n\nvalidation\x18\x05 \x01(\x0b\x32\x15.nablad.v1.DataSource\x12*\n\x07scaling\x18\x06 \x01(\x0b\x32\x19.nablad.v1.FeatureScaling\x12*\n\x05start\x18\x07 \x01(\x0b\x32\x1b.nablad.v1.CheckpointSource\x12\x11\n\tlast_step\x18\x08 \x01(\x04\"0\n\x10\x43heckpointSource\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\"D\n\nDataSource\x12#\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x12.nablad.v1.Dataset\x12\x11\n\tdirectory\x18\x02 \x01(\t\"/\n\x0e\x46\x65\x61tureScaling\x12\r\n\x05shift\x18\x01 \x03(\x01\x12\x0e\n\x06\x66\x61\x63tor\x18\x02 \x03(\x01\"z\n\x0bJoinRequest\x12\x18\n\x10host_fingerprint\x18\x01 \x01(\t\x12\x12\n\nprocess_id\x18\x02 \x01(\r\x12)\n\narithmetic\x18\x03 \x01(\x0b\x32\x15.nablad.v1.Arithmetic\x12\x12\n\nnative_abi\x18\x04 \x01(\r\"\xcb\x01\n\x0cJoinResponse\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12)\n\nassignment\x18\x02 \x01(\x0b\x32\x15.nablad.v1.Assignment\x12\x36\n\x11shared_connection\x18\x03 \x01(\x0b\x32\x1b.nablad.v1.SharedConnection\x12\x36\n\x11inline_connection\x18\x04 \x01(\x0b\x32\x1b.nablad.v1.InlineConnection\x12\r\n\x05token\x18\x05 \x01(\x0c\"6\n\x10SharedConnection\x12\x13\n\x0bsocket_name\x18\x01 \x01(\x0c\x12\r\n\x05slots\x18\x02 \x01(\r\".\n\x10InlineConnection\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\r\"\"\n\rAttendRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\"\x10\n\x0e\x41ttendResponse\"1\n\rFollowRequest\x12\x0c\n\x04seen\x18\x01 \x01(\x04\x12\x12\n\nstatistics\x18\x02 \x01(\x08\"\x93\x01\n\x0e\x46ollowResponse\x12%\n\x08progress\x18\x01 \x01(\x0b\x32\x13.nablad.v1.Progress\x12\x30\n\nstatistics\x18\x02 \x01(\x0b\x32\x1c.nablad.v1.AttemptStatistics\x12(\n\x06\x65vents\x18\x03 \x03(\x0b\x32\x18.nablad.v1.TrainingEvent\"\xe2\x02\n\rTrainingEvent\x12(\n\tepoch_end\x18\x01 \x01(\x0b\x32\x13.nablad.v1.EpochEndH\x00\x12\x17\n\rworker_joined\x18\x02 \x01(\tH\x00\x12\x15\n\x0bworker_lost\x18\x03 \x01(\tH\x00\x12\x15\n\x0bworker_left\x18\x04 \x01(\tH\x00\x12\x12\n\x08\x66inished\x18\x05 \x01(\tH\x00\x12\x10\n\x06\x66\x61iled\x18\x06 \x01(\tH\x00\x12\'\n\x04step\x18\x07 \x01(\x0b\x32\x17.nablad.v1.HistoryPointH\x00\x12+\n\narithmetic\x18\x08 \x01(\x0b\x32\x15.nablad.v1.ArithmeticH\x00\x12\x1e\n\x14\x66irst_weights_sha256\x18\t \x01(\tH\x00\x12\x12\n\x08\x64iverged\x18\x0c \x01(\tH\x00\x12(\n\x07warning\x18\r \x01(\x0b\x32\x15.nablad.v1.JobWarningH\x00\x42\x06\n\x04what\"I\n\x08\x45pochEnd\x12%\n\x08progress\x18\x01 \x01(\x0b\x32\x13.nablad.v1.Progress\x12\x16\n\x0eweights_sha256\x18\x02 \x01(\t\"\xeb\x06\n\x11\x41ttemptStatistics\x12G\n\x0eworker_seconds\x18\x01 \x03(\x0b\x32/.nablad.v1.AttemptStatistics.WorkerSecondsEntry\x12G\n\x0eserver_seconds\x18\x02 \x03(\x0b\x32/.nablad.v1.AttemptStatistics.ServerSecondsEntry\x12<\n\x08rejected\x18\x03 \x03(\x0b\x32*.nablad.v1.AttemptStatistics.RejectedEntry\x12\x14\n\x0cworkers_lost\x18\x04 \x01(\x04\x12M\n\x11transport_workers\x18\x05 \x03(\x0b\x32\x32.nablad.v1.AttemptStatistics.TransportWorkersEntry\x12\x1b\n\x13step_seconds_bounds\x18\x06 \x03(\x01\x12\x1b\n\x13step_seconds_counts\x18\x07 \x03(\x04\x12\x18\n\x10step_seconds_sum\x18\x08 \x01(\x01\x12\x13\n\x0b\x65valuations\x18\t \x01(\x04\x12\x1a\n\x12\x65valuation_seconds\x18\n \x01(\x01\x12*\n\x06phases\x18\x0b \x03(\x0b\x32\x1a.nablad.v1.PhaseStatistics\x12*\n\x06layers\x18\x0c \x03(\x0b\x32\x1a.nablad.v1.LayerStatistics\x12,\n\x07workers\x18\r \x03(\x0b\x32\x1b.nablad.v1.WorkerStatistics\x12-\n\x07process\x18\x0e \x01(\x0b\x32\x1c.nablad.v1.ProcessStatistics\x12\x11\n\tstaleness\x18\x0f \x01(\x04\x1a\x34\n\x12WorkerSecondsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a\x34\n\x12ServerSecondsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a/\n\rRejectedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x37\n\x15TransportWorkersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\"k\n\x0fPhaseStatistics\x12\r\n\x05phase\x18\x01 \x01(\t\x12\x0b\n\x03p50\x18\x02 \x01(\x01\x12\x0b\n\x03p90\x18\x03 \x01(\x01\x12\x0b\n\x03p99\x18\x04 \x01(\x01\x12\x13\n\x0bseconds_sum\x18\x05 \x01(\x01\x12\r\n\x05steps\x18\x06 \x01(\x04\"=\n\x0fLayerStatistics\x12\x13\n\x0bweight_norm\x18\x01 \x01(\x01\x12\x15\n\rgradient_norm\x18\x02 \x01(\x01\"\x8b\x01\n\x10WorkerStatistics\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0f\n\x07results\x18\x02 \x01(\x04\x12\x0f\n\x07samples\x18\x03 \x01(\x04\x12\x13\n\x0blag_seconds\x18\x04 \x01(\x01\x12-\n\x07process\x18\x05 \x01(\x0b\x32\x1c.nablad.v1.ProcessStatistics\"G\n\x11ProcessStatistics\x12\x13\n\x0b\x63pu_seconds\x18\x01 \x01(\x01\x12\x1d\n\x15resident_memory_bytes\x18\x02 \x01(\x04\"\x15\n\x13\x46\x65tchWeightsRequest\"%\n\x14\x46\x65tchWeightsResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\"%\n\x16\x46\x65tchCheckpointRequest\x12\x0b\n\x03now\x18\x01 \x01(\x08\"p\n\x17\x46\x65tchCheckpointResponse\x12)\n\x05state\x18\x01 \x01(\x0b\x32\x18.nablad.v1.TrainingStateH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x12\x0e\n\x06\x65vents\x18\x03 \x01(\x04\x42\t\n\x07\x63ontent\"\xb6\x02\n\rTrainingState\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x19\n\x11optimizer_updates\x18\x02 \x01(\x04\x12\x11\n\tevaluated\x18\x03 \x01(\x08\x12\x0f\n\x07samples\x18\x04 \x01(\x04\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\x12#\n\x05\x65poch\x18\x06 \x01(\x0b\x32\x14.nablad.v1.EpochSums\x12#\n\nvalidation\x18\x07 \x01(\x0b\x32\x0f.nablad.v1.Sums\x12\"\n\x04\x62\x65st\x18\x08 \x01(\x0b\x32\x14.nablad.v1.BestEpoch\x12\x1a\n\rgradient_norm\x18\t \x01(\x01H\x00\x88\x01\x01\x12+\n\x0b\x64iagnostics\x18\x0c \x01(\x0b\x32\x16.nablad.v1.DiagnosticsB\x10\n\x0e_gradient_norm\"\x98\x01\n\x0b\x44iagnostics\x12\x1a\n\x12\x66irst_weights_norm\x18\x01 \x01(\x01\x12\x16\n\x0e\x66irst_cost_sum\x18\x02 \x01(\x01\x12\x15\n\rfirst_samples\x18\x03 \x01(\x04\x12\x17\n\x0fvanished_checks\x18\x04 \x03(\r\x12%\n\x05given\x18\x05 \x03(\x0e\x32\x16.nablad.v1.WarningKind\"r\n\tEpochSums\x12\r\n\x05\x65poch\x18\x01 \x01(\r\x12\x1d\n\x04sums\x18\x06 \x01(\x0b\x32\x0f.nablad.v1.Sums\x12\x0f\n\x07seconds\x18\x05 \x01(\x01J\x04\x08\x02\x10\x05R\x08\x63ost_sumR\rcorrect_countR\x07samples\"3\n\tBestEpoch\x12\r\n\x05\x65poch\x18\x01 \x01(\r\x12\x17\n\x0fvalidation_cost\x18\x02 \x01(\x01\"$\n\x11SetWorkersRequest\x12\x0f\n\x07workers\x18\x01 \x01(\r\"\x14\n\x12SetWorkersResponse2\xcb\x03\n\x16ParameterServerService\x12\x37\n\x04Join\x12\x16.nablad.v1.JoinRequest\x1a\x17.nablad.v1.JoinResponse\x12?\n\x06\x41ttend\x12\x18.nablad.v1.AttendRequest\x1a\x19.nablad.v1.AttendResponse0\x01\x12=\n\x06\x46ollow\x12\x18.nablad.v1.FollowRequest\x1a\x19.nablad.v1.FollowResponse\x12Q\n\x0c\x46\x65tchWeights\x12\x1e.nablad.v1.FetchWeightsRequest\x1a\x1f.nablad.v1.FetchWeightsResponse0\x01\x12Z\n\x0f\x46\x65tchCheckpoint\x12!.nablad.v1.FetchCheckpointRequest\x1a\".nablad.v1.FetchCheckpointResponse0\x01\x12I\n\nSetWorkers\x12\x1c.nablad.v1.SetWorkersRequest\x1a\x1d.nablad.v1.SetWorkersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n nablad/v1/parameter_server.proto\x12\tnablad.v1\x1a\x18nablad/v1/datasets.proto\x1a\x18nablad/v1/job_spec.proto\x1a\x14nablad/v1/jobs.proto\x1a\x17nablad/v1/metrics.proto\"\x8b\x02\n\nAssignment\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12 \n\x04spec\x18\x03 \x01(\x0b\x32\x12.nablad.v1.JobSpec\x12$\n\x05train\x18\x04 \x01(\x0b\x32\x15.nablad.v1.DataSource\x12)\n\nvalidation\x18\x05 \x01(\x0b\x32\x15.nablad.v1.DataSource\x12*\n\x07scaling\x18\x06 \x01(\x0b\x32\x19.nablad.v1.FeatureScaling\x12*\n\x05start\x18\x07 \x01(\x0b\x32\x1b.nablad.v1.CheckpointSource\x12\x11\n\tlast_step\x18\x08 \x01(\x04\"0\n\x10\x43heckpointSource\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\"D\n\nDataSource\x12#\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x12.nablad.v1.Dataset\x12\x11\n\tdirectory\x18\x02 \x01(\t\"/\n\x0e\x46\x65\x61tureScaling\x12\r\n\x05shift\x18\x01 \x03(\x01\x12\x0e\n\x06\x66\x61\x63tor\x18\x02 \x03(\x01\"z\n\x0bJoinRequest\x12\x18\n\x10host_fingerprint\x18\x01 \x01(\t\x12\x12\n\nprocess_id\x18\x02 \x01(\r\x12)\n\narithmetic\x18\x03 \x01(\x0b\x32\x15.nablad.v1.Arithmetic\x12\x12\n\nnative_abi\x18\x04 \x01(\r\"\xcb\x01\n\x0cJoinResponse\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12)\n\nassignment\x18\x02 \x01(\x0b\x32\x15.nablad.v1.Assignment\x12\x36\n\x11shared_connection\x18\x03 \x01(\x0b\x32\x1b.nablad.v1.SharedConnection\x12\x36\n\x11inline_connection\x18\x04 \x01(\x0b\x32\x1b.nablad.v1.InlineConnection\x12\r\n\x05token\x18\x05 \x01(\x0c\"6\n\x10SharedConnection\x12\x13\n\x0bsocket_name\x18\x01 \x01(\x0c\x12\r\n\x05slots\x18\x02 \x01(\r\".\n\x10InlineConnection\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\r\"\"\n\rAttendRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\"\x10\n\x0e\x41ttendResponse\"1\n\rFollowRequest\x12\x0c\n\x04seen\x18\x01 \x01(\x04\x12\x12\n\nstatistics\x18\x02 \x01(\x08\"\x93\x01\n\x0e\x46ollowResponse\x12%\n\x08progress\x18\x01 \x01(\x0b\x32\x13.nablad.v1.Progress\x12\x30\n\nstatistics\x18\x02 \x01(\x0b\x32\x1c.nablad.v1.AttemptStatistics\x12(\n\x06\x65vents\x18\x03 \x03(\x0b\x32\x18.nablad.v1.TrainingEvent\"\xbf\x03\n\rTrainingEvent\x12(\n\tepoch_end\x18\x01 \x01(\x0b\x32\x13.nablad.v1.EpochEndH\x00\x12\x17\n\rworker_joined\x18\x02 \x01(\tH\x00\x12\x15\n\x0bworker_lost\x18\x03 \x01(\tH\x00\x12\x15\n\x0bworker_left\x18\x04 \x01(\tH\x00\x12\x12\n\x08\x66inished\x18\x05 \x01(\tH\x00\x12\x10\n\x06\x66\x61iled\x18\x06 \x01(\tH\x00\x12\'\n\x04step\x18\x07 \x01(\x0b\x32\x17.nablad.v1.HistoryPointH\x00\x12+\n\narithmetic\x18\x08 \x01(\x0b\x32\x15.nablad.v1.ArithmeticH\x00\x12\x1e\n\x14\x66irst_weights_sha256\x18\t \x01(\tH\x00\x12\x12\n\x08\x64iverged\x18\x0c \x01(\tH\x00\x12(\n\x07warning\x18\r \x01(\x0b\x32\x15.nablad.v1.JobWarningH\x00\x12(\n\tstep_core\x18\x0e \x01(\x0e\x32\x13.nablad.v1.StepCoreH\x00\x12\x31\n\x0c\x63ore_changed\x18\x0f \x01(\x0b\x32\x19.nablad.v1.StepCoreChangeH\x00\x42\x06\n\x04what\"J\n\x0eStepCoreChange\x12&\n\tstep_core\x18\x01 \x01(\x0e\x32\x13.nablad.v1.StepCore\x12\x10\n\x08sentence\x18\x02 \x01(\t\"I\n\x08\x45pochEnd\x12%\n\x08progress\x18\x01 \x01(\x0b\x32\x13.nablad.v1.Progress\x12\x16\n\x0eweights_sha256\x18\x02 \x01(\t\"\xde\x07\n\x11\x41ttemptStatistics\x12G\n\x0eworker_seconds\x18\x01 \x03(\x0b\x32/.nablad.v1.AttemptStatistics.WorkerSecondsEntry\x12G\n\x0eserver_seconds\x18\x02 \x03(\x0b\x32/.nablad.v1.AttemptStatistics.ServerSecondsEntry\x12<\n\x08rejected\x18\x03 \x03(\x0b\x32*.nablad.v1.AttemptStatistics.RejectedEntry\x12\x14\n\x0cworkers_lost\x18\x04 \x01(\x04\x12M\n\x11transport_workers\x18\x05 \x03(\x0b\x32\x32.nablad.v1.AttemptStatistics.TransportWorkersEntry\x12\x1b\n\x13step_seconds_bounds\x18\x06 \x03(\x01\x12\x1b\n\x13step_seconds_counts\x18\x07 \x03(\x04\x12\x18\n\x10step_seconds_sum\x18\x08 \x01(\x01\x12\x13\n\x0b\x65valuations\x18\t \x01(\x04\x12\x1a\n\x12\x65valuation_seconds\x18\n \x01(\x01\x12*\n\x06phases\x18\x0b \x03(\x0b\x32\x1a.nablad.v1.PhaseStatistics\x12*\n\x06layers\x18\x0c \x03(\x0b\x32\x1a.nablad.v1.LayerStatistics\x12,\n\x07workers\x18\r \x03(\x0b\x32\x1b.nablad.v1.WorkerStatistics\x12-\n\x07process\x18\x0e \x01(\x0b\x32\x1c.nablad.v1.ProcessStatistics\x12\x11\n\tstaleness\x18\x0f \x01(\x04\x12?\n\ncore_steps\x18\x11 \x03(\x0b\x32+.nablad.v1.AttemptStatistics.CoreStepsEntry\x1a\x34\n\x12WorkerSecondsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a\x34\n\x12ServerSecondsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a/\n\rRejectedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x37\n\x15TransportWorkersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\x1a\x30\n\x0e\x43oreStepsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"k\n\x0fPhaseStatistics\x12\r\n\x05phase\x18\x01 \x01(\t\x12\x0b\n\x03p50\x18\x02 \x01(\x01\x12\x0b\n\x03p90\x18\x03 \x01(\x01\x12\x0b\n\x03p99\x18\x04 \x01(\x01\x12\x13\n\x0bseconds_sum\x18\x05 \x01(\x01\x12\r\n\x05steps\x18\x06 \x01(\x04\"=\n\x0fLayerStatistics\x12\x13\n\x0bweight_norm\x18\x01 \x01(\x01\x12\x15\n\rgradient_norm\x18\x02 \x01(\x01\"\x8b\x01\n\x10WorkerStatistics\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0f\n\x07results\x18\x02 \x01(\x04\x12\x0f\n\x07samples\x18\x03 \x01(\x04\x12\x13\n\x0blag_seconds\x18\x04 \x01(\x01\x12-\n\x07process\x18\x05 \x01(\x0b\x32\x1c.nablad.v1.ProcessStatistics\"G\n\x11ProcessStatistics\x12\x13\n\x0b\x63pu_seconds\x18\x01 \x01(\x01\x12\x1d\n\x15resident_memory_bytes\x18\x02 \x01(\x04\"\x15\n\x13\x46\x65tchWeightsRequest\"%\n\x14\x46\x65tchWeightsResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\"%\n\x16\x46\x65tchCheckpointRequest\x12\x0b\n\x03now\x18\x01 \x01(\x08\"p\n\x17\x46\x65tchCheckpointResponse\x12)\n\x05state\x18\x01 \x01(\x0b\x32\x18.nablad.v1.TrainingStateH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x12\x0e\n\x06\x65vents\x18\x03 \x01(\x04\x42\t\n\x07\x63ontent\"\xb6\x02\n\rTrainingState\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x19\n\x11optimizer_updates\x18\x02 \x01(\x04\x12\x11\n\tevaluated\x18\x03 \x01(\x08\x12\x0f\n\x07samples\x18\x04 \x01(\x04\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\x12#\n\x05\x65poch\x18\x06 \x01(\x0b\x32\x14.nablad.v1.EpochSums\x12#\n\nvalidation\x18\x07 \x01(\x0b\x32\x0f.nablad.v1.Sums\x12\"\n\x04\x62\x65st\x18\x08 \x01(\x0b\x32\x14.nablad.v1.BestEpoch\x12\x1a\n\rgradient_norm\x18\t \x01(\x01H\x00\x88\x01\x01\x12+\n\x0b\x64iagnostics\x18\x0c \x01(\x0b\x32\x16.nablad.v1.DiagnosticsB\x10\n\x0e_gradient_norm\"\x98\x01\n\x0b\x44iagnostics\x12\x1a\n\x12\x66irst_weights_norm\x18\x01 \x01(\x01\x12\x16\n\x0e\x66irst_cost_sum\x18\x02 \x01(\x01\x12\x15\n\rfirst_samples\x18\x03 \x01(\x04\x12\x17\n\x0fvanished_checks\x18\x04 \x03(\r\x12%\n\x05given\x18\x05 \x03(\x0e\x32\x16.nablad.v1.WarningKind\"r\n\tEpochSums\x12\r\n\x05\x65poch\x18\x01 \x01(\r\x12\x1d\n\x04sums\x18\x06 \x01(\x0b\x32\x0f.nablad.v1.Sums\x12\x0f\n\x07seconds\x18\x05 \x01(\x01J\x04\x08\x02\x10\x05R\x08\x63ost_sumR\rcorrect_countR\x07samples\"3\n\tBestEpoch\x12\r\n\x05\x65poch\x18\x01 \x01(\r\x12\x17\n\x0fvalidation_cost\x18\x02 \x01(\x01\"$\n\x11SetWorkersRequest\x12\x0f\n\x07workers\x18\x01 \x01(\r\"\x14\n\x12SetWorkersResponse2\xcb\x03\n\x16ParameterServerService\x12\x37\n\x04Join\x12\x16.nablad.v1.JoinRequest\x1a\x17.nablad.v1.JoinResponse\x12?\n\x06\x41ttend\x12\x18.nablad.v1.AttendRequest\x1a\x19.nablad.v1.AttendResponse0\x01\x12=\n\x06\x46ollow\x12\x18.nablad.v1.FollowRequest\x1a\x19.nablad.v1.FollowResponse\x12Q\n\x0c\x46\x65tchWeights\x12\x1e.nablad.v1.FetchWeightsRequest\x1a\x1f.nablad.v1.FetchWeightsResponse0\x01\x12Z\n\x0f\x46\x65tchCheckpoint\x12!.nablad.v1.FetchCheckpointRequest\x1a\".nablad.v1.FetchCheckpointResponse0\x01\x12I\n\nSetWorkers\x12\x1c.nablad.v1.SetWorkersRequest\x1a\x1d.nablad.v1.SetWorkersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,6 +43,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ATTEMPTSTATISTICS_REJECTEDENTRY']._serialized_options = b'8\001'
   _globals['_ATTEMPTSTATISTICS_TRANSPORTWORKERSENTRY']._loaded_options = None
   _globals['_ATTEMPTSTATISTICS_TRANSPORTWORKERSENTRY']._serialized_options = b'8\001'
+  _globals['_ATTEMPTSTATISTICS_CORESTEPSENTRY']._loaded_options = None
+  _globals['_ATTEMPTSTATISTICS_CORESTEPSENTRY']._serialized_options = b'8\001'
   _globals['_ASSIGNMENT']._serialized_start=147
   _globals['_ASSIGNMENT']._serialized_end=414
   _globals['_CHECKPOINTSOURCE']._serialized_start=416
@@ -68,47 +70,51 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FOLLOWRESPONSE']._serialized_start=1125
   _globals['_FOLLOWRESPONSE']._serialized_end=1272
   _globals['_TRAININGEVENT']._serialized_start=1275
-  _globals['_TRAININGEVENT']._serialized_end=1629
-  _globals['_EPOCHEND']._serialized_start=1631
-  _globals['_EPOCHEND']._serialized_end=1704
-  _globals['_ATTEMPTSTATISTICS']._serialized_start=1707
-  _globals['_ATTEMPTSTATISTICS']._serialized_end=2582
-  _globals['_ATTEMPTSTATISTICS_WORKERSECONDSENTRY']._serialized_start=2370
-  _globals['_ATTEMPTSTATISTICS_WORKERSECONDSENTRY']._serialized_end=2422
-  _globals['_ATTEMPTSTATISTICS_SERVERSECONDSENTRY']._serialized_start=2424
-  _globals['_ATTEMPTSTATISTICS_SERVERSECONDSENTRY']._serialized_end=2476
-  _globals['_ATTEMPTSTATISTICS_REJECTEDENTRY']._serialized_start=2478
-  _globals['_ATTEMPTSTATISTICS_REJECTEDENTRY']._serialized_end=2525
-  _globals['_ATTEMPTSTATISTICS_TRANSPORTWORKERSENTRY']._serialized_start=2527
-  _globals['_ATTEMPTSTATISTICS_TRANSPORTWORKERSENTRY']._serialized_end=2582
-  _globals['_PHASESTATISTICS']._serialized_start=2584
-  _globals['_PHASESTATISTICS']._serialized_end=2691
-  _globals['_LAYERSTATISTICS']._serialized_start=2693
-  _globals['_LAYERSTATISTICS']._serialized_end=2754
-  _globals['_WORKERSTATISTICS']._serialized_start=2757
-  _globals['_WORKERSTATISTICS']._serialized_end=2896
-  _globals['_PROCESSSTATISTICS']._serialized_start=2898
-  _globals['_PROCESSSTATISTICS']._serialized_end=2969
-  _globals['_FETCHWEIGHTSREQUEST']._serialized_start=2971
-  _globals['_FETCHWEIGHTSREQUEST']._serialized_end=2992
-  _globals['_FETCHWEIGHTSRESPONSE']._serialized_start=2994
-  _globals['_FETCHWEIGHTSRESPONSE']._serialized_end=3031
-  _globals['_FETCHCHECKPOINTREQUEST']._serialized_start=3033
-  _globals['_FETCHCHECKPOINTREQUEST']._serialized_end=3070
-  _globals['_FETCHCHECKPOINTRESPONSE']._serialized_start=3072
-  _globals['_FETCHCHECKPOINTRESPONSE']._serialized_end=3184
-  _globals['_TRAININGSTATE']._serialized_start=3187
-  _globals['_TRAININGSTATE']._serialized_end=3497
-  _globals['_DIAGNOSTICS']._serialized_start=3500
-  _globals['_DIAGNOSTICS']._serialized_end=3652
-  _globals['_EPOCHSUMS']._serialized_start=3654
-  _globals['_EPOCHSUMS']._serialized_end=3768
-  _globals['_BESTEPOCH']._serialized_start=3770
-  _globals['_BESTEPOCH']._serialized_end=3821
-  _globals['_SETWORKERSREQUEST']._serialized_start=3823
-  _globals['_SETWORKERSREQUEST']._serialized_end=3859
-  _globals['_SETWORKERSRESPONSE']._serialized_start=3861
-  _globals['_SETWORKERSRESPONSE']._serialized_end=3881
-  _globals['_PARAMETERSERVERSERVICE']._serialized_start=3884
-  _globals['_PARAMETERSERVERSERVICE']._serialized_end=4343
+  _globals['_TRAININGEVENT']._serialized_end=1722
+  _globals['_STEPCORECHANGE']._serialized_start=1724
+  _globals['_STEPCORECHANGE']._serialized_end=1798
+  _globals['_EPOCHEND']._serialized_start=1800
+  _globals['_EPOCHEND']._serialized_end=1873
+  _globals['_ATTEMPTSTATISTICS']._serialized_start=1876
+  _globals['_ATTEMPTSTATISTICS']._serialized_end=2866
+  _globals['_ATTEMPTSTATISTICS_WORKERSECONDSENTRY']._serialized_start=2604
+  _globals['_ATTEMPTSTATISTICS_WORKERSECONDSENTRY']._serialized_end=2656
+  _globals['_ATTEMPTSTATISTICS_SERVERSECONDSENTRY']._serialized_start=2658
+  _globals['_ATTEMPTSTATISTICS_SERVERSECONDSENTRY']._serialized_end=2710
+  _globals['_ATTEMPTSTATISTICS_REJECTEDENTRY']._serialized_start=2712
+  _globals['_ATTEMPTSTATISTICS_REJECTEDENTRY']._serialized_end=2759
+  _globals['_ATTEMPTSTATISTICS_TRANSPORTWORKERSENTRY']._serialized_start=2761
+  _globals['_ATTEMPTSTATISTICS_TRANSPORTWORKERSENTRY']._serialized_end=2816
+  _globals['_ATTEMPTSTATISTICS_CORESTEPSENTRY']._serialized_start=2818
+  _globals['_ATTEMPTSTATISTICS_CORESTEPSENTRY']._serialized_end=2866
+  _globals['_PHASESTATISTICS']._serialized_start=2868
+  _globals['_PHASESTATISTICS']._serialized_end=2975
+  _globals['_LAYERSTATISTICS']._serialized_start=2977
+  _globals['_LAYERSTATISTICS']._serialized_end=3038
+  _globals['_WORKERSTATISTICS']._serialized_start=3041
+  _globals['_WORKERSTATISTICS']._serialized_end=3180
+  _globals['_PROCESSSTATISTICS']._serialized_start=3182
+  _globals['_PROCESSSTATISTICS']._serialized_end=3253
+  _globals['_FETCHWEIGHTSREQUEST']._serialized_start=3255
+  _globals['_FETCHWEIGHTSREQUEST']._serialized_end=3276
+  _globals['_FETCHWEIGHTSRESPONSE']._serialized_start=3278
+  _globals['_FETCHWEIGHTSRESPONSE']._serialized_end=3315
+  _globals['_FETCHCHECKPOINTREQUEST']._serialized_start=3317
+  _globals['_FETCHCHECKPOINTREQUEST']._serialized_end=3354
+  _globals['_FETCHCHECKPOINTRESPONSE']._serialized_start=3356
+  _globals['_FETCHCHECKPOINTRESPONSE']._serialized_end=3468
+  _globals['_TRAININGSTATE']._serialized_start=3471
+  _globals['_TRAININGSTATE']._serialized_end=3781
+  _globals['_DIAGNOSTICS']._serialized_start=3784
+  _globals['_DIAGNOSTICS']._serialized_end=3936
+  _globals['_EPOCHSUMS']._serialized_start=3938
+  _globals['_EPOCHSUMS']._serialized_end=4052
+  _globals['_BESTEPOCH']._serialized_start=4054
+  _globals['_BESTEPOCH']._serialized_end=4105
+  _globals['_SETWORKERSREQUEST']._serialized_start=4107
+  _globals['_SETWORKERSREQUEST']._serialized_end=4143
+  _globals['_SETWORKERSRESPONSE']._serialized_start=4145
+  _globals['_SETWORKERSRESPONSE']._serialized_end=4165
+  _globals['_PARAMETERSERVERSERVICE']._serialized_start=4168
+  _globals['_PARAMETERSERVERSERVICE']._serialized_end=4627
 # @@protoc_insertion_point(module_scope)

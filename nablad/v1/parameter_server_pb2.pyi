@@ -389,6 +389,8 @@ class TrainingEvent(_message.Message):
     FIRST_WEIGHTS_SHA256_FIELD_NUMBER: _builtins.int
     DIVERGED_FIELD_NUMBER: _builtins.int
     WARNING_FIELD_NUMBER: _builtins.int
+    STEP_CORE_FIELD_NUMBER: _builtins.int
+    CORE_CHANGED_FIELD_NUMBER: _builtins.int
     worker_joined: _builtins.str
     """A worker joined, as a sentence."""
     worker_lost: _builtins.str
@@ -403,6 +405,8 @@ class TrainingEvent(_message.Message):
     """SHA-256 of the weights before the first step of the job, in hexadecimal; not told by an attempt that begins later."""
     diverged: _builtins.str
     """Training cannot go on because its numbers are not finite any more, as a sentence: it would end so again."""
+    step_core: _job_spec_pb2.StepCore.ValueType
+    """Code that made a step; each kind once."""
     @_builtins.property
     def epoch_end(self) -> Global___EpochEnd: ...
     @_builtins.property
@@ -416,6 +420,10 @@ class TrainingEvent(_message.Message):
     @_builtins.property
     def warning(self) -> _jobs_pb2.JobWarning:
         """A sign that the training is not going well."""
+
+    @_builtins.property
+    def core_changed(self) -> Global___StepCoreChange:
+        """Told first, and after changes that last."""
 
     def __init__(
         self,
@@ -431,16 +439,43 @@ class TrainingEvent(_message.Message):
         first_weights_sha256: _builtins.str = ...,
         diverged: _builtins.str = ...,
         warning: _jobs_pb2.JobWarning | None = ...,
+        step_core: _job_spec_pb2.StepCore.ValueType = ...,
+        core_changed: Global___StepCoreChange | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["arithmetic", b"arithmetic", "diverged", b"diverged", "epoch_end", b"epoch_end", "failed", b"failed", "finished", b"finished", "first_weights_sha256", b"first_weights_sha256", "step", b"step", "warning", b"warning", "what", b"what", "worker_joined", b"worker_joined", "worker_left", b"worker_left", "worker_lost", b"worker_lost"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["arithmetic", b"arithmetic", "core_changed", b"core_changed", "diverged", b"diverged", "epoch_end", b"epoch_end", "failed", b"failed", "finished", b"finished", "first_weights_sha256", b"first_weights_sha256", "step", b"step", "step_core", b"step_core", "warning", b"warning", "what", b"what", "worker_joined", b"worker_joined", "worker_left", b"worker_left", "worker_lost", b"worker_lost"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arithmetic", b"arithmetic", "diverged", b"diverged", "epoch_end", b"epoch_end", "failed", b"failed", "finished", b"finished", "first_weights_sha256", b"first_weights_sha256", "step", b"step", "warning", b"warning", "what", b"what", "worker_joined", b"worker_joined", "worker_left", b"worker_left", "worker_lost", b"worker_lost"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arithmetic", b"arithmetic", "core_changed", b"core_changed", "diverged", b"diverged", "epoch_end", b"epoch_end", "failed", b"failed", "finished", b"finished", "first_weights_sha256", b"first_weights_sha256", "step", b"step", "step_core", b"step_core", "warning", b"warning", "what", b"what", "worker_joined", b"worker_joined", "worker_left", b"worker_left", "worker_lost", b"worker_lost"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_what: _TypeAlias = _typing.Literal["epoch_end", "worker_joined", "worker_lost", "worker_left", "finished", "failed", "step", "arithmetic", "first_weights_sha256", "diverged", "warning"]  # noqa: Y015
+    _WhichOneofReturnType_what: _TypeAlias = _typing.Literal["epoch_end", "worker_joined", "worker_lost", "worker_left", "finished", "failed", "step", "arithmetic", "first_weights_sha256", "diverged", "warning", "step_core", "core_changed"]  # noqa: Y015
     _WhichOneofArgType_what: _TypeAlias = _typing.Literal["what", b"what"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_what) -> _WhichOneofReturnType_what | None: ...
 
 Global___TrainingEvent: _TypeAlias = TrainingEvent  # noqa: Y015
+
+@_typing.final
+class StepCoreChange(_message.Message):
+    """Steps are made by this code from now on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_CORE_FIELD_NUMBER: _builtins.int
+    SENTENCE_FIELD_NUMBER: _builtins.int
+    step_core: _job_spec_pb2.StepCore.ValueType
+    sentence: _builtins.str
+    """And why, if it is Python."""
+    def __init__(
+        self,
+        *,
+        step_core: _job_spec_pb2.StepCore.ValueType = ...,
+        sentence: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sentence", b"sentence", "step_core", b"step_core"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepCoreChange: _TypeAlias = StepCoreChange  # noqa: Y015
 
 @_typing.final
 class EpochEnd(_message.Message):
@@ -554,6 +589,26 @@ class AttemptStatistics(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class CoreStepsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     WORKER_SECONDS_FIELD_NUMBER: _builtins.int
     SERVER_SECONDS_FIELD_NUMBER: _builtins.int
     REJECTED_FIELD_NUMBER: _builtins.int
@@ -569,6 +624,7 @@ class AttemptStatistics(_message.Message):
     WORKERS_FIELD_NUMBER: _builtins.int
     PROCESS_FIELD_NUMBER: _builtins.int
     STALENESS_FIELD_NUMBER: _builtins.int
+    CORE_STEPS_FIELD_NUMBER: _builtins.int
     workers_lost: _builtins.int
     step_seconds_sum: _builtins.float
     evaluations: _builtins.int
@@ -618,6 +674,10 @@ class AttemptStatistics(_message.Message):
     def process(self) -> Global___ProcessStatistics:
         """Of the parameter server itself."""
 
+    @_builtins.property
+    def core_steps(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Steps by the code that made them."""
+
     def __init__(
         self,
         *,
@@ -636,10 +696,11 @@ class AttemptStatistics(_message.Message):
         workers: _abc.Iterable[Global___WorkerStatistics] | None = ...,
         process: Global___ProcessStatistics | None = ...,
         staleness: _builtins.int = ...,
+        core_steps: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["process", b"process"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluation_seconds", b"evaluation_seconds", "evaluations", b"evaluations", "layers", b"layers", "phases", b"phases", "process", b"process", "rejected", b"rejected", "server_seconds", b"server_seconds", "staleness", b"staleness", "step_seconds_bounds", b"step_seconds_bounds", "step_seconds_counts", b"step_seconds_counts", "step_seconds_sum", b"step_seconds_sum", "transport_workers", b"transport_workers", "worker_seconds", b"worker_seconds", "workers", b"workers", "workers_lost", b"workers_lost"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["core_steps", b"core_steps", "evaluation_seconds", b"evaluation_seconds", "evaluations", b"evaluations", "layers", b"layers", "phases", b"phases", "process", b"process", "rejected", b"rejected", "server_seconds", b"server_seconds", "staleness", b"staleness", "step_seconds_bounds", b"step_seconds_bounds", "step_seconds_counts", b"step_seconds_counts", "step_seconds_sum", b"step_seconds_sum", "transport_workers", b"transport_workers", "worker_seconds", b"worker_seconds", "workers", b"workers", "workers_lost", b"workers_lost"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -16,7 +16,14 @@ from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
 from service.errors import AttemptFailed, AttemptLost
-from service.events.job_events import HistoryExtended, ProgressReported, WarningRaised, WorkerGone, WorkerJoined
+from service.events.job_events import (
+    HistoryExtended,
+    ProgressReported,
+    StepCoreChanged,
+    WarningRaised,
+    WorkerGone,
+    WorkerJoined,
+)
 from service.events.publisher import EventPublisher
 from service.stores.jobs import JobStore
 
@@ -147,8 +154,11 @@ class AttemptFollower:
                 self._events.publish(WorkerGone(self._job_id, event.worker_lost))
             case "worker_left":
                 self._events.publish(WorkerGone(self._job_id, event.worker_left))
-            case "arithmetic" | "first_weights_sha256":
+            case "arithmetic" | "first_weights_sha256" | "step_core":
                 self._update_receipt(event)
+            case "core_changed":
+                change = event.core_changed
+                self._events.publish(StepCoreChanged(self._job_id, change.sentence, change.step_core))
             case "warning":
                 self._events.publish(WarningRaised(self._job_id, event.warning))
             case "failed":
@@ -187,6 +197,8 @@ class AttemptFollower:
         receipt = self._jobs.receipt(self._job_id) or jobs_pb.Receipt(job_id=self._job_id)
         if event.first_weights_sha256:
             receipt.first_weights_sha256 = event.first_weights_sha256
+        elif event.step_core:
+            receipt.step_cores[:] = sorted({*receipt.step_cores, event.step_core})
         elif event.arithmetic not in receipt.arithmetics:
             receipt.arithmetics.append(event.arithmetic)
         self._jobs.save_receipt(receipt)

@@ -44,7 +44,8 @@ def make_receipt(
 
     Args:
         assignment: Assignment of the job's last attempt.
-        known: Receipt so far, with what the parameter servers reported: arithmetics, digest of the first weights.
+        known: Receipt so far, with what the parameter servers reported: arithmetics, digest of the first weights,
+            step cores.
         code_version: Version of nablad's code.
         epoch_weights_sha256: SHA-256 of the weights after each epoch, the first epoch first.
         final_weights_sha256: SHA-256 of the weights in the model.
@@ -65,4 +66,5 @@ def make_receipt(
         final_weights_sha256=final_weights_sha256,
         ending=ending,
         attempts=assignment.attempt,
+        step_cores=known.step_cores,
     )

@@ -29,7 +29,13 @@ from service.control.receipts import code_version
 from service.control.submission import Submission
 from service.control.warm_start import WarmStarts
 from service.daemon.settings import DaemonSettings
-from service.daemon.startup import StartError, clean_up_after_crash, explain_unusable, split_address
+from service.daemon.startup import (
+    StartError,
+    clean_up_after_crash,
+    explain_unusable,
+    native_library_notice,
+    split_address,
+)
 from service.errors import DamagedError
 from service.events.live_status import LiveStatus
 from service.events.publisher import EventPublisher
@@ -196,6 +202,7 @@ class _Service:
                 raise
             click.echo(f"nablad: listening on {address}")
             click.echo(f"nablad: metrics on http://{metrics.address}/metrics")
+            click.echo(f"nablad: {native_library_notice()}")
             click.echo("nablad: ready")
             stopping = asyncio.create_task(self._stop.wait())
             await asyncio.wait([controller, stopping], return_when=asyncio.FIRST_COMPLETED)

@@ -11,8 +11,9 @@ from service.storage.data_directory import DataDirectory
 from service.stores.catalogues import ModelCatalogue
 from service.stores.job_states import ENDED, SUCCEEDED
 from service.stores.jobs import JobStore
+from workers.native.library import missing_reason
 
-__all__ = ["StartError", "clean_up_after_crash", "explain_unusable", "split_address"]
+__all__ = ["StartError", "clean_up_after_crash", "explain_unusable", "native_library_notice", "split_address"]
 
 _log = logging.getLogger(__name__)
 
@@ -79,6 +80,13 @@ def explain_unusable(host: str, port: int) -> str:
         except OSError as error:
             reason = error.strerror or str(error)
     return reason
+
+
+def native_library_notice() -> str:
+    """Returns whether this host has the native library, and what is lost without it, as a sentence."""
+    if reason := missing_reason():
+        return f"{reason}. Until then short steps take longer; results are the same"
+    return "the native library is there: where workers share memory with the parameter server, steps are made in C"
 
 
 def _is_encodable(host: str) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 
@@ -19,6 +20,7 @@ __all__ = [
     "Notice",
     "ProgressReported",
     "StateChanged",
+    "StepCoreChanged",
     "WaitingExplained",
     "WarningRaised",
     "WorkerGone",
@@ -97,6 +99,17 @@ class WorkerJoined(_Sentence):
 @dataclass(frozen=True)
 class WorkerGone(_Sentence):
     """A worker was lost, or released because there were too many."""
+
+
+@dataclass(frozen=True)
+class StepCoreChanged(_Sentence):
+    """Steps are made by other code than before, or the first ones were made.
+
+    Attributes:
+        step_core: The code.
+    """
+
+    step_core: spec_pb.StepCore.ValueType
 
 
 @dataclass(frozen=True)

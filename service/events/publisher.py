@@ -16,6 +16,7 @@ from service.events.job_events import (
     JobEvent,
     Notice,
     StateChanged,
+    StepCoreChanged,
     WarningRaised,
     WorkerGone,
     WorkerJoined,
@@ -105,6 +106,8 @@ class EventPublisher:
                 self._jobs.append_event(event.job_id, event.message, worker_joined=True)
             case WorkerGone():
                 self._jobs.append_event(event.job_id, event.message, worker_joined=False)
+            case StepCoreChanged():
+                self._jobs.append_event(event.job_id, event.message, step_core=event.step_core)
             case HistoryExtended():
                 self._jobs.append_history(event.job_id, event.epochs, event.steps)
             case WarningRaised():

@@ -16,6 +16,7 @@ from nablad.v1 import jobs_pb2 as jobs_pb
 from service.events.live_status import JobStatus
 from service.metrics.table import JOB_METRICS, OWN_LABELS, Metric, learning_metric_name
 from service.parameter_server.progress.attempt_statistics import ACTIVITIES as SERVER_ACTIVITIES
+from service.parameter_server.progress.attempt_statistics import STEP_CORES
 from workers.transport.frames import ACTIVITIES as WORKER_ACTIVITIES
 from workers.transport.frames import TRANSPORTS
 from workers.transport.tickets import Rejection
@@ -168,6 +169,7 @@ _SOURCES: Final[Mapping[str, _Source]] = {
     "nablad_job_workers_alive": _progress("workers_alive"),
     "nablad_job_workers_lost_total": _statistics("workers_lost"),
     "nablad_job_transport_workers": _by("transport_workers", TRANSPORTS),
+    "nablad_job_core_steps_total": _by("core_steps", STEP_CORES),
     "nablad_job_refused_results_total": _by("rejected", [rejection.name.lower() for rejection in Rejection]),
     "nablad_job_worker_seconds_total": _by("worker_seconds", WORKER_ACTIVITIES),
     "nablad_job_server_seconds_total": _by("server_seconds", SERVER_ACTIVITIES),

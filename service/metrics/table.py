@@ -131,6 +131,11 @@ JOB_METRICS: Final = (
     _job(
         "transport_workers", _GAUGE, "Live workers by transport of weights and gradients.", "transport",
     ),
+    _job(
+        "core_steps_total", _COUNTER,
+        "Updates of the weights in this attempt by the code that made them: native (in C) or python. Results are the "
+        "same.", "core",
+    ),
     _job("refused_results_total", _COUNTER, "Rejected results of workers, by reason.", "reason"),
     _job(
         "worker_seconds_total", _COUNTER, "Time of all workers, by activity.", "activity", unit="seconds",

@@ -276,6 +276,7 @@ class Coordinator:
         norms = self._with_weight_norms(made.norms, begun)
         closed = ClosedRounds(kind, self._plan.epoch(first), first, made.sums, made.seconds, samples, norms)
         self.rounds += steps
+        self.counters.core_steps["native"] += steps
         self._timer.start_round(begun)
         self._ledger.forget_tickets()
         self._dispatcher.complete_all_tickets()
@@ -321,6 +322,7 @@ class Coordinator:
     def _close_round(self, round_: Round) -> Next:
         self._ledger.forget_tickets()
         norms = self._apply(round_) if round_.kind == TicketKind.GRADIENT else None
+        self.counters.core_steps["python"] += round_.kind == TicketKind.GRADIENT
         self.rounds += 1
         time = self._timer.end_round(round_.kind)
         samples = {0: StepSample(time.spent, round_.computed)} if time.spent else {}

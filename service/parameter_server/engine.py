@@ -27,6 +27,7 @@ from service.parameter_server.checkpoints import (
 )
 from service.parameter_server.coordinator import Coordinator
 from service.parameter_server.progress.attempt_statistics import write_usage
+from service.parameter_server.progress.core_news import StepCoreNews
 from service.parameter_server.progress.event_log import TrainingEventLog
 from service.parameter_server.runs import Runs
 from service.parameter_server.shard.step_core import Status, StepCore
@@ -62,6 +63,7 @@ class Engine:
         arithmetic: jobs_pb.Arithmetic,
         notify: Callable[[], None],
         core: StepCore | None = None,
+        obstacle: str = "",
     ) -> None:
         """Starts the thread; must run on the event loop's.
 
@@ -73,6 +75,7 @@ class Engine:
             arithmetic: Numeric environment of this process.
             notify: Called on the event loop after each event that followers must read at once.
             core: Native step core of the coordinator's shard; None: all steps are made in Python.
+            obstacle: Why there is no core, as a sentence.
         """
         self._coordinator = coordinator
         self._most_members: int | None = None
@@ -80,6 +83,8 @@ class Engine:
         self._now = self._next_check = time.monotonic()
         self._runs = Runs(core) if core else None
         self._python_step = -1  # is not made by the core, which has rejected a result of it
+        self._obstacle = obstacle  # why the steps that were dealt last are made in Python
+        self._core_news = StepCoreNews()
         self._bridge = ThreadBridge(self._runs.interrupt if self._runs else None)
         self._event_log = TrainingEventLog(partial(self._bridge.call_on_loop, notify))
         self._event_log.append_arithmetic(arithmetic)
@@ -251,6 +256,7 @@ class Engine:
         coordinator = self._coordinator
         if coordinator.rounds != self._dealt_rounds:
             self._dealt_rounds = coordinator.rounds
+            self._event_log.extend(self._core_news.look(coordinator.counters.core_steps, self._obstacle, self._now))
             self._remove_excess_workers()
         self._send_tickets(coordinator.deal_tickets())
         coordinator.stopwatch.lap("dealing")
@@ -296,12 +302,12 @@ class Engine:
         """Begins a run with the tickets of a whole step; returns its number, or 0 if there can be none."""
         coordinator = self._coordinator
         members = {self._members.member(worker): tickets for worker, tickets in dealt.items()}
-        if (
-            coordinator.version != self._python_step
-            and coordinator.is_whole_step(dealt)
-            and all(member.connected for member in members)
-            and runs.can_begin(members)
-        ):
+        self._obstacle = runs.obstacle(members)
+        if not self._obstacle and not coordinator.is_whole_step(dealt):
+            self._obstacle = "the workers have not got all micro-batches of a step at once (they get 64 each at most)"
+        if coordinator.version == self._python_step:
+            self._obstacle = "a result was rejected"
+        if not self._obstacle:
             runs.begin(members, coordinator.round_begun)
         return runs.number
 

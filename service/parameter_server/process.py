@@ -1,6 +1,5 @@
 """A parameter server from an assignment: its state machine behind a gRPC server of its own."""
 
-import logging
 import os
 import sys
 import time
@@ -40,8 +39,6 @@ __all__ = ["RunningParameterServer", "start_parameter_server"]
 _SWITCH_SECONDS = 0.0005
 # Most results of one step that a worker has in shared memory; with more parts, steps are made in Python.
 _MOST_SLOTS = 64
-
-_log = logging.getLogger(__name__)
 
 
 class StepCoreError(ValueError):
@@ -102,11 +99,13 @@ async def start_parameter_server(
         advice=advice(assignment),
         clock=time.perf_counter,
     )
-    core, run_memory = _step_core(assignment, shard, shared=memory is not None)
+    core, run_memory, obstacle = _step_core(assignment, shard, shared=memory is not None)
     slots = min(spec.distribution.micro_batches, _MOST_SLOTS) if core else 1
-    acceptor = Acceptor(spec.distribution.transport, host, shard.parameters, memory, shard.buffers, run_memory, slots)
+    acceptor = Acceptor(_transport(spec), host, shard.parameters, memory, shard.buffers, run_memory, slots)
     description = _description(assignment)
-    servicer = ParameterServerServicer(assignment, secret, coordinator, acceptor, description, patience_seconds, core)
+    servicer = ParameterServerServicer(
+        assignment, secret, coordinator, acceptor, description, patience_seconds, core, obstacle
+    )
     options = (*channel_options(from_spec.message_bytes(assignment)), *connection_options())
     server = grpc.aio.server(interceptors=[RejectUnreadable(), RejectUnimplemented()], options=options)
     ps_grpc.add_ParameterServerServiceServicer_to_server(servicer, server)
@@ -117,16 +116,27 @@ async def start_parameter_server(
     return RunningParameterServer(f"{host}:{port}", server, servicer)
 
 
-def _step_core(assignment: ps_pb.Assignment, shard: Shard, *, shared: bool) -> tuple[StepCore | None, RunMemory | None]:
-    """Returns the native step core and the memory of its runs, where both can be and are wanted.
+def _transport(spec: spec_pb.JobSpec) -> spec_pb.Transport.ValueType:
+    """Returns the transport of the spec; a worker that cannot make steps in C must not come inline if it has to."""
+    distribution = spec.distribution
+    return spec_pb.TRANSPORT_SHARED if distribution.step_core == spec_pb.STEP_CORE_NATIVE else distribution.transport
+
+
+def _step_core(
+    assignment: ps_pb.Assignment, shard: Shard, *, shared: bool
+) -> tuple[StepCore | None, RunMemory | None, str]:
+    """Returns the native step core and the memory of its runs, where both can be and are wanted; or else the reason.
 
     Raises:
         StepCoreError: The spec insists on it, and it cannot be.
     """
-    wanted = assignment.spec.distribution.step_core
+    distribution = assignment.spec.distribution
+    wanted = distribution.step_core
     if wanted == spec_pb.STEP_CORE_PYTHON:
-        return None, None
-    reason = missing_reason() if shared else "the parameter server can share no memory with workers"
+        return None, None, "distribution.step_core is python"
+    if distribution.transport == spec_pb.TRANSPORT_INLINE:
+        return None, None, "distribution.transport is inline"
+    reason = missing_reason() if shared else "the parameter server's system has no memory that can be shared"
     if not reason:
         try:
             memory = RunMemory.create()
@@ -134,11 +144,10 @@ def _step_core(assignment: ps_pb.Assignment, shard: Shard, *, shared: bool) -> t
             reason = f"this system has no more memory that can be shared: {error}"
         else:
             control, bell = memory.control.vector(np.uint8, CONTROL_BYTES), memory.bell.vector(np.uint8, BELL_BYTES)
-            return StepCore(shard, control, bell, threads=len(os.sched_getaffinity(0))), memory
+            return StepCore(shard, control, bell, threads=len(os.sched_getaffinity(0))), memory, ""
     if wanted == spec_pb.STEP_CORE_NATIVE:
         raise StepCoreError(f"distribution.step_core: native is impossible here: {reason}")
-    _log.info("steps are made in Python: %s", reason)
-    return None, None
+    return None, None, reason
 
 
 def _description(assignment: ps_pb.Assignment) -> dict[str, Any]:

@@ -43,12 +43,20 @@ class Runs:
         """Returns whether a worker belongs to the present run."""
         return bool(self.number) and any(member.worker == worker for member, _ in self._members)
 
-    def can_begin(self, dealt: Mapping[Member, Sequence[Ticket]]) -> bool:
-        """Returns whether all these workers share memory for as many results as they have tickets."""
-        return all(
-            member.connection.run_memory is not None and len(tickets) <= len(member.connection.run_memory.gradients)
-            for member, tickets in dealt.items()
-        )
+    @staticmethod
+    def obstacle(dealt: Mapping[Member, Sequence[Ticket]]) -> str:
+        """Returns why these workers cannot make a run, as a sentence; empty if they can."""
+        for member, tickets in dealt.items():
+            memory = member.connection.run_memory
+            if not member.connected:
+                return f"{member.worker} was lost"
+            if memory is None and member.connection.transport == "inline":
+                return f"{member.worker} sends its gradients inline"
+            if memory is None:
+                return f"{member.worker} has no native library, or not the parameter server's"
+            if len(tickets) > len(memory.gradients):
+                return f"{member.worker} has no memory for the results of {len(tickets)} micro-batches"
+        return ""
 
     def begin(self, dealt: Mapping[Member, Sequence[Ticket]], mark: float) -> None:
         """Begins a run; the workers must get an order with its number.
@@ -64,7 +72,7 @@ class Runs:
         parts = []
         for owner, (member, numbers) in enumerate(self._members):
             memory = member.connection.run_memory
-            assert memory is not None  # noqa: S101 (see `can_begin`)
+            assert memory is not None  # noqa: S101 (see `obstacle`)
             parts += [
                 RunPart(memory.slot_address(i), address_of(memory.gradients[i]), owner) for i in range(len(numbers))
             ]

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nablad.files import CHUNK_BYTES
+from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from nablad.v1 import parameter_server_pb2_grpc as ps_grpc
 from service.parameter_server.coordinator import Coordinator
@@ -43,6 +44,7 @@ class ParameterServerServicer(ps_grpc.ParameterServerServiceServicer):
         description: Mapping[str, Any],
         patience_seconds: float = PATIENCE_SECONDS,
         core: StepCore | None = None,
+        obstacle: str = "",
     ) -> None:
         """Starts the engine, which the coordinator belongs to from now on.
 
@@ -54,6 +56,7 @@ class ParameterServerServicer(ps_grpc.ParameterServerServiceServicer):
             description: Description of the job, for checkpoints.
             patience_seconds: Time that a worker with tickets may be silent.
             core: Native step core of the coordinator's shard; None: all steps are made in Python.
+            obstacle: Why there is no core, as a sentence.
         """
         self._assignment = assignment
         self._secret = secret
@@ -70,6 +73,7 @@ class ParameterServerServicer(ps_grpc.ParameterServerServiceServicer):
             numeric_environment(),
             self._notify_followers,
             core,
+            obstacle,
         )
 
     async def close(self) -> None:
@@ -83,6 +87,8 @@ class ParameterServerServicer(ps_grpc.ParameterServerServiceServicer):
         response = ps_pb.JoinResponse(worker_id=f"worker-{next(self._numbers)}", assignment=self._assignment)
         same_host = request.host_fingerprint == host_fingerprint()
         can_run = request.native_abi == native_abi() != 0
+        if self._assignment.spec.distribution.step_core == spec_pb.STEP_CORE_NATIVE and not (same_host and can_run):
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, _core_rejection(request, same_host=same_host))
         if not self._acceptor.offer_connection(response, same_host=same_host, can_run=can_run):
             await context.abort(
                 grpc.StatusCode.FAILED_PRECONDITION,
@@ -181,6 +187,20 @@ def _member(worker: str, request: ps_pb.JoinRequest, connection: WorkerConnectio
     origin = f"process {request.process_id} on {request.host_fingerprint}"
     arrival = f"{worker} joined: {origin}, transport {connection.transport}"
     return Member(worker, connection, arrival, request.arithmetic if request.HasField("arithmetic") else None)
+
+
+def _core_rejection(request: ps_pb.JoinRequest, *, same_host: bool) -> str:
+    """Returns why a worker is rejected under `step_core: native`, and what to do."""
+    if not same_host:
+        why = "it is on another host than the parameter server; take auto"
+    elif not request.native_abi:
+        why = "it has no native library; install gcc or clang and then nablad-server again on its host, or take auto"
+    else:
+        why = (
+            "its native library has other sources than the parameter server's; install the same nablad-server on both "
+            "hosts, or take auto"
+        )
+    return f"this worker cannot make steps in C, as distribution.step_core: native wants: {why}"
 
 
 def _chunks(data: memoryview) -> Iterator[bytes]:

@@ -29,7 +29,7 @@ def stragglers() -> Row:
 
 
 def membership() -> Row:
-    """Returns live and lost workers, rejected results and staleness."""
+    """Returns live and lost workers, the code that makes the steps, rejected results and staleness."""
     return Row(
         "Workers",
         [
@@ -37,12 +37,17 @@ def membership() -> Row:
                 "Workers over time", "Live workers should equal requested ones. A lasting gap means no free CPUs, or "
                 "workers that do not start.", units.Number,
                 Series(of_job("nablad_job_workers_alive"), "alive"), Series(of_job("nablad_job_workers"), "requested"),
-                span=6,
+                span=4,
             ),
             stacked(graph(
                 "Workers by transport", "Shared: through memory, on the parameter server's host. Inline: through a "
                 "socket, which is slower.", units.Number,
-                Series(of_job("nablad_job_transport_workers"), "{{transport}}"), span=6,
+                Series(of_job("nablad_job_transport_workers"), "{{transport}}"), span=4,
+            )),
+            stacked(graph(
+                "Steps by core", "Native: in C, many steps without a message. Python: with a message for each result, "
+                "which makes short steps longer. The job's events say why. Results are the same.",
+                units.CountsPerSecond, Series(rate(of_job("nablad_job_core_steps_total")), "{{core}}"), span=4,
             )),
             graph(
                 "Workers lost", "Per interval. A single loss is harmless. If losses repeat, see the job's events for "

@@ -11,11 +11,14 @@ from workers.transport.frames import ACTIVITIES as WORKER_ACTIVITIES
 from workers.transport.frames import TRANSPORTS
 from workers.transport.tickets import Rejection
 
-__all__ = ["ACTIVITIES", "AttemptCounters", "WorkerCounters", "total_usage", "write_usage"]
+__all__ = ["ACTIVITIES", "STEP_CORES", "AttemptCounters", "WorkerCounters", "total_usage", "write_usage"]
 
 ACTIVITIES = ("waiting", "receiving", "inspecting", "reducing", "updating", "dealing", "booking")
 """Activities that a parameter server's time goes into: waiting for results, reading them, checking them, adding
 gradients, the update of the weights, sending tickets and weights, and recording metrics, digests and checkpoints."""
+
+STEP_CORES: Final = ("native", "python")
+"""Codes that make steps: the native step core, and the one with a message for each result."""
 
 # No process of our time has used so many CPU seconds, or can address so many bytes.
 _MOST_CPU_SECONDS: Final = 1e10
@@ -27,10 +30,12 @@ class AttemptCounters:
 
     Attributes:
         workers_lost: Number of workers that were lost.
+        core_steps: Number of steps by the code that made them, one of STEP_CORES.
     """
 
     def __init__(self) -> None:
         self.workers_lost = 0
+        self.core_steps = dict.fromkeys(STEP_CORES, 0)
         self._worker_seconds = dict.fromkeys(WORKER_ACTIVITIES, 0.0)
         self._evaluations = 0
         self._evaluation_seconds = 0.0
@@ -70,6 +75,7 @@ class AttemptCounters:
             transport_workers=dict.fromkeys(TRANSPORTS, 0) | Counter(transports),
             evaluations=self._evaluations,
             evaluation_seconds=self._evaluation_seconds,
+            core_steps=self.core_steps,
         )
 
 

@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from nablad.cli.exits import ExitCode
-from nablad.v1 import jobs_pb2
+from nablad.v1 import job_spec_pb2, jobs_pb2
 
 RECEIPT = jobs_pb2.Receipt(
     job_id="a",
@@ -22,6 +22,7 @@ RECEIPT = jobs_pb2.Receipt(
     final_weights_sha256="2" * 64,
     ending="all 2 epochs are done",
     steps=3000,
+    step_cores=[job_spec_pb2.STEP_CORE_NATIVE, job_spec_pb2.STEP_CORE_PYTHON],
     attempts=1,
 )
 
@@ -52,6 +53,7 @@ def test_a_receipt_shows_every_digest_in_full(nabla, service):
         "EPYC",
         "all 2 epochs are done",
         "3000",
+        "C (native step core) and Python; both cores give the same bits",
     ):
         assert part in shown
     for digit, times in (("5", 1), ("7", 1), ("0", 1), ("1", 1), ("2", 2)):

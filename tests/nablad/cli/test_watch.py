@@ -16,7 +16,7 @@ from nablad.cli.bar import ProgressBar
 from nablad.cli.exits import ExitCode, interrupted_once
 from nablad.cli.watching import Lines
 from nablad.client import Client
-from nablad.v1 import jobs_pb2
+from nablad.v1 import job_spec_pb2, jobs_pb2
 from nablad.v1.metrics_pb2 import Metrics
 
 
@@ -161,15 +161,16 @@ def test_every_kind_of_event_has_its_line(nabla, service):
         {"worker_joined": False},
         {"checkpoint": 40},
         {"notice": True},
+        {"step_core": job_spec_pb2.STEP_CORE_PYTHON},
         {"warning": jobs_pb2.WARNING_KIND_COST_EXPLODED},
         {},
     ]
     events = [_event(number, **kind) for number, kind in enumerate(kinds, start=1)]
-    ended = _event(6, state=jobs_pb2.JOB_STATE_SUCCEEDED)
+    ended = _event(7, state=jobs_pb2.JOB_STATE_SUCCEEDED)
     service.handlers["WatchJob"] = lambda *_: iter([jobs_pb2.WatchJobResponse(events=[*events, ended])])
-    assert len(nabla("job", "watch", "a").stdout.splitlines()) == 6
+    assert len(nabla("job", "watch", "a").stdout.splitlines()) == 7
     objects = [json.loads(line) for line in nabla("job", "watch", "a", "-o", "json").stdout.splitlines()]
-    assert [each["event"]["number"] for each in objects] == ["1", "2", "3", "4", "5", "6"]
+    assert [each["event"]["number"] for each in objects] == ["1", "2", "3", "4", "5", "6", "7"]
 
 
 def test_checkpoints_stand_below_the_bar_and_other_events_above_it():

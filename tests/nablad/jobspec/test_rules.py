@@ -87,6 +87,17 @@ BROKEN = {
         "model: {layers: [4, 2]}\ntraining: {batch_size: 3}\ndistribution: {micro_batches: 4}",
         "distribution.micro_batches: got 4; allowed: at most training.batch_size, which is 3",
     ),
+    "native_steps_need_shared_memory": (
+        "model: {layers: [4, 2]}\ndistribution: {step_core: native, transport: inline}",
+        "distribution.step_core: got native, which needs shared memory, but transport is inline; take auto for one of "
+        "them",
+    ),
+    "native_steps_have_room": (
+        "model: {layers: [4, 2]}\ntraining: {batch_size: 200}\n"
+        "distribution: {step_core: native, micro_batches: 129, workers: 2}",
+        "distribution.step_core: got native, which has room for 64 results of a worker in each step, but there are 129 "
+        "micro_batches for 2 workers; use fewer micro_batches, more workers, or take auto",
+    ),
 }
 
 

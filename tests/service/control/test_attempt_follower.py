@@ -39,10 +39,15 @@ STORY = (
     TrainingEvent(first_weights_sha256="first"),
     TrainingEvent(arithmetic=jobs_pb.Arithmetic(cpu="a")),
     TrainingEvent(worker_joined="worker-1 joined"),
+    TrainingEvent(step_core=spec_pb.STEP_CORE_PYTHON),
+    TrainingEvent(
+        core_changed=ps_pb.StepCoreChange(step_core=spec_pb.STEP_CORE_PYTHON, sentence="steps are made in Python: why")
+    ),
     _step(1),
     _epoch(1),
     TrainingEvent(arithmetic=jobs_pb.Arithmetic(cpu="a")),
     TrainingEvent(worker_lost="worker-1 was lost"),
+    TrainingEvent(step_core=spec_pb.STEP_CORE_NATIVE),
     _epoch(2),
     _step(20),
     TrainingEvent(worker_left="worker-2 left"),
@@ -140,6 +145,7 @@ def _told(jobs: JobStore, job: jobs_pb.Job) -> list[str]:
 EVENTS = [
     "running",
     "worker-1 joined",
+    "steps are made in Python",
     "epoch 1 of 9",
     "worker-1 was lost",
     "epoch 2 of 9",
@@ -174,6 +180,8 @@ def test_everything_is_written_down_once_and_in_order(
     assert receipt is not None
     assert receipt.first_weights_sha256 == "first"
     assert [each.cpu for each in receipt.arithmetics] == ["a"]
+    assert [event.step_core for event in jobs.events(job.job_id, 3) if event.step_core] == [spec_pb.STEP_CORE_PYTHON]
+    assert receipt.step_cores == [spec_pb.STEP_CORE_NATIVE, spec_pb.STEP_CORE_PYTHON]
 
 
 def test_what_cannot_be_written_is_written_later(

@@ -53,6 +53,7 @@ NOT_DECIDING: dict[str, Change] = {
     "checkpoints": lambda a: setattr(a.spec.checkpoints, "every_epochs", 9),
     "workers": lambda a: setattr(a.spec.distribution, "workers", 9),
     "transport": lambda a: setattr(a.spec.distribution, "transport", spec_pb.TRANSPORT_INLINE),
+    "step core": lambda a: setattr(a.spec.distribution, "step_core", spec_pb.STEP_CORE_PYTHON),
     "data set names": lambda a: setattr(a.spec.data, "train", "u"),
     "where the data lie": lambda a: setattr(a.train, "directory", "/elsewhere"),
     "where the weights come from": lambda a: setattr(a.spec.training.warm_start, "checkpoint_of", "b-1"),
@@ -98,7 +99,7 @@ def test_the_digest_is_the_same_in_every_release() -> None:
 
 def test_a_receipt_puts_the_parts_together() -> None:
     """What was told along the way, what is known at the end, and the digests of spec and data: every field."""
-    known = jobs_pb.Receipt(job_id="a-1", first_weights_sha256="f")
+    known = jobs_pb.Receipt(job_id="a-1", first_weights_sha256="f", step_cores=[spec_pb.STEP_CORE_NATIVE])
     known.arithmetics.add(cpu="c", blas="b", numpy="n")
     receipt = make_receipt(
         _assignment(),
@@ -113,7 +114,7 @@ def test_a_receipt_puts_the_parts_together() -> None:
     assert receipt.spec_sha256 == spec_digest(_assignment())
     assert (receipt.train_sha256, receipt.validation_sha256) == ("aa", "bb")
     assert (receipt.first_weights_sha256, list(receipt.arithmetics)) == ("f", list(known.arithmetics))
-    assert (receipt.attempts, receipt.steps) == (2, 8)
+    assert (receipt.attempts, receipt.steps, receipt.step_cores) == (2, 8, [spec_pb.STEP_CORE_NATIVE])
 
 
 def test_a_receipt_needs_nothing_from_along_the_way() -> None:

@@ -3,9 +3,11 @@
 import socket
 from pathlib import Path
 
+import pytest
+
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import models_pb2 as models_pb
-from service.daemon.startup import clean_up_after_crash, explain_unusable
+from service.daemon.startup import clean_up_after_crash, explain_unusable, native_library_notice
 from service.storage.data_directory import DataDirectory
 from service.stores.catalogues import ModelCatalogue
 from service.stores.database import Database
@@ -55,3 +57,19 @@ def test_an_unknown_name_is_explained_too() -> None:
     """Port 0 is always free."""
     assert explain_unusable("127.0.0.1", 0) == ""
     assert explain_unusable("nowhere.invalid", 7471) != ""
+
+
+@pytest.mark.parametrize(
+    ("reason", "notice"),
+    [
+        ("", "the native library is there: where workers share memory with the parameter server, steps are made in C"),
+        ("no native library: gone; install it", "no native library: gone; install it. Until then short steps take "
+         "longer; results are the same"),
+    ],
+)  # fmt: skip
+def test_whether_there_is_a_native_library_is_said_with_what_it_costs(
+    monkeypatch: pytest.MonkeyPatch, reason: str, notice: str
+) -> None:
+    """One sentence; or two, the second of which says what is lost."""
+    monkeypatch.setattr("service.daemon.startup.missing_reason", lambda: reason)
+    assert native_library_notice() == notice

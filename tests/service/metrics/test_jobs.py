@@ -21,6 +21,7 @@ BY_LABEL = {
         "waiting", "receiving", "inspecting", "reducing", "updating", "dealing", "booking",
     },
     ("nablad_job_transport_workers", "transport"): {"shared", "inline"},
+    ("nablad_job_core_steps_total", "core"): {"native", "python"},
     ("nablad_job_refused_results_total", "reason"): {rejection.name.lower() for rejection in Rejection},
 }  # fmt: skip
 

@@ -27,6 +27,7 @@ from workers.transport.tickets import Rejection, Result, Ticket
 SIZE = 6
 PLAN = Plan(rows=10, batch_size=4, micro_batches=3, epochs=2, seed=1, validation_rows=5)
 PATIENCE_SECONDS = 60.0
+_BESIDE_THE_STORY = ("step", "arithmetic", "first_weights_sha256", "step_core", "core_changed")
 
 Answer = Callable[[Coordinator, Ticket, Plan], Result]
 
@@ -92,9 +93,9 @@ class Bench:
         return self.call(lambda: self.engine.report(0, with_statistics=True))
 
     def story(self) -> list[str]:
-        """What happened until now, by its name; without history, digests and arithmetic."""
+        """What happened until now, by its name; without history, digests, arithmetic and step cores."""
         names = [str(event.WhichOneof("what")) for event in self.told()]
-        return [name for name in names if name not in ("step", "arithmetic", "first_weights_sha256")]
+        return [name for name in names if name not in _BESIDE_THE_STORY]
 
     def run(self, coroutine: Any) -> Any:
         """What a coroutine gives on the event loop."""

@@ -28,6 +28,7 @@ _SECRET = "secret"  # noqa: S105 (of jobs that only exist here)
 _METADATA = ((SECRET_KEY, _SECRET),)
 _SECONDS = 30
 _MANY_STEPS = 10**6
+_BESIDE_THE_STORY = ("step", "arithmetic", "first_weights_sha256", "step_core", "core_changed")
 
 _reading = threading.Lock()
 
@@ -182,9 +183,9 @@ class Served:
         return events
 
     def story(self) -> list[str]:
-        """What happens until the end, by its name; without history, digests and arithmetic."""
+        """What happens until the end, by its name; without history, digests, arithmetic and step cores."""
         names = [str(event.WhichOneof("what")) for event in self.follow()]
-        return [name for name in names if name not in ("step", "arithmetic", "first_weights_sha256")]
+        return [name for name in names if name not in _BESIDE_THE_STORY]
 
     def wait_for(self, what: str, count: int = 1) -> tuple[ps_pb.TrainingEvent, ps_pb.FollowResponse]:
         """What is told when something has happened so often, and with what."""
