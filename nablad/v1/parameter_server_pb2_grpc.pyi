@@ -3,7 +3,8 @@
 isort:skip_file
 Between the processes of one job: workers and service on one side, its parameter server on the other. Every call
 carries the job's secret as the metadata entry `nablad-secret`. The steps themselves, tickets and weights down and
-gradients up, go over a line of each worker's own beside gRPC, a socket whose frames ARCHITECTURE.md describes.
+gradients up, go over a line of each worker's own beside gRPC, a socket whose frames ARCHITECTURE.md describes; or, where
+all workers share memory, through that memory alone (workers/native/README.md).
 """
 
 from collections import abc as _abc
