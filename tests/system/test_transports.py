@@ -163,7 +163,7 @@ def test_the_region_of_a_killed_worker_goes_with_it(daemon: Any, client: Client,
     """The parameter server keeps the memory of those that are there, and of nobody else."""
     with _run(daemon, "shared") as running:
         os.kill(running.workers[0], signal.SIGKILL)
-        kept = {"nablad-weights", "nablad-worker-2", "nablad-worker-3"}
+        kept = {f"nablad-{name}" for name in ("weights", "control", "bell", "worker-2", "worker-3")}
         # The next one may be there before it is looked at.
         assert any(
             {mapping.name for mapping in _mappings(running.parameter_server)} - {"nablad-worker-4"} == kept
@@ -197,17 +197,16 @@ def test_metrics_tell_how_many_workers_are_reached_in_which_way(running: Running
 
 
 def test_regions_are_one_memory_that_workers_cannot_misuse(running: Running) -> None:
-    """Workers read the weights and write a gradient of their own; where nothing is shared, nothing is mapped."""
+    """Workers read weights and control block, write results of their own and the bell; inline, nothing is mapped."""
     served = _mappings(running.parameter_server)
     inodes = {mapping.name: mapping.inode for mapping in served}
     if USED[running.transport] == "inline":
         assert not served
         assert not any(map(_mappings, running.workers))
         return
-    assert sorted(inodes) == ["nablad-weights", "nablad-worker-1", "nablad-worker-2"]
+    shared = {"nablad-bell": "rw-s", "nablad-control": "r--s", "nablad-weights": "r--s"}
+    assert sorted(inodes) == [*shared, "nablad-worker-1", "nablad-worker-2"]
     assert {mapping.permissions for mapping in served} == {"rw-s"}
     for number, worker in enumerate(running.workers, start=1):
-        assert sorted(_mappings(worker)) == [
-            ("nablad-weights", "r--s", inodes["nablad-weights"]),
-            (f"nablad-worker-{number}", "rw-s", inodes[f"nablad-worker-{number}"]),
-        ]
+        mapped = shared | {f"nablad-worker-{number}": "rw-s"}
+        assert sorted(_mappings(worker)) == [(name, mode, inodes[name]) for name, mode in mapped.items()]
