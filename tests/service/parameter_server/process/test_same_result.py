@@ -33,7 +33,10 @@ def _present(told: ps_pb.FollowResponse) -> dict[str, int]:
     return {transport: workers for transport, workers in told.statistics.transport_workers.items() if workers}
 
 
-@pytest.mark.parametrize(("transport", "part_bytes"), [("shared", 0), ("inline", 1 << 20), ("inline", 1)])
+@pytest.mark.parametrize(
+    ("transport", "core", "part_bytes"),
+    [("shared", "auto", 0), ("shared", "python", 0), ("inline", "auto", 1 << 20), ("inline", "auto", 1)],
+)
 @pytest.mark.parametrize("workers", [1, 2, 3, 4, 8])
 def test_the_result_is_that_of_a_plain_numpy_loop(
     serve: Serve,
@@ -42,11 +45,12 @@ def test_the_result_is_that_of_a_plain_numpy_loop(
     monkeypatch: pytest.MonkeyPatch,
     workers: int,
     transport: str,
+    core: str,
     part_bytes: int,
 ) -> None:
     """Any number of workers gives, bit for bit, the float64 weights of one loop; also with gradients layer by layer."""
     monkeypatch.setattr("workers.transport.server_connection._PART_BYTES", part_bytes)
-    job = make_job(transport=transport)
+    job = make_job(transport=transport, step_core=core)
     served = serve(job)
     assert _train(served, workers) == {transport: workers + 1}
     assert served.weights() == plain_training(job)
