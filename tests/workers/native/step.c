@@ -1,6 +1,7 @@
 /* Makes steps with workers and a server in threads, of which either one is delayed, interrupted or broken off at random,
- * and compares the weights with those of a plain loop. */
+ * and compares the weights with those of a plain loop. Ends with a time-out if one of them sleeps for ever. */
 #define _GNU_SOURCE
+#include "pool.h"
 #include "step.h"
 
 #include <inttypes.h>
@@ -41,6 +42,7 @@ static struct nablad_slot slots[WORKERS];
 static float gradients[WORKERS][MOST_SIZE], weights[MOST_SIZE], velocity[MOST_SIZE];
 static size_t size;
 static double spin;
+static bool patient; /* nobody wakes by himself: a wake-up that is missed is a hang */
 static struct nablad_core *core;
 /* What an order says: run and step, in one number that changes last. 0: none; ALL_DONE: go home. */
 #define ALL_DONE UINT64_MAX
@@ -100,7 +102,7 @@ static void *work(void *argument)
                 gradients[part][i] = gradient(weights, step, part, i);
             nablad_step_report(&control, &bell, &slots[part], run, step, 1.0 / (double)(step + part + 1), SAMPLES, part,
                                1e-3);
-            while ((ready = nablad_step_wait(&control, run, step + 1, 0.01)) != READY && ready != OVER)
+            while ((ready = nablad_step_wait(&control, run, step + 1, patient ? 1e6 : 0.01)) != READY && ready != OVER)
                 dawdle(&random);
         }
     }
@@ -110,7 +112,7 @@ static void *interrupt(void *argument)
 {
     (void)argument;
     uint32_t random = 5;
-    while (!atomic_load(&quiet)) {
+    while (!patient && !atomic_load(&quiet)) {
         usleep(draw(&random) % 2000);
         nablad_core_interrupt(core);
     }
@@ -194,7 +196,7 @@ static void train(size_t numbers, uint64_t steps, double spin_seconds, int threa
         uint64_t left = steps - version, made, wanted = 1 + draw(&random) % CALL;
         bool publish = draw(&random) % 2;
         int status = nablad_core_run(core, wanted < left ? wanted : left, samples, samples, factors, measured, records,
-                                     squares, publish, 1e-4 * (draw(&random) % 20), &made);
+                                     squares, publish, patient ? 1e6 : 1e-4 * (draw(&random) % 20), &made);
         expect(status != REJECTED, "rejected");
         for (uint64_t number = 0; number < made; number++) {
             expect(records[number].cost_sum == expected_cost(version + number), "wrong cost");
@@ -228,10 +230,47 @@ static void train(size_t numbers, uint64_t steps, double spin_seconds, int threa
     free(v);
 }
 
+enum { MOST_ITEMS = 8 };
+
+struct loop {
+    _Atomic int done[MOST_ITEMS];
+    size_t items;
+};
+
+static void count(void *context, size_t item, int thread)
+{
+    struct loop *loop = context;
+    expect(item < loop->items && thread < 4, "an item of another loop");
+    sched_yield(); /* or one thread had done all before another one wakes */
+    atomic_fetch_add(&loop->done[item % MOST_ITEMS], 1);
+}
+
+/* Short loops one after the other, so that threads wake up when theirs is over: each item is done once. */
+static void run_loops(int loops)
+{
+    struct nablad_pool *pool = nablad_pool_new(4);
+    if (!pool)
+        abort();
+    uint32_t random = 3;
+    for (int number = 0; number < loops; number++) {
+        struct loop loop = {.items = 1 + draw(&random) % MOST_ITEMS};
+        nablad_pool_run(pool, count, &loop, loop.items);
+        for (size_t item = 0; item < MOST_ITEMS; item++)
+            expect(atomic_load(&loop.done[item]) == (item < loop.items), "an item was not done once");
+        if (number % 8 == 0)
+            dawdle(&random);
+    }
+    nablad_pool_free(pool);
+}
+
 int main(void)
 {
-    train(37, 800, 0, 1);
-    train(37, 800, 50e-6, 1);
+    run_loops(3000);
+    train(37, 500, 0, 1);
+    patient = true;
+    train(37, 500, 0, 1);
+    patient = false;
+    train(37, 500, 50e-6, 1);
     train(MOST_SIZE, 4, 0, 3);
     return failures != 0;
 }
