@@ -23,8 +23,11 @@ CORES = ("native", "python")
 both_cores = pytest.mark.parametrize("core", CORES)
 
 
+_OF_PROCESSES = ("worker_joined", "worker_left", "worker_lost", "arithmetic", "step_core", "core_changed")
+
+
 class Outcome(NamedTuple):
-    """All that a training leaves but times: weights, and events without those of workers."""
+    """All that a training leaves but times: weights, and events without those of processes and their step cores."""
 
     weights: bytes
     events: list[ps_pb.TrainingEvent]
@@ -38,7 +41,7 @@ def _outcome(served: Any) -> Outcome:
             event.step.attempt = 0
         elif event.HasField("epoch_end"):
             event.epoch_end.progress.samples_per_second = event.epoch_end.progress.workers_alive = 0
-        elif event.WhichOneof("what") in ("worker_joined", "worker_left", "worker_lost", "arithmetic"):
+        elif event.WhichOneof("what") in _OF_PROCESSES:
             continue
         events.append(event)
     return Outcome(served.weights(), events)
@@ -63,7 +66,7 @@ def _with_core(job: ps_pb.Assignment, core: str) -> ps_pb.Assignment:
 
 def _work_together(served: Any, workers: int) -> None:
     """Has so many workers make all steps but the first ones, which one of them may have made alone."""
-    first = served.hand()
+    first = served.hand(native=True)
     first.order()
     with ThreadPoolExecutor(workers) as pool:
         work = [pool.submit(served.work) for _ in range(workers)]
