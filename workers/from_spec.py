@@ -118,12 +118,19 @@ def spec_digest(assignment: ps_pb.Assignment) -> str:
         "training": training,
         "micro_batches": spec.distribution.micro_batches,
         "cpus_per_worker": spec.distribution.cpus_per_worker,
-        "policy": name_of(spec_pb.Policy.DESCRIPTOR, spec.distribution.policy),
+        "policy": _policy(spec.distribution.policy),
     }
     if assignment.train.dataset.rows and plan(assignment).rounds_cuts:
         deciding["cuts"] = "rounded"  # apart from checkpoints and receipts of the time before
     # JSON with sorted keys, because protobuf's own bytes may differ between its releases.
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
+
+
+def _policy(policy: spec_pb.PolicySpec) -> str | dict[str, Any]:
+    """Returns the policy for a digest: its name alone if it has no parameters, as before there were any."""
+    parameters = {field.name: value for field, value in policy.ListFields() if field.name != "name"}
+    name = name_of(spec_pb.Policy.DESCRIPTOR, policy.name)
+    return {"name": name, **parameters} if parameters else name
 
 
 def _inner_term(term: spec_pb.InnerTerm) -> InnerTerm:

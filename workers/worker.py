@@ -20,7 +20,7 @@ from workers.transport.handshake import connect_to_server
 from workers.transport.run_memory import RunEnd
 from workers.transport.server_connection import ServerConnection, ServerConnectionError
 from workers.transport.session import SECRET_KEY, ParameterServerLostError, RejectedError, channel_options
-from workers.transport.tickets import Ticket, TicketKind
+from workers.transport.tickets import Rejection, Ticket, TicketKind
 
 __all__ = ["work"]
 
@@ -119,11 +119,13 @@ class _Session:
             self.attended = True
             lap("waiting")
             for rejection in filter(None, order.rejections):
-                _log.warning("a result was rejected: %s", rejection.name)
+                level = logging.INFO if rejection == Rejection.LATE else logging.WARNING
+                _log.log(level, "a result was rejected: %s", rejection.name)
             if order.run and connection.run_end:
                 self._make_steps(computation, connection, connection.run_end, order)
                 continue
-            tickets.extend(order.tickets)
+            if order.tickets:  # in place of what is left of an older step, which was applied without it
+                tickets = deque(order.tickets)
             if not tickets:
                 continue
             failpoint("worker.ordered")

@@ -54,6 +54,7 @@ def performance(progress: "jobs_pb2.Progress") -> str:
         ),
         f"{progress.samples_per_second:,.0f} samples/s" if progress.samples_per_second else "",
         f"{progress.workers_alive} worker{'s' * (progress.workers_alive != 1)}" if progress.workers_alive else "",
+        f"{progress.dropped_micro_batches:,} micro-batches dropped" if progress.dropped_micro_batches else "",
     ]
     return ", ".join(filter(None, known))
 

@@ -78,12 +78,32 @@ def _cores(found: "jobs_pb2.Receipt") -> str:
     return made and f"{made}; both cores give the same bits"
 
 
+def _policy(found: "jobs_pb2.Receipt") -> str:
+    """Returns the policy with its parameters; empty in receipts of earlier releases."""
+    from nablad.jobspec import name_of  # noqa: PLC0415  # slow to import
+    from nablad.v1 import job_spec_pb2  # noqa: PLC0415  # slow to import
+
+    policy = found.policy
+    name = name_of(job_spec_pb2.Policy.DESCRIPTOR, policy.name) if policy.name else ""
+    parameters = (f"{field.name} {value}" for field, value in policy.ListFields() if field.name != "name")
+    return ", ".join((name, *parameters))
+
+
+def _dropped(found: "jobs_pb2.Receipt") -> str:
+    if not found.HasField("dropped_micro_batches"):
+        return ""
+    return f"{found.dropped_micro_batches:,} micro-batches with {found.dropped_samples:,} samples"
+
+
 def _fields(found: "jobs_pb2.Receipt") -> list[tuple[str, str]]:
     return [
         ("job", found.job_id),
         ("ending", found.ending),
         ("steps", str(found.steps)),
         ("attempts", str(found.attempts)),
+        ("policy", _policy(found)),
+        ("promise", found.promise),
+        ("dropped", _dropped(found)),
         ("code", f"nablad {found.code_version}"),
         *(("computed by", f"{each.cpu}; {each.blas}; numpy {each.numpy}") for each in found.arithmetics),
         ("steps made in", _cores(found)),

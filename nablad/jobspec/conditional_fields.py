@@ -76,6 +76,7 @@ _CONDITIONS: Mapping[str, Condition] = {
         "function", v1.CostFunction.DESCRIPTOR, frozenset({v1.COST_FUNCTION_HUBER})
     ),
     "nablad.v1.InnerTerm.target": Chosen("term", v1.Term.DESCRIPTOR, frozenset({v1.TERM_SPARSITY})),
+    "nablad.v1.PolicySpec.spare_micro_batches": Chosen("name", v1.Policy.DESCRIPTOR, frozenset({v1.POLICY_BACKUP})),
     "nablad.v1.OptimizerSpec.momentum": _MOMENTUM,
     "nablad.v1.OptimizerSpec.beta1": _ADAM,
     "nablad.v1.OptimizerSpec.beta2": _ADAM,

@@ -48,7 +48,7 @@ def complete(spec: JobSpec, train: Dataset | None = None) -> JobSpec:
     completed.CopyFrom(spec)
     completed.cost.SetInParent()
     completed.training.optimizer.SetInParent()
-    completed.distribution.SetInParent()
+    completed.distribution.policy.SetInParent()
     completed.limits.SetInParent()
     completed.checkpoints.SetInParent()
     if completed.HasField("model"):

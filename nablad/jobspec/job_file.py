@@ -119,7 +119,7 @@ class _Reader:
         if field.is_repeated:
             self._list(field, value if isinstance(value, list) else [value], path)
         elif field.message_type is not None:
-            self._block(getattr(self._message, field.name), value, path)
+            self._part(field, value, path)
         else:
             self._scalar(field, value, path)
 
@@ -130,6 +130,16 @@ class _Reader:
         self._refuse(_inside(self._path, _label(key)), f"there is no such key; {words}")
         if meant is not None and self._keys[meant].name not in self._given:
             self._entry(meant, value)
+
+    def _part(self, field: FieldDescriptor, value: Value, path: str) -> None:
+        """Reads the message of a field: a mapping, or the one value that stands for it."""
+        message: Message = getattr(self._message, field.name)
+        shorthand = constraint_of(field).shorthand
+        if isinstance(value, Block | list) or not shorthand:
+            self._block(message, value, path)
+            return
+        message.SetInParent()
+        _Reader(message, path, self._violations)._entry(shorthand, value)
 
     def _block(self, message: Message, value: Value, path: str) -> None:
         if isinstance(value, Block):
@@ -207,6 +217,8 @@ def _plain(message: Message) -> dict[str, Any]:
 
 
 def _plain_field(field: FieldDescriptor, value: Any) -> Any:
+    if (shorthand := constraint_of(field).shorthand) and [inner.name for inner, _ in value.ListFields()] == [shorthand]:
+        return _plain(value)[shorthand]
     one = _plain if field.message_type is not None else partial(write_scalar, field)
     return [one(element) for element in value] if field.is_repeated else one(value)
 

@@ -152,6 +152,27 @@ def native_steps_have_room(spec: JobSpec) -> Iterator[RuleViolation]:
         yield RuleViolation("distribution.step_core", message, reads)
 
 
+def steps_need_a_micro_batch(spec: JobSpec) -> Iterator[RuleViolation]:
+    """A step that waits for no micro-batch at all would apply nothing."""
+    distribution = spec.distribution
+    got, parts = distribution.policy.spare_micro_batches, distribution.micro_batches
+    if distribution.policy.name == v1.POLICY_BACKUP and parts <= got:
+        message = (
+            f"got {got}; allowed: fewer than distribution.micro_batches, which is {parts}; with more micro-batches, "
+            "such as one for each worker, less of a step is missing"
+        )
+        reads = ("distribution.policy.name", "distribution.micro_batches", "training.batch_size")
+        yield RuleViolation("distribution.policy.spare_micro_batches", message, reads)
+
+
+def native_steps_are_sync(spec: JobSpec) -> Iterator[RuleViolation]:
+    """The native step core waits for every micro-batch."""
+    distribution = spec.distribution
+    if distribution.step_core == v1.STEP_CORE_NATIVE and distribution.policy.name == v1.POLICY_BACKUP:
+        message = "got native, which is for the policy sync only, and distribution.policy is backup; use auto"
+        yield RuleViolation("distribution.step_core", message, ("distribution.policy.name",))
+
+
 RULES: tuple[Rule, ...] = (
     auto_only_at_the_ends,
     parameters_fit_memory,
@@ -167,4 +188,6 @@ RULES: tuple[Rule, ...] = (
     micro_batches_have_rows,
     native_steps_need_shared_memory,
     native_steps_have_room,
+    steps_need_a_micro_batch,
+    native_steps_are_sync,
 )

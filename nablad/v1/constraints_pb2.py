@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bnablad/v1/constraints.proto\x12\tnablad.v1\x1a google/protobuf/descriptor.proto\"\x9a\x02\n\nConstraint\x12\x14\n\x07minimum\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x07maximum\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\x05\x61\x62ove\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x12\n\x05\x62\x65low\x18\x04 \x01(\x01H\x03\x88\x01\x01\x12\x0f\n\x07pattern\x18\x05 \x01(\t\x12\x1b\n\x13pattern_description\x18\x06 \x01(\t\x12\x10\n\x08required\x18\x07 \x01(\x08\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x08 \x01(\t\x12\x15\n\rminimum_items\x18\t \x01(\r\x12\x15\n\rmaximum_items\x18\n \x01(\r\x12\r\n\x05\x61lias\x18\x0b \x01(\tB\n\n\x08_minimumB\n\n\x08_maximumB\x08\n\x06_aboveB\x08\n\x06_below:J\n\nconstraint\x12\x1d.google.protobuf.FieldOptions\x18\x8f\x92\x03 \x01(\x0b\x32\x15.nablad.v1.Constraintb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bnablad/v1/constraints.proto\x12\tnablad.v1\x1a google/protobuf/descriptor.proto\"\xad\x02\n\nConstraint\x12\x14\n\x07minimum\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x07maximum\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\x05\x61\x62ove\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x12\n\x05\x62\x65low\x18\x04 \x01(\x01H\x03\x88\x01\x01\x12\x0f\n\x07pattern\x18\x05 \x01(\t\x12\x1b\n\x13pattern_description\x18\x06 \x01(\t\x12\x10\n\x08required\x18\x07 \x01(\x08\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x08 \x01(\t\x12\x15\n\rminimum_items\x18\t \x01(\r\x12\x15\n\rmaximum_items\x18\n \x01(\r\x12\r\n\x05\x61lias\x18\x0b \x01(\t\x12\x11\n\tshorthand\x18\x0c \x01(\tB\n\n\x08_minimumB\n\n\x08_maximumB\x08\n\x06_aboveB\x08\n\x06_below:J\n\nconstraint\x12\x1d.google.protobuf.FieldOptions\x18\x8f\x92\x03 \x01(\x0b\x32\x15.nablad.v1.Constraintb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,5 +33,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'nablad.v1.constraints_pb2',
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CONSTRAINT']._serialized_start=77
-  _globals['_CONSTRAINT']._serialized_end=359
+  _globals['_CONSTRAINT']._serialized_end=378
 # @@protoc_insertion_point(module_scope)

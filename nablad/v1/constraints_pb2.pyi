@@ -37,6 +37,7 @@ class Constraint(_message.Message):
     MINIMUM_ITEMS_FIELD_NUMBER: _builtins.int
     MAXIMUM_ITEMS_FIELD_NUMBER: _builtins.int
     ALIAS_FIELD_NUMBER: _builtins.int
+    SHORTHAND_FIELD_NUMBER: _builtins.int
     minimum: _builtins.float
     """The value must be at least this."""
     maximum: _builtins.float
@@ -59,6 +60,8 @@ class Constraint(_message.Message):
     """A repeated field must have at most this many elements."""
     alias: _builtins.str
     """Another name that job files may use for this field."""
+    shorthand: _builtins.str
+    """For a field that is a message: the field in it that a single value in a job file stands for."""
     def __init__(
         self,
         *,
@@ -73,10 +76,11 @@ class Constraint(_message.Message):
         minimum_items: _builtins.int = ...,
         maximum_items: _builtins.int = ...,
         alias: _builtins.str = ...,
+        shorthand: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_above", b"_above", "_below", b"_below", "_maximum", b"_maximum", "_minimum", b"_minimum", "above", b"above", "below", b"below", "maximum", b"maximum", "minimum", b"minimum"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_above", b"_above", "_below", b"_below", "_maximum", b"_maximum", "_minimum", b"_minimum", "above", b"above", "alias", b"alias", "below", b"below", "default", b"default", "maximum", b"maximum", "maximum_items", b"maximum_items", "minimum", b"minimum", "minimum_items", b"minimum_items", "pattern", b"pattern", "pattern_description", b"pattern_description", "required", b"required"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_above", b"_above", "_below", b"_below", "_maximum", b"_maximum", "_minimum", b"_minimum", "above", b"above", "alias", b"alias", "below", b"below", "default", b"default", "maximum", b"maximum", "maximum_items", b"maximum_items", "minimum", b"minimum", "minimum_items", b"minimum_items", "pattern", b"pattern", "pattern_description", b"pattern_description", "required", b"required", "shorthand", b"shorthand"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__above: _TypeAlias = _typing.Literal["above"]  # noqa: Y015
     _WhichOneofArgType__above: _TypeAlias = _typing.Literal["_above", b"_above"]  # noqa: Y015

@@ -275,7 +275,9 @@ class _StepCoreEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StepCore.Val
     DESCRIPTOR: _descriptor.EnumDescriptor
     STEP_CORE_UNSPECIFIED: _StepCore.ValueType  # 0
     STEP_CORE_AUTO: _StepCore.ValueType  # 1
-    """native while all workers share memory with the parameter server and have the native library, else python."""
+    """native with the policy sync while all workers share memory with the parameter server and have the native library, else
+    python.
+    """
     STEP_CORE_NATIVE: _StepCore.ValueType  # 2
     """In C, many steps without a message. A job for which that is impossible is rejected, or fails with the reason. While a
     worker is missing, its share may be more than the 64 parts that another one has room for; such steps are made in Python.
@@ -288,7 +290,9 @@ class StepCore(_StepCore, metaclass=_StepCoreEnumTypeWrapper):
 
 STEP_CORE_UNSPECIFIED: StepCore.ValueType  # 0
 STEP_CORE_AUTO: StepCore.ValueType  # 1
-"""native while all workers share memory with the parameter server and have the native library, else python."""
+"""native with the policy sync while all workers share memory with the parameter server and have the native library, else
+python.
+"""
 STEP_CORE_NATIVE: StepCore.ValueType  # 2
 """In C, many steps without a message. A job for which that is impossible is rejected, or fails with the reason. While a
 worker is missing, its share may be more than the 64 parts that another one has room for; such steps are made in Python.
@@ -305,14 +309,22 @@ class _PolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Policy.ValueTy
     DESCRIPTOR: _descriptor.EnumDescriptor
     POLICY_UNSPECIFIED: _Policy.ValueType  # 0
     POLICY_SYNC: _Policy.ValueType  # 1
-    """Every gradient of the step before is applied."""
+    """A step is applied when all of its micro-batches are in. The result depends neither on workers nor on time."""
+    POLICY_BACKUP: _Policy.ValueType  # 2
+    """A step is applied when all but spare_micro_batches are in: slow workers are not waited for. What is missing is never
+    applied, and the mean is over what came. The result depends on what came in time.
+    """
 
 class Policy(_Policy, metaclass=_PolicyEnumTypeWrapper):
-    """Condition for the start of the next step."""
+    """Policies. Steps are always applied in their order, and the next one begins with the weights after the one before."""
 
 POLICY_UNSPECIFIED: Policy.ValueType  # 0
 POLICY_SYNC: Policy.ValueType  # 1
-"""Every gradient of the step before is applied."""
+"""A step is applied when all of its micro-batches are in. The result depends neither on workers nor on time."""
+POLICY_BACKUP: Policy.ValueType  # 2
+"""A step is applied when all but spare_micro_batches are in: slow workers are not waited for. What is missing is never
+applied, and the mean is over what came. The result depends on what came in time.
+"""
 Global___Policy: _TypeAlias = Policy  # noqa: Y015
 
 @_typing.final
@@ -770,22 +782,25 @@ class DistributionSpec(_message.Message):
     """Number of fixed parts of a mini-batch, the units of work. Workers beyond it have nothing to do. Left out: 1 below 64
     rows in a mini-batch, else 2, for any number of workers.
     """
-    policy: Global___Policy.ValueType
     transport: Global___Transport.ValueType
     """Transport of weights and gradients between parameter server and workers; does not influence the result."""
     step_core: Global___StepCore.ValueType
     """Code that makes the steps; does not influence the result."""
+    @_builtins.property
+    def policy(self) -> Global___PolicySpec:
+        """Condition under which a step is applied."""
+
     def __init__(
         self,
         *,
         workers: _builtins.int | None = ...,
         cpus_per_worker: _builtins.int | None = ...,
         micro_batches: _builtins.int | None = ...,
-        policy: Global___Policy.ValueType = ...,
+        policy: Global___PolicySpec | None = ...,
         transport: Global___Transport.ValueType = ...,
         step_core: Global___StepCore.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpus_per_worker", b"_cpus_per_worker", "_micro_batches", b"_micro_batches", "_workers", b"_workers", "cpus_per_worker", b"cpus_per_worker", "micro_batches", b"micro_batches", "workers", b"workers"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpus_per_worker", b"_cpus_per_worker", "_micro_batches", b"_micro_batches", "_workers", b"_workers", "cpus_per_worker", b"cpus_per_worker", "micro_batches", b"micro_batches", "policy", b"policy", "workers", b"workers"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpus_per_worker", b"_cpus_per_worker", "_micro_batches", b"_micro_batches", "_workers", b"_workers", "cpus_per_worker", b"cpus_per_worker", "micro_batches", b"micro_batches", "policy", b"policy", "step_core", b"step_core", "transport", b"transport", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
@@ -871,3 +886,30 @@ class CheckpointsSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__every_seconds) -> _WhichOneofReturnType__every_seconds | None: ...
 
 Global___CheckpointsSpec: _TypeAlias = CheckpointsSpec  # noqa: Y015
+
+@_typing.final
+class PolicySpec(_message.Message):
+    """The policy and its own parameters."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SPARE_MICRO_BATCHES_FIELD_NUMBER: _builtins.int
+    name: Global___Policy.ValueType
+    spare_micro_batches: _builtins.int
+    """For backup: micro-batches of a step that may be missing when it is applied; fewer than micro_batches."""
+    def __init__(
+        self,
+        *,
+        name: Global___Policy.ValueType = ...,
+        spare_micro_batches: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_spare_micro_batches", b"_spare_micro_batches", "spare_micro_batches", b"spare_micro_batches"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_spare_micro_batches", b"_spare_micro_batches", "name", b"name", "spare_micro_batches", b"spare_micro_batches"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__spare_micro_batches: _TypeAlias = _typing.Literal["spare_micro_batches"]  # noqa: Y015
+    _WhichOneofArgType__spare_micro_batches: _TypeAlias = _typing.Literal["_spare_micro_batches", b"_spare_micro_batches"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__spare_micro_batches) -> _WhichOneofReturnType__spare_micro_batches | None: ...
+
+Global___PolicySpec: _TypeAlias = PolicySpec  # noqa: Y015

@@ -304,6 +304,8 @@ class Progress(_message.Message):
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
     GRADIENT_NORM_FIELD_NUMBER: _builtins.int
     WORKERS_ALIVE_FIELD_NUMBER: _builtins.int
+    DROPPED_MICRO_BATCHES_FIELD_NUMBER: _builtins.int
+    DROPPED_SAMPLES_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     """Epochs begun, from 1; 0 before the first step."""
     epochs: _builtins.int
@@ -317,6 +319,11 @@ class Progress(_message.Message):
     gradient_norm: _builtins.float
     """Euclidean norm of the mean gradient of a recent step."""
     workers_alive: _builtins.int
+    dropped_micro_batches: _builtins.int
+    """Micro-batches of the steps so far that were dropped because their results did not come in time, and their samples. 0
+    under the policy sync.
+    """
+    dropped_samples: _builtins.int
     @_builtins.property
     def training(self) -> _metrics_pb2.Metrics:
         """Metrics of the epoch so far, each mini-batch before its update."""
@@ -339,10 +346,12 @@ class Progress(_message.Message):
         learning_rate: _builtins.float = ...,
         gradient_norm: _builtins.float | None = ...,
         workers_alive: _builtins.int = ...,
+        dropped_micro_batches: _builtins.int = ...,
+        dropped_samples: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_gradient_norm", b"_gradient_norm", "gradient_norm", b"gradient_norm", "training", b"training", "validation", b"validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gradient_norm", b"_gradient_norm", "epoch", b"epoch", "epochs", b"epochs", "gradient_norm", b"gradient_norm", "learning_rate", b"learning_rate", "samples", b"samples", "samples_per_second", b"samples_per_second", "step", b"step", "steps", b"steps", "training", b"training", "validation", b"validation", "workers_alive", b"workers_alive"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gradient_norm", b"_gradient_norm", "dropped_micro_batches", b"dropped_micro_batches", "dropped_samples", b"dropped_samples", "epoch", b"epoch", "epochs", b"epochs", "gradient_norm", b"gradient_norm", "learning_rate", b"learning_rate", "samples", b"samples", "samples_per_second", b"samples_per_second", "step", b"step", "steps", b"steps", "training", b"training", "validation", b"validation", "workers_alive", b"workers_alive"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__gradient_norm: _TypeAlias = _typing.Literal["gradient_norm"]  # noqa: Y015
     _WhichOneofArgType__gradient_norm: _TypeAlias = _typing.Literal["_gradient_norm", b"_gradient_norm"]  # noqa: Y015
@@ -430,6 +439,7 @@ class HistoryPoint(_message.Message):
     GRADIENT_NORM_FIELD_NUMBER: _builtins.int
     SAMPLES_PER_SECOND_FIELD_NUMBER: _builtins.int
     WEIGHTS_SHA256_FIELD_NUMBER: _builtins.int
+    MISSING_MICRO_BATCHES_FIELD_NUMBER: _builtins.int
     attempt: _builtins.int
     epoch: _builtins.int
     """From 1."""
@@ -451,6 +461,10 @@ class HistoryPoint(_message.Message):
     def validation(self) -> _metrics_pb2.Metrics:
         """Only for epochs."""
 
+    @_builtins.property
+    def missing_micro_batches(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Only for steps: numbers of the micro-batches that were dropped."""
+
     def __init__(
         self,
         *,
@@ -464,10 +478,11 @@ class HistoryPoint(_message.Message):
         gradient_norm: _builtins.float | None = ...,
         samples_per_second: _builtins.float = ...,
         weights_sha256: _builtins.str = ...,
+        missing_micro_batches: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_gradient_norm", b"_gradient_norm", "gradient_norm", b"gradient_norm", "time", b"time", "training", b"training", "validation", b"validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gradient_norm", b"_gradient_norm", "attempt", b"attempt", "epoch", b"epoch", "gradient_norm", b"gradient_norm", "learning_rate", b"learning_rate", "samples_per_second", b"samples_per_second", "step", b"step", "time", b"time", "training", b"training", "validation", b"validation", "weights_sha256", b"weights_sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gradient_norm", b"_gradient_norm", "attempt", b"attempt", "epoch", b"epoch", "gradient_norm", b"gradient_norm", "learning_rate", b"learning_rate", "missing_micro_batches", b"missing_micro_batches", "samples_per_second", b"samples_per_second", "step", b"step", "time", b"time", "training", b"training", "validation", b"validation", "weights_sha256", b"weights_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__gradient_norm: _TypeAlias = _typing.Literal["gradient_norm"]  # noqa: Y015
     _WhichOneofArgType__gradient_norm: _TypeAlias = _typing.Literal["_gradient_norm", b"_gradient_norm"]  # noqa: Y015
@@ -494,6 +509,10 @@ class Receipt(_message.Message):
     ENDING_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     STEP_CORES_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    PROMISE_FIELD_NUMBER: _builtins.int
+    DROPPED_MICRO_BATCHES_FIELD_NUMBER: _builtins.int
+    DROPPED_SAMPLES_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     spec_sha256: _builtins.str
     """SHA-256 of the parts of the spec that determine the result and of the data sets' digests, in hexadecimal."""
@@ -511,6 +530,13 @@ class Receipt(_message.Message):
     ending: _builtins.str
     """Reason of the end, as a sentence."""
     attempts: _builtins.int
+    promise: _builtins.str
+    """What the policy promises, as a sentence; empty in receipts of earlier releases."""
+    dropped_micro_batches: _builtins.int
+    """Micro-batches that were dropped because their results did not come in time, and their samples: absent if the policy
+    drops none.
+    """
+    dropped_samples: _builtins.int
     @_builtins.property
     def arithmetics(self) -> _containers.RepeatedCompositeFieldContainer[Global___Arithmetic]:
         """Numeric environments of parameter server and workers, each kind once."""
@@ -522,6 +548,10 @@ class Receipt(_message.Message):
     @_builtins.property
     def step_cores(self) -> _containers.RepeatedScalarFieldContainer[_job_spec_pb2.StepCore.ValueType]:
         """Code that made the steps, each kind once; it does not influence the result. Empty in receipts of older releases."""
+
+    @_builtins.property
+    def policy(self) -> _job_spec_pb2.PolicySpec:
+        """Policy of the job; absent in receipts of earlier releases, which had only sync."""
 
     def __init__(
         self,
@@ -539,12 +569,23 @@ class Receipt(_message.Message):
         ending: _builtins.str = ...,
         attempts: _builtins.int = ...,
         step_cores: _abc.Iterable[_job_spec_pb2.StepCore.ValueType] | None = ...,
+        policy: _job_spec_pb2.PolicySpec | None = ...,
+        promise: _builtins.str = ...,
+        dropped_micro_batches: _builtins.int | None = ...,
+        dropped_samples: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dropped_micro_batches", b"_dropped_micro_batches", "_dropped_samples", b"_dropped_samples", "dropped_micro_batches", b"dropped_micro_batches", "dropped_samples", b"dropped_samples", "policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arithmetics", b"arithmetics", "attempts", b"attempts", "code_version", b"code_version", "ending", b"ending", "epoch_weights_sha256", b"epoch_weights_sha256", "final_weights_sha256", b"final_weights_sha256", "first_weights_sha256", b"first_weights_sha256", "job_id", b"job_id", "spec_sha256", b"spec_sha256", "step_cores", b"step_cores", "steps", b"steps", "train_sha256", b"train_sha256", "validation_sha256", b"validation_sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dropped_micro_batches", b"_dropped_micro_batches", "_dropped_samples", b"_dropped_samples", "arithmetics", b"arithmetics", "attempts", b"attempts", "code_version", b"code_version", "dropped_micro_batches", b"dropped_micro_batches", "dropped_samples", b"dropped_samples", "ending", b"ending", "epoch_weights_sha256", b"epoch_weights_sha256", "final_weights_sha256", b"final_weights_sha256", "first_weights_sha256", b"first_weights_sha256", "job_id", b"job_id", "policy", b"policy", "promise", b"promise", "spec_sha256", b"spec_sha256", "step_cores", b"step_cores", "steps", b"steps", "train_sha256", b"train_sha256", "validation_sha256", b"validation_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__dropped_micro_batches: _TypeAlias = _typing.Literal["dropped_micro_batches"]  # noqa: Y015
+    _WhichOneofArgType__dropped_micro_batches: _TypeAlias = _typing.Literal["_dropped_micro_batches", b"_dropped_micro_batches"]  # noqa: Y015
+    _WhichOneofReturnType__dropped_samples: _TypeAlias = _typing.Literal["dropped_samples"]  # noqa: Y015
+    _WhichOneofArgType__dropped_samples: _TypeAlias = _typing.Literal["_dropped_samples", b"_dropped_samples"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dropped_micro_batches) -> _WhichOneofReturnType__dropped_micro_batches | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dropped_samples) -> _WhichOneofReturnType__dropped_samples | None: ...
 
 Global___Receipt: _TypeAlias = Receipt  # noqa: Y015
 

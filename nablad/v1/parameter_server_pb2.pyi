@@ -241,19 +241,23 @@ class SharedConnection(_message.Message):
 
     SOCKET_NAME_FIELD_NUMBER: _builtins.int
     SLOTS_FIELD_NUMBER: _builtins.int
+    WEIGHT_BUFFERS_FIELD_NUMBER: _builtins.int
     socket_name: _builtins.bytes
     """In the abstract namespace, without the leading NUL."""
     slots: _builtins.int
     """Results of one step that the worker's memory has room for."""
+    weight_buffers: _builtins.int
+    """Buffers in the memory of the weights: version v of the weights lies in buffer v modulo this number."""
     def __init__(
         self,
         *,
         socket_name: _builtins.bytes = ...,
         slots: _builtins.int = ...,
+        weight_buffers: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["slots", b"slots", "socket_name", b"socket_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["slots", b"slots", "socket_name", b"socket_name", "weight_buffers", b"weight_buffers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -626,6 +630,7 @@ class AttemptStatistics(_message.Message):
     PROCESS_FIELD_NUMBER: _builtins.int
     STALENESS_FIELD_NUMBER: _builtins.int
     CORE_STEPS_FIELD_NUMBER: _builtins.int
+    DROPPED_MICRO_BATCHES_FIELD_NUMBER: _builtins.int
     workers_lost: _builtins.int
     step_seconds_sum: _builtins.float
     evaluations: _builtins.int
@@ -633,6 +638,8 @@ class AttemptStatistics(_message.Message):
     evaluation_seconds: _builtins.float
     staleness: _builtins.int
     """How many updates old the weights were that a recent step's oldest gradient was computed with; 0 in sync mode."""
+    dropped_micro_batches: _builtins.int
+    """Micro-batches that were dropped because their results did not come in time."""
     @_builtins.property
     def worker_seconds(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """What the time of all workers went into, in seconds by activity."""
@@ -698,10 +705,11 @@ class AttemptStatistics(_message.Message):
         process: Global___ProcessStatistics | None = ...,
         staleness: _builtins.int = ...,
         core_steps: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        dropped_micro_batches: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["process", b"process"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["core_steps", b"core_steps", "evaluation_seconds", b"evaluation_seconds", "evaluations", b"evaluations", "layers", b"layers", "phases", b"phases", "process", b"process", "rejected", b"rejected", "server_seconds", b"server_seconds", "staleness", b"staleness", "step_seconds_bounds", b"step_seconds_bounds", "step_seconds_counts", b"step_seconds_counts", "step_seconds_sum", b"step_seconds_sum", "transport_workers", b"transport_workers", "worker_seconds", b"worker_seconds", "workers", b"workers", "workers_lost", b"workers_lost"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["core_steps", b"core_steps", "dropped_micro_batches", b"dropped_micro_batches", "evaluation_seconds", b"evaluation_seconds", "evaluations", b"evaluations", "layers", b"layers", "phases", b"phases", "process", b"process", "rejected", b"rejected", "server_seconds", b"server_seconds", "staleness", b"staleness", "step_seconds_bounds", b"step_seconds_bounds", "step_seconds_counts", b"step_seconds_counts", "step_seconds_sum", b"step_seconds_sum", "transport_workers", b"transport_workers", "worker_seconds", b"worker_seconds", "workers", b"workers", "workers_lost", b"workers_lost"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -929,6 +937,8 @@ class TrainingState(_message.Message):
     BEST_FIELD_NUMBER: _builtins.int
     GRADIENT_NORM_FIELD_NUMBER: _builtins.int
     DIAGNOSTICS_FIELD_NUMBER: _builtins.int
+    DROPPED_MICRO_BATCHES_FIELD_NUMBER: _builtins.int
+    DROPPED_SAMPLES_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """Updates of the weights."""
     optimizer_updates: _builtins.int
@@ -940,6 +950,9 @@ class TrainingState(_message.Message):
     seconds: _builtins.float
     """Seconds of training, over all attempts."""
     gradient_norm: _builtins.float
+    dropped_micro_batches: _builtins.int
+    """Micro-batches of the steps that were dropped, and their samples."""
+    dropped_samples: _builtins.int
     @_builtins.property
     def epoch(self) -> Global___EpochSums: ...
     @_builtins.property
@@ -967,10 +980,12 @@ class TrainingState(_message.Message):
         best: Global___BestEpoch | None = ...,
         gradient_norm: _builtins.float | None = ...,
         diagnostics: Global___Diagnostics | None = ...,
+        dropped_micro_batches: _builtins.int = ...,
+        dropped_samples: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_gradient_norm", b"_gradient_norm", "best", b"best", "diagnostics", b"diagnostics", "epoch", b"epoch", "gradient_norm", b"gradient_norm", "validation", b"validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gradient_norm", b"_gradient_norm", "best", b"best", "diagnostics", b"diagnostics", "epoch", b"epoch", "evaluated", b"evaluated", "gradient_norm", b"gradient_norm", "optimizer_updates", b"optimizer_updates", "samples", b"samples", "seconds", b"seconds", "step", b"step", "validation", b"validation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gradient_norm", b"_gradient_norm", "best", b"best", "diagnostics", b"diagnostics", "dropped_micro_batches", b"dropped_micro_batches", "dropped_samples", b"dropped_samples", "epoch", b"epoch", "evaluated", b"evaluated", "gradient_norm", b"gradient_norm", "optimizer_updates", b"optimizer_updates", "samples", b"samples", "seconds", b"seconds", "step", b"step", "validation", b"validation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__gradient_norm: _TypeAlias = _typing.Literal["gradient_norm"]  # noqa: Y015
     _WhichOneofArgType__gradient_norm: _TypeAlias = _typing.Literal["_gradient_norm", b"_gradient_norm"]  # noqa: Y015

@@ -131,9 +131,9 @@ class Attempt:
                 self._stub = self._checkpoint_fetcher = None
             if self._job.verifies:
                 sha256 = await weights.compute_digest()
-                return Ending(verification.verdict(self._receipt(assignment, follower.progress.step, sha256, why)))
+                return Ending(verification.verdict(self._receipt(assignment, follower.progress, sha256, why)))
             model, sha256 = await weights.save_model(assignment, partial(self._enter_metrics, follower))
-        self._context.jobs.save_receipt(self._receipt(assignment, follower.progress.step, sha256, why))
+        self._context.jobs.save_receipt(self._receipt(assignment, follower.progress, sha256, why))
         keeps_best = self._job.spec.training.stopping.keep_best and model.HasField("validation")
         whose = f", with the weights of epoch {model.epoch}" if keeps_best else ""
         return Ending(f"{why}; model {model.model_id} is ready{whose}", model.model_id)
@@ -207,7 +207,9 @@ class Attempt:
 
     # -- records of the attempt ----------------------------------------------------------------------------------------
 
-    def _receipt(self, assignment: ps_pb.Assignment, steps: int, sha256: str, ending: str) -> jobs_pb.Receipt:
+    def _receipt(
+        self, assignment: ps_pb.Assignment, progress: jobs_pb.Progress, sha256: str, ending: str
+    ) -> jobs_pb.Receipt:
         jobs, job_id = self._context.jobs, self._job.job_id
         return make_receipt(
             assignment,
@@ -215,7 +217,7 @@ class Attempt:
             code_version=code_version(),
             epoch_weights_sha256=self._unless_damaged(lambda: jobs.epoch_digests(job_id), []),
             final_weights_sha256=sha256,
-            steps=steps,
+            progress=progress,
             ending=ending,
         )
 

@@ -10,6 +10,7 @@ import workers
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service import parameter_server
+from service.parameter_server.scheduling.policies import policy_of
 from workers.from_spec import spec_digest
 
 __all__ = ["code_version", "make_receipt"]
@@ -37,7 +38,7 @@ def make_receipt(
     code_version: str,
     epoch_weights_sha256: Sequence[str],
     final_weights_sha256: str,
-    steps: int,
+    progress: jobs_pb.Progress,
     ending: str,
 ) -> jobs_pb.Receipt:
     """Returns the receipt of a job whose training has ended.
@@ -49,11 +50,12 @@ def make_receipt(
         code_version: Version of nablad's code.
         epoch_weights_sha256: SHA-256 of the weights after each epoch, the first epoch first.
         final_weights_sha256: SHA-256 of the weights in the model.
-        steps: Number of updates of the weights.
+        progress: Progress at the end.
         ending: Why the training ended, as a sentence.
     """
     known = known or jobs_pb.Receipt()
-    return jobs_pb.Receipt(
+    policy = policy_of(assignment.spec)
+    receipt = jobs_pb.Receipt(
         job_id=assignment.job_id,
         spec_sha256=spec_digest(assignment),
         train_sha256=assignment.train.dataset.sha256,
@@ -62,9 +64,15 @@ def make_receipt(
         arithmetics=known.arithmetics,
         first_weights_sha256=known.first_weights_sha256,
         epoch_weights_sha256=epoch_weights_sha256,
-        steps=steps,
+        steps=progress.step,
         final_weights_sha256=final_weights_sha256,
         ending=ending,
         attempts=assignment.attempt,
         step_cores=known.step_cores,
+        policy=assignment.spec.distribution.policy,
+        promise=policy.promise,
     )
+    if not policy.exact:
+        receipt.dropped_micro_batches = progress.dropped_micro_batches
+        receipt.dropped_samples = progress.dropped_samples
+    return receipt

@@ -7,7 +7,7 @@ from typing import Final
 
 from nablad.errors import Violation
 from nablad.jobspec import Checked, JobDatasets, check, merge
-from nablad.jobspec.names import closest
+from nablad.jobspec.names import closest, name_of
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
 from service.checkpoints.folder import CheckpointFolder
@@ -16,6 +16,7 @@ from service.control.warm_start import WarmStarts
 from service.datasets import DatasetError
 from service.errors import Reason, ServiceError
 from service.events.publisher import EventPublisher
+from service.parameter_server.scheduling.policies import policy_of
 from service.storage.data_directory import DataDirectory
 from service.stores.catalogues import DatasetCatalogue
 from service.stores.job_states import SUCCEEDED, state_name
@@ -104,7 +105,7 @@ class Submission:
         """Queues a job that runs another one again and compares the results.
 
         Raises:
-            ServiceError: NOT_FOUND, or WRONG_STATE if the other job left no receipt.
+            ServiceError: NOT_FOUND, or WRONG_STATE if the other job left no receipt or its policy promises no bits.
         """
         job = self._jobs.get(job_id)
         if job.state != SUCCEEDED or job.verifies or self._jobs.receipt(job_id) is None:
@@ -112,6 +113,14 @@ class Submission:
             raise ServiceError(
                 Reason.WRONG_STATE,
                 f"only a job that has succeeded, with a receipt, can be verified; job {job_id} is {kind}",
+                job_id=job_id,
+            )
+        if not policy_of(job.spec).exact:
+            policy = name_of(spec_pb.Policy.DESCRIPTOR, job.spec.distribution.policy.name)
+            raise ServiceError(
+                Reason.WRONG_STATE,
+                f"job {job_id} cannot be verified: with the policy {policy} its weights depend on which results came "
+                "in time, so that a second run ends with others; a job with the policy sync can be verified",
                 job_id=job_id,
             )
         self._require_data(job, self._jobs.receipt(job_id))

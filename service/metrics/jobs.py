@@ -168,6 +168,7 @@ _SOURCES: Final[Mapping[str, _Source]] = {
     "nablad_job_workers": _attribute("workers"),
     "nablad_job_workers_alive": _progress("workers_alive"),
     "nablad_job_workers_lost_total": _statistics("workers_lost"),
+    "nablad_job_dropped_micro_batches_total": _statistics("dropped_micro_batches"),
     "nablad_job_transport_workers": _by("transport_workers", TRANSPORTS),
     "nablad_job_core_steps_total": _by("core_steps", STEP_CORES),
     "nablad_job_refused_results_total": _by("rejected", [rejection.name.lower() for rejection in Rejection]),

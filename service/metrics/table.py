@@ -129,6 +129,10 @@ JOB_METRICS: Final = (
     _job("workers_alive", _GAUGE, "Workers that have joined and are alive."),
     _job("workers_lost_total", _COUNTER, "Workers lost in this attempt."),
     _job(
+        "dropped_micro_batches_total", _COUNTER,
+        "Micro-batches of this attempt that the policy did not wait for; their gradients are never applied.",
+    ),
+    _job(
         "transport_workers", _GAUGE, "Live workers by transport of weights and gradients.", "transport",
     ),
     _job(

@@ -35,6 +35,8 @@ __all__ = ["Coordinator"]
 _NORM_INTERVAL = 0.5
 # Seconds between two measurements of the weights' norms, which change more slowly.
 _WEIGHT_NORM_INTERVAL = 5.0
+# Spare tickets go out late when a step has taken so many times as long as the first worker took for its tickets.
+_LATE_FACTOR = 2.0
 
 
 class Coordinator:
@@ -69,7 +71,7 @@ class Coordinator:
 
         Args:
             plan: The cut of the rows into tickets.
-            policy: Decides when the tickets of a step may go out, and when it is complete.
+            policy: Decides when the tickets of a step may go out, which results count, and when it is complete.
             shard: The vectors at the same state.
             learning_rate: Learning rate of the optimizer, which owns it.
             state: State that the attempt begins with.
@@ -94,6 +96,8 @@ class Coordinator:
         self.steps = self._accounting.steps
         self._advice = advice
         self._divergence = f"the training diverged; {advice.remedy}"
+        self._policy = policy
+        self._first_run = math.inf  # seconds of this round until a worker had answered all its tickets
         self._dispatcher = Dispatcher()
         self._ledger = Ledger(attempt, plan, policy, self._dispatcher, shard.validate_gradient, self._explain)
         self._norm_time = self._weight_norm_time = -math.inf
@@ -149,6 +153,17 @@ class Coordinator:
         """Returns whether the worker has a ticket to answer."""
         return self._dispatcher.holds_tickets(worker)
 
+    def is_at_work(self, worker: str) -> bool:
+        """Returns whether a report of the worker is due, also of a ticket that was dropped meanwhile."""
+        return self._dispatcher.is_at_work(worker)
+
+    @property
+    def seconds_to_spares(self) -> float:
+        """Seconds from the last lap until spare tickets go out because the step is late; infinite if none can."""
+        if not self._dispatcher.could_deal_spares or self.over:
+            return math.inf
+        return self._timer.begun + _LATE_FACTOR * self._first_run - self.stopwatch.mark
+
     @property
     def has_pending_work(self) -> bool:
         """True if there are tickets to deal, rounds to record, or an end to report."""
@@ -156,7 +171,7 @@ class Coordinator:
 
     def deal_tickets(self) -> dict[str, list[Ticket]]:
         """Deals tickets to the free workers, by worker; they are for the present version."""
-        dealt = {} if self.failure else self._dispatcher.deal_tickets()
+        dealt = {} if self.failure else self._dispatcher.deal_tickets(late=self.seconds_to_spares <= 0)
         for worker in dealt:
             self.shard.detach_gradient(worker)
         return dealt
@@ -177,6 +192,7 @@ class Coordinator:
         Returns:
             The reason if it is rejected, else None.
         """
+        self._dispatcher.record_report(worker)
         round_ = self._queue.find(result.ticket)
         rejection = self._ledger.admit(worker, attempt, result, round_, self.version)
         self.stopwatch.lap("inspecting")
@@ -217,11 +233,17 @@ class Coordinator:
         """Completes the ticket of an accepted result, passes its gradient to the shard, and closes complete rounds."""
         self._dispatcher.complete_ticket(worker, result.ticket)
         if result.gradient is not None:
-            self.shard.add_gradient(round_.step, result.ticket.micro_batch, round_.parts, result.gradient, worker)
+            weight = self._policy.weight(result.version, self.version)
+            self.shard.add_gradient(
+                round_.step, result.ticket.micro_batch, round_.parts, result.gradient, worker, weight
+            )
             if self.holds_tickets(worker):
                 self.shard.detach_gradient(worker)
         self.stopwatch.lap("reducing")
+        if not self.holds_tickets(worker):
+            self._first_run = min(self._first_run, self.stopwatch.mark - self._timer.begun)
         while complete := self._queue.pop_complete():
+            self._dispatcher.drop_tickets(complete.missing_tickets(), reporter=worker)
             self._open_rounds(self._close_round(complete))
 
     def _reject_result(self, worker: str, ticket: Ticket, rejection: Rejection) -> None:
@@ -317,20 +339,24 @@ class Coordinator:
         if following != Next.PLAN:
             self._queue.cut(self.version, evaluate=following == Next.EVALUATION)
         for round_ in self._queue.open_rounds(self.version):
-            self._dispatcher.add_tickets(round_.tickets())
+            spares = self._policy.spares(round_.parts) if round_.kind == TicketKind.GRADIENT else 0
+            self._dispatcher.add_tickets(round_.tickets(), spares)
 
     def _close_round(self, round_: Round) -> Next:
         self._ledger.forget_tickets()
+        self._first_run = math.inf
         norms = self._apply(round_) if round_.kind == TicketKind.GRADIENT else None
         self.counters.core_steps["python"] += round_.kind == TicketKind.GRADIENT
         self.rounds += 1
         time = self._timer.end_round(round_.kind)
         samples = {0: StepSample(time.spent, round_.computed)} if time.spent else {}
         measured = {0: norms} if norms else {}
+        missing = [ticket.micro_batch for ticket in round_.missing_tickets()]
         return self._accounting.close_rounds(
             ClosedRounds(
                 round_.kind, round_.epoch, round_.step, [round_.sums()], [time.seconds], samples, measured,
-                round_.staleness,
+                round_.staleness, {0: missing} if missing else {},
+                sum(round_.part_samples[part] for part in missing),
             )
         )  # fmt: skip
 

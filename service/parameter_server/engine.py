@@ -205,6 +205,8 @@ class Engine:
                 self._await_files(_CHECK_SECONDS)
             if self._error:
                 raise self._error
+            if self._coordinator.seconds_to_spares <= 0:
+                self._advance()
             if self._now > self._next_check:
                 self._next_check = self._now + min(_CHECK_SECONDS, self._members.patience_seconds / 2)
                 self._members.disconnect_silent(self._is_waited_for, self._now)
@@ -214,7 +216,7 @@ class Engine:
 
         Keeps no reference to them: the memory of a lost worker must not stay until the next file is ready.
         """
-        ready = self._selector.select(seconds)
+        ready = self._selector.select(max(0.0, min(seconds, self._coordinator.seconds_to_spares)))
         self._now = time.monotonic()
         self._coordinator.stopwatch.lap("waiting")
         for key, _ in ready:
@@ -257,6 +259,7 @@ class Engine:
         if coordinator.rounds != self._dealt_rounds:
             self._dealt_rounds = coordinator.rounds
             self._event_log.extend(self._core_news.look(coordinator.counters.core_steps, self._obstacle, self._now))
+            self._members.detach_unsent()
             self._remove_excess_workers()
         self._send_tickets(coordinator.deal_tickets())
         coordinator.stopwatch.lap("dealing")
@@ -335,7 +338,7 @@ class Engine:
     def _is_waited_for(self, worker: str) -> bool:
         if self._runs and self._runs.has_worker(worker):
             return self._runs.is_waited_for(worker)
-        return self._coordinator.holds_tickets(worker)
+        return self._coordinator.is_at_work(worker)
 
     # -- members -------------------------------------------------------------------------------------------------------
 

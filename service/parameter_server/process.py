@@ -16,7 +16,7 @@ from service.parameter_server.coordinator import Coordinator
 from service.parameter_server.engine import PATIENCE_SECONDS
 from service.parameter_server.progress.advice import advice
 from service.parameter_server.progress.stopping import stopping_rules
-from service.parameter_server.scheduling.policies import POLICIES
+from service.parameter_server.scheduling.policies import SchedulingPolicy, policy_of
 from service.parameter_server.servicer import ParameterServerServicer
 from service.parameter_server.shard.shard import Shard
 from service.parameter_server.shard.step_core import StepCore
@@ -83,13 +83,15 @@ async def start_parameter_server(
     """
     sys.setswitchinterval(_SWITCH_SECONDS)
     spec = assignment.spec
-    start, memory = place_in_shared_memory(first_snapshot(assignment), spec.distribution.transport)
+    policy = policy_of(spec)
+    placed = place_in_shared_memory(first_snapshot(assignment), spec.distribution.transport, policy.weight_buffers)
+    start = placed.snapshot
     optimizer, rules = from_spec.update_rule(spec), stopping_rules(assignment)
     layer_starts = ParameterLayout(tuple(spec.model.layers), spec.model.bias).starts
-    shard = Shard(optimizer, start, layer_starts, keep_best=rules.keep_best)
+    shard = Shard(optimizer, start, layer_starts, keep_best=rules.keep_best, versions=placed.versions)
     coordinator = Coordinator(
         from_spec.plan(assignment),
-        POLICIES[spec.distribution.policy],
+        policy,
         shard,
         optimizer.learning_rate,
         start.state,
@@ -99,9 +101,9 @@ async def start_parameter_server(
         advice=advice(assignment),
         clock=time.perf_counter,
     )
-    core, run_memory, obstacle = _step_core(assignment, shard, shared=memory is not None)
+    core, run_memory, obstacle = _step_core(assignment, shard, policy, shared=placed.memory is not None)
     slots = min(spec.distribution.micro_batches, _MOST_SLOTS) if core else 1
-    acceptor = Acceptor(_transport(spec), host, shard.parameters, memory, shard.buffers, run_memory, slots)
+    acceptor = Acceptor(_transport(spec), host, placed.versions, placed.memory, shard.buffers, run_memory, slots)
     description = _description(assignment)
     servicer = ParameterServerServicer(
         assignment, secret, coordinator, acceptor, description, patience_seconds, core, obstacle
@@ -123,7 +125,7 @@ def _transport(spec: spec_pb.JobSpec) -> spec_pb.Transport.ValueType:
 
 
 def _step_core(
-    assignment: ps_pb.Assignment, shard: Shard, *, shared: bool
+    assignment: ps_pb.Assignment, shard: Shard, policy: SchedulingPolicy, *, shared: bool
 ) -> tuple[StepCore | None, RunMemory | None, str]:
     """Returns the native step core and the memory of its runs, where both can be and are wanted; or else the reason.
 
@@ -137,6 +139,8 @@ def _step_core(
     if distribution.transport == spec_pb.TRANSPORT_INLINE:
         return None, None, "distribution.transport is inline"
     reason = missing_reason() if shared else "the parameter server's system has no memory that can be shared"
+    if not policy.allows_runs:
+        reason = "distribution.policy is not sync"
     if not reason:
         try:
             memory = RunMemory.create()

@@ -1,19 +1,20 @@
 """Start of an attempt: with weights that are drawn, or with a checkpoint."""
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.checkpoints.image import CheckpointError, Snapshot, read_image
 from service.parameter_server.progress.stopping import stopping_rules
 from workers import from_spec
-from workers.transport.shared_memory import PROBE_BYTES, SharedMemory
+from workers.transport.shared_memory import SharedMemory, vectors_bytes
 
-__all__ = ["first_snapshot", "place_in_shared_memory"]
+__all__ = ["PlacedWeights", "first_snapshot", "place_in_shared_memory"]
 
 _log = logging.getLogger(__name__)
 
@@ -31,28 +32,44 @@ def first_snapshot(assignment: ps_pb.Assignment) -> Snapshot:
     return snapshot
 
 
+@dataclass(frozen=True)
+class PlacedWeights:
+    """The state before the first step, with its weights where workers can read them.
+
+    Attributes:
+        snapshot: The state; its weights are one of the versions.
+        versions: Buffers for the versions of the weights: version v is in buffer v modulo their number.
+        memory: Shared memory of the buffers; None if they lie in ordinary memory.
+    """
+
+    snapshot: Snapshot
+    versions: tuple[NDArray[np.floating], ...]
+    memory: SharedMemory | None = None
+
+
 def place_in_shared_memory(
-    snapshot: Snapshot, transport: spec_pb.Transport.ValueType
-) -> tuple[Snapshot, SharedMemory | None]:
-    """Returns the snapshot with writable weights, in shared memory for the workers.
+    snapshot: Snapshot, transport: spec_pb.Transport.ValueType, buffers: int = 1
+) -> PlacedWeights:
+    """Places the weights, writable and with so many buffers, in shared memory for the workers.
 
     They lie in ordinary memory if the spec does not want to share it, or the system has none to share.
     """
     parameters = snapshot.parameters
+    dtype, size, present = parameters.dtype, parameters.size, snapshot.state.step % buffers
     if transport != spec_pb.TRANSPORT_INLINE:
         try:
-            memory = SharedMemory.create("weights", max(parameters.nbytes, PROBE_BYTES), others_may_write=False)
+            memory = SharedMemory.create("weights", vectors_bytes(dtype, size, buffers), others_may_write=False)
         except OSError as error:
             _log.warning(
                 "this system has no memory that can be shared, weights and gradients are sent inline: %s", error
             )
         else:
-            shared = memory.vector(parameters.dtype, parameters.size)
-            np.copyto(shared, parameters)
-            return replace(snapshot, parameters=shared), memory
-    if parameters.flags.writeable:
-        return snapshot, None
-    return replace(snapshot, parameters=parameters.copy()), None
+            versions = memory.vectors(dtype, size, buffers)
+            np.copyto(versions[present], parameters)
+            return PlacedWeights(replace(snapshot, parameters=versions[present]), versions, memory)
+    own = parameters if parameters.flags.writeable else parameters.copy()
+    versions = tuple(own if number == present else np.empty_like(own) for number in range(buffers))
+    return PlacedWeights(replace(snapshot, parameters=own), versions)
 
 
 def _require_fitting(snapshot: Snapshot, assignment: ps_pb.Assignment) -> None:

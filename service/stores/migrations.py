@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
+from nablad.v1 import job_spec_pb2 as spec_pb
 from nablad.v1 import jobs_pb2 as jobs_pb
 from nablad.v1 import metrics_pb2 as metrics_pb
 from nablad.v1 import models_pb2 as models_pb
@@ -77,8 +78,13 @@ def _fill_digests(connection: sqlite3.Connection, table: str, columns: Sequence[
 
 
 def _fill_schema_5(connection: sqlite3.Connection) -> None:
-    """Moves metrics into messages of their own. A damaged row stays as it is: a new digest would hide the damage."""
-    for table, upgrade in _UPGRADES_OF_SCHEMA_4.items():
+    """Moves metrics into messages of their own."""
+    _upgrade_bodies(connection, _UPGRADES_OF_SCHEMA_4)
+
+
+def _upgrade_bodies(connection: sqlite3.Connection, upgrades: Mapping[str, Callable[[bytes], bytes]]) -> None:
+    """Upgrades bodies, by table. A damaged row stays as it is: a new digest would hide the damage."""
+    for table, upgrade in upgrades.items():
         columns = (*_DIGESTED_IN_SCHEMA_4[table], "digest")
         keys = [name for _, name, *_, key in connection.execute(f"PRAGMA table_info({table})") if key]
         where = " AND ".join(f"{name} = ?" for name in keys)
@@ -122,6 +128,32 @@ def _upgraded_model(body: bytes) -> bytes:
     model = models_pb.Model.FromString(body)
     _move_metrics(model, _METRICS_OF_MODELS)
     return model.SerializeToString()
+
+
+def _fill_schema_6(connection: sqlite3.Connection) -> None:
+    """Moves the policy of specs into a message of its own."""
+    _upgrade_bodies(connection, _UPGRADES_OF_SCHEMA_5)
+
+
+def _upgraded_policy_of_job(body: bytes) -> bytes:
+    job = jobs_pb.Job.FromString(body)
+    return job.SerializeToString() if _move_policy(job.spec) else body
+
+
+def _upgraded_policy_of_model(body: bytes) -> bytes:
+    model = models_pb.Model.FromString(body)
+    return model.SerializeToString() if _move_policy(model.spec) else body
+
+
+def _move_policy(spec: spec_pb.JobSpec) -> bool:
+    """Moves the policy, a number that was field 4 of the distribution; returns whether there was one."""
+    if not spec.HasField("distribution"):
+        return False
+    numbers = [field.data for field in UnknownFieldSet(spec.distribution) if field.field_number == 4]  # type: ignore[attr-defined] # which has __getitem__ alone
+    if numbers:
+        spec.distribution.policy.name = numbers[-1]
+        spec.distribution.DiscardUnknownFields()
+    return bool(numbers)
 
 
 def _move_metrics(message: Message, places: Mapping[int, tuple[str, str]]) -> None:
@@ -181,6 +213,11 @@ _UPGRADES_OF_SCHEMA_4: Mapping[str, Callable[[bytes], bytes]] = {
     "events": _upgraded_event,
     "history": _upgraded_point,
     "models": _upgraded_model,
+}
+
+_UPGRADES_OF_SCHEMA_5: Mapping[str, Callable[[bytes], bytes]] = {
+    "jobs": _upgraded_policy_of_job,
+    "models": _upgraded_policy_of_model,
 }
 
 # Entries are only ever added: databases of every age are opened.
@@ -267,4 +304,6 @@ MIGRATIONS = (
     ),
     # The same tables: the messages in `body` have their metrics elsewhere.
     Migration("", _fill_schema_5),
+    # The same tables: the specs in `body` have their policy in a message.
+    Migration("", _fill_schema_6),
 )

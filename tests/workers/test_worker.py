@@ -115,6 +115,30 @@ def test_a_rejected_result_is_told_and_its_ticket_answered_again(
     assert "a result was rejected: NOT_FINITE" in caplog.text
 
 
+def test_new_tickets_replace_what_is_left_of_older_ones(
+    server: Any,
+    start_worker: StartWorker,
+    receive_report: ReceiveReport,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A step that was applied without the worker is no work any more; that it was late is no warning."""
+    old, new = ([Ticket(step, TicketKind.GRADIENT, part) for part in (0, 1)] for step in (0, 1))
+    came: list[Ticket] = []
+
+    def session(connection: socket.socket) -> End:
+        orders = encode_order(old, [], 0), encode_order(new, [Rejection.LATE], 1), encode_order([], [None], 1)
+        for order in orders:
+            connection.sendall(order)
+            came.append(receive_report(connection)[0].result.ticket)
+        return _hang_up(connection)
+
+    server.sessions = [session]
+    with caplog.at_level(logging.WARNING):
+        start_worker(server.address).result(SECONDS)
+    assert came == [old[0], *new]
+    assert "LATE" not in caplog.text
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_arithmetic_is_that_of_the_spec(
     server: Any,

@@ -19,7 +19,7 @@ from workers.transport.run_memory import (
     worker_memory_bytes,
 )
 from workers.transport.server_connection import ServerConnection, ServerConnectionError
-from workers.transport.shared_memory import PROBE_BYTES, SharedMemory
+from workers.transport.shared_memory import SharedMemory, vectors_bytes
 
 __all__ = ["HANDSHAKE", "Peer", "connect_to_server", "peer_of", "require_same_user"]
 
@@ -98,8 +98,8 @@ def _open_shared(joined: ps_pb.JoinResponse, size: int, dtype: np.dtype[Any]) ->
         # Another user may take a name in the abstract namespace once its first owner is gone.
         require_same_user(connection)
         connection.sendall(joined.token)
-        slots = max(joined.shared_connection.slots, 1)
-        sizes = max(size * dtype.itemsize, PROBE_BYTES), worker_memory_bytes(dtype, size, slots)
+        slots, buffers = max(joined.shared_connection.slots, 1), max(joined.shared_connection.weight_buffers, 1)
+        sizes = vectors_bytes(dtype, size, buffers), worker_memory_bytes(dtype, size, slots)
         weights, gradient, run_memory = _receive_memory(connection, *sizes)
         gradient.answer_challenge()
         connection.sendall(HANDSHAKE)
@@ -110,7 +110,7 @@ def _open_shared(joined: ps_pb.JoinResponse, size: int, dtype: np.dtype[Any]) ->
     results = WorkerMemory(gradient, dtype, size, slots)
     return ServerConnection(
         connection,
-        weights.vector(dtype, size),
+        weights.vectors(dtype, size, buffers),
         results.gradients[0],
         run_end=RunEnd(run_memory, results) if run_memory else None,
     )
@@ -145,7 +145,7 @@ def _open_inline(joined: ps_pb.JoinResponse, layout: ParameterLayout, dtype: np.
     except BaseException:
         connection.close()
         raise
-    return ServerConnection(connection, np.zeros(layout.size, dtype), np.empty(layout.size, dtype), layout.starts)
+    return ServerConnection(connection, [np.zeros(layout.size, dtype)], np.empty(layout.size, dtype), layout.starts)
 
 
 def _require_handshake(connection: socket.socket) -> None:

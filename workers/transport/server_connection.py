@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -48,7 +48,7 @@ class ServerConnection:
     def __init__(
         self,
         connection: socket.socket,
-        weights: NDArray[np.floating],
+        versions: Sequence[NDArray[np.floating]],
         gradient: NDArray[np.floating],
         layer_starts: Iterable[int] | None = None,
         run_end: RunEnd | None = None,
@@ -57,15 +57,17 @@ class ServerConnection:
 
         Args:
             connection: Blocking socket; owned from now on.
-            weights: Shape (size,).
+            versions: Buffers for the versions of the weights, each of shape (size,); version v is in buffer v modulo
+                their number. One, where memory is not shared.
             gradient: Shape (size,).
             layer_starts: Index in the vector of the first number of each layer; None where memory is shared.
             run_end: Shared memory of runs; None if this worker cannot make any.
         """
         self.run_end = run_end
-        self.weights = weights
+        self.weights = versions[0]
         self.gradient = gradient
         self.shared = layer_starts is None
+        self._versions = versions
         self._connection = connection
         self._head = bytearray(ORDER_BYTES)
         self._layer_starts = [start * gradient.itemsize for start in layer_starts or ()]
@@ -81,6 +83,8 @@ class ServerConnection:
                 return None
             rest = bytearray(order_rest_bytes(self._head))
             order = Order.decode(self._head, rest) if self._receive(memoryview(rest)) else None
+            if order:
+                self.weights = self._versions[order.version % len(self._versions)]
             if order and order.weights_bytes and not self._receive(self.weights.data.cast("B")):
                 return None
         except OSError as error:

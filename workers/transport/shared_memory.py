@@ -14,15 +14,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["PROBE_BYTES", "SharedMemory"]
+__all__ = ["PROBE_BYTES", "SharedMemory", "vectors_bytes"]
 
 PROBE_BYTES = 16
 """Least size, in bytes, of memory that can be probed."""
+
+# Vectors behind the first one begin where a cache line does.
+_ALIGNMENT = 64
 
 # Whoever has the file may neither shrink it under those who have mapped it, nor grow it, nor remove these seals.
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 # Of Linux 5.1; Python has a name for it from 3.13 on. Existing mappings stay writable.
 _SEAL_FUTURE_WRITE = 0x0010
+
+
+def vectors_bytes(dtype: DTypeLike, size: int, count: int) -> int:
+    """Returns the size, in bytes, of memory for `count` vectors of `size` numbers; it can be probed."""
+    return max((count - 1) * _stride(dtype, size) + np.dtype(dtype).itemsize * size, PROBE_BYTES)
+
+
+def _stride(dtype: DTypeLike, size: int) -> int:
+    return -(-np.dtype(dtype).itemsize * size // _ALIGNMENT) * _ALIGNMENT
 
 
 class SharedMemory:
@@ -73,6 +85,11 @@ class SharedMemory:
         The vector keeps the mapping alive.
         """
         return np.frombuffer(self._map, dtype, size, offset)
+
+    def vectors(self, dtype: DTypeLike, size: int, count: int) -> tuple[NDArray[np.floating], ...]:
+        """Returns `count` vectors of `size` numbers, one behind the other, as `vector`; see `vectors_bytes`."""
+        stride = _stride(dtype, size)
+        return tuple(np.frombuffer(self._map, dtype, size, number * stride) for number in range(count))
 
     def write_challenge(self) -> bytes:
         """Writes random bytes, and returns their right answer: a probe that memory is truly shared."""

@@ -52,16 +52,21 @@ def membership() -> Row:
             graph(
                 "Workers lost", "Per interval. A single loss is harmless. If losses repeat, see the job's events for "
                 "the reason.", units.Number,
-                Series(increase(of_job("nablad_job_workers_lost_total")), "lost"), span=4,
+                Series(increase(of_job("nablad_job_workers_lost_total")), "lost"), span=3,
             ),
             graph(
-                "Rejected results", "Results without effect, by reason. Duplicate and late follow a lost worker; not "
-                "finite means that ε is too large.", units.CountsPerSecond,
-                Series(total(rate(of_job("nablad_job_refused_results_total")), "reason"), "{{reason}}"), span=4,
+                "Rejected results", "Results without effect, by reason. Duplicate and late follow a lost worker, and "
+                "late is usual with the policy backup; not finite means that ε is too large.", units.CountsPerSecond,
+                Series(total(rate(of_job("nablad_job_refused_results_total")), "reason"), "{{reason}}"), span=3,
+            ),
+            graph(
+                "Dropped micro-batches", "Parts of steps that the policy did not wait for: they are never applied. "
+                "0 in sync mode.", units.CountsPerSecond,
+                Series(rate(of_job("nablad_job_dropped_micro_batches_total")), "dropped"), span=3,
             ),
             graph(
                 "Staleness", "Age of the weights of a step's oldest gradient, in updates. 0 in sync mode.",
-                units.Number, Series(of_job("nablad_job_staleness_updates"), "updates"), span=4,
+                units.Number, Series(of_job("nablad_job_staleness_updates"), "updates"), span=3,
             ),
         ],
     )  # fmt: skip

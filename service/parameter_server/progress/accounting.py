@@ -164,6 +164,7 @@ class EpochAccounting:
                 self.counters.add_evaluation(rounds.seconds[0])
                 continue
             self._tracker.record_steps(rounds)
+            self.counters.dropped_micro_batches += rounds.missing_micro_batches
             self.steps.record_steps(rounds)
             self._diagnostics.record_steps(rounds)
             self._events.extend(self._tracker.history_events(rounds))

@@ -31,11 +31,13 @@ class AttemptCounters:
     Attributes:
         workers_lost: Number of workers that were lost.
         core_steps: Number of steps by the code that made them, one of STEP_CORES.
+        dropped_micro_batches: Number of micro-batches that were dropped, because their results did not come in time.
     """
 
     def __init__(self) -> None:
         self.workers_lost = 0
         self.core_steps = dict.fromkeys(STEP_CORES, 0)
+        self.dropped_micro_batches = 0
         self._worker_seconds = dict.fromkeys(WORKER_ACTIVITIES, 0.0)
         self._evaluations = 0
         self._evaluation_seconds = 0.0
@@ -72,6 +74,7 @@ class AttemptCounters:
             server_seconds=server_seconds,
             rejected={rejection.name.lower(): count for rejection, count in rejected.items()},
             workers_lost=self.workers_lost,
+            dropped_micro_batches=self.dropped_micro_batches,
             transport_workers=dict.fromkeys(TRANSPORTS, 0) | Counter(transports),
             evaluations=self._evaluations,
             evaluation_seconds=self._evaluation_seconds,

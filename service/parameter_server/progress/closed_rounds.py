@@ -1,6 +1,7 @@
 """Closed rounds: steps and evaluations that are complete and applied, as progress and statistics record them."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from service.parameter_server.shard.norms import Norms
@@ -38,8 +39,17 @@ class ClosedRounds(NamedTuple):
     """Norms of the updates in which they were measured, by their place."""
     staleness: int = 0
     """Age, in updates, of the oldest weights that a result was computed with."""
+    missing: Mapping[int, Sequence[int]] = MappingProxyType({})
+    """Numbers of the micro-batches that were dropped, of the steps with any, by their place."""
+    missing_samples: int = 0
+    """Number of samples in these."""
 
     @property
     def last(self) -> int:
         """Number of the last step."""
         return self.first + len(self.sums) - 1
+
+    @property
+    def missing_micro_batches(self) -> int:
+        """Number of micro-batches that were dropped."""
+        return sum(map(len, self.missing.values()))

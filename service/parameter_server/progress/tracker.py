@@ -32,6 +32,8 @@ class ProgressTracker:
     Attributes:
         position: Position after the rounds that are recorded.
         samples: Number of samples that went into updates.
+        dropped_micro_batches: Number of micro-batches that were dropped.
+        dropped_samples: Number of samples in these.
         epoch: Number of the present epoch, from 0.
         training: Sums over the steps of the present epoch so far, each mini-batch before its update.
         validation: Sums of the last evaluation; None before the first one.
@@ -58,6 +60,8 @@ class ProgressTracker:
         epochs_ended = max(0, start.step // plan.steps_per_epoch - waits)
         self.position = Position(start.step, start.evaluated, epochs_ended)
         self.samples = start.samples
+        self.dropped_micro_batches = start.dropped_micro_batches
+        self.dropped_samples = start.dropped_samples
         self.epoch = start.epoch.epoch
         self.training = read_sums(start.epoch.sums)
         self.validation = read_sums(start.validation) if start.HasField("validation") else None
@@ -74,6 +78,8 @@ class ProgressTracker:
             self._epoch_seconds += seconds
         self.position = Position(steps.last + 1, False, self.position.epochs_ended)
         self.samples += self.training.samples - before
+        self.dropped_micro_batches += steps.missing_micro_batches
+        self.dropped_samples += steps.missing_samples
         for norms in steps.norms.values():
             self.gradient_norm = norms.gradient
 
@@ -104,6 +110,8 @@ class ProgressTracker:
             learning_rate=self._learning_rate(max(self.position.step, 1)),  # before the first step, that of the first
             gradient_norm=self.gradient_norm,
             workers_alive=workers,
+            dropped_micro_batches=self.dropped_micro_batches,
+            dropped_samples=self.dropped_samples,
         )
 
     def history_events(self, steps: ClosedRounds) -> Iterator[ps_pb.TrainingEvent]:
@@ -120,6 +128,7 @@ class ProgressTracker:
             point.learning_rate = self._learning_rate(step + 1)
             if norms:
                 point.gradient_norm = norms.gradient
+            point.missing_micro_batches.extend(steps.missing.get(place, ()))
             yield event
 
     def state(
@@ -141,4 +150,6 @@ class ProgressTracker:
             best=best,
             gradient_norm=self.gradient_norm,
             diagnostics=diagnostics,
+            dropped_micro_batches=self.dropped_micro_batches,
+            dropped_samples=self.dropped_samples,
         )

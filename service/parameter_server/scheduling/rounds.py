@@ -23,7 +23,7 @@ class Round:
         step: Number of the step, from 0; for an evaluation, the number of updates that the evaluated weights have seen.
         parts: Number of tickets.
         part_samples: Number of samples of each part.
-        samples: Number of samples of all parts.
+        samples: Number of samples of the parts that have a result.
     """
 
     def __init__(self, kind: TicketKind, epoch: int, step: int, samples: Sequence[int]) -> None:
@@ -33,7 +33,7 @@ class Round:
         self.step = step
         self.parts = len(samples)
         self.part_samples = samples
-        self.samples = sum(samples)
+        self.samples = 0
         self._first_time = 0.0  # of the first result
         self._computed: dict[str, float] = {}
         self._sums: dict[int, SampleSums] = {}
@@ -65,6 +65,12 @@ class Round:
         """Yields all tickets of the round in the order of their parts."""
         return (Ticket(self.step, self.kind, part) for part in range(self.parts))
 
+    def missing_tickets(self) -> list[Ticket]:
+        """Returns the tickets that have no result, in the order of their parts."""
+        if len(self._sums) == self.parts:
+            return []
+        return [ticket for ticket in self.tickets() if ticket.micro_batch not in self._sums]
+
     @property
     def computed(self) -> float:
         """Seconds of computation of the slowest worker, with all its parts."""
@@ -88,6 +94,7 @@ class Round:
             self._computed[worker] = self._computed.get(worker, 0.0) + computed
         self._oldest_version = min(self._oldest_version, result.version)
         self._sums[result.ticket.micro_batch] = result.sums
+        self.samples += self.part_samples[result.ticket.micro_batch]
         return now - self._first_time
 
 

@@ -41,9 +41,10 @@ class GradientBuffers:
 class TreeSum:
     """Adds `parts` vectors in a fixed binary tree over their numbers, as they come in any order.
 
-    On each level the neighbours 2i and 2i+1 are added; one without a neighbour goes up as it is. Floating-point
-    addition is commutative but not associative, so the tree fixes the result to the last bit while the order of arrival
-    does not matter. At most one vector per open subtree is held, log2(parts) + 1 of them when parts come in order.
+    On each level the neighbours 2i and 2i+1 are added; one without a neighbour goes up as it is. So the sum of the
+    parts that came depends on nothing but their numbers, also where some are missing. Floating-point addition is
+    commutative but not associative, so the tree fixes the result to the last bit while the order of arrival does not
+    matter. At most one vector per open subtree is held, log2(parts) + 1 of them when parts come in order.
 
     A writable vector is owned from now on. A read-only one is borrowed: it must not change until it is detached or the
     sum is complete.
@@ -74,6 +75,25 @@ class TreeSum:
                 vector = self._sum(other, vector)
             level, number, width = level + 1, number // 2, (width + 1) // 2
         return (vector,)
+
+    def take_addends(self) -> tuple[Vector, ...]:
+        """Ends the sum without the parts that have not come; at least one has.
+
+        Returns:
+            The one or two vectors whose sum is the sum of those that came, as `add_part`.
+        """
+        level, width = 0, self._parts
+        subtrees, self._subtrees = self._subtrees, {}
+        nodes: dict[int, Vector] = {}  # of this level, by number
+        while True:
+            nodes |= {number: vector for (at, number), vector in subtrees.items() if at == level}
+            if width <= 2:
+                return tuple(nodes[number] for number in sorted(nodes))
+            above: dict[int, Vector] = {}
+            for number, vector in nodes.items():
+                other = above.get(number // 2)
+                above[number // 2] = vector if other is None else self._sum(other, vector)
+            level, width, nodes = level + 1, (width + 1) // 2, above
 
     def detach_part(self, borrowed: Vector) -> None:
         """Replaces a borrowed vector by a copy if it is still needed, because its owner writes to it next."""

@@ -27,13 +27,25 @@ _Piece = tuple[int, slice]  # number of a layer, and place of its numbers in a b
 class Weights:
     """Weights and optimizer: the only code that changes the weights.
 
+    Version v of the weights lies in buffer v % n of n. With one buffer an update works in place. With more it writes
+    the next version beside the present one, which others may read meanwhile: it stays whole for n - 1 updates.
+
     Attributes:
-        parameters: The weights, shape (size,), always the same array.
+        versions: The buffers, each of shape (size,), always the same arrays.
+        parameters: The weights of the present version, shape (size,): one of the buffers.
         optimizer: The update rule.
         layer_starts: Index of the first number of each layer.
     """
 
-    def __init__(self, optimizer: Optimizer, start: Snapshot, layer_starts: Sequence[int], *, keep_best: bool) -> None:
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        start: Snapshot,
+        layer_starts: Sequence[int],
+        *,
+        keep_best: bool,
+        versions: Sequence[Vector] = (),
+    ) -> None:
         """Begins with the state of a snapshot.
 
         Args:
@@ -41,8 +53,12 @@ class Weights:
             start: Its writable vectors are owned from now on. Without moments the optimizer begins anew.
             layer_starts: Index of the first number of each layer, as `ParameterLayout.starts`.
             keep_best: Whether the best weights are kept.
+            versions: The buffers; the snapshot's weights are one of them, at the place of their version. Empty: these
+                weights alone.
         """
-        self.parameters = start.parameters
+        self.versions = tuple(versions) or (start.parameters,)
+        self._present = start.state.step % len(self.versions)
+        self.parameters = self.versions[self._present]
         self.optimizer = optimizer
         self.layer_starts = layer_starts
         state = optimizer.init(self.parameters)
@@ -92,8 +108,11 @@ class Weights:
             The norms, if they are measured.
         """
         squares: list[LayerSquares] | None = [] if with_norms else None
-        blocks = self._gradient_blocks(addends, squares)
-        self._state = self.optimizer.update(self.parameters, blocks, samples, self._state)
+        following = (self._present + 1) % len(self.versions)
+        target = self.versions[following]
+        blocks = self._gradient_blocks(addends, target, squares)
+        self._state = self.optimizer.update(target, blocks, samples, self._state)
+        self._present, self.parameters = following, target
         if squares is None:
             return None
         norms = gradient_norms(squares_by_layer(squares, self._layers), samples)
@@ -128,10 +147,13 @@ class Weights:
         squares = squares_by_layer(_squares(self.parameters, self._blocks), self._layers)
         return [math.sqrt(square) for square in squares]
 
-    def _gradient_blocks(self, addends: tuple[Vector, ...], squares: list[LayerSquares] | None) -> Iterator[Block]:
+    def _gradient_blocks(
+        self, addends: tuple[Vector, ...], target: Vector, squares: list[LayerSquares] | None
+    ) -> Iterator[Block]:
         """Yields the sum of the samples' gradients, block by block; adds its squares to the list, if there is one.
 
-        The caller updates the weights of a block before it asks for the next, while all is in the cache.
+        Copies each block of the weights into the target first, if that is another buffer. The caller updates the
+        weights of a block before it asks for the next, while all is in the cache.
         """
         for place, pieces in self._blocks:
             first = addends[0][place]
@@ -140,6 +162,8 @@ class Weights:
                 np.add(first, addends[1][place], out=total)
             else:
                 np.copyto(total, first)
+            if target is not self.parameters:
+                np.copyto(target[place], self.parameters[place])
             if squares is not None:
                 squares.extend((layer, sum_of_squares(total[piece])) for layer, piece in pieces)
             yield place, total

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import secrets
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -41,7 +41,7 @@ class Acceptor:
         self,
         transport: spec_pb.Transport.ValueType,
         host: str,
-        weights: NDArray[np.floating],
+        versions: Sequence[NDArray[np.floating]],
         memory: SharedMemory | None,
         buffers: GradientBuffers,
         run_memory: RunMemory | None = None,
@@ -52,13 +52,13 @@ class Acceptor:
         Args:
             transport: Transport of the spec.
             host: Address to listen on; the port is a free one.
-            weights: The parameter vector.
-            memory: Shared memory of the parameter vector; None if it is not shared.
+            versions: Buffers for the versions of the parameter vector.
+            memory: Shared memory of these buffers; None if they are not shared.
             buffers: Pool of the vectors that gradients are received into.
             run_memory: Memory of runs; None if there will be none.
             slots: Most results of one step that a worker has in shared memory.
         """
-        self._weights = weights
+        self._versions = versions
         self._memory = memory
         self._buffers = buffers
         self._run_memory = run_memory
@@ -93,6 +93,7 @@ class Acceptor:
         if self._unix and same_host:
             response.shared_connection.socket_name = self._socket_name
             response.shared_connection.slots = self._slots
+            response.shared_connection.weight_buffers = len(self._versions)
             if can_run and self._run_memory:
                 self._runners.add(response.worker_id)
         if self._tcp:
@@ -187,12 +188,12 @@ class Acceptor:
 
     async def _inline_handshake(self, connection: socket.socket, _: str) -> WorkerConnection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return WorkerConnection(connection, self._weights, self._buffers)
+        return WorkerConnection(connection, self._versions, self._buffers)
 
     async def _shared_handshake(self, connection: socket.socket, worker: str) -> WorkerConnection:
         """Passes the shared memory to the worker, and probes that both ends see the same memory."""
         assert self._memory is not None  # noqa: S101 (there is a Unix socket)
-        dtype, size = self._weights.dtype, self._weights.size
+        dtype, size = self._versions[0].dtype, self._versions[0].size
         can_run = worker in self._runners
         size_bytes = worker_memory_bytes(dtype, size, self._slots)
         gradient = SharedMemory.create(worker, size_bytes, others_may_write=True)
@@ -203,7 +204,7 @@ class Acceptor:
             raise ValueError(f"{worker} does not see the same memory")
         memory = WorkerMemory(gradient, dtype, size, self._slots)
         run_memory = memory if can_run else None
-        return WorkerConnection(connection, self._weights, self._buffers, memory.gradients[0], run_memory)
+        return WorkerConnection(connection, self._versions, self._buffers, memory.gradients[0], run_memory)
 
 
 async def _read(connection: socket.socket, count: int) -> bytes:

@@ -90,7 +90,7 @@ class Members:
     """The members in the order in which they joined, and their connections.
 
     Attributes:
-        patience_seconds: Time that one that holds tickets may be silent, at present.
+        patience_seconds: Time that one whose report is due may be silent, at present.
     """
 
     def __init__(self, patience_seconds: float, selector: BaseSelector, bridge: ThreadBridge) -> None:
@@ -187,6 +187,12 @@ class Members:
         member.connection.flush()
         self._await_room(member, writing=member.connection.has_unsent)
 
+    def detach_unsent(self) -> None:
+        """Copies what waits to be sent, because the weights in it may be written to next."""
+        for member in self:
+            if member.connection.has_unsent:
+                member.connection.detach_weights()
+
     def disconnect(self, member: Member, reason: str) -> None:
         """Closes a connection, which ends the membership; the worker keeps its tickets until then."""
         if not member.connected:
@@ -201,8 +207,8 @@ class Members:
         for member in self:
             self.disconnect(member, reason)
 
-    def disconnect_silent(self, holds_tickets: Callable[[str], bool], now: float) -> None:
-        """Disconnects workers that hold tickets and exceed the patience, which grows then.
+    def disconnect_silent(self, is_at_work: Callable[[str], bool], now: float) -> None:
+        """Disconnects workers whose report is due and that exceed the patience, which grows then.
 
         A worker may hang while its process answers pings. One that is only slow joins again, and has more time.
         """
@@ -210,7 +216,7 @@ class Members:
         silent = [
             member
             for member in self
-            if member.connected and holds_tickets(member.worker) and now - member.heard > patience
+            if member.connected and is_at_work(member.worker) and now - member.heard > patience
         ]
         for member in silent:
             self.disconnect(member, f"no word of {member.worker} for {patience:.0f} s")

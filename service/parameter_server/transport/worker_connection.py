@@ -36,7 +36,7 @@ class WorkerConnection:
     def __init__(
         self,
         connection: socket.socket,
-        weights: Vector,
+        versions: Sequence[Vector],
         buffers: GradientBuffers,
         shared_gradient: Vector | None = None,
         run_memory: WorkerMemory | None = None,
@@ -45,7 +45,8 @@ class WorkerConnection:
 
         Args:
             connection: Socket; owned from now on, and never blocking.
-            weights: The parameter vector, which changes in place; sent to workers that do not share it.
+            versions: Buffers for the versions of the parameter vector, version v in buffer v modulo their number; sent
+                to workers that do not share them.
             buffers: Pool of the vectors that gradients are received into.
             shared_gradient: Shared memory that the worker writes its gradient to; None if it sends the gradient.
             run_memory: Memory of the worker's results in runs; None if it cannot make any.
@@ -54,7 +55,8 @@ class WorkerConnection:
         self.transport = "inline" if shared_gradient is None else "shared"
         self.run_memory = run_memory
         self._socket = connection
-        self._weights = weights.data.cast("B")
+        self._versions = [weights.data.cast("B") for weights in versions]
+        self._weights_bytes = versions[0].nbytes
         self._buffers = buffers
         self._shared_gradient = shared_gradient
         if shared_gradient is not None:
@@ -64,7 +66,7 @@ class WorkerConnection:
         self._room = memoryview(self._head)  # to be filled next
         self._report: Report | None = None  # whose gradient is being received
         self._gradient: Vector | None = None  # as far as it was received
-        self._missing = self._weights.nbytes  # of the gradient; it comes from its end
+        self._missing = self._weights_bytes  # of the gradient; it comes from its end
         self._held_version = -1
         self._unsent: deque[memoryview] = deque()
 
@@ -98,10 +100,10 @@ class WorkerConnection:
             WorkerConnectionError: The connection broke, or the worker does not read.
         """
         with_weights = bool(tickets) and self._shared_gradient is None and self._held_version != version
-        order = encode_order(tickets, rejections, version, self._weights.nbytes if with_weights else 0, run)
+        order = encode_order(tickets, rejections, version, self._weights_bytes if with_weights else 0, run)
         self._unsent.append(memoryview(order))
         if with_weights:
-            self._unsent.append(self._weights)
+            self._unsent.append(self._versions[version % len(self._versions)])
             self._held_version = version
         if len(self._unsent) > _MOST_UNSENT:
             raise WorkerConnectionError("the worker does not read what it is sent")
@@ -124,6 +126,10 @@ class WorkerConnection:
             return
         except OSError as error:
             raise WorkerConnectionError(str(error)) from error
+
+    def detach_weights(self) -> None:
+        """Copies what is unsent, because the next update may write to its buffer: no mixture of versions is sent."""
+        self._unsent = deque(memoryview(bytes(piece)) for piece in self._unsent)
 
     def receive_report(self) -> Report | None:
         """Returns the next result, with its gradient; None if not all of it has arrived.
@@ -180,7 +186,7 @@ class WorkerConnection:
         gradient, complete = self._gradient, self._missing == 0
         if self._shared_gradient is not None:
             gradient, complete = self._shared_gradient, True
-        self._gradient, self._missing = None, self._weights.nbytes
+        self._gradient, self._missing = None, self._weights_bytes
         if complete and report.result.ticket.kind == TicketKind.GRADIENT:
             report.result.gradient = gradient
         else:

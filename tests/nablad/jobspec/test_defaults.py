@@ -79,13 +79,8 @@ model:
   initialisation_scale: 1.0
   dtype: float32
 cost: {function: categorical_cross_entropy}
-training:
-  epochs: 10
-  batch_size: 100
-  learning_rate: 0.1
-  optimizer: {name: sgd}
-  seed: 0
-distribution: {workers: 1, cpus_per_worker: 1, micro_batches: 2, policy: sync, transport: auto, step_core: auto}
+training: {epochs: 10, batch_size: 100, learning_rate: 0.1, optimizer: sgd, seed: 0}
+distribution: {workers: 1, cpus_per_worker: 1, micro_batches: 2, transport: auto, policy: sync, step_core: auto}
 priority: 0
 limits: {attempts: 3}
 checkpoints: {every_seconds: 30.0}

@@ -21,7 +21,7 @@ def example() -> JobSpec:
         model: {layers: [64, 30, 10], activation: sigmoid}
         cost: {inner: [{layer: 1, term: sparsity, weight: 0.1}]}
         training: {optimizer: {name: adam}, stopping: {patience: 5}, warm_start: {model: digits-1f}}
-        distribution: {}
+        distribution: {policy: backup}
         limits: {}
         checkpoints: {}
     """)
@@ -64,7 +64,7 @@ BREAKS: dict[str, Break] = {
 }
 """How to break each kind of constraint."""
 
-OTHERS = {"default", "alias", "pattern_description"}
+OTHERS = {"default", "alias", "pattern_description", "shorthand"}
 """What a constraint says beside the limits."""
 
 

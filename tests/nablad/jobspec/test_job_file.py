@@ -25,7 +25,7 @@ def test_the_job_file_of_the_design_is_read(job_file):
     assert (spec.training.epochs, spec.training.seed) == (30, 7)
     assert spec.training.stopping == v1.StoppingSpec(target_accuracy=0.98, patience=5, minimum_improvement=0.001)
     assert spec.training.warm_start.checkpoint_of == "mnist-first-1f2e3d"
-    assert (spec.distribution.policy, spec.distribution.transport) == (v1.POLICY_SYNC, v1.TRANSPORT_INLINE)
+    assert (spec.distribution.policy.name, spec.distribution.transport) == (v1.POLICY_SYNC, v1.TRANSPORT_INLINE)
     assert (spec.priority, spec.limits) == (-5, v1.LimitsSpec(attempts=5, wall_time_seconds=3600))
     assert spec.checkpoints == v1.CheckpointsSpec(every_epochs=1, every_seconds=60)
 
@@ -141,6 +141,32 @@ def test_a_whole_number_is_read_however_it_is_written(number):
 def test_a_large_seed_keeps_all_digits():
     """Integers never pass through floating point."""
     assert parse(f"training: {{seed: {2**64 - 1}}}")[0].training.seed == 2**64 - 1
+
+
+@pytest.mark.parametrize(
+    ("short", "long"),
+    [
+        ("training: {optimizer: adam}", "training: {optimizer: {name: adam}}"),
+        ("distribution: {policy: backup}", "distribution: {policy: {name: backup}}"),
+    ],
+)
+def test_a_scalar_stands_for_the_one_field_that_is_mostly_meant(short, long):
+    """The same spec is read, and the short form is written."""
+    spec, found = parse(short)
+    assert (spec, found) == parse(long)
+    assert not found
+    assert parse(to_yaml(spec))[0] == spec
+    assert to_yaml(spec) == f"{short}\n"
+
+
+def test_a_scalar_that_stands_for_a_field_is_refused_as_that_field():
+    """The name of the field, and what is allowed there; a list is no scalar."""
+    assert said("training: {optimizer: adamm}") == [
+        'training.optimizer.name: got "adamm"; did you mean "adam"? allowed: adam, momentum, nesterov, sgd'
+    ]
+    assert said("distribution: {policy: 3}") == ["distribution.policy.name: got 3; allowed: backup, sync"]
+    (violation,) = said("distribution: {policy: [sync]}")
+    assert violation.startswith("distribution.policy: got a list; allowed: a mapping with the keys name")
 
 
 def test_a_scalar_stands_for_a_list_of_one():

@@ -98,6 +98,16 @@ BROKEN = {
         "distribution.step_core: got native, which has room for 64 results of a worker in each step, but there are 129 "
         "micro_batches for 2 workers; use fewer micro_batches, more workers, or take auto",
     ),
+    "steps_need_a_micro_batch": (
+        "model: {layers: [4, 2]}\ndistribution: {policy: {name: backup, spare_micro_batches: 2}}",
+        "distribution.policy.spare_micro_batches: got 2; allowed: fewer than distribution.micro_batches, which is 2; "
+        "with more micro-batches, such as one for each worker, less of a step is missing",
+    ),
+    "native_steps_are_sync": (
+        "model: {layers: [4, 2]}\ndistribution: {policy: backup, step_core: native}",
+        "distribution.step_core: got native, which is for the policy sync only, and distribution.policy is backup; "
+        "use auto",
+    ),
 }
 
 
@@ -126,6 +136,8 @@ def test_each_rule_has_its_sentence(rule):
         "model: {layers: [4, 2]}\ntraining: {optimizer: {name: nesterov, momentum: 0.5}}",
         "model: {layers: [4, 2]}\ntraining: {batch_size: 3}\ndistribution: {workers: 9}",
         "model: {layers: [4, 2]}\ndistribution: {workers: 9, micro_batches: 2}",
+        "model: {layers: [4, 2]}\ndistribution: {policy: backup}",
+        "model: {layers: [4, 2]}\ndistribution: {micro_batches: 3, policy: {name: backup, spare_micro_batches: 2}}",
         "model: {layers: [536, 1000000], bias: false}",
         "model: {layers: [4, 2]}\ntraining: {stopping: {target_cost: 0.5, target_accuracy: 0.5, keep_best: false}}",
         "model: {layers: [4, 2]}\ntraining: {warm_start: {model: a}}",
@@ -171,6 +183,14 @@ def test_what_is_legal_is_not_refused(text):
         (
             "model: {layers: [4, 2]}\ntraining: {warm_start: {model: '-', checkpoint_of: b}}",
             "training.warm_start.model",
+        ),
+        (
+            "model: {layers: [4, 2]}\ndistribution: {policy: {spare_micro_batches: 1}}",
+            "distribution.policy.spare_micro_batches",
+        ),
+        (
+            "model: {layers: [4, 2]}\ntraining: {batch_size: 9}\ndistribution: {policy: backup}",
+            "distribution.policy.spare_micro_batches",
         ),
         ("model: {layers: [536, 1000000]}", "model.layers"),
         ("model: {layers: [500, 1000000], bias: false, dtype: float64}", "model.layers"),

@@ -133,7 +133,9 @@ async def test_a_damaged_history_costs_no_training_that_is_done(
         attempt, model = _attempt(records), models_pb.Model()
         attempt._job.verifies = verifies
         attempt._enter_metrics(follower, model, "aa")
-        return model, attempt._receipt(ps_pb.Assignment(spec=jobs.get("a-1").spec), 6, "bb", "done")
+        return model, attempt._receipt(
+            ps_pb.Assignment(spec=jobs.get("a-1").spec), jobs_pb.Progress(step=6), "bb", "done"
+        )
 
     if verifies:
         with pytest.raises(DatabaseRowError):

@@ -11,6 +11,8 @@ from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.control.receipts import make_receipt
 from workers.from_spec import spec_digest
 
+BACKUP = spec_pb.PolicySpec(name=spec_pb.POLICY_BACKUP, spare_micro_batches=1)
+
 Change = Callable[[ps_pb.Assignment], object]
 
 
@@ -25,9 +27,8 @@ def _assignment() -> ps_pb.Assignment:
     spec.cost.inner.add(layer=1, term=spec_pb.TERM_BALANCE, weight=0.1)
     spec.training.epochs, spec.training.learning_rate = 3, 0.1
     spec.training.warm_start.model = "m-1"
-    spec.distribution.CopyFrom(
-        spec_pb.DistributionSpec(workers=2, cpus_per_worker=1, micro_batches=2, policy=spec_pb.POLICY_SYNC)
-    )
+    spec.distribution.CopyFrom(spec_pb.DistributionSpec(workers=2, cpus_per_worker=1, micro_batches=2))
+    spec.distribution.policy.name = spec_pb.POLICY_SYNC
     return assignment
 
 
@@ -43,7 +44,8 @@ DECIDING: dict[str, Change] = {
     "warm start or not": lambda a: a.spec.training.ClearField("warm_start"),
     "micro-batches": lambda a: setattr(a.spec.distribution, "micro_batches", 4),
     "CPUs of a worker": lambda a: setattr(a.spec.distribution, "cpus_per_worker", 2),
-    "policy": lambda a: setattr(a.spec.distribution, "policy", spec_pb.POLICY_UNSPECIFIED),
+    "policy": lambda a: setattr(a.spec.distribution.policy, "name", spec_pb.POLICY_BACKUP),
+    "parameter of the policy": lambda a: setattr(a.spec.distribution.policy, "spare_micro_batches", 1),
 }
 
 NOT_DECIDING: dict[str, Change] = {
@@ -101,17 +103,21 @@ def test_a_receipt_puts_the_parts_together() -> None:
     """What was told along the way, what is known at the end, and the digests of spec and data: every field."""
     known = jobs_pb.Receipt(job_id="a-1", first_weights_sha256="f", step_cores=[spec_pb.STEP_CORE_NATIVE])
     known.arithmetics.add(cpu="c", blas="b", numpy="n")
+    assignment = _assignment()
+    assignment.spec.distribution.policy.CopyFrom(BACKUP)
     receipt = make_receipt(
-        _assignment(),
+        assignment,
         known,
         code_version="1",
         epoch_weights_sha256=["e1", "e2"],
         final_weights_sha256="e2",
-        steps=8,
+        progress=jobs_pb.Progress(step=8, dropped_micro_batches=3, dropped_samples=12),
         ending="all 2 epochs are done",
     )
     assert {field.name for field, _ in receipt.ListFields()} == set(jobs_pb.Receipt.DESCRIPTOR.fields_by_name)
-    assert receipt.spec_sha256 == spec_digest(_assignment())
+    assert receipt.spec_sha256 == spec_digest(assignment)
+    assert (receipt.policy, receipt.dropped_micro_batches, receipt.dropped_samples) == (BACKUP, 3, 12)
+    assert "another run ends with others" in receipt.promise
     assert (receipt.train_sha256, receipt.validation_sha256) == ("aa", "bb")
     assert (receipt.first_weights_sha256, list(receipt.arithmetics)) == ("f", list(known.arithmetics))
     assert (receipt.attempts, receipt.steps, receipt.step_cores) == (2, 8, [spec_pb.STEP_CORE_NATIVE])
@@ -125,7 +131,9 @@ def test_a_receipt_needs_nothing_from_along_the_way() -> None:
         code_version="1",
         epoch_weights_sha256=[],
         final_weights_sha256="e",
-        steps=8,
+        progress=jobs_pb.Progress(step=8),
         ending="stopped",
     )
     assert (receipt.first_weights_sha256, list(receipt.arithmetics)) == ("", [])
+    assert not receipt.HasField("dropped_micro_batches")
+    assert "bit for bit" in receipt.promise

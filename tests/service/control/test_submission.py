@@ -12,6 +12,7 @@ import pytest
 from nablad.jobspec.fields import constraint_of
 from nablad.v1 import datasets_pb2 as datasets_pb
 from nablad.v1 import job_spec_pb2 as spec_pb
+from nablad.v1 import jobs_pb2 as jobs_pb
 from service.control import submission as submission_module
 from service.control.submission import Submission
 from service.control.warm_start import WarmStarts
@@ -22,6 +23,7 @@ from service.events.publisher import EventPublisher
 from service.storage.data_directory import DataDirectory
 from service.stores.catalogues import DatasetCatalogue, ModelCatalogue
 from service.stores.database import Database
+from service.stores.job_states import RUNNING, STARTING, SUCCEEDED
 from service.stores.jobs import JobStore
 
 _SECONDS = 60
@@ -154,3 +156,24 @@ def test_a_data_set_fixes_only_layers_that_are_allowed() -> None:
     """A data set may have as many features and classes as a layer may have nodes."""
     layers = constraint_of(spec_pb.ModelSpec.DESCRIPTOR.fields_by_name["layers"])
     assert layers.maximum == MAXIMUM_COLUMNS
+
+
+def test_only_a_job_with_an_exact_policy_is_verified(submission: Submission, jobs: JobStore) -> None:
+    """A second run with backup would end with other weights, and say nothing."""
+
+    async def work() -> None:
+        for policy in (spec_pb.POLICY_SYNC, spec_pb.POLICY_BACKUP):
+            spec = _spec()
+            spec.distribution.policy.name, spec.distribution.micro_batches = policy, 2
+            job = jobs.create(await submission.validate_spec(spec), "")
+            for state in (STARTING, RUNNING, SUCCEEDED):
+                jobs.move(job.job_id, state, "because")
+            jobs.save_receipt(jobs_pb.Receipt(job_id=job.job_id, train_sha256="1"))
+            if policy == spec_pb.POLICY_SYNC:
+                assert (await submission.submit_verification(job.job_id, "")).verifies == job.job_id
+                continue
+            with pytest.raises(ServiceError, match="with the policy backup its weights depend on which") as refused:
+                await submission.submit_verification(job.job_id, "")
+            assert refused.value.reason == Reason.WRONG_STATE
+
+    _run(work())

@@ -20,7 +20,7 @@ from service.checkpoints.image import Snapshot, make_image
 from service.parameter_server.coordinator import Coordinator
 from service.parameter_server.progress.advice import Advice, advice
 from service.parameter_server.progress.stopping import StoppingRules, stopping_rules
-from service.parameter_server.scheduling.policies import SyncPolicy
+from service.parameter_server.scheduling.policies import SchedulingPolicy, SyncPolicy, policy_of
 from service.parameter_server.shard.shard import Shard
 from service.parameter_server.start import first_snapshot, place_in_shared_memory
 from workers import from_spec
@@ -79,14 +79,17 @@ def make_coordinator() -> Callable[..., Coordinator]:
         state: ps_pb.TrainingState | None = None,
         layer_starts: Sequence[int] = (0,),
         update_rule: Optimizer = _SGD,
+        policy: SchedulingPolicy | None = None,
         **rules: Any,
     ) -> Coordinator:
+        policy = policy or SyncPolicy()
         clock, start = itertools.count(), Snapshot(state or ps_pb.TrainingState(), np.zeros(size, dtype))
+        placed = place_in_shared_memory(start, spec_pb.TRANSPORT_INLINE, policy.weight_buffers)
         stopping = StoppingRules(plan.epochs, **rules)
         return Coordinator(
             plan,
-            SyncPolicy(),
-            Shard(update_rule, start, layer_starts, keep_best=stopping.keep_best),
+            policy,
+            Shard(update_rule, start, layer_starts, keep_best=stopping.keep_best, versions=placed.versions),
             update_rule.learning_rate,
             start.state,
             stopping,
@@ -131,13 +134,15 @@ class Run:
         """`rejected`: its first results are not taken, until it fails."""
         clock = itertools.count()
         spec = job.spec
-        start, _ = place_in_shared_memory(first_snapshot(job), spec_pb.TRANSPORT_INLINE)
+        policy = policy_of(spec)
+        placed = place_in_shared_memory(first_snapshot(job), spec_pb.TRANSPORT_INLINE, policy.weight_buffers)
+        start = placed.snapshot
         optimizer, rules = from_spec.update_rule(spec), stopping_rules(job)
         layer_starts = ParameterLayout(tuple(spec.model.layers), spec.model.bias).starts
         self.coordinator = Coordinator(
             from_spec.plan(job),
-            SyncPolicy(),
-            Shard(optimizer, start, layer_starts, keep_best=rules.keep_best),
+            policy,
+            Shard(optimizer, start, layer_starts, keep_best=rules.keep_best, versions=placed.versions),
             optimizer.learning_rate,
             start.state,
             rules,

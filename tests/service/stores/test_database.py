@@ -76,5 +76,5 @@ def test_tables_of_another_make_are_refused(tmp_path: Path) -> None:
     Database(tmp_path / "db").close()
     with closing(sqlite3.connect(tmp_path / "db")) as connection:
         connection.execute("ALTER TABLE jobs RENAME COLUMN priority TO priorhty")
-    with pytest.raises(DatabaseError, match=r"its tables are not those of schema 5.*backup"):
+    with pytest.raises(DatabaseError, match=r"its tables are not those of schema 6.*backup"):
         Database(tmp_path / "db")

@@ -33,7 +33,7 @@ from service.stores.migrations import MIGRATIONS, Migration
 from service.stores.tables import EVENTS, TABLES
 
 # As released: databases with these schemas exist.
-SCRIPTS = ["3a564982", "05732d54", "41173c00", "2f6dc747", "e3b0c442"]
+SCRIPTS = ["3a564982", "05732d54", "41173c00", "2f6dc747", "e3b0c442", "e3b0c442"]
 OLD_STATES = [QUEUED, STARTING, RUNNING, SUCCEEDED, FAILED, CANCELLED]
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -209,6 +209,36 @@ def _metrics(message: jobs_pb.Progress | jobs_pb.HistoryPoint | models_pb.Model)
 def _without_unknown(message: Message) -> bytes:
     message.DiscardUnknownFields()
     return message.SerializeToString()
+
+
+@pytest.fixture
+def schema_5(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A database with schema 5: two jobs and their models, one without a policy; it was a number then."""
+    path = tmp_path / "nablad.sqlite3"
+    with monkeypatch.context() as patch, closing(_open_with(patch, path, schema=5)) as database:
+        for name, field_4 in (("sync", b"\x20\x01"), ("none", b"")):
+            spec = spec_pb.JobSpec(name=name, distribution=spec_pb.DistributionSpec(workers=2, micro_batches=4))
+            spec.distribution.MergeFromString(field_4)
+            JobStore(database, lambda: NOW).create(spec, "", job_id=name)
+            ModelCatalogue(database).add(models_pb.Model(model_id=name, spec=spec))
+    return path
+
+
+def _open_with(patch: pytest.MonkeyPatch, path: Path, schema: int) -> Database:
+    patch.setattr(database_module, "MIGRATIONS", MIGRATIONS[:schema])
+    return Database(path)
+
+
+def test_policies_of_schema_5_are_there(schema_5: Path) -> None:
+    """In jobs and in models, and nothing is left of the number; the rest of a spec is as it was."""
+    with closing(Database(schema_5)) as database:
+        assert [damage for table in TABLES for damage in table.damages(database)] == []
+        for holder in (JobStore(database, lambda: NOW), ModelCatalogue(database)):
+            for name, policy in (("sync", spec_pb.PolicySpec(name=spec_pb.POLICY_SYNC)), ("none", None)):
+                message = holder.get(name)
+                expected = spec_pb.DistributionSpec(workers=2, micro_batches=4, policy=policy)
+                assert message.spec == spec_pb.JobSpec(name=name, distribution=expected)
+                assert _without_unknown(message) == message.SerializeToString()
 
 
 def test_old_jobs_go_on(migrated: Database) -> None:

@@ -59,7 +59,7 @@ def new_connection(ends: tuple[socket.socket, socket.socket]) -> Iterator[NewLin
     def make(layout: ParameterLayout = LAYOUT, *, shared: bool = False, connection: Any = None) -> ServerConnection:
         weights, gradient = np.zeros(layout.size, np.float32), np.zeros(layout.size, np.float32)
         connections.append(
-            ServerConnection(connection or ends[0], weights, gradient, None if shared else layout.starts)
+            ServerConnection(connection or ends[0], [weights], gradient, None if shared else layout.starts)
         )
         return connections[-1].__enter__()
 
@@ -90,6 +90,16 @@ def test_orders_arrive_in_any_pieces(
     np.testing.assert_array_equal(connection.weights, WEIGHTS)
     assert connection.next_order() == second
     np.testing.assert_array_equal(connection.weights, WEIGHTS)
+
+
+def test_a_worker_reads_the_version_of_its_order(ends: tuple[socket.socket, socket.socket]) -> None:
+    """Where memory is shared, version v lies in buffer v % 2."""
+    versions = [np.zeros(2), np.ones(2)]
+    with ServerConnection(ends[0], versions, np.zeros(2)) as connection:
+        for version in (4, 5, 7, 8):
+            ends[1].sendall(encode_order([TICKET], [], version))
+            assert connection.next_order() == Order([TICKET], [], version)
+            assert connection.weights is versions[version % 2]
 
 
 def test_a_connection_that_ends_anywhere_gives_no_order(new_connection: NewLine) -> None:
@@ -259,7 +269,7 @@ def test_a_part_that_nobody_reads_does_not_hold_the_end_up(no_file_stays_open: N
     with socket.create_server(("127.0.0.1", 0)) as listener:
         worker = socket.create_connection(listener.getsockname())
         server, _ = listener.accept()
-    with server, ServerConnection(worker, vector, vector, layout.starts) as connection:
+    with server, ServerConnection(worker, [vector], vector, layout.starts) as connection:
         connection.start_gradient()
         connection.layer_done(1)
         assert server.recv(1) == bytes([ReportKind.PART])

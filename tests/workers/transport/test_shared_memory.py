@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from workers.transport.shared_memory import PROBE_BYTES, SharedMemory
+from workers.transport.shared_memory import PROBE_BYTES, SharedMemory, vectors_bytes
 
 SIZE = 3 * mmap.PAGESIZE
 
@@ -50,6 +50,21 @@ def test_what_one_writes_the_other_reads() -> None:
     b[2] = 7
     assert a.tolist() == [0, 1, 7, 3, 4]
     assert ours.vector(np.float64, 2).dtype == np.float64
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("size", [1, 5, 16, 1000])
+def test_vectors_lie_one_behind_the_other(dtype: str, size: int) -> None:
+    """Each begins where a cache line does, none reaches into another one, and all of them just fit."""
+    for count in (1, 2, 3):
+        memory = SharedMemory.create("several", vectors_bytes(dtype, size, count), others_may_write=True)
+        vectors = memory.vectors(dtype, size, count)
+        assert [vector.ctypes.data % 64 for vector in vectors] == [0] * count
+        for number, vector in enumerate(vectors):
+            vector[:] = number
+        assert [set(vector.tolist()) for vector in vectors] == [{number} for number in range(count)]
+        theirs = _handed_over(memory, writable=False, size=memory.size)
+        assert [set(vector.tolist()) for vector in theirs.vectors(dtype, size, count)] == [{n} for n in range(count)]
 
 
 def test_a_memory_is_its_user_s_and_has_no_name() -> None:

@@ -43,7 +43,7 @@ class AcceptorBench:
         self.acceptor: Acceptor = loop.run(self._open(transport))
 
     async def _open(self, transport: spec_pb.Transport.ValueType) -> Acceptor:
-        return Acceptor(transport, "127.0.0.1", self.weights, self._memory, GradientBuffers(LAYOUT.size, DTYPE))
+        return Acceptor(transport, "127.0.0.1", [self.weights], self._memory, GradientBuffers(LAYOUT.size, DTYPE))
 
     def join(self, name: str = "a", *, same_host: bool = True) -> ps_pb.JoinResponse:
         """What the worker is told."""

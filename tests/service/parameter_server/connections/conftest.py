@@ -19,19 +19,21 @@ class Ends:
         connection: The parameter server's end.
         worker: Not blocking.
         weights: Shape (size,), float64.
+        other: The buffer of the other versions, if there are two.
         memory: Where the worker writes its gradient; None if it sends it.
         buffers: What gradients are received into.
     """
 
-    def __init__(self, size: int, *, shared: bool = False, socket_bytes: int | None = None) -> None:
+    def __init__(self, size: int, *, shared: bool = False, socket_bytes: int | None = None, buffers: int = 1) -> None:
         here, self.worker = socket.socketpair()
         for end in (here, self.worker) if socket_bytes else ():
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, socket_bytes)
         self.worker.setblocking(False)
         self.weights = np.arange(size, dtype=np.float64)
+        self.other = -self.weights
         self.memory = np.zeros(size) if shared else None
         self.buffers = GradientBuffers(size, np.float64)
-        self.connection = WorkerConnection(here, self.weights, self.buffers, self.memory)
+        self.connection = WorkerConnection(here, [self.weights, self.other][:buffers], self.buffers, self.memory)
 
     def read(self) -> bytes:
         """What has come to the worker."""

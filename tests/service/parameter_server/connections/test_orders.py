@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from service.parameter_server.transport.worker_connection import WorkerConnectionError
@@ -55,6 +56,31 @@ def test_huge_weights_wait_for_the_worker_to_read(ends: MakeEnds) -> None:
     assert Order.decode(data[:ORDER_BYTES], data[ORDER_BYTES:rest]) == order
     assert data[rest : rest + 8_000_000] == pair.weights.tobytes()
     assert Order.decode(data[-ORDER_BYTES - 1 : -1], data[-1:]) == Order([], [None], 1)
+
+
+def test_a_worker_gets_the_version_of_its_order(ends: MakeEnds) -> None:
+    """Version v is in buffer v % 2."""
+    pair = ends(SIZE, buffers=2)
+    for version in (4, 5, 6):
+        pair.connection.send_order([TICKET], [], version)
+    assert [weights for _, weights in pair.orders()] == [
+        pair.weights.tobytes(), pair.other.tobytes(), pair.weights.tobytes(),
+    ]  # fmt: skip
+
+
+def test_weights_that_are_written_to_on_their_way_come_as_they_were(ends: MakeEnds) -> None:
+    """A worker that reads slowly gets one version whole, if what is unsent is detached before the buffer is reused."""
+    pair = ends(1_000_000, socket_bytes=8192, buffers=2)
+    pair.connection.send_order([TICKET], [], 4)
+    before, data = pair.weights.tobytes(), bytearray(pair.read())
+    assert pair.connection.has_unsent
+    pair.connection.detach_weights()
+    pair.weights[:] = np.nan
+    while pair.connection.has_unsent:
+        pair.connection.flush()
+        data += pair.read()
+    data += pair.read()
+    assert data[-len(before) :] == before
 
 
 def test_a_worker_that_does_not_read_is_not_written_to_without_end(ends: MakeEnds) -> None:

@@ -18,6 +18,7 @@ from nablad.v1.metrics_pb2 import Sums
 from service.parameter_server import engine as engine_module
 from service.parameter_server.coordinator import Coordinator
 from service.parameter_server.engine import Engine
+from service.parameter_server.scheduling.policies import SchedulingPolicy
 from service.parameter_server.transport.members import Member
 from service.parameter_server.transport.worker_connection import WorkerConnection
 from workers.plan import Plan
@@ -170,10 +171,10 @@ class Peer:
         memory, size = None, coordinator.shard.parameters.size
         if shared:
             memory = np.zeros(size)
-        connection = WorkerConnection(here, coordinator.shard.parameters, coordinator.shard.buffers, memory)
+        connection = WorkerConnection(here, coordinator.shard.weights.versions, coordinator.shard.buffers, memory)
         self.member = Member(name, connection, f"{name} joined")
         gradient = np.zeros(size) if memory is None else memory
-        self.connection = ServerConnection(self.socket, np.zeros(size), gradient, None if shared else [0])
+        self.connection = ServerConnection(self.socket, [np.zeros(size)], gradient, None if shared else [0])
         self._coordinator, self._answer = coordinator, answer
 
     def listen(self) -> bool:
@@ -181,7 +182,7 @@ class Peer:
         order = self.connection.next_order()
         if order is None:
             return False
-        self.tickets += order.tickets
+        self.tickets = [*order.tickets] or self.tickets
         self.rejections += order.rejections
         return True
 
@@ -215,14 +216,16 @@ def make_bench(
     The training may have ended before it begins. Other keywords say when checkpoints are due.
     """
 
-    def make(size: int = SIZE, *, ended: bool = False, **checkpoints: Any) -> Bench:
+    def make(
+        size: int = SIZE, *, ended: bool = False, policy: SchedulingPolicy | None = None, **checkpoints: Any
+    ) -> Bench:
         state = ps_pb.TrainingState(
             step=PLAN.steps,
             evaluated=True,
             epoch=ps_pb.EpochSums(epoch=1, sums=Sums(samples=10)),
             validation=Sums(samples=5),
         )
-        coordinator = make_coordinator(PLAN, size, state=state if ended else None)
+        coordinator = make_coordinator(PLAN, size, state=state if ended else None, policy=policy)
         return Bench(coordinator, loop, answer, monkeypatch, spec_pb.CheckpointsSpec(**checkpoints))
 
     return make

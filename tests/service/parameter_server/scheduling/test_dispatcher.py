@@ -86,6 +86,47 @@ def test_a_ticket_given_back_by_a_worker_that_does_not_hold_it_stays_where_it_is
     assert dispatcher.deal_tickets() == {}
 
 
+def test_spare_tickets_go_to_workers_that_are_free_beyond_the_needed_ones() -> None:
+    """When a step opens; one that is done a little before the others gets none, unless the step is late."""
+    dispatcher, tickets = _dispatcher("a", "b", "c"), _tickets(0, 4)
+    dispatcher.add_tickets(tickets, spares=2)
+    assert dispatcher.deal_tickets() == {"a": [tickets[0]], "b": [tickets[1]], "c": [tickets[2]]}
+    dispatcher.complete_ticket("a", tickets[0])
+    assert dispatcher.could_deal_spares
+    assert dispatcher.deal_tickets() == {}
+    assert dispatcher.deal_tickets(late=True) == {"a": [tickets[3]]}
+    assert not dispatcher.could_deal_spares
+
+
+def test_spare_tickets_wait_until_all_needed_ones_are_dealt() -> None:
+    """A worker alone gets the needed ones."""
+    dispatcher, tickets = _dispatcher("a"), _tickets(0, 4)
+    dispatcher.add_tickets(tickets, spares=1)
+    assert dispatcher.waiting == 3
+    assert dispatcher.deal_tickets() == {"a": tickets[:3]}
+    dispatcher.add_worker("b")
+    assert dispatcher.deal_tickets() == {}
+
+
+def test_who_held_a_dropped_ticket_is_busy_until_it_reports() -> None:
+    """It may be at work on one. Who reports just now is not, and a ticket that nobody held is forgotten."""
+    dispatcher, tickets = _dispatcher("slow", "fast", "idle"), _tickets(0, 4)
+    dispatcher.add_tickets(tickets[:3])
+    dispatcher.deal_tickets()
+    dispatcher.complete_ticket("idle", tickets[2])
+    dispatcher.add_tickets(tickets[3:], spares=1)
+    dispatcher.drop_tickets([*tickets[:2], tickets[3]], reporter="fast")
+    following = _tickets(1, 2)
+    dispatcher.add_tickets(following)
+    assert dispatcher.deal_tickets(late=True) == {"fast": following[:1], "idle": following[1:]}
+    assert dispatcher.is_at_work("slow")
+    assert not dispatcher.holds_tickets("slow")
+    dispatcher.record_report("slow")
+    assert not dispatcher.is_at_work("slow")
+    dispatcher.add_tickets(_tickets(2, 1))
+    assert dispatcher.deal_tickets() == {"slow": _tickets(2, 1)}
+
+
 class DispatcherMachine(RuleBasedStateMachine):
     """Whatever happens, no ticket is lost and none is held twice."""
 
@@ -96,6 +137,7 @@ class DispatcherMachine(RuleBasedStateMachine):
         self.joined = 0
         self.workers: list[str] = []
         self.open: set[Ticket] = set()
+        self.busy: set[str] = set()
 
     @rule()
     def join(self) -> None:
@@ -108,19 +150,46 @@ class DispatcherMachine(RuleBasedStateMachine):
     def leave(self, data: st.DataObject) -> None:
         worker = data.draw(st.sampled_from(self.workers))
         self.workers.remove(worker)
+        self.busy.discard(worker)
         self.dispatcher.remove_worker(worker)
 
-    @rule(parts=st.integers(1, 5))
-    def open_tickets(self, parts: int) -> None:
+    @rule(parts=st.integers(1, 5), spares=st.integers(0, 4))
+    def open_tickets(self, parts: int, spares: int) -> None:
         tickets = _tickets(self.step, parts)
         self.step += 1
         self.open |= set(tickets)
-        self.dispatcher.add_tickets(tickets)
+        self.dispatcher.add_tickets(tickets, min(spares, parts - 1))
 
-    @rule()
-    def deal(self) -> None:
-        free = {worker for worker in self.workers if not self.dispatcher.holds_tickets(worker)}
-        assert self.dispatcher.deal_tickets().keys() <= free
+    @rule(late=st.booleans())
+    def deal(self, late: bool) -> None:
+        free = {worker for worker in self.workers if not self.dispatcher.is_at_work(worker)}
+        waiting = self.dispatcher.waiting
+        dealt = self.dispatcher.deal_tickets(late=late)
+        assert dealt.keys() <= free
+        assert not free or not self.dispatcher.waiting
+        assert all(dealt.values())
+        assert sum(map(len, dealt.values())) >= (waiting if free else 0)
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data())
+    def drop(self, data: st.DataObject) -> None:
+        dropped = data.draw(st.sets(st.sampled_from(sorted(self.open))))
+        reporter = data.draw(st.sampled_from([*self.workers, "somebody else"]))
+        self.busy |= {worker for worker, ticket in self._held() if ticket in dropped and worker != reporter}
+        self.open -= dropped
+        self.dispatcher.drop_tickets(dropped, reporter)
+
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data())
+    def report(self, data: st.DataObject) -> None:
+        worker = data.draw(st.sampled_from(self.workers))
+        self.busy.discard(worker)
+        self.dispatcher.record_report(worker)
+
+    @invariant()
+    def who_is_at_work_is_known(self) -> None:
+        holders = {worker for worker, _ in self._held()}
+        assert {worker for worker in self.workers if self.dispatcher.is_at_work(worker)} == holders | self.busy
 
     @precondition(lambda self: self._held())
     @rule(data=st.data())
@@ -142,7 +211,7 @@ class DispatcherMachine(RuleBasedStateMachine):
 
     @invariant()
     def every_open_ticket_is_in_one_place(self) -> None:
-        waiting = list(self.dispatcher._waiting)
+        waiting = [*self.dispatcher._waiting, *self.dispatcher._spares]
         held = [ticket for tickets in self.dispatcher._held.values() for ticket in tickets]
         assert sorted(waiting + held) == sorted(self.open)
 

@@ -28,6 +28,16 @@ def _fixed_tree(vectors: list[np.ndarray]) -> np.ndarray:
     return vectors[0]
 
 
+def _fixed_tree_of(nodes: dict[int, np.ndarray], width: int) -> np.ndarray:
+    """The same tree over those of its leaves that are there."""
+    if width == 1:
+        return nodes[0]
+    above: dict[int, np.ndarray] = {}
+    for number in sorted(nodes):
+        above[number // 2] = above[number // 2] + nodes[number] if number // 2 in above else nodes[number]
+    return _fixed_tree_of(above, (width + 1) // 2)
+
+
 def _lend(vector: np.ndarray) -> np.ndarray:
     """What the parameter server sees of a worker's memory."""
     borrowed = vector.view()
@@ -63,6 +73,28 @@ def test_neighbours_are_added_first() -> None:
     v = _vectors(5)
     expected = ((v[0] + v[1]) + (v[2] + v[3])) + v[4]
     assert _add_all([vector.copy() for vector in v], [3, 0, 4, 2, 1]).tobytes() == expected.tobytes()
+
+
+@given(st.data(), st.integers(2, 40))
+def test_missing_parts_leave_the_tree_as_it_is(data: st.DataObject, parts: int) -> None:
+    """The sum of those that came: their neighbour goes up as it is, in any order of arrival, borrowed or taken over."""
+    came = sorted(data.draw(st.sets(st.sampled_from(range(parts)), min_size=1, max_size=parts - 1)))
+    borrowed = data.draw(st.sets(st.sampled_from(came)))
+    vectors, tree = _vectors(parts), TreeSum(parts, GradientBuffers(SIZE, np.float32))
+    for number in data.draw(st.permutations(came)):
+        assert tree.add_part(number, _lend(vectors[number]) if number in borrowed else vectors[number].copy()) is None
+    total = _sum(tree.take_addends())
+    assert total.tobytes() == _fixed_tree_of({number: vectors[number] for number in came}, parts).tobytes()
+
+
+def test_a_neighbour_alone_goes_up() -> None:
+    """Without part 1, the tree of five is (0+(2+3))+4."""
+    v = _vectors(5)
+    tree = TreeSum(5, GradientBuffers(SIZE, np.float32))
+    for number in (4, 3, 0, 2):
+        tree.add_part(number, v[number].copy())
+    left, right = tree.take_addends()
+    assert [left.tobytes(), right.tobytes()] == [(v[0] + (v[2] + v[3])).tobytes(), v[4].tobytes()]
 
 
 @pytest.mark.parametrize("parts", [2, 3, 4, 5, 8])

@@ -11,8 +11,8 @@ from nablad.v1 import parameter_server_pb2 as ps_pb
 from service.checkpoints.image import Snapshot
 from service.parameter_server.coordinator import Coordinator
 from service.parameter_server.shard.norms import Norms
-from service.parameter_server.shard.weights import Weights
-from workers.mathematics.optimizers import optimizer
+from service.parameter_server.shard.weights import _BLOCK, Weights
+from workers.mathematics.optimizers import Optimizer, optimizer
 from workers.mathematics.parameters import ParameterLayout
 from workers.plan import Plan
 from workers.transport.tickets import Result, Ticket
@@ -86,6 +86,57 @@ def test_squares_that_are_too_large_give_an_infinite_norm() -> None:
     assert norms is not None
     assert norms.gradient == math.inf
     assert norms.gradients == pytest.approx([1.2e154, 1.2e154])
+
+
+@pytest.mark.parametrize("name", ["sgd", "momentum", "nesterov", "adam"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_buffers_change_no_bit(name: str, dtype: str) -> None:
+    """Version v is in buffer v % 2, whatever the first one is, and every version is that of an update in place."""
+    size, generator = 2 * _BLOCK + 77, np.random.default_rng(1)
+    start = generator.normal(size=size).astype(dtype)
+    gradients = [generator.normal(size=size).astype(dtype) for _ in range(4)]
+    for first in (6, 7):
+        in_place = Weights(optimizer(name, 0.25), _at(first, start.copy()), (0,), keep_best=False)
+        versions = [np.full(size, np.nan, dtype), np.full(size, np.nan, dtype)]
+        versions[first % 2][:] = start
+        beside = Weights(
+            optimizer(name, 0.25), _at(first, versions[first % 2]), (0,), keep_best=False, versions=versions
+        )
+        for version, gradient in enumerate(gradients, start=first + 1):
+            norms = [
+                weights.update((gradient,), 8, with_norms=True, with_weight_norms=True)
+                for weights in (in_place, beside)
+            ]
+            assert beside.parameters is versions[version % 2]
+            assert beside.parameters.tobytes() == in_place.parameters.tobytes()
+            assert norms[0].weights == norms[1].weights
+            assert beside.digest() == in_place.digest()
+
+
+def test_a_version_stays_whole_while_the_next_one_is_written() -> None:
+    """A reader that looks after each block of an update sees the version that it reads, with no number of another one.
+
+    The version before that one is torn meanwhile: results of it must not count.
+    """
+    size, seen = 2 * _BLOCK + 77, []
+    versions = [np.zeros(size), np.full(size, -1.0)]
+
+    def count_up(_: tuple[float, ...], w: np.ndarray, g: np.ndarray) -> None:
+        np.add(w, g, out=w)
+        seen.append([set(buffer.tolist()) for buffer in versions])
+
+    rule = Optimizer("count up", lambda _: 1.0, lambda *_: (), count_up, moments=0)
+    weights = Weights(rule, _at(0, versions[0]), (0,), keep_best=False, versions=versions)
+    for version in range(4):
+        seen.clear()
+        weights.update((np.ones(size),), 1)
+        read, written = version % 2, (version + 1) % 2
+        assert [looks[read] for looks in seen] == [{version}] * 3
+        assert [looks[written] for looks in seen] == [{version - 1, version + 1}] * 2 + [{version + 1}]
+
+
+def _at(version: int, parameters: np.ndarray) -> Snapshot:
+    return Snapshot(ps_pb.TrainingState(step=version, optimizer_updates=version), parameters)
 
 
 def test_layers_are_told_with_the_norm_that_goes_into_the_history(
