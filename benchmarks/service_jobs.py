@@ -171,13 +171,18 @@ class Service:
 
 
 @contextmanager
-def running_service(datasets: dict[str, Sequence[Path]]) -> Iterator[Service]:
+def running_service(
+    datasets: Mapping[str, Sequence[Path]], *, workers: int = 2, environment: Mapping[str, str] | None = None
+) -> Iterator[Service]:
     """A service of our own for as long as the block lasts.
 
     Args:
         datasets: The files of each data set that it is to have, by name.
+        workers: Most workers of a job; there may be more of them than CPUs.
+        environment: Further environment variables of its processes.
     """
-    with LocalService(cpus=max(2, os.cpu_count() or 1)) as local, local.client() as client:
+    cpus = max(workers, os.cpu_count() or 1)
+    with LocalService(cpus=cpus, environment=environment) as local, local.client() as client:
         for name, files in datasets.items():
             client.add_dataset(name, list(files))
         yield Service(client, local.metrics_url)

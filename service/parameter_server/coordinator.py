@@ -35,8 +35,9 @@ __all__ = ["Coordinator"]
 _NORM_INTERVAL = 0.5
 # Seconds between two measurements of the weights' norms, which change more slowly.
 _WEIGHT_NORM_INTERVAL = 5.0
-# Spare tickets go out late when a step has taken so many times as long as the first worker took for its tickets.
-_LATE_FACTOR = 2.0
+# Spare tickets go out late when a step has taken so many times as long as the first worker took for its tickets. Less
+# would be usual where processes share CPUs, and each spare ticket that was not needed costs its worker the next step.
+_LATE_FACTOR = 3.0
 
 
 class Coordinator:

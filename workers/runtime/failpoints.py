@@ -10,6 +10,9 @@ global then. The variable holds entries separated by `;`:
   then on.
 - `!FILE`: only if FILE is not there yet. It is created, and so the failure happens once over all processes.
 
+`slow` alone lasts: the process has a fifth of its speed from then on, as it pauses there each time for four times the
+CPU time since it came there last.
+
 `worker.computing=kill@20!/tmp/once` kills the first worker that has computed 20 gradients, before it sends the last.
 """
 
@@ -19,11 +22,12 @@ import logging
 import os
 import re
 import signal
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import NoReturn
+from typing import Final, NoReturn
 
 VARIABLE = "NABLAD_FAILPOINTS"
 
@@ -90,6 +94,28 @@ def _raise(name: str) -> NoReturn:
     raise RuntimeError(f"failpoint {name}")
 
 
+class _Slowness:
+    """Pauses of a process that is slow from some moment on, as if its CPU had a fifth of the speed."""
+
+    def __init__(self) -> None:
+        self._marks: dict[str, float] = {}  # CPU seconds of the thread when it came there last, by failpoint
+
+    def begin(self, name: str) -> None:
+        """Makes the process slow at this failpoint from now on."""
+        self._marks[name] = time.thread_time()
+
+    def pause(self, name: str) -> None:
+        """Pauses for so long that the CPU time since the last passing is a fifth of the whole, if it is slow here."""
+        if name in self._marks:
+            time.sleep(_SLOW_PAUSES * (time.thread_time() - self._marks[name]))
+            self._marks[name] = time.thread_time()
+
+
+# Seconds that a slow process pauses for each second of CPU time.
+_SLOW_PAUSES: Final = 4.0
+
+_slowness = _Slowness()
+
 # What a failpoint can do, given its name.
 ACTIONS: Mapping[str, Callable[[str], None]] = MappingProxyType(
     {
@@ -98,6 +124,7 @@ ACTIONS: Mapping[str, Callable[[str], None]] = MappingProxyType(
         "enospc": _fill_disk,
         "exit": lambda _: os._exit(1),
         "raise": _raise,
+        "slow": _slowness.begin,
     }
 )
 
@@ -136,6 +163,7 @@ class _Point:
 
     def pass_by(self) -> None:
         number = next(self.passings)
+        _slowness.pause(self.name)
         for switch in self.switches:
             if switch.is_for(number):
                 ACTIONS[switch.action](self.name)

@@ -62,6 +62,19 @@ def test_a_receipt_shows_every_digest_in_full(nabla, service):
     assert json.loads(nabla("job", "receipt", "a", "-o", "json").stdout)["epoch_weights_sha256"] == ["1" * 64, "2" * 64]
 
 
+def test_a_receipt_says_what_the_policy_promises(nabla, service):
+    """With its parameters, and with what was dropped; nothing of it in a receipt of an earlier release."""
+    receipt = jobs_pb2.Receipt(promise="Some may be missing.", dropped_micro_batches=1234, dropped_samples=0)
+    receipt.policy.name, receipt.policy.spare_micro_batches = job_spec_pb2.POLICY_BACKUP, 2
+    service.handlers["GetReceipt"] = lambda *_: jobs_pb2.GetReceiptResponse(receipt=receipt)
+    shown = nabla("job", "receipt", "a").stdout
+    for part in ("backup, spare_micro_batches 2", "Some may be missing.", "1,234 micro-batches with 0 samples"):
+        assert part in shown
+    service.handlers["GetReceipt"] = lambda *_: jobs_pb2.GetReceiptResponse(receipt=RECEIPT)
+    shown = nabla("job", "receipt", "a").stdout
+    assert not [word for word in ("policy", "promise", "dropped") if word in shown]
+
+
 def test_a_job_without_a_receipt_is_the_service_s_sentence(nabla, service, refuse):
     """Before a job has succeeded there is nothing to trace."""
     service.handlers["GetReceipt"] = refuse(grpc.StatusCode.NOT_FOUND, "job a has not succeeded")

@@ -168,7 +168,7 @@ def test_a_dropped_result_is_late_however_good_it_is(make_coordinator: MakeCoord
 
 
 def test_a_step_that_is_late_gets_its_spare_tickets(make_coordinator: MakeCoordinator, answer: Answer) -> None:
-    """When it has taken twice as long as the first worker took for its tickets, and not before."""
+    """When it has taken three times as long as the first worker took for its tickets, and not before."""
     plan = Plan(rows=9, batch_size=9, micro_batches=3, epochs=1, seed=1)
     coordinator = make_coordinator(plan, SIZE, policy=BackupPolicy(1))
     for worker in ("a", "slow"):

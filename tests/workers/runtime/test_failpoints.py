@@ -114,11 +114,27 @@ print(child.communicate()[0].decode(), end="")
     assert ran.stdout.split() == ["worker.ordered", "ps.updated"] * 4
 
 
+def test_a_slow_process_has_a_fifth_of_its_speed() -> None:
+    """From the hit on, it pauses at each passing for four times the CPU time since the last one, and not before."""
+    program = """
+import time
+from workers.runtime import failpoints
+pauses, cpu = [], iter(range(0, 100, 3))
+failpoints.time = type("Clock", (), {"sleep": pauses.append, "thread_time": lambda: next(cpu)})
+for _ in range(4):
+    failpoints.failpoint("worker.computing")
+    failpoints.failpoint("worker.ordered")
+    print(pauses)
+"""
+    ran = _ran("worker.computing=slow@2", program)
+    assert ran.stdout.splitlines() == ["[]", "[]", "[12.0]", "[12.0, 12.0]"]
+
+
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
         ("worker.odered=kill", r"the failpoint 'worker\.odered'.*there are worker\.ordered, "),
-        ("worker.ordered=die", "the action 'die'.*there are kill, stop, enospc, exit, raise"),
+        ("worker.ordered=die", "the action 'die'.*there are kill, stop, enospc, exit, raise, slow"),
         ("worker.ordered", "'worker.ordered'; expected NAME=ACTION"),
         ("worker.ordered=kill@0", "HIT ≥ 1"),
         ("worker.ordered=kill@x", "expected NAME=ACTION"),

@@ -166,8 +166,8 @@ class DispatcherMachine(RuleBasedStateMachine):
         waiting = self.dispatcher.waiting
         dealt = self.dispatcher.deal_tickets(late=late)
         assert dealt.keys() <= free
-        assert not free or not self.dispatcher.waiting
         assert all(dealt.values())
+        assert not free or not self.dispatcher.waiting
         assert sum(map(len, dealt.values())) >= (waiting if free else 0)
 
     @precondition(lambda self: self.open)
