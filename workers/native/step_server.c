@@ -285,6 +285,8 @@ static void take_results(struct nablad_core *core, const uint64_t *samples, stru
             continue;
         lap(core, &record->waiting);
         part->result = read_result(part->slot);
+        if (!(part->result.time >= core->begun && part->result.time <= core->mark))
+            part->result.time = core->mark; /* a worker may write any time */
         part->arrived = true;
         core->missing--;
         if (part->result.samples != samples[number] || part->result.correct > part->result.samples ||
@@ -364,11 +366,8 @@ static void add_sums(struct nablad_core *core, struct nablad_record *record)
         if (part->result.time < first)
             first = part->result.time;
     }
-    for (size_t number = 0; number < core->part_count; number++) {
-        double lag = core->parts[number].result.time - first;
-        if (lag > 0 && lag < MOST_SECONDS)
-            core->parts[number].lag += lag;
-    }
+    for (size_t number = 0; number < core->part_count; number++)
+        core->parts[number].lag += core->parts[number].result.time - first;
 }
 
 /* Makes up to so many steps, for at most so many seconds, or until something needs the interpreter.

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,19 @@ def test_the_longest_computation_is_that_of_a_worker_with_all_its_parts(make_pai
         pair.report(part, run=2)
     made = pair.core.make_steps(pair.wanted(1), SECONDS).made
     assert made.times(0)[1] == 0.5
+
+
+@pytest.mark.parametrize("time", [-1e5, 0.0, np.nan, -np.inf, np.inf, 1e300], ids=str)
+def test_a_wrong_time_of_a_result_is_nobody_elses_lag(make_pair: MakePair, time: float) -> None:
+    """A worker may write any time into its slot: the others came no later for that, and itself not for ever."""
+    pair = make_pair(parts=2)
+    pair.core.times[:] = begun = perf_counter()
+    pair.report(0)
+    pair.report(1)
+    ctypes.c_double.from_address(pair.parts[0].slot + 40).value = time
+    assert pair.core.make_steps(pair.wanted(1), SECONDS).status == Status.DONE
+    most = perf_counter() - begun
+    assert all(0 <= pair.core.lag(part) <= most for part in range(2))
 
 
 def test_the_last_step_may_have_other_numbers_of_samples(make_pair: MakePair) -> None:
