@@ -42,7 +42,7 @@ def test_the_client_needs_only_its_own_dependencies(path: Path) -> None:
 @pytest.mark.parametrize("path", _modules("workers/mathematics"), ids=_name)
 def test_the_mathematics_is_pure(path: Path) -> None:
     """It knows numpy, itself and the parts of the standard library that have no clock, no file and no process."""
-    pure = {"math", "dataclasses", "collections", "functools", "itertools", "types", "typing", "enum"}
+    pure = {"copy", "math", "dataclasses", "collections", "functools", "itertools", "types", "typing", "enum"}
     others = {name for name in _imports(path) if name.partition(".")[0] not in pure}
     assert all(name.startswith(("numpy", "workers.mathematics")) for name in others), others
 
