@@ -162,7 +162,8 @@ class _Session:
                 result = computation.answer(ticket, connection.weights, step, end.gradients[slot])
                 lap("computing")
                 failpoint("worker.computing")
-                end.statistics[:] = self._statistics()
+                if slot == len(tickets) - 1:
+                    end.statistics[:] = self._statistics()
                 end.report_result(slot, order.run, step, result.sums, self._computed - before)
                 lap("exchanging")
                 failpoint("worker.reported")

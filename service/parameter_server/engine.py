@@ -26,17 +26,16 @@ from service.parameter_server.checkpoints import (
     TakenCheckpoint,
 )
 from service.parameter_server.coordinator import Coordinator
+from service.parameter_server.orders import Orders
 from service.parameter_server.progress.attempt_statistics import write_usage
 from service.parameter_server.progress.core_news import StepCoreNews
 from service.parameter_server.progress.event_log import TrainingEventLog
-from service.parameter_server.runs import Runs
-from service.parameter_server.shard.step_core import Status, StepCore
+from service.parameter_server.shard.step_core import StepCore
 from service.parameter_server.transport.members import Member, Members
 from service.parameter_server.transport.thread_bridge import ThreadBridge
 from service.parameter_server.transport.worker_connection import WorkerConnectionError
 from workers.runtime.host import use_batch_scheduling
 from workers.runtime.process_statistics import UsageMeter
-from workers.transport.tickets import Ticket
 
 __all__ = ["PATIENCE_SECONDS", "Engine"]
 
@@ -81,11 +80,8 @@ class Engine:
         self._most_members: int | None = None
         self._dealt_rounds = 0
         self._now = self._next_check = time.monotonic()
-        self._runs = Runs(core) if core else None
-        self._python_step = -1  # is not made by the core, which has rejected a result of it
-        self._obstacle = obstacle  # why the steps that were dealt last are made in Python
         self._core_news = StepCoreNews()
-        self._bridge = ThreadBridge(self._runs.interrupt if self._runs else None)
+        self._bridge = ThreadBridge(self._interrupt)
         self._event_log = TrainingEventLog(partial(self._bridge.call_on_loop, notify))
         self._event_log.append_arithmetic(arithmetic)
         schedule = CheckpointSchedule(checkpoints, coordinator.position, self._now)
@@ -93,6 +89,7 @@ class Engine:
         self._selector = DefaultSelector()
         self._selector.register(self._bridge.fileno(), EVENT_READ, self._bridge.run_calls)
         self._members = Members(patience_seconds, self._selector, self._bridge)
+        self._orders = Orders(coordinator, self._members, core, obstacle)
         self._usage = UsageMeter()
         self._error: Exception | None = None
         self._closing = False
@@ -186,8 +183,7 @@ class Engine:
                 self._make_steps()
         except Exception as error:  # noqa: BLE001 (whatever it is, the service must learn of it)
             _log.exception("the steps cannot go on")
-            if self._runs:
-                self._runs.end()
+            self._orders.end_run()
             self._event_log.append(ps_pb.TrainingEvent(failed=f"the parameter server failed: {error!r}"))
             self._checkpoint_requests.close()
         finally:
@@ -198,8 +194,9 @@ class Engine:
         self._coordinator.stopwatch.lap("waiting")
         self._advance()
         while not self._closing:
-            if self._runs and self._runs.number:
-                self._make_run_steps(self._runs)
+            if self._orders.in_run:
+                if self._orders.make_steps(self._now):
+                    self._advance()
                 self._await_files(0)
             else:
                 self._await_files(_CHECK_SECONDS)
@@ -209,7 +206,7 @@ class Engine:
                 self._advance()
             if self._now > self._next_check:
                 self._next_check = self._now + min(_CHECK_SECONDS, self._members.patience_seconds / 2)
-                self._members.disconnect_silent(self._is_waited_for, self._now)
+                self._members.disconnect_silent(self._orders.is_waited_for, self._now)
 
     def _await_files(self, seconds: float) -> None:
         """Waits for files that are ready, at most so many seconds, and calls their functions.
@@ -238,7 +235,7 @@ class Engine:
             report = member.connection.receive_report()
             coordinator.stopwatch.lap("receiving")
             if report:
-                self._require_no_run(member)
+                self._require_result_is_due(member)
                 computed = member.record_report(report, self._now)
                 rejection = coordinator.accept_result(member.worker, report.attempt, report.result, computed, self._now)
                 member.rejections.append(rejection)
@@ -253,15 +250,24 @@ class Engine:
         except WorkerConnectionError as error:
             self._members.disconnect(member, f"its connection broke: {error}")
 
+    def _require_result_is_due(self, member: Member) -> None:
+        if self._orders.is_in_run(member.worker):
+            raise WorkerConnectionError("it sent a result while it makes steps without messages")
+
+    def _interrupt(self) -> None:
+        self._orders.interrupt()
+
     def _advance(self) -> None:
         """Sends tickets, and then records and reports what the last result brought about."""
         coordinator = self._coordinator
         if coordinator.rounds != self._dealt_rounds:
             self._dealt_rounds = coordinator.rounds
-            self._event_log.extend(self._core_news.look(coordinator.counters.core_steps, self._obstacle, self._now))
+            self._event_log.extend(
+                self._core_news.look(coordinator.counters.core_steps, self._orders.obstacle, self._now)
+            )
             self._members.detach_unsent()
             self._remove_excess_workers()
-        self._send_tickets(coordinator.deal_tickets())
+        self._orders.send_tickets(self._now)
         coordinator.stopwatch.lap("dealing")
         coordinator.record_rounds()
         self._event_log.extend(coordinator.pop_events())
@@ -270,26 +276,12 @@ class Engine:
         self._checkpoint_requests.take_if_due(coordinator, self._now)
         coordinator.stopwatch.lap("booking")
 
-    def _send_tickets(self, dealt: Mapping[str, list[Ticket]]) -> None:
-        """Sends tickets to their workers, unless those of the present run go on with just these parts."""
-        run = 0
-        if self._runs and (dealt or self._coordinator.over):
-            # Tickets of an evaluation may have the same parts.
-            if self._coordinator.is_whole_step(dealt) and self._runs.continues_with(dealt):
-                self._runs.publish()
-                return
-            self._runs.end()
-            run = self._begin_run(self._runs, dealt)
-        for worker, tickets in dealt.items():
-            self._members.send_order(worker, tickets, self._coordinator.version, self._now, run)
-
     def _end(self) -> None:
         """Disconnects all workers, and reports why the training ended; once."""
         if self._event_log.ended:
             return
         coordinator = self._coordinator
-        if self._runs:
-            self._runs.end()
+        self._orders.end_run()
         self._members.disconnect_all("")
         if coordinator.diverged:
             end = ps_pb.TrainingEvent(diverged=coordinator.failure)
@@ -298,47 +290,6 @@ class Engine:
         else:
             end = ps_pb.TrainingEvent(finished=coordinator.ending)
         self._event_log.append(end)
-
-    # -- runs ----------------------------------------------------------------------------------------------------------
-
-    def _begin_run(self, runs: Runs, dealt: Mapping[str, list[Ticket]]) -> int:
-        """Begins a run with the tickets of a whole step; returns its number, or 0 if there can be none."""
-        coordinator = self._coordinator
-        members = {self._members.member(worker): tickets for worker, tickets in dealt.items()}
-        self._obstacle = runs.obstacle(members)
-        if not self._obstacle and not coordinator.is_whole_step(dealt):
-            self._obstacle = "the workers have not got all micro-batches of a step at once (they get 64 each at most)"
-        if coordinator.version == self._python_step:
-            self._obstacle = "a result was rejected"
-        if not self._obstacle:
-            runs.begin(members, coordinator.round_begun)
-        return runs.number
-
-    def _make_run_steps(self, runs: Runs) -> None:
-        """Makes steps of the present run until something else is to be looked at."""
-        rounds = self._coordinator.rounds
-        status = runs.make_steps(self._coordinator, self._now)
-        if status == Status.REJECTED:
-            # The Python path finds out whose result it is, and why.
-            self._python_step = self._coordinator.version
-            self._abandon_run(runs)
-            self._advance()
-        elif self._coordinator.rounds != rounds:
-            self._advance()
-
-    def _abandon_run(self, runs: Runs) -> None:
-        """Ends the present run within a step, which begins anew: nothing of it has changed the weights."""
-        runs.end()
-        self._coordinator.abandon_tickets()
-
-    def _require_no_run(self, member: Member) -> None:
-        if self._runs and self._runs.has_worker(member.worker):
-            raise WorkerConnectionError("it sent a result while it makes steps without messages")
-
-    def _is_waited_for(self, worker: str) -> bool:
-        if self._runs and self._runs.has_worker(worker):
-            return self._runs.is_waited_for(worker)
-        return self._coordinator.is_at_work(worker)
 
     # -- members -------------------------------------------------------------------------------------------------------
 
@@ -357,8 +308,7 @@ class Engine:
     def _remove_worker(self, member: Member) -> None:
         if not self._members.remove_member(member):
             return
-        if self._runs and self._runs.has_worker(member.worker):
-            self._abandon_run(self._runs)
+        self._orders.withdraw_worker(member.worker)
         self._coordinator.counters.add_worker_seconds(member.seconds)
         if not self._coordinator.over:
             self._event_log.append(ps_pb.TrainingEvent(worker_lost=member.loss))
