@@ -13,6 +13,7 @@ from service.parameter_server.progress.accounting import EpochAccounting, Next
 from service.parameter_server.progress.advice import Advice
 from service.parameter_server.progress.attempt_statistics import ACTIVITIES
 from service.parameter_server.progress.closed_rounds import ClosedRounds, StepSample
+from service.parameter_server.progress.norm_schedule import NormSchedule
 from service.parameter_server.progress.step_statistics import RoundTimer
 from service.parameter_server.progress.stopping import StoppingRules
 from service.parameter_server.progress.tracker import Position, ProgressTracker
@@ -31,10 +32,6 @@ from workers.transport.tickets import Rejection, Result, Ticket, TicketKind
 
 __all__ = ["Coordinator"]
 
-# Seconds between two measurements of the gradient's norm: it is not worth a pass over the gradient at every step.
-_NORM_INTERVAL = 0.5
-# Seconds between two measurements of the weights' norms, which change more slowly.
-_WEIGHT_NORM_INTERVAL = 5.0
 # Spare tickets go out late when a step has taken so many times as long as the first worker took for its tickets. Less
 # would be usual where processes share CPUs, and each spare ticket that was not needed costs its worker the next step.
 _LATE_FACTOR = 3.0
@@ -101,7 +98,7 @@ class Coordinator:
         self._first_run = math.inf  # seconds of this round until a worker had answered all its tickets
         self._dispatcher = Dispatcher()
         self._ledger = Ledger(attempt, plan, policy, self._dispatcher, shard.validate_gradient, self._explain)
-        self._norm_time = self._weight_norm_time = -math.inf
+        self._norm_schedule = NormSchedule(plan)
         self._queue = RoundQueue(plan, policy, self.version, evaluated=state.evaluated)
         self._open_rounds(self._accounting.start_attempt(self.version, evaluated=state.evaluated))
         self.record_rounds()
@@ -277,7 +274,7 @@ class Coordinator:
         # A failpoint must find the weights between two steps.
         wanted = min(end, first + (1 if failpoint_is_set("ps.updated") else most))
         measured = [plan.is_checked(step) for step in range(first, wanted)]
-        measured[0] = measured[0] or self._norms_are_due(self.stopwatch.mark)
+        measured[0] = self._norm_schedule.is_gradient_due(first, self.stopwatch.mark)
         return StepsWanted(
             measured,
             samples,
@@ -316,22 +313,10 @@ class Coordinator:
         if not norms:
             return norms
         place, last = list(norms.items())[-1]
-        if self._weight_norms_are_due(now):
+        if self._norm_schedule.are_weights_due(now):
             last = last._replace(weights=self.shard.weights.norms_by_layer())
-        self._record_norms(last, now)
+        self._norm_schedule.record_norms(last, now)
         return {**norms, place: last}
-
-    def _norms_are_due(self, now: float) -> bool:
-        return now - self._norm_time >= _NORM_INTERVAL
-
-    def _weight_norms_are_due(self, now: float) -> bool:
-        return now - self._weight_norm_time >= _WEIGHT_NORM_INTERVAL
-
-    def _record_norms(self, norms: Norms | None, now: float) -> None:
-        if norms:
-            self._norm_time = now
-            if norms.weights:
-                self._weight_norm_time = now
 
     # -- rounds --------------------------------------------------------------------------------------------------------
 
@@ -363,11 +348,12 @@ class Coordinator:
 
     def _apply(self, round_: Round) -> Norms | None:
         """Updates the weights; returns the norms at the steps where they are measured."""
-        begun = self._timer.begun
-        measure = self._plan.is_checked(round_.step) or self._norms_are_due(begun)
-        measure_weights = measure and self._weight_norms_are_due(begun)
+        schedule, begun = self._norm_schedule, self._timer.begun
+        measure = schedule.is_gradient_due(round_.step, begun)
+        measure_weights = measure and schedule.are_weights_due(begun)
         norms = self.shard.update(round_.step, round_.samples, with_norms=measure, with_weight_norms=measure_weights)
-        self._record_norms(norms, begun)
+        if norms:
+            schedule.record_norms(norms, begun)
         self.stopwatch.lap("updating")
         failpoint("ps.updated")
         return norms
