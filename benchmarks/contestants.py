@@ -115,7 +115,7 @@ CONTESTANTS = {contestant.name: contestant for contestant in _ROWS}
 
 # Whose costs the others have to agree with.
 REFERENCE = "numpy"
-# Who is compared with all others.
+# The contestant that all others are compared with.
 SUBJECT = "service"
 # Those that a run can do without.
 OPTIONAL = tuple(name for name in CONTESTANTS if name not in {REFERENCE, SUBJECT})

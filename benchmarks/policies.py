@@ -1,4 +1,4 @@
-"""What a slow worker costs under each policy: ``python -m benchmarks.policies``."""
+"""Cost of a slow worker under each policy: ``python -m benchmarks.policies``."""
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -64,7 +64,7 @@ class Case:
 
 @dataclass
 class Result:
-    """What was measured of a case.
+    """Measurements of a case.
 
     Attributes:
         measured: Speeds in applied samples per second, and costs, of each job.

@@ -29,7 +29,7 @@ class PackagesOfTheRoot(BuildHookInterface):  # type: ignore[type-arg]  # the ty
         library = Path(self._folder.name) / compiler.LIBRARY.name
         if self._compile(compiler, library):
             build_data["force_include"][str(library)] = str(compiler.LIBRARY.relative_to(root))
-            # It has no Python header, so one wheel is for every Python, but for one kind of machine.
+            # The library has no Python header, so one wheel is for every Python, but for one kind of machine.
             build_data["pure_python"] = False
             build_data["tag"] = "py3-none-" + sysconfig.get_platform().translate(str.maketrans("-.", "__"))
 

@@ -77,7 +77,7 @@ class Runs:
                 RunPart(memory.slot_address(i), address_of(memory.gradients[i]), owner) for i in range(len(numbers))
             ]
         cpus = len(os.sched_getaffinity(0))
-        # Who polls takes the CPU of somebody who computes, where there are more processes than CPUs.
+        # Where there are more processes than CPUs, one that polls takes the CPU of one that computes.
         worker_spin = _SPIN_SECONDS if len(dealt) <= cpus else 0.0
         server_spin = _SPIN_SECONDS if len(dealt) < cpus else 0.0
         self._runs += 1

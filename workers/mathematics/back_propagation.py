@@ -21,7 +21,7 @@ from workers.mathematics.workspace import Given, Workspace
 # Numbers of samples whose buffers are kept: the parts of full and of last mini-batches, in training and evaluation.
 _KEPT_WORKSPACES = 8
 # Parameter vectors whose views are kept, because every step passes the same weights and the same gradients.
-_KEPT_VECTORS = 16
+_KEPT_VECTORS = 4
 # Combinations of arrays that recorded parts are kept for.
 _KEPT_RECORDINGS = 16
 

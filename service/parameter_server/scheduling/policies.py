@@ -43,15 +43,8 @@ class SchedulingPolicy(Protocol):
         """Returns the factor of an accepted result's gradient; its samples count as they are."""
 
 
-class SyncPolicy:
-    """Each step waits for all results of the one before: the result is that of one process."""
-
-    exact = True
-    weight_buffers = 1
-    allows_runs = True
-    promise = (
-        "The weights follow bit for bit from spec, data and arithmetic, whatever the number and losses of workers."
-    )
+class _StepByStep:
+    """Rules of policies under which all results of a step are of the present weights."""
 
     def may_open(self, step: int, version: int) -> bool:
         """Returns whether every earlier step is applied."""
@@ -66,16 +59,27 @@ class SyncPolicy:
         return 0
 
     def is_complete(self, results: int, parts: int) -> bool:
-        """Returns whether all results are in."""
-        return results == parts
+        """Returns whether all results but the spare ones are in."""
+        return results >= parts - self.spares(parts)
 
     def weight(self, result_version: int, version: int) -> float:  # noqa: ARG002 (all are of the same weights)
         """Returns 1."""
         return 1.0
 
 
+class SyncPolicy(_StepByStep):
+    """Each step waits for all results of the one before: the result is that of one process."""
+
+    exact = True
+    weight_buffers = 1
+    allows_runs = True
+    promise = (
+        "The weights follow bit for bit from spec, data and arithmetic, whatever the number and losses of workers."
+    )
+
+
 @dataclass(frozen=True)
-class BackupPolicy:
+class BackupPolicy(_StepByStep):
     """Each step waits for all but a few results of the one before, so that it need not wait for slow workers.
 
     Chen et al., "Revisiting distributed synchronous SGD" (2016), with micro-batches in place of workers.
@@ -91,32 +95,16 @@ class BackupPolicy:
 
     @property
     def promise(self) -> str:
-        """What is applied, and how often."""
+        """Sentence, which micro-batches are applied, and how often."""
         return (
             f"Each step applies the mean over all but at most {self.spare_micro_batches} of its micro-batches. Those "
             "that are missing are counted and never applied, and no sample counts twice in an epoch. The weights "
             "depend on which results came in time, so that another run ends with others."
         )
 
-    def may_open(self, step: int, version: int) -> bool:
-        """Returns whether every earlier step is applied."""
-        return step == version
-
-    def accepts(self, result_version: int, version: int) -> bool:
-        """Returns whether the result is of the present weights."""
-        return result_version == version
-
     def spares(self, parts: int) -> int:
         """Returns the number of the spec; at least one part is needed, also of a short last step."""
         return min(self.spare_micro_batches, parts - 1)
-
-    def is_complete(self, results: int, parts: int) -> bool:
-        """Returns whether enough results are in."""
-        return results >= parts - self.spares(parts)
-
-    def weight(self, result_version: int, version: int) -> float:  # noqa: ARG002 (all are of the same weights)
-        """Returns 1."""
-        return 1.0
 
 
 def policy_of(spec: spec_pb.JobSpec) -> SchedulingPolicy:

@@ -1,6 +1,5 @@
 """Norms of gradients and weights by layer, from sums of squares whose order depends on nothing but the vector."""
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -19,11 +18,11 @@ class Norms(NamedTuple):
     """Euclidean norms of one update."""
 
     gradient: float
-    """Of the whole mean gradient."""
+    """Norm of the whole mean gradient."""
     gradients: list[float]
-    """Of the mean gradient by layer: of W(N) with b(N), at index N."""
+    """Norms of the mean gradient by layer: of W(N) with b(N), at index N."""
     weights: Sequence[float] = ()
-    """Of the weights after the update by layer; empty if they were not measured."""
+    """Norms of the weights after the update by layer; empty if they were not measured."""
 
 
 def sum_of_squares(vector: NDArray[np.floating]) -> float:
@@ -48,19 +47,17 @@ def squares_by_layer(squares: Iterable[LayerSquares], layers: int) -> list[float
 
 def gradient_norms(by_layer: Sequence[float], samples: int) -> Norms:
     """Returns the norms of a mean gradient, from the squares of the sum over so many samples."""
-    total = 0.0
-    for square in by_layer:
-        total += square
-    return Norms(math.sqrt(total) / samples, [math.sqrt(square) / samples for square in by_layer])
+    return many_gradient_norms(np.array([by_layer]), np.array([float(samples)]))[0]
 
 
 def many_gradient_norms(by_layer: NDArray[np.float64], samples: NDArray[np.float64]) -> list[Norms]:
-    """Returns `gradient_norms` of several steps, with the same bits.
+    """Returns `gradient_norms` of several steps; infinite where float64 has no number for one.
 
     Args:
         by_layer: Sums of squares, shape (steps, layers).
         samples: Number of samples of each step, shape (steps,).
     """
-    totals = np.add.accumulate(by_layer, axis=1)[:, -1]  # not sum, which adds in another order
+    with np.errstate(over="ignore"):
+        totals = np.add.accumulate(by_layer, axis=1)[:, -1]  # not sum, which adds in another order
     whole, layers = np.sqrt(totals) / samples, np.sqrt(by_layer) / samples[:, np.newaxis]
     return list(map(Norms, whole.tolist(), layers.tolist()))

@@ -136,6 +136,7 @@ class StepCore:
         self._shard = shard
         self._kept = control, bell  # which the core knows by their addresses
         library.nablad_core_new.restype = ctypes.c_void_p
+        library.nablad_core_lag.restype = ctypes.c_double
         core = library.nablad_core_new(
             ctypes.c_void_p(address_of(control)),
             ctypes.c_void_p(address_of(bell)),
@@ -157,7 +158,6 @@ class StepCore:
         self._records = np.zeros(_MOST_STEPS, _RECORD)
         self._squares = np.empty((_MOST_STEPS, weights.layers))
         self.most_steps = _LEAST_STEPS
-        self._parts: Sequence[RunPart] = ()
         self.times = np.zeros(2)
 
     def begin_run(self, run: int, parts: Sequence[RunPart], worker_spin: float, server_spin: float) -> None:
@@ -236,7 +236,6 @@ class StepCore:
 
     def lag(self, part: int) -> float:
         """Returns the seconds that a part's results came behind the first ones of their steps, since the run began."""
-        self._library.nablad_core_lag.restype = ctypes.c_double
         lag: float = self._library.nablad_core_lag(self._core, ctypes.c_uint64(part))
         return lag
 

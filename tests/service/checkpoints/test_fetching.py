@@ -131,7 +131,7 @@ class _StepCall:
 
 
 async def test_a_due_checkpoint_of_a_later_step_is_the_one_to_go_on_from(folder: CheckpointFolder) -> None:
-    """It came first, though it was taken after the one that was asked for: both are kept, and the later one counts."""
+    """The later one came first, though it was taken after the other: both are kept, and the later one counts."""
     at_once, due_written = asyncio.Event(), asyncio.Event()
     at_once.set()
     due = iter([9])

@@ -20,6 +20,7 @@ MakeBench = Callable[..., Any]
 HangsUp = Callable[[socket.socket], bool]
 
 BYTES = 8 * 53  # the weights of layers 6, 5 and 3 with biases
+RESULT_BYTES = 7 * 64 + 64 + 128  # a gradient in lines of the cache, its slot, and statistics
 SHARED = spec_pb.TRANSPORT_SHARED
 
 
@@ -111,9 +112,8 @@ def test_a_worker_cannot_write_the_weights(files: tuple[int, int], reopened: boo
 
 def test_nobody_resizes_a_memory(files: tuple[int, int]) -> None:
     """Who has mapped it may rely on its bytes; and who has it cannot take that back."""
-    for file in files:
-        length = os.fstat(file).st_size
-        assert length >= BYTES
+    for file, length in zip(files, (BYTES, RESULT_BYTES), strict=True):
+        assert os.fstat(file).st_size == length
         for size in (0, length - 1, length + 1):
             with pytest.raises(PermissionError):
                 os.ftruncate(file, size)

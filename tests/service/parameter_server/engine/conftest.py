@@ -94,7 +94,7 @@ class Bench:
         return self.call(lambda: self.engine.report(0, with_statistics=True))
 
     def story(self) -> list[str]:
-        """What happened until now, by its name; without history, digests, arithmetic and step cores."""
+        """Names of the events until now, without history, digests, arithmetic and step cores."""
         names = [str(event.WhichOneof("what")) for event in self.told()]
         return [name for name in names if name not in _BESIDE_THE_STORY]
 

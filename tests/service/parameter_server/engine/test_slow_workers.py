@@ -87,7 +87,7 @@ def test_a_slow_worker_is_told_that_it_was_late_with_its_next_tickets(bench: Any
 
 
 def test_a_worker_that_reads_slowly_gets_one_version_of_the_weights(bench: Any) -> None:
-    """What is on its way stays what it was, though its buffer has been written to meanwhile."""
+    """Weights on their way stay as they were, though its buffer has been written to meanwhile."""
     first, slow, third = _start_step(bench, shared=False)
     weights = bench.coordinator.shard.parameters.copy()
     assert slow.member.connection.has_unsent

@@ -1,9 +1,11 @@
 """A parameter server at work in this process, without Ray, and workers that do what a test says."""
 
+import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -255,3 +257,19 @@ def serve(loop: Any) -> Iterator[Callable[..., Served]]:
             return served
 
         yield start
+
+
+@pytest.fixture
+def resume(tmp_path: Path) -> Callable[[ps_pb.Assignment, bytes], ps_pb.Assignment]:
+    """The next attempt of a job, which begins with a checkpoint."""
+
+    def make(job: ps_pb.Assignment, image: bytes) -> ps_pb.Assignment:
+        path = tmp_path / "checkpoint.safetensors"
+        path.write_bytes(image)
+        following = ps_pb.Assignment()
+        following.CopyFrom(job)
+        following.attempt += 1
+        following.start.path, following.start.sha256 = str(path), hashlib.sha256(image).hexdigest()
+        return following
+
+    return make

@@ -22,22 +22,6 @@ PlainTraining = Callable[[ps_pb.Assignment], bytes]
 SECRET = ((SECRET_KEY, "secret"),)
 
 
-@pytest.fixture
-def resume(tmp_path: Path) -> Callable[[ps_pb.Assignment, bytes], ps_pb.Assignment]:
-    """The next attempt of a job, which begins with a checkpoint."""
-
-    def make(job: ps_pb.Assignment, image: bytes) -> ps_pb.Assignment:
-        path = tmp_path / "checkpoint.safetensors"
-        path.write_bytes(image)
-        following = ps_pb.Assignment()
-        following.CopyFrom(job)
-        following.attempt += 1
-        following.start.path, following.start.sha256 = str(path), hashlib.sha256(image).hexdigest()
-        return following
-
-    return make
-
-
 def _work_until(served: Any, step: int) -> Any:
     """A worker that has brought the training to a step, and holds tickets of the next one."""
     hand = served.hand()

@@ -1,6 +1,5 @@
 """Step cores: steps that are made in C have the results, events and checkpoints of those that are made in Python."""
 
-import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -219,22 +218,6 @@ def test_a_worker_that_makes_no_runs_has_all_steps_made_with_messages(
 
 
 # -- checkpoints -------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def resume(tmp_path: Path) -> Callable[[ps_pb.Assignment, bytes], ps_pb.Assignment]:
-    """The next attempt of a job, which begins with a checkpoint."""
-
-    def make(job: ps_pb.Assignment, image: bytes) -> ps_pb.Assignment:
-        path = tmp_path / "checkpoint.safetensors"
-        path.write_bytes(image)
-        following = ps_pb.Assignment()
-        following.CopyFrom(job)
-        following.attempt += 1
-        following.start.path, following.start.sha256 = str(path), hashlib.sha256(image).hexdigest()
-        return following
-
-    return make
 
 
 @pytest.mark.parametrize("step", [0, 1, 12, 13, 17])
