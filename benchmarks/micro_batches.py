@@ -12,7 +12,7 @@ from benchmarks import machine, mnist_files
 from benchmarks.errors import BenchmarkError
 from benchmarks.figures import Measurement, Spread, steady
 from benchmarks.report.files import write_report
-from benchmarks.report.tables import table
+from benchmarks.report.tables import machine_section, table
 from benchmarks.service_jobs import Service, running_service
 from benchmarks.works import PAPER_100, PAPER_500, Work
 from nablad.errors import NablaError
@@ -101,7 +101,7 @@ def markdown(speeds: Mapping[_Case, Spread], repetitions: int) -> str:
             "# What the parts of a mini-batch cost\n\n"
             "Made by `python -m benchmarks.micro_batches`: 784-100-50-10, jobs in turns; the median of all epochs "
             "but the first of each job.",
-            "## Machine\n\n" + "\n".join(f"- {name}: {value}" for name, value in facts.items()),
+            machine_section(facts),
             "## Speed\n\n" + table(heads, list(_rows(speeds)), words=4),
         ]
     )

@@ -17,7 +17,7 @@ from benchmarks import machine
 from benchmarks.errors import BenchmarkError, JobError
 from benchmarks.memory import figure
 from benchmarks.report.files import FOLDER, write_report
-from benchmarks.report.tables import table
+from benchmarks.report.tables import machine_section, table
 from nablad import Client
 from nablad.errors import NablaError
 from nablad.jobspec import complete, parse
@@ -170,7 +170,7 @@ def markdown(results: Mapping[str, Any], before: Mapping[str, Any] | None) -> st
         [
             "# Memory of the service by the size of a model\n\n"
             "Made by `python -m benchmarks.model_sizes`; [README.md](../README.md#model-sizes) says how to read it.",
-            "## Machine\n\n" + "\n".join(f"- {name}: {value}" for name, value in results["machine"].items()),
+            machine_section(results["machine"]),
             "## Peaks\n\nIn MB.\n\n" + table(heads, list(_rows(results, before)), words=3),
         ]
     )

@@ -14,7 +14,7 @@ from benchmarks import machine, mnist_files
 from benchmarks.errors import BenchmarkError, JobError
 from benchmarks.figures import Measurement, Spread, steady
 from benchmarks.report.files import write_report
-from benchmarks.report.tables import table
+from benchmarks.report.tables import machine_section, table
 from benchmarks.service_jobs import JobRun, Service, running_service
 from benchmarks.works import PAPER_500, RAY_TRAIN, Work
 from nablad.errors import NablaError
@@ -156,7 +156,7 @@ def markdown(results: Mapping[Case, Result], repetitions: int) -> str:
             "all epochs but the first of each job. With `backup`, one micro-batch of a step may be missing. The slow "
             "worker has a fifth of its speed: it pauses for four times the CPU time that it uses. Samples are those "
             "that were applied.",
-            "## Machine\n\n" + "\n".join(f"- {name}: {value}" for name, value in facts.items()),
+            machine_section(facts),
             "## Speed\n\n" + table(heads, list(_rows(results)), words=3),
         ]
     )

@@ -8,7 +8,7 @@ from benchmarks.figures import Spread
 from benchmarks.load.training import WATCH_INTERVAL_SECONDS
 from benchmarks.load.trial import ALONE, CALLED, WATCHED, Trial
 from benchmarks.load.windows import by_name
-from benchmarks.report.tables import spread, table
+from benchmarks.report.tables import machine_section, spread, table
 
 __all__ = ["markdown"]
 
@@ -23,7 +23,7 @@ def markdown(trial: Trial, machine: Mapping[str, str]) -> str:
     return "\n\n".join(
         [
             "# Load\n\nMade by `make bench-load`; [README.md](../README.md#load) says how to read it.",
-            "## Machine\n\n" + "\n".join(f"- {name}: {value}" for name, value in machine.items()),
+            machine_section(machine),
             _verdicts(trial),
             f"## Calls\n\nMilliseconds of each call, with {extent.queued:,} jobs in the queue and "
             f"{extent.crowd.watchers:,} watchers, {extent.crowd.silent:,} of whom never read.\n\n{_calls(trial)}",

@@ -4,7 +4,7 @@ from collections import Counter
 from typing import Any
 
 from benchmarks.contestants import CONTESTANTS, REFERENCE, SUBJECT
-from benchmarks.report.tables import spread, table
+from benchmarks.report.tables import machine_section, spread, table
 
 __all__ = ["markdown"]
 
@@ -28,7 +28,7 @@ def markdown(results: dict[str, Any]) -> str:
 
 def _machine(results: dict[str, Any]) -> str:
     facts = {"date": results["date"], **results["machine"]}
-    return "## Machine\n\n" + "\n".join(f"- {name}: {value}" for name, value in facts.items())
+    return machine_section(facts)
 
 
 def _accuracy(accuracy: dict[str, Any]) -> str:

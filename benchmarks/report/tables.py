@@ -1,9 +1,9 @@
-"""Markdown tables that are also legible as they stand, and the figures in them."""
+"""Markdown tables that are also legible as they stand, the figures in them, and the list of facts about a machine."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["spread", "table"]
+__all__ = ["machine_section", "spread", "table"]
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> str:
@@ -27,3 +27,8 @@ def spread(figures: dict[str, Any], form: str = ",.0f", unit: float = 1.0) -> st
     """Median (minimum–maximum), each divided by `unit`."""
     median, minimum, maximum = (format(figures[name] / unit, form) for name in ("median", "minimum", "maximum"))
     return f"{median} ({minimum}–{maximum})"
+
+
+def machine_section(facts: Mapping[str, Any]) -> str:
+    """Section that describes the machine, and what else belongs to the whole page."""
+    return "## Machine\n\n" + "\n".join(f"- {name}: {value}" for name, value in facts.items())

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from statistics import median
 
-from benchmarks.report.tables import table
+from benchmarks.report.tables import machine_section, table
 from benchmarks.soak.reading import Reading
 from benchmarks.soak.run import Soak
 
@@ -33,7 +33,7 @@ def markdown(soak: Soak, machine: Mapping[str, str]) -> str:
     return "\n\n".join(
         [
             "# Soak\n\nMade by `make bench-soak`; [README.md](../README.md#soak) says how to read it.",
-            "## Machine\n\n" + "\n".join(f"- {name}: {value}" for name, value in machine.items()),
+            machine_section(machine),
             f"## Before and after\n\nAfter {first} jobs, after {last}, and when all jobs and models were deleted. "
             f"Of processes, descriptors, threads of the service, shared memory and unfinished files, more was there "
             f"than before of: {more or 'nothing'}.\n\n{_before_and_after(soak)}",
